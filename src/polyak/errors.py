@@ -1,0 +1,69 @@
+"""The mistakes that a user can make, each with a message that says what to do.
+
+Messages have one form: `<what> is <got>; expected <range or choices>. <what to do>.`
+"""
+
+from collections.abc import Collection, Iterable
+from difflib import get_close_matches
+
+
+class PolyakError(Exception):
+    """A fault of the request or of its input, not of this library."""
+
+
+class ConfigError(PolyakError, ValueError):
+    """A setting is outside its range, or settings contradict each other."""
+
+    @classmethod
+    def of(cls, what: str, faults: Iterable[str]) -> "ConfigError":
+        """All faults of one configuration in one message."""
+        return cls(f"{what}: " + "; ".join(faults) + ".")
+
+
+class DataError(PolyakError, ValueError):
+    """A data set is missing, incomplete or not what its description says."""
+
+
+class FileError(PolyakError, ValueError):
+    """A file is damaged or not of the format that was asked for."""
+
+
+class StateError(PolyakError, RuntimeError):
+    """An operation was asked for at a moment when it would give a wrong result."""
+
+
+class WeightMismatchError(PolyakError, ValueError):
+    """An average and a model do not hold the same named tensors."""
+
+    @classmethod
+    def of_names(cls, expected: set[str], got: set[str]) -> "WeightMismatchError":
+        """The message for two sets of names that should have been equal."""
+        missing, extra = expected - got, got - expected
+        return cls(
+            f"the model's weights are not the averager's: {len(missing)} missing "
+            f"({few(missing)}), {len(extra)} unexpected ({few(extra)}). "
+            "Pass the module that built the averager, or build a new averager for this one."
+        )
+
+
+class NonFiniteError(PolyakError, ArithmeticError):
+    """Weights or a loss hold NaN or infinity."""
+
+
+def few(names: Collection[str], limit: int = 3) -> str:
+    """The first names of a set, as a message shows them."""
+    shown = ", ".join(sorted(names)[:limit]) or "none"
+    return shown + (", …" if len(names) > limit else "")
+
+
+def unknown(what: str, got: str, choices: Iterable[str]) -> str:
+    """The message for a name that is not among the choices, with the nearest match.
+
+    Example:
+        >>> unknown("model", "resnet19", ["resnet18", "vgg16"])
+        "model is 'resnet19'; expected one of resnet18, vgg16. Did you mean 'resnet18'?"
+    """
+    names = list(choices)
+    message = f"{what} is {got!r}; expected one of {', '.join(names)}."
+    nearest = get_close_matches(got, names, n=1)
+    return f"{message} Did you mean {nearest[0]!r}?" if nearest else message

@@ -1,0 +1,26 @@
+"""Settings that every test shares: repeatable draws, and where real data lies."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import settings
+
+# torch's first call in a process can take a second, which is no fault of the test.
+settings.register_profile("polyak", deadline=None, derandomize=True, max_examples=50)
+settings.load_profile("polyak")
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real data that POLYAK_TEST_DATA names; the test is skipped without it."""
+    folder = os.environ.get("POLYAK_TEST_DATA")
+    if not folder or not Path(folder).is_dir():
+        pytest.skip("POLYAK_TEST_DATA names no folder of real data")
+    return Path(folder)
