@@ -1,3 +1,23 @@
-"""Weight averaging for PyTorch, and the laboratory that shows what it buys."""
+"""Weight averaging for PyTorch, and the laboratory that shows what it buys.
+
+averager = polyak.Averager(model, [0.968, 0.984, 0.992, 0.996, 0.998], every=16)
+averager.attach(optimizer)
+...
+with averager.applied("ema_0.998"):
+    evaluate(model)
+"""
+
+from importlib import import_module
+from types import ModuleType
+
+from polyak.averaging import EMA, Averager, PowerEMA, Uniform, load, refresh_batchnorm, save
 
 __version__ = "0.1.0"
+__all__ = ["Averager", "EMA", "PowerEMA", "Uniform", "load", "metrics", "refresh_batchnorm", "save"]
+
+
+def __getattr__(name: str) -> ModuleType:
+    """`polyak.metrics`, imported when it is first asked for."""
+    if name == "metrics":
+        return import_module("polyak.metrics")
+    raise AttributeError(f"module 'polyak' has no attribute {name!r}")

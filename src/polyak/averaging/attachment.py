@@ -1,0 +1,42 @@
+"""Counting the steps of an optimizer that took place."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from polyak.errors import ConfigError
+
+
+class Attachment:
+    """Calls `on_step` after each step that the optimizer, the last of several, has taken.
+
+    A fused optimizer is called by GradScaler also when it will skip the step because gradients
+    overflowed; the scaler then leaves a positive `found_inf` on it, which is read here.
+    """
+
+    def __init__(
+        self, on_step: Callable[[], None], optimizers: Sequence[torch.optim.Optimizer]
+    ) -> None:
+        if not optimizers:
+            raise ConfigError("attach() got no optimizer; expected at least one. Pass it.")
+        self._on_step = on_step
+        self._waiting = {id(optimizer) for optimizer in optimizers}
+        self._all = frozenset(self._waiting)
+        self._hooks = [
+            optimizer.register_step_post_hook(self._after_step) for optimizer in optimizers
+        ]
+
+    def remove(self) -> None:
+        """End the counting. May be called twice."""
+        for hook in self._hooks:
+            hook.remove()
+
+    def _after_step(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        found_inf = getattr(optimizer, "found_inf", None)
+        if found_inf is not None and bool(found_inf):
+            return
+        self._waiting.discard(id(optimizer))
+        if not self._waiting:
+            self._waiting = set(self._all)
+            self._on_step()

@@ -1,0 +1,371 @@
+"""The bank: several averages of one model's weights, updated together."""
+
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from copy import deepcopy
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from polyak.averaging import kernels, swap
+from polyak.averaging.attachment import Attachment
+from polyak.averaging.batchnorm import (
+    Forward,
+    Moments,
+    StatisticsPass,
+    limited,
+    running_statistics,
+)
+from polyak.averaging.explain import explain
+from polyak.averaging.inventory import Buffers, Inventory, inventory, unwrapped, wide
+from polyak.averaging.kinds import Average, Update, as_average, to_record
+from polyak.errors import ConfigError, NonFiniteError, StateError, unknown
+
+NonFinite = Literal["skip", "raise", "allow"]
+
+
+class Averager:
+    """Keeps averages of a model's weights beside a training loop, without touching the loop.
+
+    Update t of every average is  m ← m + w_t·(x − m)  with the lerp weight of its kind, and
+    m_0 = x_0. `step()` counts optimizer steps from 1; updates fall after steps every, 2·every, …
+
+    Args:
+        model: Any module. Wrappers of torch.compile and DDP are seen through.
+        averages: Decays or kinds; a plain number means `EMA(number)`. Names must differ.
+        every: Optimizer steps per update (the paper's T), ≥ 1.
+        buffers: "average" treats floating-point buffers like parameters (Cai et al. 2021),
+            "copy" takes over the model's at each update. Integer buffers are always copied.
+        dtype: Of the averages; None keeps the weights', with float32 for half precision.
+        device: Where the averages live; None means beside the weights.
+        nonfinite: What an update does with weights that hold NaN or infinity: "skip" leaves
+            every average as it is and counts in `skipped`, "raise" raises, "allow" folds in.
+
+    Raises:
+        ConfigError: for a setting outside its range or two averages of one name.
+
+    Example:
+        >>> model = nn.Linear(2, 1)
+        >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        >>> averager = Averager(model, [0.9, 0.99])
+        >>> handle = averager.attach(optimizer)
+        >>> for _ in range(3):
+        ...     _ = optimizer.step()
+        >>> averager.names, averager.updates
+        (('ema_0.9', 'ema_0.99'), 3)
+        >>> with averager.applied("ema_0.99"):
+        ...     model.training
+        False
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        averages: Sequence[float | Average],
+        *,
+        every: int = 1,
+        buffers: Buffers = "average",
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+        nonfinite: NonFinite = "skip",
+    ) -> None:
+        kinds = [as_average(value) for value in averages]
+        _check(kinds, every=every, buffers=buffers, dtype=dtype, nonfinite=nonfinite)
+        self.every = every
+        self.steps = 0
+        self.updates = 0
+        self.skipped = 0
+        self._kinds = {kind.label: kind.at_period(every) for kind in kinds}
+        self._model = unwrapped(model)
+        self._buffers: Buffers = buffers
+        self._nonfinite: NonFinite = nonfinite
+        self._position = 0
+        self._steps_at_update = 0
+        self._folded = dict.fromkeys(self._kinds, 0)
+        self._initial_share = dict.fromkeys(self._kinds, 1.0)
+        self._first = inventory(self._model, buffers=buffers)
+        self._tensors = {
+            name: {
+                key: x.detach().to(device=device, dtype=dtype or wide(x.dtype), copy=True)
+                for key, x in self._first.averaged.items()
+            }
+            for name in self._kinds
+        }
+        self._copied = {key: x.detach().clone() for key, x in self._first.copied.items()}
+        self._refreshed: dict[str, dict[str, Tensor]] = {}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The averages' names, in the order given."""
+        return tuple(self._kinds)
+
+    def attach(self, *optimizers: torch.optim.Optimizer) -> Attachment:
+        """Count a step whenever the optimizer (the last one, if several) has stepped.
+
+        Steps that gradient accumulation or GradScaler leave out are not counted.
+
+        Returns:
+            A handle whose `remove()` ends the counting.
+        """
+        return Attachment(self.step, optimizers)
+
+    def step(self) -> None:
+        """Count one optimizer step, and update when `every` steps have gone by."""
+        self._refuse_while_lent("step()")
+        self.steps += 1
+        if self.steps % self.every == 0:
+            self.update()
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Fold the model's weights into every average now.
+
+        Raises:
+            WeightMismatchError: if weights appeared, vanished or changed shape.
+            NonFiniteError: for NaN or infinity under `nonfinite="raise"`.
+            StateError: while an average is applied.
+        """
+        self._refuse_while_lent("update()")
+        live = self._live()
+        weights = list(live.averaged.values())
+        if self._nonfinite != "allow" and not kernels.all_finite(weights):
+            return self._meet_nonfinite()
+        moment = self._next_update()
+        lerp_weights = {
+            name: kind.weight(moment, self._folded[name]) for name, kind in self._kinds.items()
+        }
+        rows = [list(tensors.values()) for tensors in self._tensors.values()]
+        kernels.lerp_all(rows, weights, list(lerp_weights.values()))
+        for key, x in live.copied.items():
+            self._copied[key].copy_(x)
+        for name, w in lerp_weights.items():
+            self._folded[name] += w > 0
+            self._initial_share[name] *= 1.0 - w
+        self._refreshed.clear()
+        self.updates += 1
+        self._position, self._steps_at_update = moment.step, self.steps
+        return None
+
+    @contextmanager
+    def applied(self, name: str) -> Iterator[nn.Module]:
+        """Let the model hold an average, in eval mode, for the length of the block.
+
+        On leaving, also by an exception, its own weights and every module's train flag are
+        back. Blocks nest. Inside, `step`, `update` and `state_dict` are refused.
+        """
+        with swap.eval_mode(self._model), self._lent(name):
+            yield self._model
+
+    @torch.no_grad()
+    def module(self, name: str) -> nn.Module:
+        """A copy of the model that holds an average, in eval mode and without gradients."""
+        with self.applied(name):
+            copy = deepcopy(self._model)
+        return copy.requires_grad_(False)
+
+    @torch.no_grad()
+    def tensors(self, name: str) -> dict[str, Tensor]:
+        """Independent copies of an average's weights under the keys of `state_dict()`.
+
+        Averaged tensors keep the average's dtype; integer buffers are those of the last update;
+        BatchNorm statistics are the refreshed ones while they are fresh.
+        """
+        live = self._live()
+        held = {**live.frozen, **self._weights(name)}
+        copies = {key: x.detach().clone() for key, x in held.items()}
+        return {key: copies[listed] for key, listed in live.names.items()}
+
+    def refresh_batchnorm(
+        self,
+        batches: Iterable[Any],
+        names: Sequence[str] | None = None,
+        *,
+        max_samples: int | None = None,
+        forward: Forward | None = None,
+        progress: bool = False,
+    ) -> None:
+        """Compute BatchNorm statistics for averages, all in one pass over the data.
+
+        They lie beside the averaged statistics: `applied`, `module` and `tensors` use them until
+        the next update, which drops them, so no later average changes by a bit.
+
+        Args:
+            batches: As in `polyak.refresh_batchnorm`, with `max_samples`, `forward`, `progress`.
+            names: Which averages; None means all.
+        """
+        self._refuse_while_lent("refresh_batchnorm()")
+        chosen = self.names if names is None else tuple(names)
+        for name in chosen:
+            self._require(name)
+        statistics = StatisticsPass(self._model, forward)
+        if not statistics.layers:
+            return
+        moments: dict[str, dict[str, Moments]] = {name: {} for name in chosen}
+        with statistics.collecting():
+            for batch in limited(batches, max_samples=max_samples, progress=progress):
+                for name in chosen:
+                    with self._lent(name):
+                        statistics.add(batch, moments[name])
+        for name in chosen:
+            self._refreshed[name] = running_statistics(moments[name])
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that an exact continuation needs; tensors are references, as in torch."""
+        self._refuse_while_lent("state_dict()")
+        return {
+            "counters": {key: getattr(self, key) for key in _COUNTERS},
+            "averages": {name: to_record(kind) for name, kind in self._kinds.items()},
+            "folded": dict(self._folded),
+            "initial_share": dict(self._initial_share),
+            "tensors": {name: dict(tensors) for name, tensors in self._tensors.items()},
+            "copied": dict(self._copied),
+            "refreshed": {name: dict(tensors) for name, tensors in self._refreshed.items()},
+        }
+
+    @torch.no_grad()
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on exactly where `state_dict()` was taken.
+
+        Raises:
+            ConfigError: if the saved bank has other averages or another period.
+            WeightMismatchError: if it has other weights.
+        """
+        self._refuse_while_lent("load_state_dict()")
+        own = {name: to_record(kind) for name, kind in self._kinds.items()}
+        if state["averages"] != own or state["counters"]["every"] != self.every:
+            raise ConfigError(
+                f"the saved averages are {list(state['averages'])} every "
+                f"{state['counters']['every']} steps; expected {list(own)} every {self.every}. "
+                "Build the averager with the saved averages and period."
+            )
+        for name, tensors in state["tensors"].items():
+            saved = Inventory(averaged=tensors, copied=state["copied"])
+            Inventory(averaged=self._tensors[name], copied=self._copied).check_same(saved)
+        for name, tensors in state["tensors"].items():
+            for key, x in tensors.items():
+                self._tensors[name][key].copy_(x)
+        for key, x in state["copied"].items():
+            self._copied[key].copy_(x)
+        self._refreshed = {
+            name: {key: x.clone() for key, x in tensors.items()}
+            for name, tensors in state["refreshed"].items()
+        }
+        self._folded.update(state["folded"])
+        self._initial_share.update(state["initial_share"])
+        for key in _COUNTERS:
+            setattr(self, key, state["counters"][key])
+
+    def explain(self) -> str:
+        """Half-lives, where warm-up ends, how much of the initial weights is left, in words."""
+        return explain(
+            self._kinds,
+            self._initial_share,
+            every=self.every,
+            steps=self._position,
+            updates=self.updates,
+        )
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Averager":
+        raise StateError(
+            "an averager is bound to its model; expected no copy of it. "
+            "Build a second one and load this one's state_dict()."
+        )
+
+    def __reduce__(self) -> Any:
+        raise StateError(
+            "an averager is bound to its model; expected no pickle of it. "
+            "Save its state_dict() instead."
+        )
+
+    def _live(self) -> Inventory:
+        live = inventory(self._model, buffers=self._buffers)
+        self._first.check_same(live)
+        return live
+
+    def _next_update(self) -> Update:
+        """When the update at hand takes place; without counted steps it stands for `every`."""
+        counted = self.steps > self._steps_at_update
+        step = self.steps if counted else self._position + self.every
+        step = max(step, self._position)
+        return Update(index=self.updates, step=step, since=step - self._position)
+
+    def _meet_nonfinite(self) -> None:
+        message = "the model's weights hold NaN or infinity; expected finite values."
+        if self._nonfinite == "raise":
+            raise NonFiniteError(f"{message} Lower the learning rate.")
+        if not self.skipped:
+            _warn(f"{message} The averages skip such updates; `skipped` counts them.")
+        self.skipped += 1
+
+    def _weights(self, name: str) -> dict[str, Tensor]:
+        """All that is stored for an average, refreshed statistics in their place."""
+        self._require(name)
+        refreshed = self._refreshed.get(name, {})
+        return {**self._tensors[name], **self._copied, **refreshed}
+
+    @contextmanager
+    def _lent(self, name: str) -> Iterator[None]:
+        live = self._live()
+        # Forward passes may write to buffers, so the model gets copies of those.
+        weights = {
+            key: x if key in live.averaged and _is_parameter(live.averaged[key]) else x.clone()
+            for key, x in self._weights(name).items()
+        }
+        with (
+            swap.owning(self._model, self),
+            swap.lent({**live.averaged, **live.copied}, weights),
+        ):
+            yield
+
+    def _require(self, name: str) -> None:
+        if name not in self._kinds:
+            raise ConfigError(unknown("average", name, self._kinds))
+
+    def _refuse_while_lent(self, call: str) -> None:
+        if swap.holds_lent_weights(self._model):
+            raise StateError(
+                f"{call} was called while the model holds an average; expected its own weights. "
+                "Leave the `applied` block first."
+            )
+
+
+_COUNTERS = ("every", "steps", "updates", "skipped", "_position", "_steps_at_update")
+
+
+def _is_parameter(tensor: Tensor) -> bool:
+    return isinstance(tensor, nn.Parameter)
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, RuntimeWarning, stacklevel=4)
+
+
+def _check(
+    kinds: Sequence[Average],
+    *,
+    every: int,
+    buffers: str,
+    dtype: torch.dtype | None,
+    nonfinite: str,
+) -> None:
+    labels = [kind.label for kind in kinds]
+    twice = sorted({label for label in labels if labels.count(label) > 1})
+    faults = [
+        f"the name {label!r} is given twice; pass name= to tell them apart" for label in twice
+    ]
+    if not kinds:
+        faults.append("averages is empty; expected at least one decay or kind")
+    if isinstance(every, bool) or not isinstance(every, int) or every < 1:
+        faults.append(f"every is {every!r}; expected an integer >= 1")
+    if buffers not in ("average", "copy"):
+        faults.append(f"buffers is {buffers!r}; expected 'average' or 'copy'")
+    if nonfinite not in ("skip", "raise", "allow"):
+        faults.append(f"nonfinite is {nonfinite!r}; expected 'skip', 'raise' or 'allow'")
+    if dtype is not None and wide(dtype) != dtype:
+        faults.append(
+            f"dtype is {dtype}; expected float32 or wider, since a narrower average stands still"
+        )
+    if faults:
+        raise ConfigError.of("Averager", faults)

@@ -1,0 +1,224 @@
+"""BatchNorm statistics for given weights: one pass, pooled over the whole of the data.
+
+An averaged network needs the activation statistics of *its* weights. Averaged statistics
+over-estimate them, and more so with longer windows.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from polyak.averaging.swap import eval_mode
+from polyak.errors import ConfigError, DataError
+
+Forward = Callable[[nn.Module, Any], Any]
+
+
+@dataclass(slots=True)
+class Moments:
+    """Count, mean and summed squared deviation of one layer's inputs, per channel, in float64."""
+
+    count: float = 0.0
+    mean_c: Tensor = field(default_factory=lambda: torch.zeros(()))
+    deviation_c: Tensor = field(default_factory=lambda: torch.zeros(()))
+
+    def add(self, count: int, mean_c: Tensor, variance_c: Tensor) -> None:
+        """Pool with a batch, given its unbiased variance.
+
+            M ← M + M_b + δ²·n·n_b/(n + n_b),   δ = mean_b − mean
+
+        Source:
+            Chan, Golub & LeVeque 1979.
+        """
+        mean_c, variance_c = mean_c.double(), variance_c.double()
+        total = self.count + count
+        delta_c = mean_c - self.mean_c.to(mean_c)
+        between_c = delta_c**2 * (self.count * count / total)
+        self.deviation_c = self.deviation_c.to(mean_c) + variance_c * (count - 1) + between_c
+        self.mean_c = self.mean_c.to(mean_c) + delta_c * (count / total)
+        self.count = total
+
+    @property
+    def variance_c(self) -> Tensor:
+        """The unbiased variance of everything added, shape (channels,)."""
+        return self.deviation_c / (self.count - 1)
+
+
+class StatisticsPass:
+    """Collects what the BatchNorm layers of a model see, for one or several sets of weights.
+
+    Inside `collecting()` BatchNorm normalises by the batch, as in training; everything else is
+    in eval mode, so dropout is off. The layers' own statistics are left as they were, whatever
+    happens.
+    """
+
+    def __init__(self, model: nn.Module, forward: Forward | None = None) -> None:
+        self._model = model
+        self._forward = forward or forward_batch
+        self.layers = {
+            name: module
+            for name, module in model.named_modules()
+            if isinstance(module, _BatchNorm) and module.running_mean is not None
+        }
+        self._into: dict[str, Moments] = {}
+
+    @contextmanager
+    def collecting(self) -> Iterator["StatisticsPass"]:
+        """Make the layers report to this object for the length of the block."""
+        momenta = {name: layer.momentum for name, layer in self.layers.items()}
+        hooks = []
+        with eval_mode(self._model):
+            try:
+                for name, layer in self.layers.items():
+                    layer.train()
+                    # The running statistics then are the batch's own, read by the hook.
+                    layer.momentum = 1.0
+                    hooks.append(layer.register_forward_hook(self._hook(name)))
+                with torch.no_grad():
+                    yield self
+            finally:
+                for hook in hooks:
+                    hook.remove()
+                for name, layer in self.layers.items():
+                    layer.momentum = momenta[name]
+
+    def add(self, batch: Any, moments: dict[str, Moments]) -> None:
+        """Run one batch through the weights that the model holds now, into `moments`."""
+        self._into = moments
+        own = {name: _clones(layer) for name, layer in self.layers.items()}
+        try:
+            self._forward(self._model, batch)
+        finally:
+            for name, layer in self.layers.items():
+                for key, value in own[name].items():
+                    getattr(layer, key).copy_(value)
+
+    def _hook(self, name: str) -> Callable[[nn.Module, Any, Any], None]:
+        def hook(layer: nn.Module, inputs: tuple[Tensor, ...], _output: Any) -> None:
+            assert isinstance(layer, _BatchNorm)
+            assert layer.running_mean is not None
+            assert layer.running_var is not None
+            x = inputs[0]
+            count = x.numel() // x.shape[1]
+            self._into.setdefault(name, Moments()).add(count, layer.running_mean, layer.running_var)
+
+        return hook
+
+
+def refresh_batchnorm(
+    model: nn.Module,
+    batches: Iterable[Any],
+    *,
+    max_samples: int | None = None,
+    forward: Forward | None = None,
+    progress: bool = False,
+) -> None:
+    """Give every BatchNorm layer the statistics that it sees under the model's present weights.
+
+        mean = Σ_b n_b·mean_b / n,   var = pooled over all n values, unbiased
+
+    One pass over `batches`; batches count by their size; dropout is off; running means of the
+    past are forgotten. If the pass raises, the model is as it was.
+
+    Args:
+        model: Its weights are not changed. A model without BatchNorm is left alone.
+        batches: Anything that yields batches: tensors, sequences whose first element is the
+            input, or mappings that are passed as keywords. Other forms need `forward`.
+        max_samples: Stop after this many samples; None takes all.
+        forward: `forward(model, batch)` runs the model on one batch of the user's form.
+        progress: Show a line with the number of samples (needs rich).
+
+    Raises:
+        DataError: if `batches` holds none.
+
+    Source:
+        Izmailov et al. 2018 reset and recompute; the pooled variance is ours, where
+        torch.optim.swa_utils.update_bn takes the mean of the batches' variances.
+    """
+    statistics = StatisticsPass(model, forward)
+    if not statistics.layers:
+        return
+    moments: dict[str, Moments] = {}
+    with statistics.collecting():
+        for batch in limited(batches, max_samples=max_samples, progress=progress):
+            statistics.add(batch, moments)
+    buffers = dict(model.named_buffers())
+    for name, value in running_statistics(moments).items():
+        buffers[name].copy_(value)
+
+
+def running_statistics(moments: Mapping[str, Moments]) -> dict[str, Tensor]:
+    """Collected moments as buffers, named as in `state_dict()`."""
+    found = {}
+    for name, moment in moments.items():
+        prefix = f"{name}." if name else ""
+        found[f"{prefix}running_mean"] = moment.mean_c
+        found[f"{prefix}running_var"] = moment.variance_c
+    return found
+
+
+def limited(
+    batches: Iterable[Any], *, max_samples: int | None = None, progress: bool = False
+) -> Iterator[Any]:
+    """The batches until `max_samples` samples have gone by, the last one whole.
+
+    Raises:
+        ConfigError: if `max_samples` is not positive.
+        DataError: if there is no batch at all.
+    """
+    if max_samples is not None and max_samples < 1:
+        raise ConfigError(f"max_samples is {max_samples!r}; expected >= 1, or None for all.")
+    seen = 0
+    for batch in _tracked(batches) if progress else batches:
+        yield batch
+        seen += _samples(batch)
+        if max_samples is not None and seen >= max_samples:
+            return
+    if not seen:
+        raise DataError(
+            "batches is empty; expected at least one batch. "
+            "Pass a list or a loader: a generator that was read before has nothing left."
+        )
+
+
+def forward_batch(model: nn.Module, batch: Any) -> Any:
+    """Run a model on a batch of one of the usual forms, moved to the model's device."""
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    if isinstance(batch, Tensor):
+        return model(batch.to(device))
+    if isinstance(batch, Mapping):
+        return model(**{k: v.to(device) if _is_tensor(v) else v for k, v in batch.items()})
+    if isinstance(batch, list | tuple) and batch and _is_tensor(batch[0]):
+        return model(batch[0].to(device))
+    raise DataError(
+        f"a batch is of type {type(batch).__name__!r}; expected a tensor, a sequence that starts "
+        "with one, or a mapping. Pass forward=, a function of (model, batch)."
+    )
+
+
+def _is_tensor(value: object) -> bool:
+    return isinstance(value, Tensor)
+
+
+def _samples(batch: Any) -> int:
+    values = batch.values() if isinstance(batch, Mapping) else batch
+    if isinstance(batch, Tensor):
+        return batch.shape[0]
+    sizes = (v.shape[0] for v in values if isinstance(v, Tensor) and v.ndim)
+    return next(sizes, 1)
+
+
+def _clones(layer: nn.Module) -> dict[str, Tensor]:
+    return {name: buffer.clone() for name, buffer in layer.named_buffers(recurse=False)}
+
+
+def _tracked(batches: Iterable[Any]) -> Iterable[Any]:
+    # Only who asks for a progress line needs the package that draws it.
+    from rich.progress import track
+
+    return track(batches, description="BatchNorm statistics", transient=True)

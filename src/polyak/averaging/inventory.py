@@ -1,0 +1,102 @@
+"""Which tensors of a module an average stores, which it copies and which it reads live."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from polyak.errors import WeightMismatchError, few
+
+Buffers = Literal["average", "copy"]
+
+
+@dataclass(frozen=True, slots=True)
+class Inventory:
+    """The tensors of a module by what an average does with them, each under one name.
+
+    The names are those of `state_dict()`. A tensor that stands under several names (tied
+    weights) is listed once, under its first.
+    """
+
+    averaged: dict[str, Tensor] = field(default_factory=dict)
+    """Parameters that train and, where buffers are averaged, floating-point buffers."""
+
+    copied: dict[str, Tensor] = field(default_factory=dict)
+    """Integer buffers and, where buffers are copied, all others."""
+
+    frozen: dict[str, Tensor] = field(default_factory=dict)
+    """Parameters that do not train: equal to the model's at any time, so never stored."""
+
+    names: dict[str, str] = field(default_factory=dict)
+    """Every name of `state_dict()`, in its order, with the name it is listed under."""
+
+    def check_same(self, other: "Inventory") -> None:
+        """Refuse `other` unless it has the same names and shapes to average and to copy."""
+        for kind in ("averaged", "copied"):
+            expected: dict[str, Tensor] = getattr(self, kind)
+            got: dict[str, Tensor] = getattr(other, kind)
+            if expected.keys() != got.keys():
+                raise WeightMismatchError.of_names(set(expected), set(got))
+            changed = [name for name in expected if expected[name].shape != got[name].shape]
+            if changed:
+                raise WeightMismatchError(
+                    f"the shape of {few(changed)} is no longer that of the average. "
+                    "Build a new averager after changing a model's layers."
+                )
+
+
+def inventory(model: nn.Module, *, buffers: Buffers) -> Inventory:
+    """Sort the parameters and persistent buffers of `model`.
+
+    Args:
+        model: Any module; wrappers of torch.compile and DDP should be taken off before.
+        buffers: "average" treats floating-point buffers like parameters (EMAN, Cai et al.
+            2021); "copy" takes them over from the model at each update.
+    """
+    found = Inventory()
+    first_name: dict[int, str] = {}
+    for name, tensor in _state(model):
+        listed = first_name.setdefault(id(tensor), name)
+        found.names[name] = listed
+        if listed == name:
+            _group(found, tensor, buffers)[name] = tensor
+    return found
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The user's own module inside the wrappers of torch.compile and data parallelism."""
+    inner = getattr(model, "_orig_mod", None)
+    if isinstance(inner, nn.Module):
+        return unwrapped(inner)
+    if isinstance(model, nn.parallel.DistributedDataParallel | nn.DataParallel):
+        return unwrapped(model.module)
+    return model
+
+
+def wide(dtype: torch.dtype) -> torch.dtype:
+    """float32 where a dtype is too narrow to average in, else the dtype itself.
+
+    At d = 0.998 a bfloat16 average never moves: 1 − d is below half a unit in its last place.
+    """
+    return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
+
+
+def _group(found: Inventory, tensor: Tensor, buffers: Buffers) -> dict[str, Tensor]:
+    if isinstance(tensor, nn.Parameter):
+        return found.averaged if tensor.requires_grad else found.frozen
+    averages = buffers == "average" and (tensor.is_floating_point() or tensor.is_complex())
+    return found.averaged if averages else found.copied
+
+
+def _state(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Names and tensors as in `state_dict()`, but the tensors themselves, not detached views."""
+    for path, module in model.named_modules(remove_duplicate=False):
+        prefix = f"{path}." if path else ""
+        for name, parameter in module._parameters.items():
+            if parameter is not None:
+                yield prefix + name, parameter
+        for name, buffer in module._buffers.items():
+            if buffer is not None and name not in module._non_persistent_buffers_set:
+                yield prefix + name, buffer

@@ -1,0 +1,66 @@
+"""Lending other weights to a model for the length of a block.
+
+Nothing of the model is copied: its tensors are made to point at other storage and back.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from weakref import WeakKeyDictionary
+
+from torch import Tensor, nn
+
+from polyak.errors import StateError
+
+_owners: WeakKeyDictionary[nn.Module, object] = WeakKeyDictionary()
+"""Who has lent weights to which model at this moment."""
+
+
+@contextmanager
+def lent(tensors: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> Iterator[None]:
+    """Let each of `tensors` hold the value of the same name in `weights` inside the block.
+
+    Where dtype and device agree the storage itself is lent, so writing to the model inside the
+    block writes to `weights`; pass clones of what may be written to.
+    """
+    own = {name: tensors[name].data for name in weights}
+    try:
+        for name, weight in weights.items():
+            tensors[name].data = weight.to(own[name])
+        yield
+    finally:
+        for name, data in own.items():
+            tensors[name].data = data
+
+
+@contextmanager
+def eval_mode(model: nn.Module) -> Iterator[None]:
+    """Put the whole model in eval mode, then give each module its own flag back."""
+    flags = [(module, module.training) for module in model.modules()]
+    try:
+        model.eval()
+        yield
+    finally:
+        for module, training in flags:
+            module.training = training
+
+
+@contextmanager
+def owning(model: nn.Module, owner: object) -> Iterator[None]:
+    """Mark the model as holding weights of `owner`; refuse it while another owner's are in it."""
+    before = _owners.get(model)
+    if before is not None and before is not owner:
+        raise StateError(
+            "another averager's weights are in the model; expected the model's own. "
+            "Leave that averager's `applied` block first."
+        )
+    _owners[model] = owner
+    try:
+        yield
+    finally:
+        if before is None:
+            del _owners[model]
+
+
+def holds_lent_weights(model: nn.Module) -> bool:
+    """Whether the model holds an average at this moment instead of its own weights."""
+    return model in _owners
