@@ -1,0 +1,23 @@
+"""The paper's networks in their forms for small images, and small ones for CPUs."""
+
+from polyak.models.building import MODELS, ModelConfig, build
+from polyak.models.head_input import features
+from polyak.models.resnet import ResNet, resnet8, resnet18, resnet20, resnet34
+from polyak.models.vgg import VGG, vgg16
+from polyak.models.wide_resnet import WideResNet, wrn28_10
+
+__all__ = [
+    "MODELS",
+    "ModelConfig",
+    "build",
+    "features",
+    "resnet8",
+    "resnet18",
+    "resnet20",
+    "resnet34",
+    "vgg16",
+    "wrn28_10",
+    "ResNet",
+    "VGG",
+    "WideResNet",
+]

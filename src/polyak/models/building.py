@@ -1,0 +1,136 @@
+"""From a model's name and options to its module with first weights."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from polyak.errors import ConfigError, unknown
+from polyak.models.initialisation import initialise
+from polyak.models.resnet import resnet8, resnet18, resnet20, resnet34
+from polyak.models.vgg import vgg16
+from polyak.models.wide_resnet import wrn28_10
+
+MODELS: dict[str, Callable[..., nn.Module]] = {
+    "resnet8": resnet8,
+    "resnet20": resnet20,
+    "resnet18": resnet18,
+    "resnet34": resnet34,
+    "wrn28_10": wrn28_10,
+    "vgg16": vgg16,
+}
+
+# The options that a model takes beside classes and channels; the others refuse them.
+_OPTIONS = {
+    "resnet8": ("width",),
+    "resnet20": ("width",),
+    "wrn28_10": ("conv_bias", "final_norm_momentum"),
+}
+
+# How often a model halves the image; VGG's poolings round down, strided convolutions up.
+_HALVINGS = {"resnet8": 2, "resnet20": 2, "resnet18": 3, "resnet34": 3, "wrn28_10": 2, "vgg16": 5}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelConfig:
+    """Which network to train. Classes, channels and image size come from the data."""
+
+    name: str = "resnet8"
+    """One of `MODELS`."""
+
+    width: int | None = None
+    """Channels of the first stage of resnet8 and resnet20, >= 1. None: 16."""
+
+    conv_bias: bool = False
+    """Whether wrn28_10's convolutions have biases, as in the averaging paper's code."""
+
+    final_norm_momentum: float | None = None
+    """Momentum of wrn28_10's last BatchNorm, in (0, 1]; 0.9 in that code. None: 0.1."""
+
+    def faults(self) -> list[str]:
+        """What is wrong with this configuration, one phrase a fault; empty if nothing.
+
+        Example:
+            >>> ModelConfig(name="vgg16", width=8).faults()
+            ['width is 8; expected None for vgg16, which has no such option']
+        """
+        if self.name not in MODELS:
+            return [unknown("name", self.name, MODELS).rstrip(".?")]
+        faults = [
+            f"{option} is {value!r}; expected {default} for {self.name}, which has no such option"
+            for option, value, default in (
+                ("width", self.width, None),
+                ("conv_bias", self.conv_bias, False),
+                ("final_norm_momentum", self.final_norm_momentum, None),
+            )
+            if value != default and option not in _OPTIONS.get(self.name, ())
+        ]
+        if self.width is not None and self.width < 1:
+            faults.append(f"width is {self.width!r}; expected >= 1, or None for 16")
+        if self.final_norm_momentum is not None and not 0 < self.final_norm_momentum <= 1:
+            faults.append(
+                f"final_norm_momentum is {self.final_norm_momentum!r}; "
+                "expected 0 < final_norm_momentum <= 1, or None for 0.1"
+            )
+        return faults
+
+
+def build(
+    config: ModelConfig, *, classes: int, channels: int, image_size: int, generator_seed: int
+) -> nn.Module:
+    """A network on the CPU, in train mode, with first weights that depend on the seed alone.
+
+    Args:
+        config: Which network, and its options.
+        classes: Number of logits, >= 2.
+        channels: Channels of the images, >= 1.
+        image_size: Height and width of the images in pixels; >= 32 for vgg16, else >= 8.
+        generator_seed: Seed of the weights, >= 0. torch's generator uses its lowest 32 bits.
+
+    Returns:
+        Maps images (b, channels, image_size, image_size) to logits (b, classes). Its last
+        layer is its attribute `head`. torch's global generator is neither read nor moved.
+
+    Raises:
+        ConfigError: with all faults at once, before anything is allocated.
+
+    Example:
+        >>> model = build(ModelConfig(), classes=10, channels=1, image_size=8, generator_seed=0)
+        >>> model(torch.zeros(2, 1, 8, 8)).shape
+        torch.Size([2, 10])
+    """
+    if config.name not in MODELS:
+        raise ConfigError(unknown("model", config.name, MODELS))
+    faults = config.faults()
+    if classes < 2:
+        faults.append(f"classes is {classes!r}; expected >= 2")
+    if channels < 1:
+        faults.append(f"channels is {channels!r}; expected >= 1")
+    if generator_seed < 0:
+        faults.append(f"generator_seed is {generator_seed!r}; expected >= 0")
+    faults += _size_faults(config.name, image_size)
+    if faults:
+        raise ConfigError.of(f"model {config.name}", faults)
+
+    values = {option: getattr(config, option) for option in _OPTIONS.get(config.name, ())}
+    options = {option: value for option, value in values.items() if value is not None}
+    # Constructors draw weights from the global generator; on the meta device they draw nothing.
+    with torch.device("meta"):
+        model = MODELS[config.name](classes=classes, channels=channels, **options)
+    model.to_empty(device="cpu")
+    initialise(model, torch.Generator().manual_seed(generator_seed))
+    return model
+
+
+def _size_faults(name: str, image_size: int) -> list[str]:
+    """The fault of images that are too small, with what the last feature map would be."""
+    least = 32 if name == "vgg16" else 8
+    if image_size >= least:
+        return []
+    parts = 2 ** _HALVINGS[name]
+    side = image_size // parts if name == "vgg16" else -(-image_size // parts)
+    return [
+        f"image_size is {image_size!r}; expected >= {least}, since {_HALVINGS[name]} halvings "
+        f"would leave a last feature map of {side}×{side}: enlarge or pad the images"
+    ]

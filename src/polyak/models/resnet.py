@@ -1,0 +1,98 @@
+"""Residual networks for small images: 3×3 stem of stride 1, no max-pooling.
+
+Shape suffixes: b batch, c channels, h height, w width, k classes.
+"""
+
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class BasicBlock(nn.Module):
+    """Two 3×3 convolutions and a shortcut (He et al. 2016a, Fig. 5 left)."""
+
+    def __init__(self, c_in: int, c_out: int, *, stride: int = 1) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(c_in, c_out, 3, stride, padding=1, bias=False)
+        self.norm1 = nn.BatchNorm2d(c_out)
+        self.conv2 = nn.Conv2d(c_out, c_out, 3, padding=1, bias=False)
+        self.norm2 = nn.BatchNorm2d(c_out)
+        # Option B of the paper: project only where the shape changes.
+        same = stride == 1 and c_in == c_out
+        self.shortcut = nn.Identity() if same else _projection(c_in, c_out, stride)
+
+    def forward(self, x_bchw: Tensor) -> Tensor:
+        y_bchw = F.relu(self.norm1(self.conv1(x_bchw)), inplace=True)
+        y_bchw = self.norm2(self.conv2(y_bchw))
+        return F.relu(y_bchw + self.shortcut(x_bchw), inplace=True)
+
+
+class ResNet(nn.Module):
+    """Stages of basic blocks; each stage after the first halves the image and doubles the width.
+
+    Args:
+        blocks: Number of basic blocks of each stage.
+        width: Channels of the first stage.
+        classes: Number of logits.
+        channels: Channels of the images.
+
+    Source:
+        He et al. 2016a. The stem is that of its section 4.2 (CIFAR), for all depths.
+    """
+
+    def __init__(self, blocks: Sequence[int], *, width: int, classes: int, channels: int) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(channels, width, 3, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(width)
+        stages = [_stage(width, width, blocks[0], stride=1)]
+        for count in blocks[1:]:
+            stages.append(_stage(width, 2 * width, count, stride=2))
+            width *= 2
+        self.stages = nn.Sequential(*stages)
+        self.head = nn.Linear(width, classes)
+
+    def forward(self, x_bchw: Tensor) -> Tensor:
+        x_bchw = F.relu(self.norm(self.stem(x_bchw)), inplace=True)
+        x_bchw = self.stages(x_bchw)
+        logits_bk: Tensor = self.head(x_bchw.mean(dim=(2, 3)))
+        return logits_bk
+
+
+def resnet18(*, classes: int, channels: int) -> ResNet:
+    """ResNet-18 with widths 64-128-256-512, as the paper uses it for 32×32 and 64×64 images.
+
+    Weights are torch's defaults; `build` gives the study's.
+
+    Example:
+        >>> sum(p.numel() for p in resnet18(classes=100, channels=3).parameters())
+        11220132
+    """
+    return ResNet([2, 2, 2, 2], width=64, classes=classes, channels=channels)
+
+
+def resnet34(*, classes: int, channels: int) -> ResNet:
+    """ResNet-34 with widths 64-128-256-512; the paper's network for label noise."""
+    return ResNet([3, 4, 6, 3], width=64, classes=classes, channels=channels)
+
+
+def resnet20(*, classes: int, channels: int, width: int = 16) -> ResNet:
+    """Three stages of three blocks (He et al. 2016a, section 4.2, n = 3), for CPUs.
+
+    Not their network to the last weight: shortcuts are projections (B), theirs padding (A).
+    """
+    return ResNet([3, 3, 3], width=width, classes=classes, channels=channels)
+
+
+def resnet8(*, classes: int, channels: int, width: int = 16) -> ResNet:
+    """Three stages of one block (section 4.2 with n = 1), for demonstrations and tests."""
+    return ResNet([1, 1, 1], width=width, classes=classes, channels=channels)
+
+
+def _stage(c_in: int, c_out: int, count: int, *, stride: int) -> nn.Sequential:
+    first = BasicBlock(c_in, c_out, stride=stride)
+    return nn.Sequential(first, *(BasicBlock(c_out, c_out) for _ in range(count - 1)))
+
+
+def _projection(c_in: int, c_out: int, stride: int) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(c_in, c_out, 1, stride, bias=False), nn.BatchNorm2d(c_out))
