@@ -101,6 +101,11 @@ class Averager:
         """The averages' names, in the order given."""
         return tuple(self._kinds)
 
+    @property
+    def model(self) -> nn.Module:
+        """The module whose weights are averaged, without wrappers."""
+        return self._model
+
     def attach(self, *optimizers: torch.optim.Optimizer) -> Attachment:
         """Count a step whenever the optimizer (the last one, if several) has stepped.
 
@@ -210,6 +215,11 @@ class Averager:
                         statistics.add(batch, moments[name])
         for name in chosen:
             self._refreshed[name] = running_statistics(moments[name])
+
+    def drop_refreshed(self) -> None:
+        """Go back to averaged BatchNorm statistics now instead of at the next update."""
+        self._refuse_while_lent("drop_refreshed()")
+        self._refreshed.clear()
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that an exact continuation needs; tensors are references, as in torch."""

@@ -1,0 +1,1 @@
+"""The contract between stages: what lies in an output folder, written atomically."""

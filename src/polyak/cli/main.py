@@ -1,0 +1,54 @@
+"""The command `polyak`: one file a command, and here what they share.
+
+Exit codes: 0 done · 1 some runs failed · 2 the request was wrong · 130 interrupted.
+"""
+
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import tyro
+
+from polyak import __version__
+from polyak.cli.data import DataCommand
+from polyak.cli.listing import ListCommand
+from polyak.cli.report import ReportCommand
+from polyak.cli.study import DemoCommand, StudyCommand
+from polyak.cli.train import TrainCommand
+from polyak.errors import PolyakError
+
+Command = (
+    Annotated[DemoCommand, tyro.conf.subcommand(name="demo")]
+    | Annotated[StudyCommand, tyro.conf.subcommand(name="study")]
+    | Annotated[TrainCommand, tyro.conf.subcommand(name="train")]
+    | Annotated[ReportCommand, tyro.conf.subcommand(name="report")]
+    | Annotated[ListCommand, tyro.conf.subcommand(name="list")]
+    | Annotated[DataCommand, tyro.conf.subcommand(name="data")]
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Carry out a command line and return its exit code."""
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    if given == ["--version"]:
+        print(f"polyak {__version__}")
+        return 0
+    command: Command = tyro.cli(
+        Command,  # type: ignore[arg-type]  # tyro takes a union where its stub wants a class
+        prog="polyak",
+        description="Weight averaging for PyTorch, and the laboratory that shows what it buys.",
+        args=given,
+    )
+    try:
+        return command.run()
+    except PolyakError as error:
+        print(f"polyak: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("polyak: stopped; the same command goes on where it was", file=sys.stderr)
+        return 130
+
+
+def entry() -> None:
+    """What the installed command calls."""
+    raise SystemExit(main())

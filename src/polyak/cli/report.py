@@ -1,0 +1,23 @@
+"""polyak report DIR: write a study's page again from its files."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from polyak.report.page import write_report
+
+
+@dataclass(frozen=True)
+class ReportCommand:
+    """Write the report of a study again; nothing is trained."""
+
+    folder: Annotated[Path, tyro.conf.Positional]
+    """The study's folder, such as out/demo."""
+
+    def run(self) -> int:
+        """Exit code 0."""
+        page = write_report(self.folder.parent, self.folder.name)
+        print(f"report: {page.resolve()}")
+        return 0

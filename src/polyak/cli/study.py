@@ -1,0 +1,98 @@
+"""polyak study NAME, and polyak demo, which is one of them."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+
+from polyak.cli.console import StudyDisplay, failure_lines, title
+from polyak.report.page import write_report
+from polyak.study import plan
+from polyak.study.executors.local import LocalExecutor, available_cores
+from polyak.study.presets import preset
+from polyak.study.runner import Outcome, planned, run_study
+
+
+@dataclass(frozen=True, kw_only=True)
+class Where:
+    """Where a study runs and leaves its results."""
+
+    out: Path = Path("out")
+    """Output folder; runs in it are shared between studies."""
+
+    workers: int | None = None
+    """Runs at a time, one thread each; all cores if not given."""
+
+    device: str = "cpu"
+    """Where to compute: cpu, cuda."""
+
+
+@dataclass(frozen=True)
+class StudyCommand:
+    """Run what a study still lacks, then write its report."""
+
+    name: Annotated[str, tyro.conf.Positional]
+    """Which study; `polyak list` shows them."""
+
+    where: Annotated[Where, tyro.conf.arg(name="")]
+
+    dry_run: bool = False
+    """List the search runs and stop."""
+
+    def run(self) -> int:
+        """Exit code: 0 done, 1 some runs failed."""
+        return _list_runs(self.name) if self.dry_run else carry_through(self.name, self.where)
+
+
+@dataclass(frozen=True)
+class DemoCommand:
+    """The paper's protocol in small, on digits: two minutes on two cores."""
+
+    where: Annotated[Where, tyro.conf.arg(name="")]
+
+    def run(self) -> int:
+        """Exit code: 0 done, 1 some runs failed."""
+        return carry_through("demo", self.where)
+
+
+def carry_through(name: str, where: Where) -> int:
+    """Run a study and write its report; what to look at goes to stdout."""
+    study = preset(name)
+    console = Console(stderr=True)
+    workers = where.workers or available_cores()
+    console.print(f"{study.title}: {planned(study)} runs, {workers} at a time ({study.cost})")
+    with StudyDisplay(where.out, console).showing() as display:
+        outcome = run_study(
+            study,
+            where.out,
+            executor=LocalExecutor(workers=workers, device=where.device),
+            on_progress=display,
+            workers=workers,
+            command=f"polyak study {name}" if name != "demo" else "polyak demo",
+        )
+    page = write_report(where.out, name)
+    for line in failure_lines(outcome.failures, where.out):
+        print(line, file=sys.stderr)
+    print(_summary(outcome))
+    print(f"report: {page.resolve()}")
+    return 1 if outcome.failures else 0
+
+
+def _summary(outcome: Outcome) -> str:
+    return (
+        f"done {outcome.done}  skipped {outcome.skipped}  diverged {outcome.diverged}  "
+        f"failed {len(outcome.failures)}  in {outcome.seconds:.0f} s"
+    )
+
+
+def _list_runs(name: str) -> int:
+    study = preset(name)
+    for row in study.rows:
+        for by_seed in plan.search(row).values():
+            for run in by_seed.values():
+                print(title(run))
+    print(f"{planned(study)} runs in all, refits and probes included")
+    return 0

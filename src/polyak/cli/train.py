@@ -1,0 +1,66 @@
+"""polyak train: one run."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+
+from polyak.cli.console import epoch_cells, title
+from polyak.data import prepare
+from polyak.metrics import accuracy, cross_entropy
+from polyak.records.predictions import Predictions
+from polyak.records.runs import EpochRecord, run_folder
+from polyak.training.config import RunConfig
+from polyak.training.jobs import carry_out
+
+
+@dataclass(frozen=True)
+class TrainCommand:
+    """Train one network with its bank of averages, and compare them on the test set."""
+
+    config: Annotated[RunConfig, tyro.conf.arg(name="")]
+
+    out: Path = Path("out")
+    """Output folder."""
+
+    device: str = "cpu"
+    """Where to compute: cpu, cuda."""
+
+    def run(self) -> int:
+        """Exit code: 0 done, 1 diverged."""
+        self.config.check()
+        config = _prepared(self.config)
+        console = Console(stderr=True)
+        console.print(f"{title(config)}  →  {run_folder(self.out, config.id).path}")
+        epochs: list[EpochRecord] = []
+
+        def show(record: EpochRecord) -> None:
+            epochs.append(record)
+            console.print("  ".join(epoch_cells(epochs, config)))
+
+        carry_out(config, self.out, device=self.device, on_epoch=show)
+        return _report(config, self.out)
+
+
+def _prepared(config: RunConfig) -> RunConfig:
+    return replace(config, data=prepare(config.data))
+
+
+def _report(config: RunConfig, out: Path) -> int:
+    folder = run_folder(out, config.id)
+    if folder.ending == "diverged":
+        facts = folder.facts()
+        print(f"diverged in epoch {facts['epoch']}; lower --optim.lr (it is {config.optim.lr:g})")
+        return 1
+    predictions = Predictions(folder.predictions)
+    labels_n = predictions.labels_n("test")
+    print(f"{'arm':<14}{'test accuracy':>14}{'test loss':>12}")
+    for arm in predictions.arms("test"):
+        logits_nk = predictions.logits_nk("test", arm)
+        print(
+            f"{arm:<14}{accuracy(logits_nk, labels_n):>14.2%}{cross_entropy(logits_nk, labels_n):>12.4f}"
+        )
+    print(f"run: {folder.path.resolve()}")
+    return 0

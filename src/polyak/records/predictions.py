@@ -1,0 +1,92 @@
+"""What a run's arms said about the samples: the last thing that training writes.
+
+Metrics and reports come from these files, so they can be made again on any machine.
+Shape suffixes: n samples, k classes.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from polyak.errors import FileError, unknown
+from polyak.files import replacing
+
+
+class Predictions:
+    """The predictions file of a run, read piece by piece.
+
+    Parts are "test" and "holdout" with logits, and "train" with predicted classes only.
+    Labels are "labels" for test; "given" and "clean" for the others.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        try:
+            with safe_open(path, framework="pt") as file:
+                self._keys = frozenset(file.keys())
+        except (SafetensorError, FileNotFoundError) as error:
+            raise FileError(
+                f"{path} cannot be read ({error}); expected the predictions of a finished run. "
+                "Remove the run's folder and run the study again."
+            ) from error
+
+    def arms(self, part: str) -> tuple[str, ...]:
+        """The arms with predictions on a part, sorted."""
+        return tuple(
+            sorted({key.split("/")[2] for key in self._keys if key.startswith(f"{part}/arm/")})
+        )
+
+    def logits_nk(self, part: str, arm: str) -> Tensor:
+        """Logits of an arm, shape (n, k), float32."""
+        return self._read(f"{part}/arm/{arm}")
+
+    def predicted_n(self, part: str, arm: str) -> Tensor:
+        """Predicted classes of an arm, shape (n,), int64."""
+        values = self._read(f"{part}/arm/{arm}")
+        return values.argmax(dim=1) if values.ndim == 2 else values.long()
+
+    def labels_n(self, part: str, kind: str = "labels") -> Tensor:
+        """Labels of a part, shape (n,), int64."""
+        return self._read(f"{part}/{kind}").long()
+
+    def __contains__(self, part: str) -> bool:
+        return any(key.startswith(f"{part}/") for key in self._keys)
+
+    def _read(self, key: str) -> Tensor:
+        if key not in self._keys:
+            raise FileError(unknown(f"the tensor in {self._path}", key, sorted(self._keys)))
+        with safe_open(self._path, framework="pt") as file:
+            tensor: Tensor = file.get_tensor(key)
+        return tensor
+
+
+def write_predictions(
+    path: Path,
+    *,
+    arms: Mapping[str, Mapping[str, Tensor]],
+    labels: Mapping[str, Mapping[str, Tensor]],
+) -> None:
+    """Write predictions and labels.
+
+    Args:
+        path: The file.
+        arms: Part → arm → logits (n, k) or predicted classes (n,).
+        labels: Part → kind → labels (n,).
+    """
+    tensors = {}
+    for part, by_arm in arms.items():
+        tensors |= {f"{part}/arm/{arm}": values for arm, values in by_arm.items()}
+    for part, by_kind in labels.items():
+        tensors |= {f"{part}/{kind}": values for kind, values in by_kind.items()}
+    with replacing(path) as temporary:
+        save_file({key: _compact(values) for key, values in tensors.items()}, temporary)
+
+
+def _compact(values: Tensor) -> Tensor:
+    """float32 for logits, int32 for classes, in ordinary memory."""
+    wanted = torch.float32 if values.is_floating_point() else torch.int32
+    return values.detach().to("cpu", wanted).contiguous()

@@ -1,0 +1,170 @@
+"""A run's folder: its files, their formats, and whether it has ended.
+
+config.json   what was asked for        log.jsonl      one EpochRecord an epoch
+DONE          how it ended              monitor.jsonl  one MonitorRecord a monitor and epoch
+averages/     one file an arm           predictions.safetensors   see `predictions`
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from polyak.errors import FileError
+from polyak.files import replacing, write_json
+
+Ending = Literal["done", "diverged"]
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """How a set of weights does on a set of samples."""
+
+    loss: float
+    """Mean cross-entropy in nats."""
+
+    accuracy: float
+    """Fraction of samples with the right label."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EpochRecord:
+    """A line of log.jsonl: an epoch, and what selection may see of it."""
+
+    epoch: int
+    """Epochs finished, from 1."""
+
+    step: int
+    """Optimizer steps taken."""
+
+    learning_rate: float
+    """Of the epoch's last step."""
+
+    train: Score
+    """Running mean over the epoch's batches, augmented, in train mode."""
+
+    seconds: float
+    """Since the run began."""
+
+    holdout: Mapping[str, Score] = field(default_factory=dict)
+    """Per set of weights ("sgd" and the averages' names); empty if the run keeps no hold-out."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MonitorRecord:
+    """A line of monitor.jsonl: for figures only. Selection cannot be given one."""
+
+    epoch: int
+    monitor: str
+    """"test", "test_bn", "holdout_bn", "train_given", "train_clean" or "train_wrong"."""
+
+    scores: Mapping[str, Score]
+    """Per set of weights. For "train_wrong" accuracy is the share of wrong labels learnt."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """The files of one run."""
+
+    path: Path
+
+    @property
+    def predictions(self) -> Path:
+        """Logits of the run's arms."""
+        return self.path / "predictions.safetensors"
+
+    def arm(self, name: str) -> Path:
+        """Weights of one arm."""
+        return self.path / "averages" / f"{name}.safetensors"
+
+    @property
+    def ending(self) -> Ending | None:
+        """How the run ended, or None while it has not."""
+        done = self.path / "DONE"
+        if not done.exists():
+            return None
+        ending: Ending = _json(done)["ending"]
+        return ending
+
+    def finish(self, ending: Ending, **facts: Any) -> None:
+        """Mark the run as ended; nothing is written after this."""
+        write_json(self.path / "DONE", {"ending": ending, **facts})
+
+    def facts(self) -> dict[str, Any]:
+        """What `finish` was told: at least the ending and the seconds."""
+        return _json(self.path / "DONE")
+
+    def write_config(self, config: Mapping[str, Any]) -> None:
+        """Record what was asked for."""
+        write_json(self.path / "config.json", config)
+
+    def config(self) -> dict[str, Any]:
+        """What was asked for."""
+        return _json(self.path / "config.json")
+
+    def write_epochs(self, records: list[EpochRecord]) -> None:
+        """Write log.jsonl anew."""
+        _write_lines(self.path / "log.jsonl", [asdict(record) for record in records])
+
+    def epochs(self) -> list[EpochRecord]:
+        """The epochs so far."""
+        return [
+            EpochRecord(
+                **{
+                    **line,
+                    "train": Score(**line["train"]),
+                    "holdout": _scores(line["holdout"]),
+                }
+            )
+            for line in _lines(self.path / "log.jsonl")
+        ]
+
+    def write_monitors(self, records: list[MonitorRecord]) -> None:
+        """Write monitor.jsonl anew."""
+        _write_lines(self.path / "monitor.jsonl", [asdict(record) for record in records])
+
+    def monitors(self) -> list[MonitorRecord]:
+        """The monitors' records so far."""
+        return [
+            MonitorRecord(**{**line, "scores": _scores(line["scores"])})
+            for line in _lines(self.path / "monitor.jsonl")
+        ]
+
+
+def run_folder(out: Path, run_id: str) -> RunFolder:
+    """The folder of a run inside an output folder, whether it exists or not."""
+    return RunFolder(out / "runs" / run_id)
+
+
+def _scores(values: Mapping[str, Any]) -> dict[str, Score]:
+    return {name: Score(**score) for name, score in values.items()}
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        value: dict[str, Any] = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise FileError(
+            f"{path} cannot be read ({error}); expected a JSON file of a run. "
+            "Remove the run's folder and run the study again."
+        ) from error
+    return value
+
+
+def _write_lines(path: Path, lines: list[dict[str, Any]]) -> None:
+    with replacing(path) as temporary:
+        temporary.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def _lines(path: Path) -> Iterator[dict[str, Any]]:
+    if not path.exists():
+        return
+    for number, text in enumerate(path.read_text().splitlines(), start=1):
+        try:
+            yield json.loads(text)
+        except ValueError as error:
+            raise FileError(
+                f"line {number} of {path} is {text[:40]!r}; expected JSON. "
+                "Remove the run's folder and run the study again."
+            ) from error

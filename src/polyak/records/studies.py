@@ -1,0 +1,128 @@
+"""A study's folder: what it consists of and what was chosen on the hold-out.
+
+plan.json     rows and the ids of their runs      choices.json  what selection chose
+results.parquet                                   report/index.html
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from polyak.errors import FileError
+from polyak.files import write_json
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StopRecord:
+    """Where a rule stopped a run."""
+
+    rule: str
+    """"sgd": best accuracy of SGD · "acc": of any average · "loss": lowest loss of any average."""
+
+    epoch: int
+    """Epochs finished, from 1."""
+
+    average: str
+    """The weights that were best: "sgd" or an average's name."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RowRecord:
+    """One data set and architecture: a row of the paper's tables, and its runs."""
+
+    label: str
+    dataset: str
+    """As the paper's tables call it."""
+
+    architecture: str
+    """As the paper's tables call it."""
+
+    seeds: tuple[int, ...]
+    learning_rates: tuple[float, ...]
+    averages: tuple[str, ...]
+    """Names of the bank, from the shortest window to the longest."""
+
+    paper_averages: tuple[str, ...]
+    """The same in the paper's numbers, where decays were fitted to a shorter run."""
+
+    search: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """Run ids by learning rate and seed, both as text."""
+
+    refit: Mapping[str, str] = field(default_factory=dict)
+    """Run ids by seed."""
+
+    transfer: Mapping[str, str] = field(default_factory=dict)
+    """Probe ids by the target's name."""
+
+    chosen_learning_rate: float | None = None
+    stops: Mapping[str, tuple[StopRecord, ...]] = field(default_factory=dict)
+    """By seed."""
+
+    failure: str | None = None
+    """Why the row has no result, if it has none."""
+
+    @property
+    def chosen_search(self) -> Mapping[str, str]:
+        """Search runs with the chosen learning rate, by seed."""
+        return self.search.get(f"{self.chosen_learning_rate:g}", {}) if self.stops else {}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudyRecord:
+    """plan.json and choices.json together."""
+
+    name: str
+    title: str
+    command: str
+    """What to type to run it again."""
+
+    rows: tuple[RowRecord, ...]
+    seconds: float = 0.0
+    """Wall time of all sittings."""
+
+    workers: int = 1
+
+
+_CHOICES = ("chosen_learning_rate", "stops", "failure")
+
+
+def write_study(folder: Path, study: StudyRecord) -> None:
+    """Write plan.json and choices.json."""
+    plan = asdict(study)
+    choices = {row["label"]: {key: row.pop(key) for key in _CHOICES} for row in plan["rows"]}
+    write_json(folder / "plan.json", plan)
+    write_json(folder / "choices.json", choices)
+
+
+def read_study(folder: Path) -> StudyRecord:
+    """Read what `write_study` wrote.
+
+    Raises:
+        FileError: if the folder holds no study.
+    """
+    try:
+        plan = json.loads((folder / "plan.json").read_text())
+        choices = json.loads((folder / "choices.json").read_text())
+    except (OSError, ValueError) as error:
+        raise FileError(
+            f"{folder} holds no study ({error}); expected plan.json and choices.json. "
+            "Give the folder that `polyak study` printed."
+        ) from error
+    rows = tuple(_row({**row, **choices[row["label"]]}) for row in plan.pop("rows"))
+    return StudyRecord(**plan, rows=rows)
+
+
+def with_row(study: StudyRecord, row: RowRecord) -> StudyRecord:
+    """The study with the row of the same label replaced."""
+    return replace(study, rows=tuple(row if r.label == row.label else r for r in study.rows))
+
+
+def _row(values: dict[str, Any]) -> RowRecord:
+    for key in ("seeds", "learning_rates", "averages", "paper_averages"):
+        values[key] = tuple(values[key])
+    values["stops"] = {
+        seed: tuple(StopRecord(**stop) for stop in stops) for seed, stops in values["stops"].items()
+    }
+    return RowRecord(**values)

@@ -1,0 +1,144 @@
+"""A study as data, and its phases: functions from earlier choices to the next runs.
+
+search  →  select  →  refit  →  transfer
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from polyak.data import DataConfig
+from polyak.errors import ConfigError
+from polyak.training.config import PAPER_DECAYS, Monitor, RunConfig, Stop
+from polyak.training.probe import ProbeConfig
+
+PROBED_ARMS = ("sgd", "sgd_at_ema", "ema_acc_bn", "ema_loss_bn")
+PAPER_UPDATES = 4_887
+"""Updates of the paper's run: 200 epochs of 391 steps, one update every 16 steps."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Row:
+    """A data set and an architecture: a row of the paper's tables."""
+
+    label: str
+    dataset: str
+    """As the paper's tables call it, so that its numbers can be found."""
+
+    architecture: str
+    """As the paper's tables call it."""
+
+    config: RunConfig
+    """What all runs of the row have in common."""
+
+    learning_rates: tuple[float, ...]
+    """Tried in the search, all seeds at each."""
+
+    seeds: tuple[int, ...] = (0, 1, 2)
+    paper_decays: tuple[float, ...] = PAPER_DECAYS
+    """The paper's decays that `config.averaging.decays` stand for, one each."""
+
+    search_monitors: tuple[Monitor, ...] = ()
+    refit_monitors: tuple[Monitor, ...] = ()
+    transfer: tuple[DataConfig, ...] = ()
+    """Targets of the linear probe."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Study:
+    """Rows that one command runs and one page shows."""
+
+    name: str
+    title: str
+    cost: str
+    """What it takes, in words."""
+
+    rows: tuple[Row, ...]
+
+    def check(self) -> None:
+        """Raise a ConfigError that names every fault of every row."""
+        faults = []
+        for row in self.rows:
+            try:
+                row.config.check()
+            except ConfigError as error:
+                faults.append(f"{row.label}: {error}")
+            if not row.learning_rates or not all(rate > 0 for rate in row.learning_rates):
+                faults.append(
+                    f"{row.label}: learning_rates is {row.learning_rates!r}; expected > 0"
+                )
+            if len(set(row.seeds)) != len(row.seeds) or not row.seeds:
+                faults.append(f"{row.label}: seeds is {row.seeds!r}; expected different ones")
+            if len(row.paper_decays) != len(row.config.averaging.decays):
+                faults.append(f"{row.label}: paper_decays has another length than decays")
+        if len({row.label for row in self.rows}) != len(self.rows):
+            faults.append("two rows have one label; expected different ones")
+        if faults:
+            raise ConfigError.of(f"study {self.name}", faults)
+
+
+def search(row: Row) -> dict[float, dict[int, RunConfig]]:
+    """Runs on the part of the training data that selects, by learning rate and seed."""
+    return {
+        rate: {
+            seed: replace(
+                row.config,
+                optim=replace(row.config.optim, lr=rate),
+                seed=seed,
+                holdout=True,
+                monitors=row.search_monitors,
+            )
+            for seed in row.seeds
+        }
+        for rate in row.learning_rates
+    }
+
+
+def refit(row: Row, rate: float, stops: Mapping[int, tuple[Stop, ...]]) -> dict[int, RunConfig]:
+    """Runs on all training data with the choice fixed, by seed: same seed, same full schedule.
+
+    Epochs carry over from the search, not steps.
+    """
+    return {
+        seed: replace(
+            row.config,
+            optim=replace(row.config.optim, lr=rate),
+            seed=seed,
+            holdout=False,
+            stops=chosen,
+            monitors=row.refit_monitors,
+        )
+        for seed, chosen in stops.items()
+    }
+
+
+def transfer(row: Row, refits: tuple[RunConfig, ...]) -> dict[str, ProbeConfig]:
+    """A linear probe of the refitted backbones on each target, by the target's name."""
+    return {
+        target.source: ProbeConfig(data=target, backbones=refits, arms=PROBED_ARMS)
+        for target in row.transfer
+    }
+
+
+def scaled_decays(
+    updates: int, *, paper: tuple[float, ...] = PAPER_DECAYS, digits: int = 3
+) -> tuple[float, ...]:
+    """The paper's decays for a run of another length: each keeps its share of the run.
+
+        d' = d^(U_paper/U),   U updates in the whole run
+
+    Each also keeps its place in warm-up; the paper's own decays would coincide inside warm-up
+    for most of a short run, and show one average five times.
+
+    Args:
+        updates: U, at least 1.
+        paper: The paper's decays d.
+        digits: Decimals kept, so that names stay readable.
+
+    Source:
+        Ours.
+
+    Example:
+        >>> scaled_decays(540)
+        (0.745, 0.864, 0.93, 0.964, 0.982)
+    """
+    return tuple(round(d ** (PAPER_UPDATES / updates), digits) for d in paper)

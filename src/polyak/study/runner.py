@@ -1,0 +1,226 @@
+"""Runs what a study still lacks. Here alone choices flow back into configurations."""
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from polyak.data import prepare
+from polyak.errors import DataError
+from polyak.records.runs import EpochRecord, run_folder
+from polyak.records.studies import (
+    RowRecord,
+    StopRecord,
+    StudyRecord,
+    read_study,
+    with_row,
+    write_study,
+)
+from polyak.study import plan
+from polyak.study.executors import Executor
+from polyak.study.plan import Row, Study
+from polyak.training.config import RULES, RunConfig, Stop
+from polyak.training.jobs import Job
+from polyak.training.selection import choose_learning_rate, choose_stop
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What a phase is doing at this moment."""
+
+    phase: str
+    states: Mapping[str, str]
+    """Run id → waiting, running, done, failed."""
+
+    jobs: Mapping[str, Job]
+    """By id."""
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What became of a study's runs."""
+
+    done: int = 0
+    skipped: int = 0
+    diverged: int = 0
+    failures: dict[str, str] = field(default_factory=dict)
+    """Run id → text of the error."""
+
+    seconds: float = 0.0
+
+
+OnProgress = Callable[[Progress], None]
+
+
+def run_study(
+    study: Study,
+    out: Path,
+    *,
+    executor: Executor,
+    on_progress: OnProgress,
+    workers: int,
+    command: str,
+) -> Outcome:
+    """Bring `out/<study>/` up to date: search, select, refit, transfer.
+
+    Runs that are there already, from this or another study, are used as they are. It can be
+    stopped at any time and called again.
+
+    Args:
+        study: What to run.
+        out: The output folder, shared between studies.
+        executor: Carries out the runs of a phase.
+        on_progress: Told of progress.
+        workers: For the record.
+        command: For the record: what the user typed.
+
+    Raises:
+        ConfigError, DataError: before anything is run, if the study cannot be.
+    """
+    study.check()
+    started = time.monotonic()
+    rows = [_prepared(row) for row in study.rows]
+    record = _begin(study, rows, out, workers=workers, command=command)
+    outcome = Outcome()
+
+    def phase(name: str, jobs: Sequence[Job]) -> None:
+        _run_missing(name, jobs, out, executor, on_progress, outcome)
+
+    searches = {row.label: plan.search(row) for row in rows}
+    phase("search", [r for s in searches.values() for by in s.values() for r in by.values()])
+    refits: dict[str, dict[int, RunConfig]] = {}
+    for row in rows:
+        chosen = _select(row, _row_record(record, row), searches[row.label], out)
+        record = with_row(record, chosen)
+        if chosen.failure is None:
+            refits[row.label] = _refits(row, chosen)
+    phase("refit", [run for runs in refits.values() for run in runs.values()])
+    probes = {
+        row.label: plan.transfer(row, tuple(refits[row.label].values()))
+        for row in rows
+        if row.label in refits and _all_done(refits[row.label].values(), out)
+    }
+    phase("transfer", [probe for by in probes.values() for probe in by.values()])
+    for row in rows:
+        ids = {str(seed): run.id for seed, run in refits.get(row.label, {}).items()}
+        probe_ids = {name: probe.id for name, probe in probes.get(row.label, {}).items()}
+        filled = replace(_row_record(record, row), refit=ids, transfer=probe_ids)
+        record = with_row(record, filled)
+    outcome.seconds = time.monotonic() - started
+    write_study(out / study.name, replace(record, seconds=record.seconds + outcome.seconds))
+    return outcome
+
+
+def planned(study: Study) -> int:
+    """Runs of a study: search, refits and probes."""
+    return sum(
+        (len(row.learning_rates) + 1) * len(row.seeds) + len(row.transfer) for row in study.rows
+    )
+
+
+def _prepared(row: Row) -> Row:
+    """The row with its data in the cache, fingerprints filled in."""
+    data = prepare(row.config.data)
+    targets = tuple(prepare(target) for target in row.transfer)
+    return replace(row, config=replace(row.config, data=data), transfer=targets)
+
+
+def _begin(
+    study: Study, rows: Sequence[Row], out: Path, *, workers: int, command: str
+) -> StudyRecord:
+    folder = out / study.name
+    before = read_study(folder).seconds if (folder / "plan.json").exists() else 0.0
+    return StudyRecord(
+        name=study.name,
+        title=study.title,
+        command=command,
+        rows=tuple(_new_row(row) for row in rows),
+        seconds=before,
+        workers=workers,
+    )
+
+
+def _new_row(row: Row) -> RowRecord:
+    return RowRecord(
+        label=row.label,
+        dataset=row.dataset,
+        architecture=row.architecture,
+        seeds=row.seeds,
+        learning_rates=row.learning_rates,
+        averages=row.config.averaging.names,
+        paper_averages=tuple(f"ema_{decay:g}" for decay in row.paper_decays),
+        search={
+            f"{rate:g}": {str(seed): run.id for seed, run in by_seed.items()}
+            for rate, by_seed in plan.search(row).items()
+        },
+    )
+
+
+def _row_record(study: StudyRecord, row: Row) -> RowRecord:
+    return next(record for record in study.rows if record.label == row.label)
+
+
+def _run_missing(
+    name: str,
+    jobs: Sequence[Job],
+    out: Path,
+    executor: Executor,
+    on_progress: OnProgress,
+    outcome: Outcome,
+) -> None:
+    by_id = {job.id: job for job in jobs}
+    missing = [job for job in by_id.values() if run_folder(out, job.id).ending is None]
+    outcome.skipped += len(by_id) - len(missing)
+
+    def tick(states: Mapping[str, str]) -> None:
+        on_progress(Progress(name, states, by_id))
+
+    failures = executor(missing, out, tick)
+    endings = [run_folder(out, job.id).ending for job in missing]
+    outcome.failures |= failures
+    outcome.done += endings.count("done")
+    outcome.diverged += endings.count("diverged")
+
+
+def _select(
+    row: Row, record: RowRecord, runs: dict[float, dict[int, RunConfig]], out: Path
+) -> RowRecord:
+    """Choose the learning rate for all seeds, and each seed's stops."""
+    epochs = {
+        rate: {seed: _epochs(run, out) for seed, run in by_seed.items()}
+        for rate, by_seed in runs.items()
+    }
+    try:
+        rate = choose_learning_rate(epochs)
+    except DataError as error:
+        return replace(record, failure=str(error))
+    names = row.config.averaging.names
+    stops = {
+        str(seed): tuple(
+            StopRecord(rule=stop.rule, epoch=stop.epoch, average=stop.average)
+            for stop in (choose_stop(records or (), rule=r, averages=names) for r in RULES)
+        )
+        for seed, records in epochs[rate].items()
+    }
+    return replace(record, chosen_learning_rate=rate, stops=stops)
+
+
+def _epochs(run: RunConfig, out: Path) -> list[EpochRecord] | None:
+    folder = run_folder(out, run.id)
+    return folder.epochs() if folder.ending == "done" else None
+
+
+def _refits(row: Row, record: RowRecord) -> dict[int, RunConfig]:
+    assert record.chosen_learning_rate is not None
+    stops = {
+        int(seed): tuple(
+            Stop(rule=rule, epoch=stop.epoch, average=stop.average)
+            for rule, stop in zip(RULES, by_rule, strict=True)
+        )
+        for seed, by_rule in record.stops.items()
+    }
+    return plan.refit(row, record.chosen_learning_rate, stops)
+
+
+def _all_done(runs: Iterable[RunConfig], out: Path) -> bool:
+    return all(run_folder(out, run.id).ending == "done" for run in runs)

@@ -1,0 +1,106 @@
+"""What a run is evaluated as when it is over: sets of weights to compare, and their files."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from polyak.averaging import refresh_batchnorm, save
+from polyak.records.predictions import write_predictions
+from polyak.records.runs import RunFolder
+from polyak.training.config import RunConfig
+from polyak.training.loop import Run, State, Trained
+from polyak.training.prediction import predict
+from polyak.training.randomness import generator
+from polyak.training.selection import BASELINE
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """A set of weights under the name that tables use."""
+
+    name: str
+    weights: State
+    refresh: bool
+    """Recompute BatchNorm statistics once before use."""
+
+    origin: dict[str, Any]
+    """Which weights these are, for the file's manifest."""
+
+
+def arms(trained: Trained, config: RunConfig) -> Iterator[Arm]:
+    """The weights that the study compares.
+
+    sgd           SGD after the last epoch
+    sgd_stopped   SGD at its own best hold-out epoch
+    sgd_at_ema    SGD at the epoch of ema_acc: tells stopping from averaging
+    ema_acc       the most accurate average at its epoch     ema_loss   of lowest loss
+    ema_acc_bn    the longest window at the same epochs,     ema_loss_bn
+                  statistics recomputed: the paper's "EMA (acc.)" and "EMA (loss)"
+    swa_bn        uniform over the epoch ends of the second half, recomputed
+    """
+    longest = config.averaging.names[-1]
+    final = {"epoch": config.epochs}
+    yield Arm("sgd", trained.last[BASELINE], False, {"weights": BASELINE, **final})
+    if "swa" in trained.last:
+        yield Arm("swa_bn", trained.last["swa"], True, {"weights": "swa", **final})
+    chosen = {
+        "sgd": [("sgd_stopped", BASELINE, False)],
+        "acc": [
+            ("ema_acc", None, False),
+            ("ema_acc_bn", longest, True),
+            ("sgd_at_ema", BASELINE, False),
+        ],
+        "loss": [("ema_loss", None, False), ("ema_loss_bn", longest, True)],
+    }
+    for rule, kept in trained.kept.items():
+        for name, average, refresh in chosen[rule]:
+            source = average or kept.stop.average
+            origin = {"weights": source, "epoch": kept.stop.epoch, "rule": rule}
+            yield Arm(name, kept.weights[source], refresh, origin)
+
+
+def write_arms(run: Run, trained: Trained, folder: RunFolder) -> None:
+    """Save every arm's weights, and what it says about test, hold-out and training samples.
+
+    This is the first time that the run's weights meet test data, monitors apart.
+    """
+    data = run.data
+    ready = run.augmentation.ready
+    images = {"test": ready(data.test_images_nchw), "train": ready(data.train_images_nchw)}
+    labels: dict[str, dict[str, Tensor]] = {
+        "test": {"labels": data.test_labels_n},
+        "train": {"given": data.train_given_n, "clean": data.train_clean_n},
+    }
+    if data.holdout_images_nchw is not None:
+        assert data.holdout_given_n is not None
+        assert data.holdout_clean_n is not None
+        images["holdout"] = ready(data.holdout_images_nchw)
+        labels["holdout"] = {"given": data.holdout_given_n, "clean": data.holdout_clean_n}
+    said: dict[str, dict[str, Tensor]] = {part: {} for part in images}
+    for arm in arms(trained, run.config):
+        _load(run, arm)
+        for part, images_nchw in images.items():
+            logits_nk = predict(run.model, images_nchw)
+            # Of 50,000 training samples only the verdict is needed.
+            said[part][arm.name] = logits_nk.argmax(dim=1) if part == "train" else logits_nk
+        manifest = {"run": run.config.id, "batchnorm_refreshed": arm.refresh, **arm.origin}
+        save({arm.name: run.model.state_dict()}, folder.arm(arm.name), manifest=manifest)
+    write_predictions(folder.predictions, arms=said, labels=labels)
+
+
+def _load(run: Run, arm: Arm) -> None:
+    run.model.load_state_dict(arm.weights)
+    run.model.eval()
+    if arm.refresh:
+        # Every arm sees the same augmented images, so that arms differ by weights alone.
+        seed = run.config.seed
+        batches = run.augmentation.batches(
+            run.config.batch_size,
+            order=generator(seed, "final batchnorm order"),
+            draws=generator(seed, "final batchnorm augmentation"),
+        )
+        with torch.no_grad():
+            refresh_batchnorm(run.model, batches)

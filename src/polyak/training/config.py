@@ -1,0 +1,171 @@
+"""What a run is: the whole of what determines its result, and the id made from it."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, get_args
+
+from polyak.averaging import EMA, Average
+from polyak.data import DataConfig
+from polyak.errors import ConfigError, unknown
+from polyak.models import ModelConfig
+from polyak.training.optim import OptimConfig
+
+Rule = Literal["sgd", "acc", "loss"]
+Monitor = Literal["test", "test_bn", "holdout_bn", "train_given", "train_clean", "train_wrong"]
+RULES: tuple[Rule, ...] = get_args(Rule)
+MONITORS: tuple[Monitor, ...] = get_args(Monitor)
+PAPER_DECAYS = (0.968, 0.984, 0.992, 0.996, 0.998)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AveragingConfig:
+    """The bank of EMAs beside the run."""
+
+    decays: tuple[float, ...] = PAPER_DECAYS
+    """Weights of the old average at an update, from the shortest window to the longest."""
+
+    every: int = 16
+    """Optimizer steps per update: the paper's T."""
+
+    warmup: Literal["paper", "none"] = "paper"
+    """Decay min(decay, (t+1)/(t+10)), or `decay` from the first update on."""
+
+    warmup_counts: Literal["updates", "steps"] = "updates"
+    """What t counts."""
+
+    buffers: Literal["average", "copy"] = "average"
+    """What happens to BatchNorm's running statistics."""
+
+    swa: bool = True
+    """Also average the epoch ends of the second half uniformly."""
+
+    def faults(self) -> list[str]:
+        """All settings outside their range."""
+        found = [
+            f"decay is {decay!r}; expected 0 <= decay < 1"
+            for decay in self.decays
+            if not 0 <= decay < 1
+        ]
+        if not self.decays or list(self.decays) != sorted(set(self.decays)):
+            found.append(f"decays is {self.decays!r}; expected at least one, rising")
+        if self.every < 1:
+            found.append(f"every is {self.every!r}; expected >= 1 step")
+        return found
+
+    def averages(self) -> list[Average]:
+        """The bank's averages."""
+        warmup = None if self.warmup == "none" else self.warmup
+        return [EMA(d, warmup=warmup, warmup_counts=self.warmup_counts) for d in self.decays]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Their names, from the shortest window to the longest."""
+        return tuple(average.label for average in self.averages())
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Stop:
+    """An epoch at which weights are kept, and whose they are."""
+
+    rule: Rule
+    """What chose it: best accuracy of SGD, best accuracy or lowest loss of any average."""
+
+    epoch: int
+    """Epochs finished, from 1."""
+
+    average: str
+    """The weights that were best then: "sgd" or an average's name."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunConfig:
+    """One training run."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    averaging: AveragingConfig = field(default_factory=AveragingConfig)
+
+    epochs: int = 200
+    """Length of the run and of its schedule; stopping never compresses it."""
+
+    batch_size: int = 128
+    """Images a step; the last batch of an epoch may be smaller."""
+
+    seed: int = 0
+    """Of initialisation, order and augmentation, by a generator each."""
+
+    holdout: bool = True
+    """Keep the hold-out apart and choose stops on it (search), or train on everything (refit)."""
+
+    stops: tuple[Stop, ...] = ()
+    """Of a run without hold-out: the epochs chosen elsewhere."""
+
+    monitors: tuple[Monitor, ...] = ()
+    """Evaluated each epoch for figures; nothing that selects sees them."""
+
+    def check(self) -> None:
+        """Raise a ConfigError that names every fault of every part."""
+        faults = [
+            *self.data.faults(),
+            *self.model.faults(),
+            *self.optim.faults(),
+            *self.averaging.faults(),
+            *_at_least_one(self, "epochs", "batch_size"),
+        ]
+        if self.optim.warmup_epochs >= self.epochs >= 1 and self.optim.schedule != "constant":
+            faults.append(
+                f"warmup_epochs is {self.optim.warmup_epochs!r}; expected < epochs ({self.epochs})"
+            )
+        faults += [unknown("monitor", m, MONITORS) for m in self.monitors if m not in MONITORS]
+        if self.holdout and self.stops:
+            faults.append("stops are given; expected none where the hold-out chooses them")
+        if not self.holdout and "holdout_bn" in self.monitors:
+            faults.append("monitor is 'holdout_bn'; expected a run that keeps a hold-out")
+        faults += [f for stop in self.stops for f in _stop_faults(stop, self)]
+        if faults:
+            raise ConfigError.of("run", faults)
+
+    def record(self) -> dict[str, Any]:
+        """The configuration as plain JSON values."""
+        return {"kind": "train", **asdict(self)}
+
+    @property
+    def id(self) -> str:
+        """Name of the run's folder: equal for equal results, whatever the paths are."""
+        return digest(self.record())
+
+
+def digest(record: dict[str, Any]) -> str:
+    """Twelve hexadecimal digits of what determines a result.
+
+    Where a fingerprint says what the data is, the path it was read from does not count.
+    """
+    text = json.dumps(_without_paths(record), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _without_paths(value: Any) -> Any:
+    if isinstance(value, dict):
+        known = value.get("fingerprint") is not None
+        dropped = {"source", "file"} if known else set()
+        return {k: _without_paths(v) for k, v in value.items() if k not in dropped}
+    if isinstance(value, list | tuple):
+        return [_without_paths(v) for v in value]
+    return value
+
+
+def _at_least_one(config: RunConfig, *names: str) -> list[str]:
+    values = {name: getattr(config, name) for name in names}
+    return [f"{name} is {value!r}; expected >= 1" for name, value in values.items() if value < 1]
+
+
+def _stop_faults(stop: Stop, config: RunConfig) -> list[str]:
+    found = []
+    if not 1 <= stop.epoch <= config.epochs:
+        found.append(f"stop {stop.rule!r} is at epoch {stop.epoch}; expected 1 to {config.epochs}")
+    choices = ("sgd", *config.averaging.names)
+    if stop.average not in choices:
+        found.append(unknown(f"average of stop {stop.rule!r}", stop.average, choices).rstrip("."))
+    return found

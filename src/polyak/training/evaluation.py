@@ -1,0 +1,110 @@
+"""What is measured after each epoch: the hold-out for selection, monitors for figures."""
+
+from collections.abc import Iterator
+from contextlib import nullcontext
+
+import torch
+from torch import Tensor
+
+from polyak.averaging import Averager
+from polyak.records.runs import MonitorRecord, Score
+from polyak.training.config import Monitor, RunConfig
+from polyak.training.prediction import Augmentation, predict, score
+from polyak.training.randomness import generator
+from polyak.training.selection import BASELINE
+
+Batches = Iterator[tuple[Tensor, Tensor]]
+
+
+class Evaluation:
+    """Scores SGD and every average of a bank on the parts of a run's data.
+
+    Images are normalised once and stay on the device. Evaluating draws from generators of its
+    own and leaves weights, statistics and train flags as they were.
+    """
+
+    def __init__(self, augmentation: Augmentation, config: RunConfig) -> None:
+        self._augmentation = augmentation
+        self._config = config
+        self._bn_order = generator(config.seed, "batchnorm order")
+        self._bn_draws = generator(config.seed, "batchnorm augmentation")
+        data = augmentation.data
+        self._images: dict[str, Tensor] = {}
+        if data.holdout_images_nchw is not None:
+            self._images["holdout"] = augmentation.ready(data.holdout_images_nchw)
+        if _wanted(config, "test"):
+            self._images["test"] = augmentation.ready(data.test_images_nchw)
+        if _wanted(config, "train"):
+            self._images["train"] = augmentation.ready(data.train_images_nchw)
+
+    def holdout(self, averager: Averager) -> dict[str, Score]:
+        """Scores on the hold-out's given labels, statistics as averaged."""
+        labels_n = self._augmentation.data.holdout_given_n
+        assert labels_n is not None
+        return {name: score(x, labels_n) for name, x in self._logits(averager, "holdout")}
+
+    def monitors(self, averager: Averager, epoch: int) -> list[MonitorRecord]:
+        """The declared monitors' records for an epoch."""
+        wanted = self._config.monitors
+        found: dict[Monitor, dict[str, Score]] = {}
+        if "test" in wanted:
+            found["test"] = self._scores(averager, "test")
+        if any(m.startswith("train_") for m in wanted):
+            found |= self._memorised(averager)
+        if any(m.endswith("_bn") for m in wanted):
+            averager.refresh_batchnorm(self.batchnorm_batches())
+            found |= {
+                monitor: self._scores(averager, part)
+                for monitor, part in _REFRESHED.items()
+                if monitor in wanted
+            }
+            averager.drop_refreshed()
+        return [
+            MonitorRecord(epoch=epoch, monitor=monitor, scores=found[monitor]) for monitor in wanted
+        ]
+
+    def batchnorm_batches(self) -> Batches:
+        """One pass over the run's training part with its augmentation, for recomputation."""
+        return self._augmentation.batches(
+            self._config.batch_size, order=self._bn_order, draws=self._bn_draws
+        )
+
+    def _scores(self, averager: Averager, part: str) -> dict[str, Score]:
+        data = self._augmentation.data
+        labels_n = data.test_labels_n if part == "test" else data.holdout_given_n
+        assert labels_n is not None
+        return {name: score(x, labels_n) for name, x in self._logits(averager, part)}
+
+    def _memorised(self, averager: Averager) -> dict[Monitor, dict[str, Score]]:
+        """Scores on the training part: all given labels, the right ones, the wrong ones."""
+        given_n, clean_n = (
+            self._augmentation.data.train_given_n,
+            self._augmentation.data.train_clean_n,
+        )
+        wrong_n = given_n != clean_n
+        everything = torch.ones_like(wrong_n)
+        subsets: dict[Monitor, Tensor] = {
+            "train_given": everything,
+            "train_clean": ~wrong_n,
+            "train_wrong": wrong_n,
+        }
+        found: dict[Monitor, dict[str, Score]] = {monitor: {} for monitor in subsets}
+        for name, logits_nk in self._logits(averager, "train"):
+            for monitor, chosen_n in subsets.items():
+                if chosen_n.any():
+                    found[monitor][name] = score(logits_nk[chosen_n], given_n[chosen_n])
+        return found
+
+    def _logits(self, averager: Averager, part: str) -> Iterator[tuple[str, Tensor]]:
+        images_nchw = self._images[part]
+        for name in (BASELINE, *averager.names):
+            with nullcontext() if name == BASELINE else averager.applied(name):
+                logits_nk = predict(averager.model, images_nchw)
+            yield name, logits_nk.cpu()
+
+
+_REFRESHED: dict[Monitor, str] = {"test_bn": "test", "holdout_bn": "holdout"}
+
+
+def _wanted(config: RunConfig, part: str) -> bool:
+    return any(monitor.startswith(part) for monitor in config.monitors)

@@ -1,0 +1,190 @@
+"""The one training loop. What experiments vary is its configuration."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from polyak.averaging import Averager, Uniform
+from polyak.data import Partition
+from polyak.models import build
+from polyak.records.runs import EpochRecord, MonitorRecord, Score
+from polyak.training.config import RULES, RunConfig, Stop
+from polyak.training.evaluation import Evaluation
+from polyak.training.optim import build_optimizer, learning_rate
+from polyak.training.prediction import Augmentation
+from polyak.training.randomness import generator, seed_for
+from polyak.training.selection import BASELINE, choose_stop
+
+State = dict[str, Tensor]
+OnEpoch = Callable[[EpochRecord], None]
+
+
+class DivergedError(Exception):
+    """The training loss is no longer a number; the run ends here."""
+
+    def __init__(self, epoch: int, step: int) -> None:
+        super().__init__(f"the loss is not finite in epoch {epoch}, by step {step}")
+        self.epoch = epoch
+        self.step = step
+
+
+@dataclass(slots=True)
+class Kept:
+    """Weights of SGD and of every average at a stop."""
+
+    stop: Stop
+    weights: dict[str, State]
+
+
+@dataclass(slots=True)
+class Trained:
+    """What a run leaves in memory when its last epoch is over."""
+
+    model: nn.Module
+    """With SGD's last weights, in eval mode."""
+
+    last: dict[str, State]
+    """SGD's last weights as "sgd" and, if it was averaged, SWA's as "swa"."""
+
+    kept: dict[str, Kept]
+    """By rule."""
+
+    epochs: list[EpochRecord] = field(default_factory=list)
+    monitors: list[MonitorRecord] = field(default_factory=list)
+
+
+class Run:
+    """A model in training, its averages, and what it has recorded so far.
+
+    Averaging and evaluating read the SGD weights and never change them or draw from the
+    generators of order and augmentation.
+    """
+
+    def __init__(self, config: RunConfig, data: Partition, *, device: torch.device) -> None:
+        channels, size = data.train_images_nchw.shape[1:3]
+        self.config = config
+        self.data = data
+        self.device = device
+        model = build(
+            config.model,
+            classes=len(data.classes),
+            channels=channels,
+            image_size=size,
+            generator_seed=seed_for(config.seed, "initialisation"),
+        )
+        self.model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub omits it
+        self.optimizer = build_optimizer(self.model, config.optim)
+        self.steps_per_epoch = -(-len(data.train_given_n) // config.batch_size)
+        self.averager = Averager(
+            self.model,
+            config.averaging.averages(),
+            every=config.averaging.every,
+            buffers=config.averaging.buffers,
+        )
+        # Uniform over epoch ends: one update an epoch, counted once half the budget is over.
+        half = config.epochs // 2 * self.steps_per_epoch
+        self.swa = (
+            Averager(self.model, [Uniform(start=half, name="swa")], every=self.steps_per_epoch)
+            if config.averaging.swa
+            else None
+        )
+        self.augmentation = Augmentation(data, config.data.crop_padding, config.data.flip, device)
+        self.evaluation = Evaluation(self.augmentation, config)
+        self.order = generator(config.seed, "order")
+        self.draws = generator(config.seed, "augmentation")
+        self.step = 0
+        self.trained = Trained(self.model, {}, {})
+        self._started = time.monotonic()
+
+    def train(self, on_epoch: OnEpoch) -> Trained:
+        """All epochs; `on_epoch` is called with each record as it comes.
+
+        Raises:
+            DivergedError: when an epoch's loss is not finite.
+        """
+        # Dropout draws from torch's own generator; nothing else in the loop does.
+        torch.manual_seed(seed_for(self.config.seed, "dropout"))
+        for epoch in range(1, self.config.epochs + 1):
+            train = self._train_epoch(epoch)
+            self._record(epoch, train)
+            self._keep()
+            on_epoch(self.trained.epochs[-1])
+        self.model.eval()
+        self.trained.last = {BASELINE: _weights(self.model)}
+        if self.swa is not None:
+            self.trained.last["swa"] = self.swa.tensors("swa")
+        return self.trained
+
+    def _train_epoch(self, epoch: int) -> Score:
+        self.model.train()
+        seen = 0
+        loss_sum = torch.zeros((), device=self.device)
+        right = torch.zeros((), device=self.device, dtype=torch.long)
+        batches = self.augmentation.batches(
+            self.config.batch_size, order=self.order, draws=self.draws
+        )
+        for x_bchw, labels_b in batches:
+            self._set_learning_rate()
+            self.optimizer.zero_grad()
+            logits_bk = self.model(x_bchw)
+            loss = F.cross_entropy(logits_bk, labels_b)
+            loss.backward()  # type: ignore[no-untyped-call]  # torch's own annotation is missing
+            self.optimizer.step()
+            self.step += 1
+            self.averager.step()
+            if self.swa is not None:
+                self.swa.step()
+            seen += len(labels_b)
+            loss_sum += loss.detach() * len(labels_b)
+            right += (logits_bk.detach().argmax(dim=1) == labels_b).sum()
+        if not torch.isfinite(loss_sum):
+            raise DivergedError(epoch, self.step)
+        return Score(loss=loss_sum.item() / seen, accuracy=right.item() / seen)
+
+    def _set_learning_rate(self) -> None:
+        self.optimizer.param_groups[0]["lr"] = learning_rate(
+            self.step,
+            self.config.optim,
+            steps_per_epoch=self.steps_per_epoch,
+            epochs=self.config.epochs,
+        )
+
+    def _record(self, epoch: int, train: Score) -> None:
+        holdout = self.evaluation.holdout(self.averager) if self.config.holdout else {}
+        monitors = self.evaluation.monitors(self.averager, epoch)
+        self.trained.monitors += monitors
+        self.trained.epochs.append(
+            EpochRecord(
+                epoch=epoch,
+                step=self.step,
+                learning_rate=self.optimizer.param_groups[0]["lr"],
+                train=train,
+                seconds=time.monotonic() - self._started,
+                holdout=holdout,
+            )
+        )
+
+    def _keep(self) -> None:
+        """Keep all weights of this epoch if a rule stops here (so far, in a search)."""
+        epoch = self.trained.epochs[-1].epoch
+        for stop in self._stops():
+            if stop.epoch == epoch:
+                self.trained.kept[stop.rule] = Kept(stop, self._all_weights())
+
+    def _stops(self) -> tuple[Stop, ...]:
+        if not self.config.holdout:
+            return self.config.stops
+        names = self.config.averaging.names
+        return tuple(choose_stop(self.trained.epochs, rule=r, averages=names) for r in RULES)
+
+    def _all_weights(self) -> dict[str, State]:
+        averages = {name: self.averager.tensors(name) for name in self.averager.names}
+        return {BASELINE: _weights(self.model), **averages}
+
+
+def _weights(model: nn.Module) -> State:
+    return {key: x.detach().clone() for key, x in model.state_dict().items()}

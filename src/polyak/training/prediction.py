@@ -1,0 +1,63 @@
+"""Weights and images to logits and scores.
+
+Shape suffixes: n samples, c channels, h height, w width, k classes.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from polyak.averaging.swap import eval_mode
+from polyak.data import Partition, augment, epoch_batches
+from polyak.metrics import accuracy, cross_entropy
+from polyak.records.runs import Score
+
+EVALUATION_BATCH = 256
+
+
+@torch.no_grad()
+def predict(model: nn.Module, images_nchw: Tensor) -> Tensor:
+    """Logits of normalised images, shape (n, k), in eval mode; the model's flags come back."""
+    with eval_mode(model):
+        return torch.cat([model(x_bchw) for x_bchw in images_nchw.split(EVALUATION_BATCH)])
+
+
+def score(logits_nk: Tensor, labels_n: Tensor) -> Score:
+    """Cross-entropy in nats and accuracy as a fraction."""
+    return Score(loss=cross_entropy(logits_nk, labels_n), accuracy=accuracy(logits_nk, labels_n))
+
+
+@dataclass(frozen=True, slots=True)
+class Augmentation:
+    """How training images are changed and normalised, batch by batch."""
+
+    data: Partition
+    padding: int
+    flip: bool
+    device: torch.device
+
+    def batches(
+        self, batch_size: int, *, order: torch.Generator, draws: torch.Generator
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """One epoch of the training part: normalised images and given labels.
+
+        Args:
+            batch_size: Images a batch; the last may be smaller.
+            order: Generator of the order.
+            draws: Generator of crops and flips.
+        """
+        for chosen in epoch_batches(len(self.data.train_given_n), batch_size, order):
+            images = augment(
+                self.data.train_images_nchw[chosen],
+                padding=self.padding,
+                flip=self.flip,
+                generator=draws,
+            )
+            yield self.ready(images), self.data.train_given_n[chosen].to(self.device)
+
+    def ready(self, images_nchw: Tensor) -> Tensor:
+        """uint8 images as the network takes them: normalised, on the device, channels last."""
+        normalised = self.data.normalisation(images_nchw.to(self.device))
+        return normalised.contiguous(memory_format=torch.channels_last)

@@ -1,0 +1,180 @@
+"""The linear probe: what frozen features are worth on another task.
+
+All backbones' heads are one batched linear problem, since features do not change.
+Shape suffixes: r backbones, n samples, b batch, f features, k classes.
+"""
+
+from dataclasses import asdict, dataclass
+from math import cos, pi
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from polyak.averaging import load as load_weights
+from polyak.data import DataConfig, Partition, epoch_batches
+from polyak.errors import ConfigError
+from polyak.models import build, features
+from polyak.records.predictions import write_predictions
+from polyak.records.runs import run_folder
+from polyak.training.config import RunConfig, digest
+from polyak.training.prediction import EVALUATION_BATCH, Augmentation
+from polyak.training.randomness import generator
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ProbeConfig:
+    """A linear classifier on frozen backbones, with the paper's settings."""
+
+    data: DataConfig
+    """The target."""
+
+    backbones: tuple[RunConfig, ...]
+    """The runs whose arms are probed."""
+
+    arms: tuple[str, ...]
+    """Which of each run's arms."""
+
+    epochs: int = 50
+    batch_size: int = 128
+    lr: float = 0.01
+    momentum: float = 0.9
+    schedule: Literal["cosine", "constant"] = "cosine"
+    """The paper does not say; the authors' code uses cosine."""
+
+    seed: int = 0
+    """Of the heads' initialisation and the order of samples, the same for all backbones."""
+
+    def check(self) -> None:
+        """Raise a ConfigError that names every fault."""
+        faults = self.data.faults()
+        for name in ("epochs", "batch_size"):
+            if getattr(self, name) < 1:
+                faults.append(f"{name} is {getattr(self, name)!r}; expected >= 1")
+        if not self.lr > 0:
+            faults.append(f"lr is {self.lr!r}; expected > 0")
+        if not self.backbones or not self.arms:
+            faults.append("backbones or arms is empty; expected at least one of each")
+        if faults:
+            raise ConfigError.of("probe", faults)
+
+    def record(self) -> dict[str, Any]:
+        """The configuration as plain JSON values, backbones by their ids."""
+        values = {key: getattr(self, key) for key in self.__slots__ if key not in _COMPOSED}
+        return {
+            "kind": "probe",
+            **values,
+            "data": asdict(self.data),
+            "backbones": [run.id for run in self.backbones],
+        }
+
+    @property
+    def id(self) -> str:
+        """Name of the probe's folder."""
+        return digest(self.record())
+
+
+_COMPOSED = ("data", "backbones")
+
+
+@dataclass(slots=True)
+class Heads:
+    """A linear classifier per backbone.
+
+    logits_rbk = x_rbf · W_rkf + bias_rk
+    """
+
+    weight_rkf: Tensor
+    bias_rk: Tensor
+
+    @classmethod
+    def initialised(cls, backbones: int, inputs: int, classes: int, seed: int) -> "Heads":
+        """The same draw for every backbone, uniform in ±1/√f like torch's Linear."""
+        draws = generator(seed, "heads")
+        bound = inputs**-0.5
+        weight_kf = (2 * torch.rand(classes, inputs, generator=draws) - 1) * bound
+        bias_k = (2 * torch.rand(classes, generator=draws) - 1) * bound
+        return cls(weight_kf.repeat(backbones, 1, 1), bias_k.repeat(backbones, 1))
+
+    def logits(self, x_rbf: Tensor) -> Tensor:
+        """Logits of every backbone, shape (r, b, k)."""
+        return torch.baddbmm(self.bias_rk[:, None], x_rbf, self.weight_rkf.transpose(1, 2))
+
+
+def train_heads(train_rnf: Tensor, labels_n: Tensor, heads: Heads, config: ProbeConfig) -> Heads:
+    """Fit every head by SGD with Nesterov momentum, no weight decay and no warm-up.
+
+    The loss is summed over backbones, so each head gets just its own gradient.
+    """
+    weight_rkf = heads.weight_rkf.requires_grad_()
+    bias_rk = heads.bias_rk.requires_grad_()
+    optimizer = torch.optim.SGD(
+        [weight_rkf, bias_rk], lr=config.lr, momentum=config.momentum, nesterov=True
+    )
+    order = generator(config.seed, "probe order")
+    steps = config.epochs * -(-len(labels_n) // config.batch_size)
+    step = 0
+    for _ in range(config.epochs):
+        for chosen in epoch_batches(len(labels_n), config.batch_size, order):
+            share = step / steps if config.schedule == "cosine" else 0.0
+            optimizer.param_groups[0]["lr"] = config.lr * (1 + cos(pi * share)) / 2
+            optimizer.zero_grad()
+            logits_rbk = heads.logits(train_rnf[:, chosen])
+            labels_b = labels_n[chosen]
+            loss = sum(F.cross_entropy(logits_bk, labels_b) for logits_bk in logits_rbk)
+            assert isinstance(loss, Tensor)
+            loss.backward()  # type: ignore[no-untyped-call]  # torch's own annotation is missing
+            optimizer.step()
+            step += 1
+    weight_rkf.requires_grad_(False)
+    bias_rk.requires_grad_(False)
+    return heads
+
+
+def run_probe(
+    config: ProbeConfig, data: Partition, source_classes: dict[str, int], out: Path
+) -> None:
+    """Probe every arm of every backbone and write the logits on the target's test set.
+
+    Args:
+        config: What to probe.
+        data: The target, without hold-out.
+        source_classes: Classes that each backbone was trained on, by run id.
+        out: The output folder with the backbones' runs; arms come out as `<run id>.<arm>`.
+    """
+    images = Augmentation(data, padding=0, flip=False, device=torch.device("cpu"))
+    train_nchw, test_nchw = (
+        images.ready(data.train_images_nchw),
+        images.ready(data.test_images_nchw),
+    )
+    names, train, test = [], [], []
+    for run in config.backbones:
+        channels, size = train_nchw.shape[1:3]
+        model = build(
+            run.model,
+            classes=source_classes[run.id],
+            channels=channels,
+            image_size=size,
+            generator_seed=0,
+        ).eval()
+        for arm in config.arms:
+            model.load_state_dict(load_weights(run_folder(out, run.id).arm(arm))[arm])
+            names.append(f"{run.id}.{arm}")
+            train.append(_features(model, train_nchw))
+            test.append(_features(model, test_nchw))
+    train_rnf = torch.stack(train)
+    heads = Heads.initialised(len(names), train_rnf.shape[2], len(data.classes), config.seed)
+    train_heads(train_rnf, data.train_given_n, heads, config)
+    logits_rnk = heads.logits(torch.stack(test))
+    write_predictions(
+        run_folder(out, config.id).predictions,
+        arms={"test": dict(zip(names, logits_rnk, strict=True))},
+        labels={"test": {"labels": data.test_labels_n}},
+    )
+
+
+@torch.no_grad()
+def _features(model: torch.nn.Module, images_nchw: Tensor) -> Tensor:
+    return torch.cat([features(model, x) for x in images_nchw.split(EVALUATION_BATCH)])

@@ -1,0 +1,88 @@
+"""Everything that chooses, as pure functions over hold-out records.
+
+They take `EpochRecord`s, the lines of log.jsonl, so nothing here can see test data. Ties go to
+the earliest epoch, then to the shortest window.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+
+from polyak.errors import DataError
+from polyak.records.runs import EpochRecord, Score
+from polyak.training.config import Rule, Stop
+
+BASELINE = "sgd"
+
+
+def choose_stop(records: Sequence[EpochRecord], *, rule: Rule, averages: Sequence[str]) -> Stop:
+    """The epoch and weights that a rule picks.
+
+        sgd:   argmax_e accuracy(SGD, e)
+        acc:   argmax_e max_d accuracy(EMA_d, e)
+        loss:  argmin_e min_d loss(EMA_d, e)
+
+    Args:
+        records: The epochs so far, each with hold-out scores.
+        rule: Which of the three.
+        averages: The bank's names, from the shortest window to the longest.
+
+    Raises:
+        DataError: if there is no record, or one without hold-out scores: nothing else may choose.
+
+    Source:
+        Sections 3.1 and 4.1 of the paper. That "loss" takes the lowest-loss decay is ours; the
+        authors' code takes the accuracy-best one.
+    """
+    _require_holdout(records)
+    names = (BASELINE,) if rule == "sgd" else tuple(averages)
+    value: Callable[[Score], float] = _loss if rule == "loss" else _accuracy
+    candidates = [(r.epoch, name, value(r.holdout[name])) for r in records for name in names]
+    epoch, average, _ = max(candidates, key=lambda candidate: candidate[2])
+    return Stop(rule=rule, epoch=epoch, average=average)
+
+
+def choose_learning_rate(
+    runs: Mapping[float, Mapping[int, Sequence[EpochRecord] | None]],
+) -> float:
+    """The learning rate with the best SGD: the baseline gets its best.
+
+        argmax_lr  mean over seeds of  max_e accuracy(SGD, e)
+
+    Args:
+        runs: Learning rate → seed → epochs, or None for a run that failed or diverged. A
+            learning rate with such a run is out.
+
+    Raises:
+        DataError: if every learning rate is out.
+    """
+    means = {
+        rate: sum(_best_baseline(records) for records in by_seed.values() if records) / len(by_seed)
+        for rate, by_seed in sorted(runs.items())
+        if by_seed and all(by_seed.values())
+    }
+    if not means:
+        raise DataError(
+            f"every learning rate of {sorted(runs)} has a run that failed or diverged; expected "
+            "one where all seeds end. Search smaller learning rates."
+        )
+    return max(means, key=lambda rate: means[rate])
+
+
+def _best_baseline(records: Sequence[EpochRecord]) -> float:
+    stop = choose_stop(records, rule="sgd", averages=())
+    return next(r.holdout[BASELINE].accuracy for r in records if r.epoch == stop.epoch)
+
+
+def _require_holdout(records: Sequence[EpochRecord]) -> None:
+    if not records or not all(r.holdout for r in records):
+        raise DataError(
+            "the records hold no hold-out scores; expected them for every epoch. "
+            "Choose on a run that keeps a hold-out."
+        )
+
+
+def _accuracy(score: Score) -> float:
+    return score.accuracy
+
+
+def _loss(score: Score) -> float:
+    return -score.loss
