@@ -17,7 +17,8 @@ class ConfigError(PolyakError, ValueError):
     @classmethod
     def of(cls, what: str, faults: Iterable[str]) -> "ConfigError":
         """All faults of one configuration in one message."""
-        return cls(f"{what}: " + "; ".join(faults) + ".")
+        message = f"{what}: " + "; ".join(fault.rstrip(".") for fault in faults)
+        return cls(message if message.endswith("?") else message + ".")
 
 
 class DataError(PolyakError, ValueError):

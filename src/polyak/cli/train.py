@@ -59,8 +59,7 @@ def _report(config: RunConfig, out: Path) -> int:
     print(f"{'arm':<14}{'test accuracy':>14}{'test loss':>12}")
     for arm in predictions.arms("test"):
         logits_nk = predictions.logits_nk("test", arm)
-        print(
-            f"{arm:<14}{accuracy(logits_nk, labels_n):>14.2%}{cross_entropy(logits_nk, labels_n):>12.4f}"
-        )
+        right, loss = accuracy(logits_nk, labels_n), cross_entropy(logits_nk, labels_n)
+        print(f"{arm:<14}{right:>14.2%}{loss:>12.4f}")
     print(f"run: {folder.path.resolve()}")
     return 0

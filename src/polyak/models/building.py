@@ -56,7 +56,7 @@ class ModelConfig:
             ['width is 8; expected None for vgg16, which has no such option']
         """
         if self.name not in MODELS:
-            return [unknown("name", self.name, MODELS).rstrip(".?")]
+            return [unknown("name", self.name, MODELS)]
         faults = [
             f"{option} is {value!r}; expected {default} for {self.name}, which has no such option"
             for option, value, default in (

@@ -21,8 +21,7 @@ class VGG(nn.Module):
 
     Source:
         Simonyan & Zisserman 2014, configuration D, for the convolutions. The head with two
-        hidden layers of 512 and dropout 0.5 is the averaging paper's; dropout follows each
-        hidden layer here and precedes it in its code.
+        hidden layers of 512, each after dropout of 0.5, is the averaging paper's code's.
     """
 
     def __init__(self, *, classes: int, channels: int) -> None:
@@ -34,12 +33,12 @@ class VGG(nn.Module):
         self.stages = nn.Sequential(*stages)
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.hidden = nn.Sequential(
+            nn.Dropout(0.5),
             nn.Linear(channels, 512),
             nn.ReLU(inplace=True),
             nn.Dropout(0.5),
             nn.Linear(512, 512),
             nn.ReLU(inplace=True),
-            nn.Dropout(0.5),
         )
         self.head = nn.Linear(512, classes)
 

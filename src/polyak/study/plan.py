@@ -63,9 +63,7 @@ class Study:
             except ConfigError as error:
                 faults.append(f"{row.label}: {error}")
             if not row.learning_rates or not all(rate > 0 for rate in row.learning_rates):
-                faults.append(
-                    f"{row.label}: learning_rates is {row.learning_rates!r}; expected > 0"
-                )
+                faults.append(f"{row.label}: learning_rates is {row.learning_rates}; expected > 0")
             if len(set(row.seeds)) != len(row.seeds) or not row.seeds:
                 faults.append(f"{row.label}: seeds is {row.seeds!r}; expected different ones")
             if len(row.paper_decays) != len(row.config.averaging.decays):
