@@ -1,0 +1,156 @@
+"""Decode a source once, keep it as memory-mapped arrays, and read nothing else from then on.
+
+$POLYAK_CACHE/data/<fingerprint>/      manifest.json and four .npy files
+$POLYAK_CACHE/labels/<fingerprint>.pt  a copy of a noise file
+$POLYAK_CACHE/index/<hash>.json        a source's file times and fingerprint
+"""
+
+import hashlib
+import json
+import os
+import shlex
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+from torch import Tensor
+
+from polyak.data import entries, fingerprints, sources
+from polyak.data.cifar_n import read_cifar_n
+from polyak.data.config import DataConfig, NoiseConfig
+from polyak.data.images import DataSet
+from polyak.errors import ConfigError, DataError, FileError
+from polyak.files import replacing, write_json
+
+Root = str | os.PathLike[str] | None
+
+
+def cache_root(root: Root = None) -> Path:
+    """The cache's folder: `root`, else $POLYAK_CACHE, else polyak in the user's cache folder."""
+    chosen = root or os.environ.get("POLYAK_CACHE")
+    if chosen:
+        return Path(chosen).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "polyak"
+
+
+def prepare(config: DataConfig, *, root: Root = None) -> DataConfig:
+    """Decode a source into the cache if it is not there yet, and fill in what identifies it.
+
+    With `config.fingerprint` given and in the cache, the source is not looked at, so that a
+    machine without it (or without a network) can do this too. A damaged entry is replaced.
+    Functions of a user's file, whose inputs nobody knows, are run each time.
+
+    Args:
+        config: The data; `fingerprint` may be None.
+        root: The cache's folder instead of $POLYAK_CACHE.
+
+    Returns:
+        `config` with `fingerprint` and, for a noise file, `noise.fingerprint`.
+
+    Raises:
+        ConfigError, DataError, FileError: if settings, source or noise file are at fault.
+    """
+    found = config.faults()
+    if found:
+        raise ConfigError.of("data", found)
+    folder = cache_root(root)
+    wanted = config.fingerprint
+    if wanted is None or entries.faults(folder / "data" / wanted):
+        fingerprint = _prepare_source(config, folder)
+        if wanted not in (None, fingerprint):
+            raise DataError(
+                f"source {config.source!r} has the fingerprint {fingerprint[:12]}…; expected "
+                f"{str(wanted)[:12]}…. It has changed since the configuration was written."
+            )
+        config = replace(config, fingerprint=fingerprint)
+    if config.noise.kind == "file":
+        labels_n = load(config, root=root).train.labels_n
+        config = replace(config, noise=_prepare_noise(config.noise, labels_n, folder))
+    return config
+
+
+def load(config: DataConfig, *, root: Root = None) -> DataSet:
+    """Read a prepared data set from the cache, memory-mapped; nothing else is looked at.
+
+    Checksums of all arrays are compared first.
+
+    Raises:
+        DataError: if it was not prepared; the message says what to run.
+        FileError: that names the damaged file.
+    """
+    command = f"polyak data prepare --source {shlex.quote(config.source)}"
+    folder = cache_root(root) / "data" / str(config.fingerprint)
+    if config.fingerprint is None or not folder.is_dir():
+        raise DataError(
+            f"source {config.source!r} is not in the cache '{cache_root(root)}'; expected it "
+            f"prepared there. Run `{command}`."
+        )
+    found = entries.faults(folder)
+    if found:
+        raise FileError(f"{'; '.join(found)}. Run `{command}`, which replaces it.")
+    train, test = entries.read(folder)
+    name = sources.name_of(config.source)
+    return DataSet(train=train, test=test, name=name, fingerprint=config.fingerprint)
+
+
+def noise_file(noise: NoiseConfig, *, root: Root = None) -> Path:
+    """Where to read a noise file: the cache's copy, else the file itself if it is unchanged."""
+    copy = cache_root(root) / "labels" / f"{noise.fingerprint}.pt"
+    if noise.fingerprint and copy.is_file() and fingerprints.of_file(copy) == noise.fingerprint:
+        return copy
+    path = Path(noise.file or "").expanduser()
+    if not path.is_file():
+        raise DataError(f"noise.file is {noise.file!r}; expected a file there.")
+    if noise.fingerprint not in (None, fingerprints.of_file(path)):
+        raise DataError(
+            f"noise.file {noise.file!r} has another content; expected the fingerprint "
+            f"{str(noise.fingerprint)[:12]}…. It has changed since the configuration was written."
+        )
+    return path
+
+
+def _prepare_noise(noise: NoiseConfig, clean_labels_n: Tensor, folder: Path) -> NoiseConfig:
+    path = noise_file(noise, root=folder)
+    read_cifar_n(path, noise.key or "", clean_labels_n)
+    fingerprint = fingerprints.of_file(path)
+    copy = folder / "labels" / f"{fingerprint}.pt"
+    if path != copy:
+        with replacing(copy) as temporary:
+            shutil.copyfile(path, temporary)
+    return replace(noise, fingerprint=fingerprint)
+
+
+def _prepare_source(config: DataConfig, folder: Path) -> str:
+    """Fingerprint of a source, which is in the cache afterwards."""
+    source = sources.find(config)
+    # Taken first, so that a change while the files are read is seen the next time.
+    stats = fingerprints.of_stats(source.files) if source.files else None
+    index = folder / "index" / f"{_index_key(config)}.json"
+    known = _known_fingerprint(index, stats)
+    if known and not entries.faults(folder / "data" / known):
+        return known
+    fingerprint = source.identity() if source.identity else None
+    if fingerprint is None or entries.faults(folder / "data" / fingerprint):
+        train, test = source.decode()
+        DataSet(train=train, test=test).check()
+        fingerprint = fingerprint or fingerprints.of_arrays(train, test)
+        entries.write(folder / "data" / fingerprint, train, test)
+    if stats:
+        write_json(index, {"source": config.source, "stats": stats, "fingerprint": fingerprint})
+    return fingerprint
+
+
+def _index_key(config: DataConfig) -> str:
+    path = Path(config.source).expanduser()
+    place = str(path.resolve()) if path.exists() else config.source
+    text = json.dumps([config.source in sources.NAMES, place, config.image_column,
+                       config.label_column])  # fmt: skip
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def _known_fingerprint(index: Path, stats: str | None) -> str | None:
+    try:
+        entry = json.loads(index.read_text())
+        return str(entry["fingerprint"]) if stats and entry["stats"] == stats else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

@@ -1,0 +1,56 @@
+"""What identifies data: SHA-256 over files or over decoded arrays, never over where they lie."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from polyak.data.images import ImageSet
+
+# Raise it when the same source would be decoded to other arrays than before.
+_DECODING = 1
+
+
+def of_file(path: Path) -> str:
+    """SHA-256 of a file's content, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def of_files(files: Mapping[str, Path], *, kind: str, columns: tuple[str | None, ...] = ()) -> str:
+    """SHA-256 over names, sizes and contents of the files, and over how they are read.
+
+    Args:
+        files: Name of each file within the source, and where it lies.
+        kind: How they are decoded, such as "parquet".
+        columns: Columns that the user named.
+    """
+    listing = [(name, path.stat().st_size, of_file(path)) for name, path in sorted(files.items())]
+    return _of_json([_DECODING, kind, list(columns), listing])
+
+
+def of_text(text: str, *, kind: str, columns: tuple[str | None, ...] = ()) -> str:
+    """SHA-256 of an identity that another library gives, and of how the data is read."""
+    return _of_json([_DECODING, kind, list(columns), text])
+
+
+def of_arrays(train: ImageSet, test: ImageSet) -> str:
+    """SHA-256 over decoded images, labels and class names."""
+    digest = hashlib.sha256()
+    for part in (train, test):
+        digest.update(_of_json([part.classes, list(part.images_nchw.shape)]).encode())
+        digest.update(part.images_nchw.contiguous().numpy().data)
+        digest.update(part.labels_n.contiguous().numpy().data)
+    return digest.hexdigest()
+
+
+def of_stats(files: Mapping[str, Path]) -> str:
+    """SHA-256 over names, sizes and times of the files: cheap, and other after any change."""
+    stats = [(name, path.stat()) for name, path in sorted(files.items())]
+    return _of_json(
+        [_DECODING, [(n, s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino) for n, s in stats]]
+    )
+
+
+def _of_json(value: object) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
