@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"polyak {__version__}")
         return 0
     command: Command = tyro.cli(
-        Command,  # type: ignore[arg-type]  # tyro takes a union where its stub wants a class
+        Command,
         prog="polyak",
         description="Weight averaging for PyTorch, and the laboratory that shows what it buys.",
         args=given,

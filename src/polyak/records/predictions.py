@@ -77,7 +77,7 @@ def write_predictions(
         arms: Part → arm → logits (n, k) or predicted classes (n,).
         labels: Part → kind → labels (n,).
     """
-    tensors = {}
+    tensors: dict[str, Tensor] = {}
     for part, by_arm in arms.items():
         tensors |= {f"{part}/arm/{arm}": values for arm, values in by_arm.items()}
     for part, by_kind in labels.items():

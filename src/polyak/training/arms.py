@@ -46,7 +46,7 @@ def arms(trained: Trained, config: RunConfig) -> Iterator[Arm]:
     yield Arm("sgd", trained.last[BASELINE], False, {"weights": BASELINE, **final})
     if "swa" in trained.last:
         yield Arm("swa_bn", trained.last["swa"], True, {"weights": "swa", **final})
-    chosen = {
+    chosen: dict[str, list[tuple[str, str | None, bool]]] = {
         "sgd": [("sgd_stopped", BASELINE, False)],
         "acc": [
             ("ema_acc", None, False),

@@ -21,7 +21,7 @@ EVALUATION_BATCH = 256
 def predict(model: nn.Module, images_nchw: Tensor) -> Tensor:
     """Logits of normalised images, shape (n, k), in eval mode; the model's flags come back."""
     with eval_mode(model):
-        return torch.cat([model(x_bchw) for x_bchw in images_nchw.split(EVALUATION_BATCH)])
+        return torch.cat([model(x_bchw) for x_bchw in torch.split(images_nchw, EVALUATION_BATCH)])
 
 
 def score(logits_nk: Tensor, labels_n: Tensor) -> Score:

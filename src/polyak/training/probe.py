@@ -177,4 +177,4 @@ def run_probe(
 
 @torch.no_grad()
 def _features(model: torch.nn.Module, images_nchw: Tensor) -> Tensor:
-    return torch.cat([features(model, x) for x in images_nchw.split(EVALUATION_BATCH)])
+    return torch.cat([features(model, x) for x in torch.split(images_nchw, EVALUATION_BATCH)])
