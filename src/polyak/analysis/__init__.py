@@ -1,0 +1,1 @@
+"""Records to numbers to statements: nothing here trains, nothing here draws."""

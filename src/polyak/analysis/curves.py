@@ -1,0 +1,126 @@
+"""From the logs of runs to learning curves over seeds, and what they say about the bank."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+
+from polyak.analysis.seeds import mean_interval
+from polyak.records.runs import EpochRecord, Score, run_folder
+
+BASELINE = "sgd"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CurvePoint:
+    """A mean over seeds at one epoch."""
+
+    part: str
+    """"holdout", or a monitor's name, or "train" for the running mean in training."""
+
+    weights: str
+    """"sgd", an average's name, or "best average": the maximum over the bank at this epoch."""
+
+    metric: str
+    """"accuracy" or "loss"."""
+
+    epoch: int
+    mean: float
+    low: float | None
+    """Ends of the 95 % interval over seeds; None for a single seed."""
+
+    high: float | None
+    n: int
+
+
+@dataclass(frozen=True, slots=True)
+class Coincidence:
+    """Two averages that give the same scores in the first epochs of a run, or in all of them."""
+
+    first: str
+    second: str
+    epochs: int
+    """Epochs from the first on in which every score is equal."""
+
+    whole_run: bool
+
+
+def learning_curves(out: Path, run_ids: Sequence[str]) -> list[CurvePoint]:
+    """Curves of all parts and weights over the runs of one configuration, one run a seed."""
+    found: dict[tuple[str, str, str, int], list[float]] = {}
+    for run_id in run_ids:
+        for part, epoch, scores in _scores(out, run_id):
+            for weights, score in _with_best(scores):
+                for metric, value in (("accuracy", score.accuracy), ("loss", score.loss)):
+                    found.setdefault((part, weights, metric, epoch), []).append(value)
+    return [
+        _point(part, weights, metric, epoch, values)
+        for (part, weights, metric, epoch), values in found.items()
+    ]
+
+
+def learning_rates(out: Path, run_id: str) -> list[tuple[int, float]]:
+    """Learning rate at the end of each epoch."""
+    return [(r.epoch, r.learning_rate) for r in run_folder(out, run_id).epochs()]
+
+
+def coincidences(records: Sequence[EpochRecord], averages: Sequence[str]) -> list[Coincidence]:
+    """Averages that cannot be told apart by their hold-out scores, from the first epoch on."""
+    found = []
+    for first, second in combinations(averages, 2):
+        equal = 0
+        for record in records:
+            if not record.holdout or record.holdout[first] != record.holdout[second]:
+                break
+            equal += 1
+        if equal:
+            found.append(Coincidence(first, second, equal, equal == len(records)))
+    return found
+
+
+def sliding_mean(values: Sequence[float], *, width: int) -> list[float]:
+    """Centred mean over `width` neighbours, narrower at the ends.
+
+    Example:
+        >>> sliding_mean([0.0, 3.0, 6.0], width=3)
+        [1.5, 3.0, 4.5]
+    """
+    half = width // 2
+    windows = (values[max(0, i - half) : i + half + 1] for i in range(len(values)))
+    return [sum(window) / len(window) for window in windows]
+
+
+def _scores(out: Path, run_id: str) -> Iterator[tuple[str, int, Mapping[str, Score]]]:
+    folder = run_folder(out, run_id)
+    for record in folder.epochs():
+        yield "train", record.epoch, {BASELINE: record.train}
+        if record.holdout:
+            yield "holdout", record.epoch, record.holdout
+    for monitor in folder.monitors():
+        yield monitor.monitor, monitor.epoch, monitor.scores
+
+
+def _with_best(scores: Mapping[str, Score]) -> Iterator[tuple[str, Score]]:
+    """The scores and, where there are averages, their best: a maximum, to be marked as one."""
+    yield from scores.items()
+    averages = [score for name, score in scores.items() if name != BASELINE]
+    if averages:
+        best = Score(
+            loss=min(score.loss for score in averages),
+            accuracy=max(score.accuracy for score in averages),
+        )
+        yield "best average", best
+
+
+def _point(part: str, weights: str, metric: str, epoch: int, values: list[float]) -> CurvePoint:
+    interval = mean_interval(values)
+    return CurvePoint(
+        part=part,
+        weights=weights,
+        metric=metric,
+        epoch=epoch,
+        mean=interval.mean,
+        low=interval.low,
+        high=interval.high,
+        n=interval.n,
+    )
