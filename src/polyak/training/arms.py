@@ -12,7 +12,7 @@ from polyak.records.predictions import write_predictions
 from polyak.records.runs import RunFolder
 from polyak.training.config import RunConfig
 from polyak.training.loop import Run, State, Trained
-from polyak.training.prediction import predict
+from polyak.training.prediction import BATCHNORM_BATCH, predict
 from polyak.training.randomness import generator
 from polyak.training.selection import BASELINE
 
@@ -98,7 +98,7 @@ def _load(run: Run, arm: Arm) -> None:
         # Every arm sees the same augmented images, so that arms differ by weights alone.
         seed = run.config.seed
         batches = run.augmentation.batches(
-            run.config.batch_size,
+            BATCHNORM_BATCH,
             order=generator(seed, "final batchnorm order"),
             draws=generator(seed, "final batchnorm augmentation"),
         )

@@ -9,7 +9,7 @@ from torch import Tensor
 from polyak.averaging import Averager
 from polyak.records.runs import MonitorRecord, Score
 from polyak.training.config import Monitor, RunConfig
-from polyak.training.prediction import Augmentation, predict, score
+from polyak.training.prediction import BATCHNORM_BATCH, Augmentation, predict, score
 from polyak.training.randomness import generator
 from polyak.training.selection import BASELINE
 
@@ -66,7 +66,7 @@ class Evaluation:
     def batchnorm_batches(self) -> Batches:
         """One pass over the run's training part with its augmentation, for recomputation."""
         return self._augmentation.batches(
-            self._config.batch_size, order=self._bn_order, draws=self._bn_draws
+            BATCHNORM_BATCH, order=self._bn_order, draws=self._bn_draws
         )
 
     def _scores(self, averager: Averager, part: str) -> dict[str, Score]:

@@ -15,6 +15,8 @@ from polyak.metrics import accuracy, cross_entropy
 from polyak.records.runs import Score
 
 EVALUATION_BATCH = 256
+BATCHNORM_BATCH = 128
+"""Images a batch when BatchNorm statistics are recomputed, whatever the run trains with."""
 
 
 @torch.no_grad()
