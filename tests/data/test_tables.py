@@ -134,12 +134,12 @@ def test_grey_images_keep_one_channel_and_mixed_ones_become_rgb(tmp_path, pixels
     train, _ = tables.decode_parquet(files, NONE)
     assert np.array_equal(train.images_nchw.numpy(), np.stack(grey)[:, None])
 
-    mixed = [grey[0], pixels(3, 3, 3)]
-    files = stored(tmp_path / "mixed", mixed, [0, 1], write=write_parquet)
+    mixed = [grey[0], pixels(3, 3, 3), grey[1]]
+    files = stored(tmp_path / "mixed", mixed, [0, 1, 0], write=write_parquet)
     train, _ = tables.decode_parquet(files, NONE)
     assert torch.equal(train.images_nchw[0, 0], train.images_nchw[0, 2])
     assert np.array_equal(train.images_nchw[0, 1].numpy(), grey[0])
-    assert train.images_nchw.shape == (2, 3, 3, 3)
+    assert train.images_nchw.shape == (3, 3, 3, 3)
 
 
 def test_images_of_several_sizes_are_refused_with_the_sizes(tmp_path, pixels, write_parquet):
