@@ -20,7 +20,7 @@ class Normalisation:
 
     Example:
         >>> white = torch.full((1, 1, 1, 1), 255, dtype=torch.uint8)
-        >>> Normalisation(mean=(0.5,), std=(0.25,))(white).item()
+        >>> round(Normalisation(mean=(0.5,), std=(0.25,))(white).item(), 5)
         2.0
     """
 

@@ -3,7 +3,7 @@
 `datasets` is imported when a function here is called, never before.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from glob import escape
 from pathlib import Path
@@ -157,9 +157,11 @@ def _train_and_test(splits: Mapping[str, Any], name: str) -> tuple[Any, Any]:
 def _reading(what: str) -> Iterator[None]:
     """No progress bars within the block, and the user's faults as ours."""
     library = _library()
-    shown: Callable[[], bool] = library.is_progress_bar_enabled
-    was_shown = shown()
-    library.disable_progress_bars()
+    from huggingface_hub import utils as hub
+
+    shown = [part for part in (library, hub) if not part.are_progress_bars_disabled()]
+    for part in shown:
+        part.disable_progress_bars()
     try:
         yield
     except (OSError, ValueError, library.exceptions.DatasetsError) as error:
@@ -169,8 +171,8 @@ def _reading(what: str) -> Iterator[None]:
             "the Hugging Face hub and a network to fetch it."
         ) from error
     finally:
-        if was_shown:
-            library.enable_progress_bars()
+        for part in shown:
+            part.enable_progress_bars()
 
 
 def _library() -> Any:
