@@ -36,7 +36,8 @@ def all_finite(tensors: Sequence[Tensor]) -> bool:
     if not tensors:
         return True
     sums = [x.detach().sum(dtype=_summing(x.dtype)) for x in tensors]
-    suspects = [x for x, total in zip(tensors, sums, strict=True) if not torch.isfinite(total)]
+    finite = torch.isfinite(torch.stack([total.to(sums[0]) for total in sums])).tolist()
+    suspects = [x for x, fine in zip(tensors, finite, strict=True) if not fine]
     return all(bool(torch.isfinite(x).all()) for x in suspects)
 
 

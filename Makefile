@@ -1,0 +1,39 @@
+# `make demo` shows what the project does, `make test` that it does it right.
+
+PYTHON ?= python3.11
+BIN := .venv/bin
+SOURCES := pyproject.toml constraints.txt $(shell find src -type f -not -name '*.pyc')
+
+.PHONY: demo test test-all lint build clean
+
+demo: .venv/study  ## the paper's protocol in small; prints the path of the report
+	$(BIN)/polyak demo
+
+test: .venv/dev lint  ## what must pass before a change: lint, types, doctests, ordinary tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m "not slow and not oracle" --doctest-modules --pyargs polyak tests
+
+test-all: .venv/dev lint  ## also the slow tests and those against other tools
+	$(BIN)/python -m pip install --quiet -c constraints.txt ".[oracle]"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --doctest-modules --pyargs polyak tests
+
+lint: .venv/dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+build: .venv/dev  ## wheel and sdist in dist/
+	$(BIN)/python -m build
+
+clean:
+	rm -rf .venv dist
+
+# The package is installed, not linked, so that tests run against what users get.
+.venv/study: $(SOURCES)
+	test -d .venv || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet -c constraints.txt ".[study]"
+	touch $@
+
+.venv/dev: $(SOURCES)
+	test -d .venv || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet -c constraints.txt ".[dev]"
+	touch $@ .venv/study
