@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from typing import Any
+from weakref import WeakSet
 
 import torch
 
@@ -11,26 +12,43 @@ from polyak.errors import ConfigError
 class Attachment:
     """Calls `on_step` after each step that the optimizer, the last of several, has taken.
 
+    `before_step` is called before any of them writes, and may refuse by raising.
+
     A fused optimizer is called by GradScaler also when it will skip the step because gradients
     overflowed; the scaler then leaves a positive `found_inf` on it, which is read here.
     """
 
     def __init__(
-        self, on_step: Callable[[], None], optimizers: Sequence[torch.optim.Optimizer]
+        self,
+        optimizers: Sequence[torch.optim.Optimizer],
+        *,
+        before_step: Callable[[], None],
+        on_step: Callable[[], None],
     ) -> None:
         if not optimizers:
             raise ConfigError("attach() got no optimizer; expected at least one. Pass it.")
+        self._before_step = before_step
         self._on_step = on_step
-        self._waiting = {id(optimizer) for optimizer in optimizers}
+        self.optimizers = WeakSet(optimizers)
+        self._waiting = set(map(id, self.optimizers))
         self._all = frozenset(self._waiting)
         self._hooks = [
-            optimizer.register_step_post_hook(self._after_step) for optimizer in optimizers
+            hook
+            for optimizer in self.optimizers
+            for hook in (
+                optimizer.register_step_pre_hook(self._ahead_of_step),
+                optimizer.register_step_post_hook(self._after_step),
+            )
         ]
 
     def remove(self) -> None:
         """End the counting. May be called twice."""
         for hook in self._hooks:
             hook.remove()
+        self.optimizers.clear()
+
+    def _ahead_of_step(self, *_: Any) -> None:
+        self._before_step()
 
     def _after_step(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
         found_inf = getattr(optimizer, "found_inf", None)

@@ -4,7 +4,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,11 +19,18 @@ from polyak.averaging.batchnorm import (
     running_statistics,
 )
 from polyak.averaging.explain import explain
-from polyak.averaging.inventory import Buffers, Inventory, inventory, unwrapped, wide
-from polyak.averaging.kinds import Average, Update, as_average, to_record
-from polyak.errors import ConfigError, NonFiniteError, StateError, unknown
-
-NonFinite = Literal["skip", "raise", "allow"]
+from polyak.averaging.inventory import (
+    Buffers,
+    Inventory,
+    copy_infinite,
+    inventory,
+    unwrapped,
+    wide,
+)
+from polyak.averaging.kinds import Average, Update, to_record
+from polyak.averaging.settings import NonFinite, checked
+from polyak.averaging.state import check_state
+from polyak.errors import ConfigError, NonFiniteError, StateError, few, unknown
 
 
 class Averager:
@@ -44,7 +51,9 @@ class Averager:
             every average as it is and counts in `skipped`, "raise" raises, "allow" folds in.
 
     Raises:
-        ConfigError: for a setting outside its range or two averages of one name.
+        ConfigError: for settings outside their range, all faults in one message.
+        NonFiniteError: unless "allow", for initial weights that hold NaN or infinity.
+        StateError: for lazy modules that have no weights yet.
 
     Example:
         >>> model = nn.Linear(2, 1)
@@ -71,8 +80,7 @@ class Averager:
         device: torch.device | str | None = None,
         nonfinite: NonFinite = "skip",
     ) -> None:
-        kinds = [as_average(value) for value in averages]
-        _check(kinds, every=every, buffers=buffers, dtype=dtype, nonfinite=nonfinite)
+        kinds = checked(averages, every=every, buffers=buffers, dtype=dtype, nonfinite=nonfinite)
         self.every = every
         self.steps = 0
         self.updates = 0
@@ -85,10 +93,17 @@ class Averager:
         self._steps_at_update = 0
         self._folded = dict.fromkeys(self._kinds, 0)
         self._initial_share = dict.fromkeys(self._kinds, 1.0)
+        self._attachments: list[Attachment] = []
         self._first = inventory(self._model, buffers=buffers)
+        copy_infinite(self._first)
+        if nonfinite != "allow" and (bad := _nonfinite_names(self._first.averaged)):
+            raise NonFiniteError(
+                f"{few(bad)} hold NaN or infinity; expected finite initial weights, since every "
+                "average starts from them. Build the averager after initialising the model."
+            )
         self._tensors = {
             name: {
-                key: x.detach().to(device=device, dtype=dtype or wide(x.dtype), copy=True)
+                key: x.detach().to(device=device, dtype=_stored_dtype(x, dtype), copy=True)
                 for key, x in self._first.averaged.items()
             }
             for name in self._kinds
@@ -109,12 +124,29 @@ class Averager:
     def attach(self, *optimizers: torch.optim.Optimizer) -> Attachment:
         """Count a step whenever the optimizer (the last one, if several) has stepped.
 
-        Steps that gradient accumulation or GradScaler leave out are not counted.
+        Steps that gradient accumulation or GradScaler leave out are not counted. While an
+        average is applied, a step is refused before it writes.
 
         Returns:
             A handle whose `remove()` ends the counting.
+
+        Raises:
+            StateError: for an optimizer that is attached already.
         """
-        return Attachment(self.step, optimizers)
+        attached = {optimizer for known in self._attachments for optimizer in known.optimizers}
+        if attached.intersection(optimizers):
+            raise StateError(
+                "the optimizer is attached already; expected one that is not, or each step would "
+                "count twice. Call remove() of the handle that attach() gave first."
+            )
+        attachment = Attachment(
+            optimizers,
+            # A step inside an `applied` block would train the average.
+            before_step=lambda: self._refuse_while_lent("optimizer.step()"),
+            on_step=self.step,
+        )
+        self._attachments.append(attachment)
+        return attachment
 
     def step(self) -> None:
         """Count one optimizer step, and update when `every` steps have gone by."""
@@ -136,7 +168,7 @@ class Averager:
         live = self._live()
         weights = list(live.averaged.values())
         if self._nonfinite != "allow" and not kernels.all_finite(weights):
-            return self._meet_nonfinite()
+            return self._meet_nonfinite(_nonfinite_names(live.averaged))
         moment = self._next_update()
         lerp_weights = {
             name: kind.weight(moment, self._folded[name]) for name, kind in self._kinds.items()
@@ -214,7 +246,10 @@ class Averager:
                     with self._lent(name):
                         statistics.add(batch, moments[name])
         for name in chosen:
-            self._refreshed[name] = running_statistics(moments[name])
+            held = self._weights(name)
+            self._refreshed[name] = {
+                key: x.to(held[key]) for key, x in running_statistics(moments[name]).items()
+            }
 
     def drop_refreshed(self) -> None:
         """Go back to averaged BatchNorm statistics now instead of at the next update."""
@@ -240,19 +275,10 @@ class Averager:
 
         Raises:
             ConfigError: if the saved bank has other averages or another period.
-            WeightMismatchError: if it has other weights.
+            WeightMismatchError: if it has other weights, or the same in another dtype.
         """
         self._refuse_while_lent("load_state_dict()")
-        own = {name: to_record(kind) for name, kind in self._kinds.items()}
-        if state["averages"] != own or state["counters"]["every"] != self.every:
-            raise ConfigError(
-                f"the saved averages are {list(state['averages'])} every "
-                f"{state['counters']['every']} steps; expected {list(own)} every {self.every}. "
-                "Build the averager with the saved averages and period."
-            )
-        for name, tensors in state["tensors"].items():
-            saved = Inventory(averaged=tensors, copied=state["copied"])
-            Inventory(averaged=self._tensors[name], copied=self._copied).check_same(saved)
+        check_state(state, self.state_dict())
         for name, tensors in state["tensors"].items():
             for key, x in tensors.items():
                 self._tensors[name][key].copy_(x)
@@ -290,19 +316,17 @@ class Averager:
         )
 
     def _live(self) -> Inventory:
-        live = inventory(self._model, buffers=self._buffers)
+        live = inventory(self._model, buffers=self._buffers, like=self._first)
         self._first.check_same(live)
         return live
 
     def _next_update(self) -> Update:
         """When the update at hand takes place; without counted steps it stands for `every`."""
-        counted = self.steps > self._steps_at_update
-        step = self.steps if counted else self._position + self.every
-        step = max(step, self._position)
-        return Update(index=self.updates, step=step, since=step - self._position)
+        since = self.steps - self._steps_at_update or self.every
+        return Update(index=self.updates, step=self._position + since, since=since)
 
-    def _meet_nonfinite(self) -> None:
-        message = "the model's weights hold NaN or infinity; expected finite values."
+    def _meet_nonfinite(self, bad: Sequence[str]) -> None:
+        message = f"{few(bad)} hold NaN or infinity; expected finite weights."
         if self._nonfinite == "raise":
             raise NonFiniteError(f"{message} Lower the learning rate.")
         if not self.skipped:
@@ -349,33 +373,12 @@ def _is_parameter(tensor: Tensor) -> bool:
 
 
 def _warn(message: str) -> None:
-    warnings.warn(message, RuntimeWarning, stacklevel=4)
+    warnings.warn(message, RuntimeWarning, stacklevel=6)
 
 
-def _check(
-    kinds: Sequence[Average],
-    *,
-    every: int,
-    buffers: str,
-    dtype: torch.dtype | None,
-    nonfinite: str,
-) -> None:
-    labels = [kind.label for kind in kinds]
-    twice = sorted({label for label in labels if labels.count(label) > 1})
-    faults = [
-        f"the name {label!r} is given twice; pass name= to tell them apart" for label in twice
-    ]
-    if not kinds:
-        faults.append("averages is empty; expected at least one decay or kind")
-    if isinstance(every, bool) or not isinstance(every, int) or every < 1:
-        faults.append(f"every is {every!r}; expected an integer >= 1")
-    if buffers not in ("average", "copy"):
-        faults.append(f"buffers is {buffers!r}; expected 'average' or 'copy'")
-    if nonfinite not in ("skip", "raise", "allow"):
-        faults.append(f"nonfinite is {nonfinite!r}; expected 'skip', 'raise' or 'allow'")
-    if dtype is not None and wide(dtype) != dtype:
-        faults.append(
-            f"dtype is {dtype}; expected float32 or wider, since a narrower average stands still"
-        )
-    if faults:
-        raise ConfigError.of("Averager", faults)
+def _nonfinite_names(weights: Mapping[str, Tensor]) -> list[str]:
+    return [name for name, x in weights.items() if not kernels.all_finite([x])]
+
+
+def _stored_dtype(tensor: Tensor, asked: torch.dtype | None) -> torch.dtype:
+    return wide(tensor.dtype) if asked is None or tensor.is_complex() else asked

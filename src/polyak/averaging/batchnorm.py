@@ -79,7 +79,8 @@ class StatisticsPass:
                     # The running statistics then are the batch's own, read by the hook.
                     layer.momentum = 1.0
                     hooks.append(layer.register_forward_hook(self._hook(name)))
-                with torch.no_grad():
+                # A loader draws its order from torch's generator; training must not notice.
+                with torch.no_grad(), torch.random.fork_rng(devices=[]):
                     yield self
             finally:
                 for hook in hooks:
@@ -92,6 +93,9 @@ class StatisticsPass:
         self._into = moments
         own = {name: _clones(layer) for name, layer in self.layers.items()}
         try:
+            for layer in self.layers.values():
+                # Not even momentum 1 forgets NaN: 0·NaN is NaN.
+                layer.reset_running_stats()
             self._forward(self._model, batch)
         finally:
             for name, layer in self.layers.items():
@@ -123,13 +127,15 @@ def refresh_batchnorm(
         mean = Σ_b n_b·mean_b / n,   var = pooled over all n values, unbiased
 
     One pass over `batches`; batches count by their size; dropout is off; running means of the
-    past are forgotten. If the pass raises, the model is as it was.
+    past are forgotten. If the pass raises, the model is as it was. torch's CPU generator is
+    put back, so that a loader that shuffles does not change the training that follows.
 
     Args:
         model: Its weights are not changed. A model without BatchNorm is left alone.
         batches: Anything that yields batches: tensors, sequences whose first element is the
             input, or mappings that are passed as keywords. Other forms need `forward`.
-        max_samples: Stop after this many samples; None takes all.
+        max_samples: Stop after this many samples; None takes all. A batch that is neither a
+            tensor nor a collection of tensors counts as one sample.
         forward: `forward(model, batch)` runs the model on one batch of the user's form.
         progress: Show a line with the number of samples (needs rich).
 
@@ -206,9 +212,11 @@ def _is_tensor(value: object) -> bool:
 
 
 def _samples(batch: Any) -> int:
-    values = batch.values() if isinstance(batch, Mapping) else batch
-    if isinstance(batch, Tensor):
-        return batch.shape[0]
+    """Length of a batch's first tensor; a batch of a form that hides it counts as one."""
+    if isinstance(batch, Mapping):
+        values: Iterable[Any] = batch.values()
+    else:
+        values = batch if isinstance(batch, list | tuple) else (batch,)
     sizes = (v.shape[0] for v in values if isinstance(v, Tensor) and v.ndim)
     return next(sizes, 1)
 
@@ -219,6 +227,8 @@ def _clones(layer: nn.Module) -> dict[str, Tensor]:
 
 def _tracked(batches: Iterable[Any]) -> Iterable[Any]:
     # Only who asks for a progress line needs the package that draws it.
+    from rich.console import Console
     from rich.progress import track
 
-    return track(batches, description="BatchNorm statistics", transient=True)
+    screen = Console(stderr=True)
+    return track(batches, description="BatchNorm statistics", transient=True, console=screen)

@@ -1,7 +1,9 @@
 """Weights in a file that says what they are: safetensors with a JSON manifest inside."""
 
+import ctypes
 import json
 import os
+import zlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from polyak.averaging.averager import Averager
-from polyak.errors import FileError
+from polyak.errors import FileError, few
 from polyak.files import replacing
 
 _FORMAT = 1
@@ -48,6 +50,7 @@ def save(
         described = {**_describe(weights), **described}
         weights = {name: weights.tensors(name) for name in weights.names}
     stored: dict[str, Tensor] = {}
+    storages: set[int] = set()
     places: dict[tuple[Any, ...], str] = {}
     index: dict[str, dict[str, str]] = {}
     for name, tensors in weights.items():
@@ -58,10 +61,21 @@ def save(
             full = f"{name}{_SEPARATOR}{key}"
             index[name][key] = places.setdefault(_identity(tensor, full), full)
             if index[name][key] == full:
-                stored[full] = tensor.detach().contiguous()
-    record = {"format": _FORMAT, "weights": index, "manifest": described}
+                # The format refuses views that overlap, and a copy of one is only its own bytes.
+                storage = tensor.untyped_storage().data_ptr()
+                alone = storage not in storages
+                storages.add(storage)
+                stored[full] = tensor.detach().contiguous() if alone else tensor.detach().clone()
+    record = {
+        "format": _FORMAT,
+        "weights": index,
+        "manifest": described,
+        "crc32": {full: _checksum(tensor) for full, tensor in stored.items()},
+    }
+    header = json.dumps(record)
+    metadata = {"polyak": header, "polyak_crc32": str(zlib.crc32(header.encode()))}
     with replacing(path) as temporary:
-        save_file(stored, temporary, metadata={"polyak": json.dumps(record)})
+        save_file(stored, temporary, metadata=metadata)
 
 
 def load(path: str | os.PathLike[str]) -> SavedWeights:
@@ -70,26 +84,51 @@ def load(path: str | os.PathLike[str]) -> SavedWeights:
     Raises:
         FileError: if the file is damaged or not one of ours.
     """
+    if not os.path.isfile(path):
+        raise FileError(f"{os.fspath(path)} is no file; expected one that polyak.save wrote.")
     try:
         with safe_open(path, framework="pt") as file:
-            header = (file.metadata() or {}).get("polyak")
+            metadata = file.metadata() or {}
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no dict)
     except SafetensorError as error:
-        raise FileError(
-            f"{os.fspath(path)} is damaged ({error}); expected a whole safetensors file. "
-            "Take the copy before it."
-        ) from error
-    if header is None:
-        raise FileError(
-            f"{os.fspath(path)} has no manifest; expected a file that polyak.save wrote. "
-            "Read foreign files with safetensors itself."
-        )
-    record = json.loads(header)
+        raise _damaged(path, str(error)) from error
+    record = _record(path, metadata)
+    if record["crc32"].keys() != tensors.keys():
+        raise _damaged(path, "tensors are missing or unknown")
+    altered = [key for key, x in tensors.items() if _checksum(x) != record["crc32"][key]]
+    if altered:
+        raise _damaged(path, f"the values of {few(altered)} are not those that were written")
     weights = {
         name: {key: tensors[full] for key, full in keys.items()}
         for name, keys in record["weights"].items()
     }
     return SavedWeights(weights, manifest=record["manifest"])
+
+
+def _record(path: str | os.PathLike[str], metadata: Mapping[str, str]) -> dict[str, Any]:
+    """What the file says about itself, once its checksum and format agree."""
+    header = metadata.get("polyak")
+    if header is None:
+        raise FileError(
+            f"{os.fspath(path)} has no manifest; expected a file that polyak.save wrote. "
+            "Read foreign files with safetensors itself."
+        )
+    if metadata.get("polyak_crc32") != str(zlib.crc32(header.encode())):
+        raise _damaged(path, "the manifest is not the one that was written")
+    record: dict[str, Any] = json.loads(header)
+    if record["format"] != _FORMAT:
+        raise FileError(
+            f"{os.fspath(path)} has format {record['format']!r}; expected {_FORMAT}. "
+            "Read it with the version of polyak that wrote it, or a later one."
+        )
+    return record
+
+
+def _damaged(path: str | os.PathLike[str], why: str) -> FileError:
+    return FileError(
+        f"{os.fspath(path)} is damaged ({why}); expected a whole file of polyak.save. "
+        "Take the copy before it."
+    )
 
 
 def _describe(averager: Averager) -> dict[str, Any]:
@@ -102,6 +141,14 @@ def _describe(averager: Averager) -> dict[str, Any]:
         "skipped": averager.skipped,
         "refreshed_batchnorm": sorted(state["refreshed"]),
     }
+
+
+def _checksum(tensor: Tensor) -> int:
+    """CRC-32 of the tensor's bytes. Safetensors itself notices lost bytes, not altered ones."""
+    flat = tensor.detach().cpu().contiguous()
+    size = flat.numel() * flat.element_size()
+    # numpy would lend the bytes too, but the plug-in does without it.
+    return zlib.crc32((ctypes.c_char * size).from_address(flat.data_ptr())) if size else 0
 
 
 def _identity(tensor: Tensor, name: str) -> tuple[Any, ...]:

@@ -47,10 +47,10 @@ def coinciding(averages: Mapping[str, Average], *, steps: int, updates: int) -> 
     """
     groups: dict[str, list[str]] = {}
     for name, average in averages.items():
-        if isinstance(average, EMA) and average.warmup is not None:
+        if isinstance(average, EMA):
             # t of the last update that took place
             t = updates - 1 if average.warmup_counts == "updates" else steps - 1
-            if t <= average.warmup_updates:
+            if average.warms_up_at(t):
                 groups.setdefault(average.warmup_counts, []).append(name)
     return [group for group in groups.values() if len(group) > 1]
 

@@ -6,8 +6,9 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
-from polyak.errors import WeightMismatchError, few
+from polyak.errors import StateError, WeightMismatchError, few
 
 Buffers = Literal["average", "copy"]
 
@@ -34,6 +35,12 @@ class Inventory:
 
     def check_same(self, other: "Inventory") -> None:
         """Refuse `other` unless it has the same names and shapes to average and to copy."""
+        thawed = other.averaged.keys() & self.frozen.keys()
+        if thawed:
+            raise WeightMismatchError(
+                f"{few(thawed)} trains now; expected it frozen, as it was when the averager was "
+                "built. Build a new averager after unfreezing."
+            )
         for kind in ("averaged", "copied"):
             expected: dict[str, Tensor] = getattr(self, kind)
             got: dict[str, Tensor] = getattr(other, kind)
@@ -47,22 +54,35 @@ class Inventory:
                 )
 
 
-def inventory(model: nn.Module, *, buffers: Buffers) -> Inventory:
+def inventory(model: nn.Module, *, buffers: Buffers, like: Inventory | None = None) -> Inventory:
     """Sort the parameters and persistent buffers of `model`.
 
     Args:
         model: Any module; wrappers of torch.compile and DDP should be taken off before.
         buffers: "average" treats floating-point buffers like parameters (EMAN, Cai et al.
             2021); "copy" takes them over from the model at each update.
+        like: An earlier inventory of the model. What it averages or copies stays so, whether
+            or not a parameter trains at this moment.
     """
     found = Inventory()
     first_name: dict[int, str] = {}
     for name, tensor in _state(model):
+        if is_lazy(tensor):
+            raise StateError(
+                f"{name} has no shape yet; expected weights. Run a batch through the model first."
+            )
         listed = first_name.setdefault(id(tensor), name)
         found.names[name] = listed
         if listed == name:
-            _group(found, tensor, buffers)[name] = tensor
+            _group(found, name, tensor, buffers, like)[name] = tensor
     return found
+
+
+def copy_infinite(found: Inventory) -> None:
+    """Move buffers that hold infinity, such as attention masks, to those that are copied."""
+    for name, tensor in list(found.averaged.items()):
+        if not isinstance(tensor, nn.Parameter) and bool(torch.isinf(tensor).any()):
+            found.copied[name] = found.averaged.pop(name)
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
@@ -80,10 +100,16 @@ def wide(dtype: torch.dtype) -> torch.dtype:
 
     At d = 0.998 a bfloat16 average never moves: 1 − d is below half a unit in its last place.
     """
-    return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
+    return torch.float32 if dtype.is_floating_point and dtype.itemsize < 4 else dtype
 
 
-def _group(found: Inventory, tensor: Tensor, buffers: Buffers) -> dict[str, Tensor]:
+def _group(
+    found: Inventory, name: str, tensor: Tensor, buffers: Buffers, like: Inventory | None
+) -> dict[str, Tensor]:
+    if like is not None and name in like.averaged:
+        return found.averaged
+    if like is not None and name in like.copied:
+        return found.copied
     if isinstance(tensor, nn.Parameter):
         return found.averaged if tensor.requires_grad else found.frozen
     averages = buffers == "average" and (tensor.is_floating_point() or tensor.is_complex())

@@ -6,7 +6,7 @@ weights and m the average's. The kinds differ only in w, so they live side by si
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from math import isfinite
+from math import inf, isfinite
 from typing import Any, Literal
 
 from polyak.errors import ConfigError, unknown
@@ -82,7 +82,7 @@ class EMA:
         A bank with period T uses decay^T at each update, so that a change of T leaves the
         horizon where it was.
         """
-        return cls(decay, warmup=warmup, name=name or f"ema_{decay:g}_per_step", per="step")
+        return cls(decay, warmup=warmup, name=name or f"ema_{decay:.12g}_per_step", per="step")
 
     @classmethod
     def halflife(
@@ -125,7 +125,7 @@ class EMA:
     @property
     def label(self) -> str:
         """The name in the bank."""
-        return self.name or f"ema_{self.decay:g}"
+        return self.name or f"ema_{self.decay:.12g}"
 
     def at_period(self, every: int) -> "EMA":
         """The same average with its decay per update of a bank that updates every so many steps."""
@@ -138,7 +138,11 @@ class EMA:
         if self.warmup is None:
             return 1.0 - self.decay
         t = update.index if self.warmup_counts == "updates" else update.step - 1
-        return 1.0 - min(self.decay, (t + 1) / (t + 10))
+        return 1.0 - min(self.decay, _ramp(t))
+
+    def warms_up_at(self, t: int) -> bool:
+        """Whether the ramp, not `decay`, sets d_t."""
+        return self.warmup is not None and _ramp(t) <= self.decay
 
     @property
     def warmup_updates(self) -> int:
@@ -146,7 +150,7 @@ class EMA:
         if self.warmup is None:
             return 0
         t = max(0, int((10 * self.decay - 1) / (1 - self.decay)) - 1)
-        while (t + 1) / (t + 10) < self.decay:
+        while _ramp(t) < self.decay:
             t += 1
         return t
 
@@ -184,8 +188,8 @@ class PowerEMA:
                 f"sigma_rel is {self.sigma_rel!r}; expected 0 < sigma_rel < {_WIDEST:.4f} "
                 "(that of a uniform average)."
             )
-        if self.gamma is not None and not self.gamma > 0:
-            raise ConfigError(f"gamma is {self.gamma!r}; expected > 0.")
+        if self.gamma is not None and not 0 < self.gamma < inf:
+            raise ConfigError(f"gamma is {self.gamma!r}; expected > 0, and finite.")
 
     @property
     def exponent(self) -> float:
@@ -231,8 +235,10 @@ class Uniform:
     name: str | None = None
 
     def __post_init__(self) -> None:
-        if self.start < 0:
-            raise ConfigError(f"start is {self.start!r}; expected >= 0 optimizer steps.")
+        if not isinstance(self.start, int) or self.start < 0:
+            raise ConfigError(
+                f"start is {self.start!r}; expected a whole number >= 0 of optimizer steps."
+            )
 
     @property
     def label(self) -> str:
@@ -259,7 +265,12 @@ _WIDEST = 12**-0.5
 
 def as_average(value: "float | Average") -> Average:
     """An average as given, or an EMA of the decay given as a plain number."""
-    return EMA(float(value)) if isinstance(value, int | float) else value
+    average = EMA(float(value)) if isinstance(value, int | float) else value
+    if not isinstance(average, Average):
+        raise ConfigError(
+            f"an average is {value!r}; expected a decay or one of EMA, PowerEMA, Uniform."
+        )
+    return average
 
 
 def to_record(average: Average) -> dict[str, Any]:
@@ -275,6 +286,10 @@ def from_record(record: Mapping[str, Any]) -> Average:
     if kind not in KINDS:
         raise ConfigError(unknown("kind", kind, KINDS))
     return KINDS[kind](**fields)
+
+
+def _ramp(t: int) -> float:
+    return (t + 1) / (t + 10)
 
 
 def _sigma_of(gamma: float) -> float:

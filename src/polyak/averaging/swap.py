@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from polyak.errors import StateError
 
 _owners: WeakKeyDictionary[nn.Module, object] = WeakKeyDictionary()
-"""Who has lent weights to which model at this moment."""
+"""Who has lent weights to which module at this moment, the parts of a model included."""
 
 
 @contextmanager
@@ -47,20 +47,20 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
 @contextmanager
 def owning(model: nn.Module, owner: object) -> Iterator[None]:
     """Mark the model as holding weights of `owner`; refuse it while another owner's are in it."""
-    before = _owners.get(model)
-    if before is not None and before is not owner:
+    marked = [module for module in model.modules() if module not in _owners]
+    if any(_owners.get(module, owner) is not owner for module in model.modules()):
         raise StateError(
             "another averager's weights are in the model; expected the model's own. "
             "Leave that averager's `applied` block first."
         )
-    _owners[model] = owner
+    _owners.update((module, owner) for module in marked)
     try:
         yield
     finally:
-        if before is None:
-            del _owners[model]
+        for module in marked:
+            del _owners[module]
 
 
 def holds_lent_weights(model: nn.Module) -> bool:
-    """Whether the model holds an average at this moment instead of its own weights."""
-    return model in _owners
+    """Whether the model, or a part of it, holds an average instead of its own weights."""
+    return bool(_owners) and any(module in _owners for module in model.modules())

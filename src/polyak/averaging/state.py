@@ -1,0 +1,44 @@
+"""Whether a saved averager's state is that of the averager at hand."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from polyak.averaging.inventory import Inventory
+from polyak.errors import ConfigError, WeightMismatchError, few
+
+
+def check_state(saved: Mapping[str, Any], own: Mapping[str, Any]) -> None:
+    """Refuse a saved state that `own`, the averager's present one, could not go on from exactly.
+
+    Raises:
+        ConfigError: for other averages, another period, or no averager's state at all.
+        WeightMismatchError: for other weights, or the same in another dtype.
+    """
+    missing = own.keys() - saved.keys()
+    if missing:
+        raise ConfigError(
+            f"the state lacks {few(missing)}; expected what an averager's state_dict() gives. "
+            "Pass that, not a model's."
+        )
+    every, own_every = saved["counters"]["every"], own["counters"]["every"]
+    if saved["averages"] != own["averages"] or every != own_every:
+        raise ConfigError(
+            f"the saved averages are {list(saved['averages'])} every {every} steps; "
+            f"expected {list(own['averages'])} every {own_every}. "
+            "Build the averager with the saved averages and period."
+        )
+    for name, tensors in own["tensors"].items():
+        _check_tensors(tensors, saved["tensors"][name])
+    Inventory(copied=own["copied"]).check_same(Inventory(copied=saved["copied"]))
+
+
+def _check_tensors(own: dict[str, Tensor], saved: dict[str, Tensor]) -> None:
+    Inventory(averaged=own).check_same(Inventory(averaged=saved))
+    cast = [key for key, x in own.items() if x.dtype != saved[key].dtype]
+    if cast:
+        raise WeightMismatchError(
+            f"the dtype of {few(cast)} is not that of the average; expected the same, or it would "
+            "be rounded. Build the averager with the saved dtype=."
+        )

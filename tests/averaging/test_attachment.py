@@ -1,0 +1,239 @@
+"""Counting steps that took place, in every kind of training loop."""
+
+import copy
+import pickle
+
+import pytest
+import torch
+from torch import nn
+from toys import assert_same_bits, batch, net, snapshot, train_step
+
+from polyak import Averager
+from polyak.errors import ConfigError, StateError
+
+
+def sgd(model: nn.Module, **options: object) -> torch.optim.SGD:
+    return torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, **options)
+
+
+def attached(model, *optimizers, every=1):
+    averager = Averager(model, [0.9, 0.99], every=every)
+    averager.attach(*optimizers)
+    return averager
+
+
+def test_each_step_counts_after_it_was_taken():
+    model = net()
+    optimizer = sgd(model)
+    averager = attached(model, optimizer)
+    twin = Averager(model, [0.9, 0.99])
+    for seed in range(5):
+        train_step(model, optimizer, seed)
+        twin.step()
+        assert averager.steps == seed + 1
+    assert_same_bits(averager.tensors("ema_0.9"), twin.tensors("ema_0.9"))
+
+
+def test_micro_batches_do_not_count():
+    """Gradient accumulation: one step for several backward passes."""
+    model = net()
+    optimizer = sgd(model)
+    averager = attached(model, optimizer, every=2)
+    for seed in range(12):
+        model(batch(seed)).sum().backward()
+        if seed % 3 == 2:
+            optimizer.step()
+            optimizer.zero_grad()
+    assert (averager.steps, averager.updates) == (4, 2)
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_steps_that_grad_scaler_skips_do_not_count(fused):
+    model = net()
+    optimizer = sgd(model, fused=fused)
+    averager = attached(model, optimizer)
+    scaler = torch.amp.GradScaler("cpu")
+    for factor in (1.0, float("inf"), 1.0, float("nan"), 1.0):
+        before = snapshot(model)
+        held = averager.tensors("ema_0.9")
+        optimizer.zero_grad()
+        loss = model.eval()(batch(1)).square().mean() * factor
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        if factor != 1.0:
+            assert_same_bits(snapshot(model), before)
+            assert_same_bits(averager.tensors("ema_0.9"), held)
+    assert (averager.steps, averager.updates, averager.skipped) == (3, 3, 0)
+
+
+def test_several_optimizers_count_once_the_last_has_stepped():
+    """C15: Lightning's global step counts each of them."""
+    model = net()
+    first, second = (torch.optim.SGD(part.parameters(), lr=0.1) for part in (model[0], model[4]))
+    averager = attached(model, first, second)
+    first.step()
+    assert averager.steps == 0
+    first.step()  # a second one of the same before the other's
+    assert averager.steps == 0
+    second.step()
+    assert averager.steps == 1
+    second.step()
+    first.step()
+    assert averager.steps == 2
+
+
+def test_lbfgs_counts_one_step_for_many_closures():
+    model = net().double()
+    optimizer = torch.optim.LBFGS(model.parameters(), max_iter=5)
+    averager = attached(model, optimizer)
+    calls = []
+
+    def closure() -> torch.Tensor:
+        calls.append(1)
+        optimizer.zero_grad()
+        loss = model(batch(0).double()).square().mean()
+        loss.backward()
+        return loss.detach()
+
+    for _ in range(3):
+        optimizer.step(closure)
+    assert len(calls) > 3
+    assert averager.steps == 3
+
+
+def test_a_scheduler_that_wraps_step_changes_nothing():
+    model = net()
+    optimizer = sgd(model)
+    averager = attached(model, optimizer)
+    scheduler = torch.optim.lr_scheduler.LinearLR(optimizer)
+    for seed in range(3):
+        train_step(model, optimizer, seed)
+        scheduler.step()
+    assert averager.steps == 3
+
+
+def test_a_step_that_raises_does_not_count():
+    model = net()
+    optimizer = sgd(model)
+    averager = attached(model, optimizer)
+
+    def closure() -> float:
+        raise RuntimeError("on purpose")
+
+    with pytest.raises(RuntimeError, match="on purpose"):
+        optimizer.step(closure)
+    assert averager.steps == 0
+
+
+def test_remove_ends_the_counting_and_may_be_called_twice():
+    model = net()
+    optimizer = sgd(model)
+    averager = Averager(model, [0.9])
+    handle = averager.attach(optimizer)
+    train_step(model, optimizer, 0)
+    handle.remove()
+    handle.remove()
+    train_step(model, optimizer, 1)
+    assert averager.steps == 1
+    averager.attach(optimizer)
+    train_step(model, optimizer, 2)
+    assert averager.steps == 2
+
+
+def test_an_optimizer_given_twice_counts_once():
+    model = net()
+    optimizer = sgd(model)
+    averager = attached(model, optimizer, optimizer)
+    train_step(model, optimizer, 0)
+    assert averager.steps == 1
+
+
+def test_attaching_the_same_optimizer_again_is_refused():
+    model = net()
+    optimizer = sgd(model)
+    averager = attached(model, optimizer)
+    with pytest.raises(StateError, match="attached already"):
+        averager.attach(optimizer)
+    train_step(model, optimizer, 0)
+    assert averager.steps == 1
+
+
+def test_an_optimizer_built_later_can_be_attached_too():
+    model = net()
+    averager = attached(model, sgd(model))
+    later = sgd(model)
+    averager.attach(later)
+    train_step(model, later, 0)
+    assert averager.steps == 1
+
+
+def test_two_averagers_may_watch_one_optimizer():
+    model = net()
+    optimizer = sgd(model)
+    one, two = attached(model, optimizer), attached(model, optimizer, every=2)
+    for seed in range(4):
+        train_step(model, optimizer, seed)
+    assert (one.updates, two.updates) == (4, 2)
+
+
+def test_attaching_nothing_is_refused():
+    with pytest.raises(ConfigError, match="no optimizer"):
+        Averager(net(), [0.9]).attach()
+
+
+def test_a_step_while_an_average_is_applied_is_refused_before_it_writes():
+    """C9: it would train the average."""
+    model = net()
+    optimizer = sgd(model)
+    averager = attached(model, optimizer)
+    train_step(model, optimizer, 0)
+    own, held = snapshot(model), averager.tensors("ema_0.99")
+    with (
+        averager.applied("ema_0.99"),
+        pytest.raises(StateError, match=r"optimizer\.step\(\) was called while"),
+    ):
+        optimizer.step()
+    assert_same_bits(snapshot(model), own)
+    assert_same_bits(averager.tensors("ema_0.99"), held)
+    train_step(model, optimizer, 1)
+    assert averager.steps == 2
+
+
+def test_an_attached_optimizer_can_be_copied_and_pickled():
+    model = net()
+    optimizer = sgd(model)
+    averager = attached(model, optimizer)
+    train_step(model, optimizer, 0)
+    for other in (copy.deepcopy(optimizer), pickle.loads(pickle.dumps(optimizer))):
+        other.step()
+    assert averager.steps == 1
+
+
+@pytest.mark.parametrize("make", [torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW])
+def test_averaging_does_not_change_training_by_one_bit(make):
+    """C17: no decay of weights, no draw of random numbers, nothing hides in the averager."""
+    ends = []
+    for averages in (None, [0.9, 0.99, 0.998]):
+        torch.manual_seed(3)
+        model = net(dropout=0.5)
+        optimizer = make(model.parameters(), lr=0.05, weight_decay=0.01)
+        if averages:
+            averager = Averager(model, averages, every=2)
+            averager.attach(optimizer)
+        for seed in range(12):
+            train_step(model, optimizer, seed)
+            if averages and seed % 4 == 3:
+                averager.refresh_batchnorm([batch(90), batch(91)])
+                for name in averager.names:
+                    averager.tensors(name), averager.module(name)
+                    with averager.applied(name):
+                        model(batch(1))
+        ends.append((snapshot(model), optimizer.state_dict(), torch.get_rng_state()))
+    (plain, plain_optimizer, plain_rng), (averaged, optimizer_state, rng) = ends
+    assert_same_bits(averaged, plain)
+    assert torch.equal(rng, plain_rng)
+    for index, state in plain_optimizer["state"].items():
+        for key, x in state.items():
+            got = optimizer_state["state"][index][key]
+            assert torch.equal(got, x) if isinstance(x, torch.Tensor) else got == x

@@ -1,0 +1,69 @@
+"""The forms of messages, and what kind of fault each error is."""
+
+import pytest
+
+from polyak import errors
+from polyak.errors import ConfigError, PolyakError, WeightMismatchError, few, unknown
+
+
+@pytest.mark.parametrize(
+    ("error", "builtin"),
+    [
+        (errors.ConfigError, ValueError),
+        (errors.DataError, ValueError),
+        (errors.FileError, ValueError),
+        (errors.StateError, RuntimeError),
+        (errors.WeightMismatchError, ValueError),
+        (errors.NonFiniteError, ArithmeticError),
+    ],
+)
+def test_every_error_is_ours_and_a_builtin_one(error, builtin):
+    """So that `except ValueError` in a user's loop goes on working."""
+    assert issubclass(error, PolyakError)
+    assert issubclass(error, builtin)
+
+
+def test_no_error_of_the_module_is_left_out_of_the_family():
+    found = [x for x in vars(errors).values() if isinstance(x, type) and issubclass(x, Exception)]
+    assert len(found) >= 7
+    assert all(issubclass(x, PolyakError) for x in found)
+
+
+def test_faults_are_gathered_in_one_message():
+    error = ConfigError.of("optim", ["lr is 0; expected > 0", "epochs is -1; expected >= 1"])
+    assert str(error) == "optim: lr is 0; expected > 0; epochs is -1; expected >= 1."
+    assert type(error) is ConfigError
+
+
+def test_a_mismatch_names_both_sides():
+    message = str(WeightMismatchError.of_names({"a", "b"}, {"b", "c", "d"}))
+    assert "1 missing (a), 2 unexpected (c, d)" in message
+    assert "Build" in message or "build" in message
+
+
+def test_a_mismatch_on_one_side_says_none_for_the_other():
+    assert "0 missing (none), 1 unexpected (x)" in str(WeightMismatchError.of_names(set(), {"x"}))
+
+
+@pytest.mark.parametrize(
+    ("names", "shown"),
+    [
+        ([], "none"),
+        (["b", "a"], "a, b"),
+        (["d", "c", "b"], "b, c, d"),
+        (["d", "c", "b", "a"], "a, b, c, …"),
+    ],
+)
+def test_few_names_are_sorted_and_cut(names, shown):
+    assert few(names) == shown
+
+
+def test_an_unknown_name_lists_the_choices_and_the_nearest():
+    message = unknown("model", "resnet19", iter(["resnet18", "vgg16"]))
+    assert message == (
+        "model is 'resnet19'; expected one of resnet18, vgg16. Did you mean 'resnet18'?"
+    )
+
+
+def test_a_name_like_none_of_the_choices_gets_no_suggestion():
+    assert unknown("model", "zzz", ["vgg16"]) == "model is 'zzz'; expected one of vgg16."

@@ -1,0 +1,97 @@
+"""What `import polyak` costs and loads, seen from a fresh process."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+import polyak
+
+SEEN = """
+import json, sys
+import polyak
+first = sorted(sys.modules)
+polyak.metrics
+print(json.dumps([first, sorted(sys.modules), polyak.metrics.__name__]))
+"""
+
+
+@pytest.fixture(scope="module")
+def modules() -> dict[str, list[str]]:
+    """Modules loaded by `import polyak`, and after `polyak.metrics` was asked for."""
+    done = subprocess.run([sys.executable, "-c", SEEN], check=True, capture_output=True, text=True)
+    first, then, name = json.loads(done.stdout)
+    assert name == "polyak.metrics"
+    assert done.stderr == ""
+    return {"import": first, "metrics": then}
+
+
+WINGS = (
+    "analysis",
+    "cli",
+    "data",
+    "integrations",
+    "metrics",
+    "models",
+    "records",
+    "report",
+    "study",
+    "training",
+)
+HEAVY = (
+    "PIL",
+    "datasets",
+    "hypothesis",
+    "jinja2",
+    "lightning",
+    "matplotlib",
+    "pandas",
+    "plotly",
+    "pyarrow",
+    "ray",
+    "rich",
+    "scipy",
+    "sklearn",
+    "torchvision",
+    "transformers",
+    "tyro",
+)
+
+
+@pytest.mark.parametrize("wing", WINGS)
+def test_importing_polyak_loads_nothing_of_the_study(modules, wing):
+    assert not [m for m in modules["import"] if f"{m}.".startswith(f"polyak.{wing}.")]
+
+
+@pytest.mark.parametrize("package", HEAVY)
+def test_importing_polyak_needs_torch_and_safetensors_only(modules, package):
+    for moment in ("import", "metrics"):
+        assert not [m for m in modules[moment] if f"{m}.".startswith(f"{package}.")]
+
+
+def test_metrics_are_loaded_when_they_are_first_asked_for(modules):
+    assert "polyak.metrics" not in modules["import"]
+    assert "polyak.metrics" in modules["metrics"]
+
+
+def test_the_averager_is_loaded_at_once(modules):
+    assert "polyak.averaging.averager" in modules["import"]
+
+
+def test_everything_public_exists():
+    for name in polyak.__all__:
+        assert getattr(polyak, name) is not None
+
+
+def test_an_unknown_attribute_is_a_plain_attribute_error():
+    with pytest.raises(AttributeError, match="module 'polyak' has no attribute 'averger'"):
+        polyak.averger  # noqa: B018 (asking is what is tested)
+    assert not hasattr(polyak, "study_")
+
+
+def test_the_version_is_one_that_tools_can_compare():
+    major, minor, patch = polyak.__version__.split(".")[:3]
+    assert major.isdigit()
+    assert minor.isdigit()
+    assert patch
