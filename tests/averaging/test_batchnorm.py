@@ -102,20 +102,21 @@ def test_torch_agrees_on_the_means_of_equal_batches_only():
 
 
 @pytest.mark.parametrize(
-    ("layer", "x"),
+    ("layer", "shape"),
     [
-        (nn.BatchNorm1d(3), torch.randn(7, 3)),
-        (nn.BatchNorm1d(3), torch.randn(7, 3, 5)),
-        (nn.BatchNorm2d(3), torch.randn(7, 3, 4, 5)),
-        (nn.BatchNorm3d(3), torch.randn(7, 3, 2, 2, 2)),
-        (nn.BatchNorm1d(3, affine=False), torch.randn(7, 3)),
-        (nn.BatchNorm1d(3, momentum=None), torch.randn(7, 3)),
-        (nn.BatchNorm1d(3, momentum=0.0), torch.randn(7, 3)),
-        (nn.BatchNorm1d(3, dtype=torch.float64), torch.randn(7, 3, dtype=torch.float64)),
+        (nn.BatchNorm1d(3), (7, 3)),
+        (nn.BatchNorm1d(3), (7, 3, 5)),
+        (nn.BatchNorm2d(3), (7, 3, 4, 5)),
+        (nn.BatchNorm3d(3), (7, 3, 2, 2, 2)),
+        (nn.BatchNorm1d(3, affine=False), (7, 3)),
+        (nn.BatchNorm1d(3, momentum=None), (7, 3)),
+        (nn.BatchNorm1d(3, momentum=0.0), (7, 3)),
+        (nn.BatchNorm1d(3, dtype=torch.float64), (7, 3)),
     ],
     ids=str,
 )
-def test_every_form_of_the_layer_is_known(layer, x):
+def test_every_form_of_the_layer_is_known(layer, shape):
+    x = torch.randn(shape, dtype=layer.running_mean.dtype)
     refresh_batchnorm(layer, [x[:4], x[4:]])
     rows = x.transpose(0, 1).flatten(1)
     torch.testing.assert_close(layer.running_mean, rows.mean(1))

@@ -20,9 +20,7 @@ def test_a_constant_decay_is_torch_emas() -> None:
     torch_ema = pytest.importorskip("torch_ema")
     draws = torch.Generator().manual_seed(0)
     model = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
-    peer = torch_ema.ExponentialMovingAverage(
-        model.parameters(), decay=0.9, use_num_updates=False
-    )
+    peer = torch_ema.ExponentialMovingAverage(model.parameters(), decay=0.9, use_num_updates=False)
     averager = Averager(model, [EMA(0.9, warmup=None)])
     for _ in range(STEPS):
         wander(model, draws)

@@ -3,7 +3,6 @@
 from polyak.averaging.averager import Averager
 from polyak.averaging.batchnorm import refresh_batchnorm
 from polyak.averaging.checkpoint import SavedWeights, load, save
-from polyak.averaging.explain import coinciding
 from polyak.averaging.kinds import EMA, Average, PowerEMA, Uniform
 
 __all__ = [
@@ -13,7 +12,6 @@ __all__ = [
     "PowerEMA",
     "SavedWeights",
     "Uniform",
-    "coinciding",
     "load",
     "refresh_batchnorm",
     "save",

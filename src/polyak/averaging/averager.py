@@ -18,7 +18,7 @@ from polyak.averaging.batchnorm import (
     limited,
     running_statistics,
 )
-from polyak.averaging.explain import explain
+from polyak.averaging.explain import coinciding, explain
 from polyak.averaging.inventory import (
     Buffers,
     Inventory,
@@ -302,6 +302,10 @@ class Averager:
             steps=self._position,
             updates=self.updates,
         )
+
+    def coinciding(self) -> list[list[str]]:
+        """Groups of averages that are equal so far because warm-up alone has set their decays."""
+        return coinciding(self._kinds, steps=self._position, updates=self.updates)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Averager":
         raise StateError(

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from polyak.averaging.inventory import wide
+
 
 def lerp_all(
     averages: Sequence[Sequence[Tensor]], live: Sequence[Tensor], weights: Sequence[float]
@@ -35,11 +37,14 @@ def all_finite(tensors: Sequence[Tensor]) -> bool:
     """
     if not tensors:
         return True
-    sums = [x.detach().sum(dtype=_summing(x.dtype)) for x in tensors]
-    finite = torch.isfinite(torch.stack([total.to(sums[0]) for total in sums])).tolist()
+    # One look at all sums together, so that a device is waited for once.
+    sums = torch.stack([_sum(x).to(tensors[0].device, torch.float64) for x in tensors])
+    finite = torch.isfinite(sums).tolist()
     suspects = [x for x, fine in zip(tensors, finite, strict=True) if not fine]
     return all(bool(torch.isfinite(x).all()) for x in suspects)
 
 
-def _summing(dtype: torch.dtype) -> torch.dtype:
-    return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
+def _sum(tensor: Tensor) -> Tensor:
+    x = tensor.detach()
+    x = torch.view_as_real(x) if x.is_complex() else x
+    return x.sum(dtype=wide(x.dtype))

@@ -34,7 +34,7 @@ def demo() -> Study:
         dataset="digits",
         architecture="ResNet-8",
         config=config,
-        learning_rates=(0.05, 0.1, 0.2),
+        learning_rates=(0.1, 0.2, 0.4),
         refit_monitors=("test", "test_bn"),
         transfer=(DataConfig(source="digits-parity", crop_padding=0, flip=False),),
     )

@@ -20,7 +20,8 @@ class Evaluation:
     """Scores SGD and every average of a bank on the parts of a run's data.
 
     Images are normalised once and stay on the device. Evaluating draws from generators of its
-    own and leaves weights, statistics and train flags as they were.
+    own and leaves weights, statistics and train flags as they were. Averages that warm-up still
+    holds equal are evaluated once.
     """
 
     def __init__(self, augmentation: Augmentation, config: RunConfig) -> None:
@@ -52,7 +53,9 @@ class Evaluation:
         if any(m.startswith("train_") for m in wanted):
             found |= self._memorised(averager)
         if any(m.endswith("_bn") for m in wanted):
-            averager.refresh_batchnorm(self.batchnorm_batches())
+            averager.refresh_batchnorm(
+                self.batchnorm_batches(), sorted(set(_twins(averager).values()))
+            )
             found |= {
                 monitor: self._scores(averager, part)
                 for monitor, part in _REFRESHED.items()
@@ -97,10 +100,22 @@ class Evaluation:
 
     def _logits(self, averager: Averager, part: str) -> Iterator[tuple[str, Tensor]]:
         images_nchw = self._images[part]
+        twins = _twins(averager)
+        known: dict[str, Tensor] = {}
         for name in (BASELINE, *averager.names):
-            with nullcontext() if name == BASELINE else averager.applied(name):
-                logits_nk = predict(averager.model, images_nchw)
-            yield name, logits_nk.cpu()
+            twin = twins.get(name, name)
+            if twin not in known:
+                with nullcontext() if twin == BASELINE else averager.applied(twin):
+                    known[twin] = predict(averager.model, images_nchw).cpu()
+            yield name, known[twin]
+
+
+def _twins(averager: Averager) -> dict[str, str]:
+    """For every average one that equals it so far, the same for all of a group."""
+    twins = {name: name for name in averager.names}
+    for group in averager.coinciding():
+        twins |= dict.fromkeys(group, group[0])
+    return twins
 
 
 _REFRESHED: dict[Monitor, str] = {"test_bn": "test", "holdout_bn": "holdout"}
