@@ -200,6 +200,33 @@ def test_a_forward_pass_in_training_mode_does_not_change_the_average():
     assert_same_bits(snapshot(model), own)
 
 
+class Reassigning(nn.Module):
+    """Replaces its buffers in a forward pass in place of writing to them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(3, 2)
+        self.register_buffer("mean", torch.zeros(2))
+        self.register_buffer("seen", torch.tensor(0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.layer(x)
+        self.mean = 0.9 * self.mean + 0.1 * y.mean(0).detach()
+        self.seen = self.seen + 1
+        return y
+
+
+def test_a_forward_pass_that_replaces_buffers_changes_neither_model_nor_average():
+    model = Reassigning()
+    averager = trained(model)
+    own, held = snapshot(model), averager.tensors("ema_0.9")
+    with averager.applied("ema_0.9"):
+        model.train()
+        model(batch(0))
+    assert_same_bits(snapshot(model), own)
+    assert_same_bits(averager.tensors("ema_0.9"), held)
+
+
 @pytest.mark.parametrize("averages", [[0.9], [0.5, 0.6, 0.7, 0.8, 0.9]])
 def test_an_applied_model_saves_only_its_own_bytes(averages):
     """C9: torch-ema serialises its backup too; a row of a bank must not drag the others along."""

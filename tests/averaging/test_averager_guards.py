@@ -256,6 +256,16 @@ def test_replaced_parameters_are_noticed():
     assert (averager.tensors("ema_0")["0.weight"] == 2).all()
 
 
+def test_replaced_buffers_are_noticed():
+    model = net()
+    averager = Averager(model, [EMA(0.0, warmup=None)])
+    model[1].running_mean = torch.full((4,), 5.0)
+    model[1].num_batches_tracked = torch.tensor(7)
+    averager.step()
+    assert (averager.tensors("ema_0")["1.running_mean"] == 5).all()
+    assert averager.tensors("ema_0")["1.num_batches_tracked"] == 7
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 def test_a_model_may_change_its_dtype(dtype):
     model = net()

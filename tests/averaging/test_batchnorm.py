@@ -249,6 +249,26 @@ def test_everything_is_as_before_when_the_pass_raises(batches, forward):
     assert torch.is_grad_enabled()
 
 
+def test_no_graph_is_kept():
+    outputs = []
+    refresh_batchnorm(net(), [batch(0)], forward=lambda model, x: outputs.append(model(x)))
+    assert not outputs[0].requires_grad
+
+
+def test_a_layer_may_be_called_by_keyword():
+    class Keyword(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm = nn.BatchNorm1d(3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.norm(input=x)
+
+    model = Keyword()
+    refresh_batchnorm(model, [batch(0)])
+    torch.testing.assert_close(model.norm.running_var, batch(0).var(0))
+
+
 # Forms of batches
 
 

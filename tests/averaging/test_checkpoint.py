@@ -120,6 +120,12 @@ def test_views_of_one_memory_store_only_their_own_bytes(path):
     assert torch.equal(read["b"]["part"], bank[3, 5:9])
 
 
+def test_empty_tensors_are_told_apart(path):
+    weights = {"a": {"x": torch.zeros(0, 3), "y": torch.zeros(2, 0, dtype=torch.int64)}}
+    polyak.save(weights, path)
+    assert_same_bits(polyak.load(path)["a"], weights["a"])
+
+
 def test_what_is_written_is_plain_safetensors(path):
     averager = trained(net())
     polyak.save(averager, path)

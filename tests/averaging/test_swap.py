@@ -15,7 +15,7 @@ def test_lent_weights_go_in_and_the_own_come_back():
     model = net()
     own = snapshot(model)
     other = {name: torch.full_like(x, 7) for name, x in own.items()}
-    with swap.lent(model.state_dict(keep_vars=True), other):
+    with swap.lent(model, model.state_dict(keep_vars=True), other):
         assert_same_bits(snapshot(model), other)
     assert_same_bits(snapshot(model), own)
 
@@ -24,7 +24,7 @@ def test_own_weights_come_back_by_address():
     model = net()
     addresses = [p.data_ptr() for p in model.parameters()]
     other = {name: torch.zeros_like(p) for name, p in model.named_parameters()}
-    with swap.lent(dict(model.named_parameters()), other):
+    with swap.lent(model, dict(model.named_parameters()), other):
         assert [p.data_ptr() for p in model.parameters()] == [
             x.data_ptr() for x in other.values()
         ]  # nothing is copied
@@ -37,7 +37,7 @@ def test_own_weights_come_back_when_the_block_raises():
     other = {name: torch.zeros_like(p) for name, p in model.named_parameters()}
     with (
         pytest.raises(RuntimeError, match="on purpose"),
-        swap.lent(dict(model.named_parameters()), other),
+        swap.lent(model, dict(model.named_parameters()), other),
     ):
         raising()
     assert_same_bits(snapshot(model), own)
@@ -48,15 +48,26 @@ def test_own_weights_come_back_when_lending_fails_half_way():
     own = snapshot(model)
     other: dict[str, object] = {n: torch.zeros_like(p) for n, p in model.named_parameters()}
     other["4.bias"] = None
-    with pytest.raises(AttributeError), swap.lent(dict(model.named_parameters()), other):
+    with pytest.raises(AttributeError), swap.lent(model, dict(model.named_parameters()), other):
         pytest.fail("the block must not start")
+    assert_same_bits(snapshot(model), own)
+
+
+def test_buffers_that_were_replaced_inside_come_back():
+    model = net()
+    own, same = snapshot(model), model[1].running_mean
+    other = {name: torch.zeros_like(x) for name, x in own.items()}
+    with swap.lent(model, model.state_dict(keep_vars=True) | dict(model.named_buffers()), other):
+        model[1].running_mean = model[1].running_mean + 1
+        model.double()
+    assert model[1].running_mean is same
     assert_same_bits(snapshot(model), own)
 
 
 def test_lending_casts_to_the_models_dtype():
     model = nn.Linear(2, 2, dtype=torch.bfloat16)
     other = {name: torch.full(p.shape, 1.001) for name, p in model.named_parameters()}
-    with swap.lent(dict(model.named_parameters()), other):
+    with swap.lent(model, dict(model.named_parameters()), other):
         assert model.weight.dtype == torch.bfloat16
         assert (model.weight == 1.0).all()
     assert (other["weight"] == 1.001).all()  # the lender's own is not rounded

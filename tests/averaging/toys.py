@@ -10,6 +10,19 @@ from polyak.averaging.kinds import Average
 
 State = dict[str, Tensor]
 
+EVERY_KIND = (
+    EMA(0.9),
+    EMA(0.7, warmup=None),
+    EMA(0.99, warmup_counts="steps", name="by_steps"),
+    EMA.per_step(0.95, warmup=None),
+    EMA.halflife(steps=9),
+    PowerEMA(sigma_rel=0.1),
+    PowerEMA(gamma=2.0),
+    Uniform(),
+    Uniform(start=7),
+)
+"""One average of each sort, and with each setting that changes its weights."""
+
 
 class Scalar(nn.Module):
     """One float64 parameter, so that an average can be compared with arithmetic."""
@@ -67,6 +80,12 @@ def train_step(model: nn.Module, optimizer: torch.optim.Optimizer, seed: int) ->
     optimizer.zero_grad()
     model(batch(seed)).square().mean().backward()
     optimizer.step()
+
+
+def walk(averager: Averager, model: nn.Module, seeds: range) -> None:
+    for seed in seeds:
+        drift(model, seed)
+        averager.step()
 
 
 def snapshot(model: nn.Module) -> State:

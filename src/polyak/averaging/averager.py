@@ -190,7 +190,9 @@ class Averager:
         """Let the model hold an average, in eval mode, for the length of the block.
 
         On leaving, also by an exception, its own weights and every module's train flag are
-        back. Blocks nest. Inside, `step`, `update` and `state_dict` are refused.
+        back. Blocks nest. Inside, `step`, `update` and `state_dict` are refused. Parameters are
+        lent, not copied: whoever writes to them inside (`load_state_dict`, say) writes to the
+        average. Buffers may be written to.
         """
         with swap.eval_mode(self._model), self._lent(name):
             yield self._model
@@ -353,7 +355,7 @@ class Averager:
         }
         with (
             swap.owning(self._model, self),
-            swap.lent({**live.averaged, **live.copied}, weights),
+            swap.lent(self._model, {**live.averaged, **live.copied}, weights),
         ):
             yield
 

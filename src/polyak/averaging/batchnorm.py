@@ -103,12 +103,11 @@ class StatisticsPass:
                     getattr(layer, key).copy_(value)
 
     def _hook(self, name: str) -> Callable[[nn.Module, Any, Any], None]:
-        def hook(layer: nn.Module, inputs: tuple[Tensor, ...], _output: Any) -> None:
+        def hook(layer: nn.Module, _inputs: Any, output: Tensor) -> None:
             assert isinstance(layer, _BatchNorm)
             assert layer.running_mean is not None
             assert layer.running_var is not None
-            x = inputs[0]
-            count = x.numel() // x.shape[1]
+            count = output.numel() // output.shape[1]
             self._into.setdefault(name, Moments()).add(count, layer.running_mean, layer.running_var)
 
         return hook

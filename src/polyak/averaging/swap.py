@@ -5,6 +5,7 @@ Nothing of the model is copied: its tensors are made to point at other storage a
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 from weakref import WeakKeyDictionary
 
 from torch import Tensor, nn
@@ -16,8 +17,10 @@ _owners: WeakKeyDictionary[nn.Module, object] = WeakKeyDictionary()
 
 
 @contextmanager
-def lent(tensors: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> Iterator[None]:
-    """Let each of `tensors` hold the value of the same name in `weights` inside the block.
+def lent(
+    model: nn.Module, tensors: Mapping[str, Tensor], weights: Mapping[str, Tensor]
+) -> Iterator[None]:
+    """Let each of a model's `tensors` hold the value of the same name in `weights`.
 
     Where dtype and device agree the storage itself is lent, so writing to the model inside the
     block writes to `weights`; pass clones of what may be written to.
@@ -30,6 +33,17 @@ def lent(tensors: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> Iterat
     finally:
         for name, data in own.items():
             tensors[name].data = data
+            _put_back(model, name, tensors[name])
+
+
+def _put_back(model: nn.Module, name: str, tensor: Tensor) -> None:
+    """Undo `self.seen = self.seen + 1`, with which a forward pass replaces a buffer."""
+    path, _, key = name.rpartition(".")
+    module = model.get_submodule(path)
+    slots: dict[str, Any] = (
+        module._parameters if isinstance(tensor, nn.Parameter) else module._buffers
+    )
+    slots[key] = tensor
 
 
 @contextmanager
