@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from polyak.averaging import kernels, swap
 from polyak.averaging.attachment import Attachment
+from polyak.averaging.bank import Bank
 from polyak.averaging.batchnorm import (
     Forward,
     Moments,
@@ -19,6 +20,7 @@ from polyak.averaging.batchnorm import (
     running_statistics,
 )
 from polyak.averaging.explain import coinciding, explain
+from polyak.averaging.history import History
 from polyak.averaging.inventory import (
     Buffers,
     Inventory,
@@ -27,9 +29,10 @@ from polyak.averaging.inventory import (
     unwrapped,
     wide,
 )
-from polyak.averaging.kinds import Average, Update, to_record
+from polyak.averaging.kinds import Average, to_record
 from polyak.averaging.settings import NonFinite, checked
 from polyak.averaging.state import check_state
+from polyak.averaging.watch import Watch
 from polyak.errors import ConfigError, NonFiniteError, StateError, few, unknown
 
 
@@ -81,18 +84,13 @@ class Averager:
         nonfinite: NonFinite = "skip",
     ) -> None:
         kinds = checked(averages, every=every, buffers=buffers, dtype=dtype, nonfinite=nonfinite)
-        self.every = every
-        self.steps = 0
-        self.updates = 0
-        self.skipped = 0
+        self._history = History(every)
         self._kinds = {kind.label: kind.at_period(every) for kind in kinds}
         self._model = unwrapped(model)
         self._buffers: Buffers = buffers
         self._nonfinite: NonFinite = nonfinite
-        self._position = 0
-        self._steps_at_update = 0
-        self._folded = dict.fromkeys(self._kinds, 0)
-        self._initial_share = dict.fromkeys(self._kinds, 1.0)
+        self._history.initial_share = dict.fromkeys(self._kinds, 1.0)
+        self._history.folded = dict.fromkeys(self._kinds, 0)
         self._attachments: list[Attachment] = []
         self._first = inventory(self._model, buffers=buffers)
         copy_infinite(self._first)
@@ -101,13 +99,13 @@ class Averager:
                 f"{few(bad)} hold NaN or infinity; expected finite initial weights, since every "
                 "average starts from them. Build the averager after initialising the model."
             )
-        self._tensors = {
-            name: {
-                key: x.detach().to(device=device, dtype=_stored_dtype(x, dtype), copy=True)
-                for key, x in self._first.averaged.items()
-            }
-            for name in self._kinds
-        }
+        self._watch = Watch(self._model, self._first)
+        self._bank = Bank(
+            list(self._kinds),
+            self._first.averaged,
+            dtypes={key: _stored_dtype(x, dtype) for key, x in self._first.averaged.items()},
+            device=device,
+        )
         self._copied = {key: x.detach().clone() for key, x in self._first.copied.items()}
         self._refreshed: dict[str, dict[str, Tensor]] = {}
 
@@ -115,6 +113,26 @@ class Averager:
     def names(self) -> tuple[str, ...]:
         """The averages' names, in the order given."""
         return tuple(self._kinds)
+
+    @property
+    def every(self) -> int:
+        """Optimizer steps per update."""
+        return self._history.every
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps counted so far."""
+        return self._history.steps
+
+    @property
+    def updates(self) -> int:
+        """Updates so far: steps // every, less those skipped, plus those made by hand."""
+        return self._history.updates
+
+    @property
+    def skipped(self) -> int:
+        """Updates left out because weights held NaN or infinity."""
+        return self._history.skipped
 
     @property
     def model(self) -> nn.Module:
@@ -151,7 +169,7 @@ class Averager:
     def step(self) -> None:
         """Count one optimizer step, and update when `every` steps have gone by."""
         self._refuse_while_lent("step()")
-        self.steps += 1
+        self._history.steps += 1
         if self.steps % self.every == 0:
             self.update()
 
@@ -166,23 +184,13 @@ class Averager:
         """
         self._refuse_while_lent("update()")
         live = self._live()
-        weights = list(live.averaged.values())
-        if self._nonfinite != "allow" and not kernels.all_finite(weights):
+        self._bank.gather()
+        if self._nonfinite != "allow" and not self._bank.finite():
             return self._meet_nonfinite(_nonfinite_names(live.averaged))
-        moment = self._next_update()
-        lerp_weights = {
-            name: kind.weight(moment, self._folded[name]) for name, kind in self._kinds.items()
-        }
-        rows = [list(tensors.values()) for tensors in self._tensors.values()]
-        kernels.lerp_all(rows, weights, list(lerp_weights.values()))
+        self._bank.fold(self._history.fold(self._kinds))
         for key, x in live.copied.items():
             self._copied[key].copy_(x)
-        for name, w in lerp_weights.items():
-            self._folded[name] += w > 0
-            self._initial_share[name] *= 1.0 - w
         self._refreshed.clear()
-        self.updates += 1
-        self._position, self._steps_at_update = moment.step, self.steps
         return None
 
     @contextmanager
@@ -262,11 +270,12 @@ class Averager:
         """Everything that an exact continuation needs; tensors are references, as in torch."""
         self._refuse_while_lent("state_dict()")
         return {
-            "counters": {key: getattr(self, key) for key in _COUNTERS},
+            "history": self._history.record(),
             "averages": {name: to_record(kind) for name, kind in self._kinds.items()},
-            "folded": dict(self._folded),
-            "initial_share": dict(self._initial_share),
-            "tensors": {name: dict(tensors) for name, tensors in self._tensors.items()},
+            "tensors": {name: dict(tensors) for name, tensors in self._bank.rows.items()},
+            "compensation": {
+                name: dict(tensors) for name, tensors in self._bank.compensation.items()
+            },
             "copied": dict(self._copied),
             "refreshed": {name: dict(tensors) for name, tensors in self._refreshed.items()},
         }
@@ -281,33 +290,34 @@ class Averager:
         """
         self._refuse_while_lent("load_state_dict()")
         check_state(state, self.state_dict())
-        for name, tensors in state["tensors"].items():
-            for key, x in tensors.items():
-                self._tensors[name][key].copy_(x)
+        for kept, saved in (
+            (self._bank.rows, state["tensors"]),
+            (self._bank.compensation, state["compensation"]),
+        ):
+            for name, tensors in saved.items():
+                for key, x in tensors.items():
+                    kept[name][key].copy_(x)
         for key, x in state["copied"].items():
             self._copied[key].copy_(x)
         self._refreshed = {
             name: {key: x.clone() for key, x in tensors.items()}
             for name, tensors in state["refreshed"].items()
         }
-        self._folded.update(state["folded"])
-        self._initial_share.update(state["initial_share"])
-        for key in _COUNTERS:
-            setattr(self, key, state["counters"][key])
+        self._history.restore(state["history"])
 
     def explain(self) -> str:
         """Half-lives, where warm-up ends, how much of the initial weights is left, in words."""
         return explain(
             self._kinds,
-            self._initial_share,
+            self._history.initial_share,
             every=self.every,
-            steps=self._position,
+            steps=self._history.position,
             updates=self.updates,
         )
 
     def coinciding(self) -> list[list[str]]:
         """Groups of averages that are equal so far because warm-up alone has set their decays."""
-        return coinciding(self._kinds, steps=self._position, updates=self.updates)
+        return coinciding(self._kinds, steps=self._history.position, updates=self.updates)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Averager":
         raise StateError(
@@ -322,14 +332,15 @@ class Averager:
         )
 
     def _live(self) -> Inventory:
+        if self._watch.holds():
+            return self._watch.found
         live = inventory(self._model, buffers=self._buffers, like=self._first)
         self._first.check_same(live)
+        # What is lent goes back to where it was, and then the old watch holds again.
+        if not swap.holds_lent_weights(self._model):
+            self._watch = Watch(self._model, live)
+            self._bank.bind(live.averaged)
         return live
-
-    def _next_update(self) -> Update:
-        """When the update at hand takes place; without counted steps it stands for `every`."""
-        since = self.steps - self._steps_at_update or self.every
-        return Update(index=self.updates, step=self._position + since, since=since)
 
     def _meet_nonfinite(self, bad: Sequence[str]) -> None:
         message = f"{few(bad)} hold NaN or infinity; expected finite weights."
@@ -337,13 +348,13 @@ class Averager:
             raise NonFiniteError(f"{message} Lower the learning rate.")
         if not self.skipped:
             _warn(f"{message} The averages skip such updates; `skipped` counts them.")
-        self.skipped += 1
+        self._history.skipped += 1
 
     def _weights(self, name: str) -> dict[str, Tensor]:
         """All that is stored for an average, refreshed statistics in their place."""
         self._require(name)
         refreshed = self._refreshed.get(name, {})
-        return {**self._tensors[name], **self._copied, **refreshed}
+        return {**self._bank.rows[name], **self._copied, **refreshed}
 
     @contextmanager
     def _lent(self, name: str) -> Iterator[None]:
@@ -369,9 +380,6 @@ class Averager:
                 f"{call} was called while the model holds an average; expected its own weights. "
                 "Leave the `applied` block first."
             )
-
-
-_COUNTERS = ("every", "steps", "updates", "skipped", "_position", "_steps_at_update")
 
 
 def _is_parameter(tensor: Tensor) -> bool:

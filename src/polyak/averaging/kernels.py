@@ -1,4 +1,7 @@
-"""The arithmetic of an update: all averages of all tensors in a handful of calls."""
+"""The arithmetic of an update.
+
+Shape suffixes: m averages, n values.
+"""
 
 from collections.abc import Sequence
 
@@ -7,11 +10,60 @@ from torch import Tensor
 
 from polyak.averaging.inventory import wide
 
+TILE = 262_144
+"""Values of a weight that are taken through all averages before the next ones: 1 MB stays in
+cache."""
+
+COMPENSATED_TILE = 16_384
+"""The same where float32 copies of the averages are needed on the way."""
+
+
+def lerp_block(values_mn: Tensor, source_n: Tensor, weight_m1: Tensor) -> None:
+    """m ← m + w·(x − m) for all averages of a block, in place.
+
+    Args:
+        values_mn: The averages.
+        source_n: The live weights x, in the same dtype.
+        weight_m1: Lerp weight w of each average, in [0, 1], in the same dtype.
+    """
+    for start in range(0, source_n.numel(), TILE):
+        tile = slice(start, start + TILE)
+        values_mn[:, tile].lerp_(source_n[tile], weight_m1)
+
+
+def lerp_compensated(
+    values_mn: Tensor, compensation_mn: Tensor, source_n: Tensor, weight_m1: Tensor
+) -> None:
+    """The same for averages in a narrow dtype, with what rounding cut off carried along.
+
+        y = w·(x − m) − c,   m' = round(m + y),   c' = (m' − m) − y
+
+    Args:
+        values_mn: The averages m.
+        compensation_mn: Their errors c, in the same dtype.
+        source_n: The live weights x, float32.
+        weight_m1: Lerp weights, float32.
+
+    Source:
+        Kahan 1965, compensated summation.
+    """
+    for start in range(0, source_n.numel(), COMPENSATED_TILE):
+        tile = slice(start, start + COMPENSATED_TILE)
+        m = values_mn[:, tile].float()
+        y = (source_n[tile] - m).mul_(weight_m1).sub_(compensation_mn[:, tile])
+        values_mn[:, tile] = m + y
+        compensation_mn[:, tile] = (values_mn[:, tile].float() - m).sub_(y)
+
+
+def needs_compensation(dtype: torch.dtype) -> bool:
+    """Whether an average in `dtype` would stand still without compensation."""
+    return dtype == torch.bfloat16
+
 
 def lerp_all(
     averages: Sequence[Sequence[Tensor]], live: Sequence[Tensor], weights: Sequence[float]
 ) -> None:
-    """Move every average towards the live tensors, in place.
+    """Move every average towards the live tensors, in place, wherever they are.
 
         m_ji ← m_ji + w_j·(x_i − m_ji)
 
@@ -39,9 +91,10 @@ def all_finite(tensors: Sequence[Tensor]) -> bool:
         return True
     # One look at all sums together, so that a device is waited for once.
     sums = torch.stack([_sum(x).to(tensors[0].device, torch.float64) for x in tensors])
-    finite = torch.isfinite(sums).tolist()
-    suspects = [x for x, fine in zip(tensors, finite, strict=True) if not fine]
-    return all(bool(torch.isfinite(x).all()) for x in suspects)
+    if bool(torch.isfinite(sums.sum())):
+        return True
+    suspects = zip(tensors, torch.isfinite(sums).tolist(), strict=True)
+    return all(fine or bool(torch.isfinite(x).all()) for x, fine in suspects)
 
 
 def _sum(tensor: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ def check_state(saved: Mapping[str, Any], own: Mapping[str, Any]) -> None:
             f"the state lacks {few(missing)}; expected what an averager's state_dict() gives. "
             "Pass that, not a model's."
         )
-    every, own_every = saved["counters"]["every"], own["counters"]["every"]
+    every, own_every = saved["history"]["every"], own["history"]["every"]
     if saved["averages"] != own["averages"] or every != own_every:
         raise ConfigError(
             f"the saved averages are {list(saved['averages'])} every {every} steps; "

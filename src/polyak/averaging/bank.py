@@ -1,0 +1,248 @@
+"""The memory of several averages, laid out so that an update reads each weight once.
+
+On the CPU a weight of n values has one block (M, n) for all M averages, and small weights share
+blocks; elsewhere every average has tensors of its own. Either way each average's tensor owns
+just its own bytes, so that saving or lending one drags no other along.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from polyak.averaging import kernels
+
+SMALL = 16_384
+"""Values up to which a weight is packed with others: below it calls cost more than memory."""
+
+PACK = 262_144
+"""Values that a pack may hold: its scratch is 1 MB of float32."""
+
+_ALIGNMENT = 64
+
+
+@dataclass(slots=True)
+class Block:
+    """One or several weights of all averages, flat."""
+
+    keys: tuple[str, ...]
+    values_mn: Tensor
+    compensation_mn: Tensor | None
+    """What rounding has cut off so far, for averages narrower than float32."""
+
+    scratch_n: Tensor | None = None
+    """Where a pack's live weights are gathered."""
+
+    live: list[Tensor] = field(default_factory=list)
+    """The model's tensors, flat where they are laid out as the averages are."""
+
+    slots: list[Tensor] = field(default_factory=list)
+    """The scratch's parts, each like its live tensor."""
+
+    def bind(self, weights: Mapping[str, Tensor], likes: Mapping[str, Tensor]) -> None:
+        """Read these tensors from now on."""
+        tensors = [weights[key].detach() for key in self.keys]
+        flat = all(_same_layout(x, likes[key]) for x, key in zip(tensors, self.keys, strict=True))
+        self.live = [_flat(x) for x in tensors] if flat else tensors
+        self.slots = []
+        if self.scratch_n is not None and not flat:
+            self.slots = list(_parts(self.scratch_n, [likes[key] for key in self.keys]))
+
+    def gather(self) -> None:
+        """Copy a pack's live weights to its scratch, in one call."""
+        if self.scratch_n is None:
+            return
+        if self.slots:
+            torch._foreach_copy_(self.slots, self.live)
+        else:
+            torch.cat(self.live, out=self.scratch_n)
+
+    def source_n(self, likes: Mapping[str, Tensor]) -> Tensor:
+        """The live weights, flat in the averages' layout and dtype; a pack must be gathered."""
+        if self.scratch_n is not None:
+            return self.scratch_n
+        [x], [key] = self.live, self.keys
+        if x.ndim == 1 and x.dtype == _source_dtype(self.values_mn.dtype):
+            return x
+        return _flat(torch.empty_like(likes[key], dtype=_source_dtype(likes[key].dtype)).copy_(x))
+
+
+class Bank:
+    """Tensors of M averages of the same weights.
+
+    Args:
+        names: The averages' names.
+        weights: First values by key.
+        dtypes: Dtype of each weight's averages, by key; bfloat16 is compensated (Kahan 1965).
+        device: Where the averages live; None means beside each weight.
+    """
+
+    def __init__(
+        self,
+        names: Sequence[str],
+        weights: Mapping[str, Tensor],
+        *,
+        dtypes: Mapping[str, torch.dtype],
+        device: torch.device | str | None = None,
+    ) -> None:
+        likes = {
+            key: torch.empty_like(x, dtype=dtypes[key], device=device or x.device).detach()
+            for key, x in weights.items()
+        }
+        blocked = {key: like for key, like in likes.items() if _fits_block(like)}
+        rows: dict[str, dict[str, Tensor]] = {name: {} for name in names}
+        compensation: dict[str, dict[str, Tensor]] = {name: {} for name in names}
+        self._blocks = []
+        for keys in _groups(blocked):
+            block, values, errors = _allocate(keys, blocked, len(rows))
+            self._blocks.append(block)
+            for name, tensors, cut in zip(rows, values, errors, strict=True):
+                rows[name].update(zip(keys, tensors, strict=True))
+                compensation[name].update(zip(keys, cut, strict=bool(cut)))
+        self._listed = [key for key in likes if key not in blocked]
+        for name in rows:
+            rows[name] |= {key: torch.empty_like(likes[key]) for key in self._listed}
+        self.rows = {name: {key: row[key] for key in likes} for name, row in rows.items()}
+        """Per average its tensors by key, in the model's order."""
+        self.compensation = compensation
+        """Per average what rounding has cut off, by key; empty without narrow averages."""
+        for row in self.rows.values():
+            for key, x in weights.items():
+                row[key].copy_(x)
+        self.bind(weights)
+
+    def bind(self, weights: Mapping[str, Tensor]) -> None:
+        """Remember which live tensors to read; to be called again when one was replaced."""
+        likes = next(iter(self.rows.values()))
+        for block in self._blocks:
+            block.bind(weights, likes)
+        self._listed_live = [weights[key].detach() for key in self._listed]
+
+    def gather(self) -> None:
+        """Take the live values of packed weights; before `finite` and `fold`."""
+        for block in self._blocks:
+            block.gather()
+
+    def finite(self) -> bool:
+        """Whether all live weights are finite; reads every value, writes nothing."""
+        read: list[Tensor] = []
+        for block in self._blocks:
+            read += block.live if block.scratch_n is None else [block.scratch_n]
+        return kernels.all_finite(read + self._listed_live)
+
+    def fold(self, lerp_weights: Sequence[float]) -> None:
+        """m_j ← m_j + w_j·(x − m_j) for every average j; lerp weights in [0, 1]."""
+        likes = next(iter(self.rows.values()))
+        by_dtype: dict[torch.dtype, Tensor] = {}
+        for block in self._blocks:
+            dtype = _source_dtype(block.values_mn.dtype)
+            if dtype not in by_dtype:
+                by_dtype[dtype] = torch.tensor(lerp_weights, dtype=dtype)[:, None]
+            source_n = block.source_n(likes)
+            if block.compensation_mn is None:
+                kernels.lerp_block(block.values_mn, source_n, by_dtype[dtype])
+            else:
+                kernels.lerp_compensated(
+                    block.values_mn, block.compensation_mn, source_n, by_dtype[dtype]
+                )
+        rows = [[row[key] for key in self._listed] for row in self.rows.values()]
+        kernels.lerp_all(rows, self._listed_live, lerp_weights)
+
+
+def _allocate(
+    keys: tuple[str, ...], likes: Mapping[str, Tensor], averages: int
+) -> tuple[Block, list[list[Tensor]], list[list[Tensor]]]:
+    """A block, and per average its tensors and their compensation (empty where not needed)."""
+    tensors = [likes[key] for key in keys]
+    dtype, n = tensors[0].dtype, sum(x.numel() for x in tensors)
+    values_mn, rows = _memory(averages, n, dtype)
+    values = [list(_owned(row, tensors)) for row in rows]
+    errors: list[list[Tensor]] = [[] for _ in range(averages)]
+    compensation_mn = None
+    if kernels.needs_compensation(dtype):
+        compensation_mn, error_rows = _memory(averages, n, dtype)
+        errors = [list(_owned(row, tensors)) for row in error_rows]
+    packed = len(keys) > 1
+    scratch_n = torch.empty(n, dtype=_source_dtype(dtype)) if packed else None
+    return Block(keys, values_mn, compensation_mn, scratch_n), values, errors
+
+
+def _memory(rows: int, n: int, dtype: torch.dtype) -> tuple[Tensor, list[tuple[bytearray, int]]]:
+    """Zeros of shape (rows, n), and where each row starts in the buffer behind them."""
+    buffer = bytearray(rows * n * dtype.itemsize + _ALIGNMENT)
+    start = -torch.frombuffer(buffer, dtype=torch.uint8).data_ptr() % _ALIGNMENT
+    block = torch.frombuffer(buffer, dtype=dtype, count=rows * n, offset=start).view(rows, n)
+    return block, [(buffer, start + row * n * dtype.itemsize) for row in range(rows)]
+
+
+def _owned(row: tuple[bytearray, int], likes: Sequence[Tensor]) -> Iterator[Tensor]:
+    """Tensors like the given ones in consecutive memory, each with a storage of its own bytes."""
+    buffer, offset = row
+    for like in likes:
+        flat = torch.frombuffer(buffer, dtype=like.dtype, count=like.numel(), offset=offset)
+        yield flat.as_strided(like.shape, like.stride())
+        offset += like.numel() * like.dtype.itemsize
+
+
+def _parts(scratch_n: Tensor, likes: Sequence[Tensor]) -> Iterator[Tensor]:
+    start = 0
+    for like in likes:
+        yield scratch_n.as_strided(like.shape, like.stride(), start)
+        start += like.numel()
+
+
+def _groups(likes: Mapping[str, Tensor]) -> Iterator[tuple[str, ...]]:
+    """Keys that share a block: large weights alone, small ones of a dtype packed."""
+    packs: dict[torch.dtype, list[str]] = {}
+    sizes: dict[torch.dtype, int] = {}
+    for key, like in likes.items():
+        if like.numel() > SMALL:
+            yield (key,)
+            continue
+        if sizes.get(like.dtype, 0) + like.numel() > PACK:
+            yield tuple(packs.pop(like.dtype))
+            sizes[like.dtype] = 0
+        packs.setdefault(like.dtype, []).append(key)
+        sizes[like.dtype] = sizes.get(like.dtype, 0) + like.numel()
+    for keys in packs.values():
+        yield tuple(keys)
+
+
+def _fits_block(like: Tensor) -> bool:
+    """Ordinary memory of a CPU, without gaps."""
+    return (
+        like.device.type == "cpu"
+        and like.layout == torch.strided
+        and like.dtype in (torch.float32, torch.float64, torch.bfloat16)
+        and type(like) is Tensor
+        and like.numel() > 0
+        and _dense(like)
+    )
+
+
+def _dense(tensor: Tensor) -> bool:
+    """Whether the values fill a stretch of memory without gap or overlap, in whatever order."""
+    expected = 1
+    for stride, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
+        if size > 1 and stride != expected:
+            return False
+        expected *= size
+    return True
+
+
+def _same_layout(live: Tensor, like: Tensor) -> bool:
+    return (
+        live.dtype == _source_dtype(like.dtype)
+        and live.device == like.device
+        and live.stride() == like.stride()
+    )
+
+
+def _flat(tensor: Tensor) -> Tensor:
+    return tensor.as_strided((tensor.numel(),), (1,))
+
+
+def _source_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The dtype in which live weights meet averages of `dtype`."""
+    return torch.float32 if kernels.needs_compensation(dtype) else dtype

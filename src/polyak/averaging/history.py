@@ -1,0 +1,64 @@
+"""What has happened to a bank so far: the counts from which lerp weights follow."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from polyak.averaging.kinds import Average, Update
+
+
+@dataclass(slots=True)
+class History:
+    """Counts of a bank of averages."""
+
+    every: int
+    """Optimizer steps per update."""
+
+    steps: int = 0
+    """Optimizer steps counted."""
+
+    updates: int = 0
+    """Updates that took place."""
+
+    skipped: int = 0
+    """Updates that did not, because of weights that were not finite."""
+
+    position: int = 0
+    """Where the last update stands on the axis of steps."""
+
+    steps_at_update: int = 0
+    """`steps` at the last update."""
+
+    folded: dict[str, int] = field(default_factory=dict)
+    """Updates that each average has taken in with a weight above 0."""
+
+    initial_share: dict[str, float] = field(default_factory=dict)
+    """What is left of the initial weights in each average, in [0, 1]."""
+
+    def next_update(self) -> Update:
+        """When the update at hand takes place; without counted steps it stands for `every`."""
+        since = self.steps - self.steps_at_update or self.every
+        return Update(index=self.updates, step=self.position + since, since=since)
+
+    def fold(self, averages: Mapping[str, Average]) -> list[float]:
+        """Count an update and return each average's lerp weight in it."""
+        moment = self.next_update()
+        weights = []
+        for name, average in averages.items():
+            w = average.weight(moment, self.folded.setdefault(name, 0))
+            self.folded[name] += w > 0
+            self.initial_share[name] = self.initial_share.get(name, 1.0) * (1.0 - w)
+            weights.append(w)
+        self.updates += 1
+        self.position, self.steps_at_update = moment.step, self.steps
+        return weights
+
+    def record(self) -> dict[str, Any]:
+        """The counts as plain JSON values."""
+        return asdict(self)
+
+    def restore(self, record: Mapping[str, Any]) -> None:
+        """Take over the counts of `record()`."""
+        for name in self.record():
+            value = record[name]
+            setattr(self, name, dict(value) if isinstance(value, Mapping) else value)
