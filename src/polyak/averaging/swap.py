@@ -5,7 +5,6 @@ Nothing of the model is copied: its tensors are made to point at other storage a
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
 from weakref import WeakKeyDictionary
 
 from torch import Tensor, nn
@@ -26,6 +25,7 @@ def lent(
     block writes to `weights`; pass clones of what may be written to.
     """
     own = {name: tensors[name].data for name in weights}
+    buffers = {module: dict(module._buffers) for module in model.modules() if module._buffers}
     try:
         for name, weight in weights.items():
             tensors[name].data = weight.to(own[name])
@@ -33,17 +33,9 @@ def lent(
     finally:
         for name, data in own.items():
             tensors[name].data = data
-            _put_back(model, name, tensors[name])
-
-
-def _put_back(model: nn.Module, name: str, tensor: Tensor) -> None:
-    """Undo `self.seen = self.seen + 1`, with which a forward pass replaces a buffer."""
-    path, _, key = name.rpartition(".")
-    module = model.get_submodule(path)
-    slots: dict[str, Any] = (
-        module._parameters if isinstance(tensor, nn.Parameter) else module._buffers
-    )
-    slots[key] = tensor
+        # Undoes `self.seen = self.seen + 1`, with which a forward pass replaces a buffer.
+        for module, before in buffers.items():
+            module._buffers.update(before)
 
 
 @contextmanager
@@ -51,23 +43,28 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
     """Put the whole model in eval mode, then give each module its own flag back."""
     flags = [(module, module.training) for module in model.modules()]
     try:
-        model.eval()
+        # eval() walks the whole model, which is most of the cost of a swap.
+        if any(training for _, training in flags):
+            model.eval()
         yield
     finally:
         for module, training in flags:
-            module.training = training
+            if module.training is not training:
+                module.training = training
 
 
 @contextmanager
 def owning(model: nn.Module, owner: object) -> Iterator[None]:
     """Mark the model as holding weights of `owner`; refuse it while another owner's are in it."""
-    marked = [module for module in model.modules() if module not in _owners]
-    if any(_owners.get(module, owner) is not owner for module in model.modules()):
+    modules = list(model.modules())
+    marked = [module for module in modules if module not in _owners] if _owners else modules
+    if _owners and any(_owners.get(module, owner) is not owner for module in modules):
         raise StateError(
             "another averager's weights are in the model; expected the model's own. "
             "Leave that averager's `applied` block first."
         )
-    _owners.update((module, owner) for module in marked)
+    for module in marked:
+        _owners[module] = owner
     try:
         yield
     finally:
