@@ -36,7 +36,7 @@ def tiny(cache) -> RunConfig:
         ),
         model=ModelConfig(name="resnet8", width=4),
         optim=OptimConfig(lr=0.1, warmup_epochs=1),
-        averaging=AveragingConfig(decays=(0.5, 0.9), every=2),
+        averaging=AveragingConfig(decays=(0.2, 0.9), every=2),
         epochs=3,
         batch_size=16,
     )
