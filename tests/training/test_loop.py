@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from polyak.data import partition
 from polyak.data import load as load_data
+from polyak.data import partition
 from polyak.training import loop, selection
 from polyak.training.loop import DivergedError, Run
 from polyak.training.optim import OptimConfig
