@@ -16,7 +16,8 @@ def evaluated(tiny, start):
     """A run in the middle, what all monitors say of it, and what its sets of weights say."""
     run = start(replace(tiny, monitors=MONITORS))
     run._train_epoch(1)
-    records = run.evaluation.monitors(run.averager, 1)
+    run._train_epoch(2)
+    records = run.evaluation.monitors(run.averager, 2)
     return run, {record.monitor: record.scores for record in records}
 
 
@@ -97,7 +98,7 @@ def test_evaluating_twice_says_the_same_and_leaves_the_model_in_training(evaluat
     run, _ = evaluated
     before = {key: x.clone() for key, x in run.model.state_dict().items()}
     assert run.evaluation.holdout(run.averager) == run.evaluation.holdout(run.averager)
-    run.evaluation.monitors(run.averager, 1)
+    run.evaluation.monitors(run.averager, 2)
     assert all(torch.equal(before[key], x) for key, x in run.model.state_dict().items())
     assert all(module.training for module in run.model.modules())
 
@@ -105,6 +106,6 @@ def test_evaluating_twice_says_the_same_and_leaves_the_model_in_training(evaluat
 def test_without_wrong_labels_nothing_is_memorised(tiny, start):
     data = replace(tiny.data, noise=type(tiny.data.noise)())
     run = start(replace(tiny, data=data, monitors=("train_wrong", "train_clean")))
-    wrong, clean = run.evaluation.monitors(run.averager, 1)
+    wrong, clean = run.evaluation.monitors(run.averager, 2)
     assert wrong.scores == {}
     assert set(clean.scores) == set(SETS)

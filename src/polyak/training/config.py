@@ -107,6 +107,12 @@ class RunConfig:
 
     def check(self) -> None:
         """Raise a ConfigError that names every fault of every part."""
+        faults = self.faults()
+        if faults:
+            raise ConfigError.of("run", faults)
+
+    def faults(self) -> list[str]:
+        """All settings of all parts that are outside their range or contradict each other."""
         faults = [
             *self.data.faults(),
             *self.model.faults(),
@@ -125,9 +131,7 @@ class RunConfig:
             faults.append("monitor is 'holdout_bn'; expected a run that keeps a hold-out")
         if len({stop.rule for stop in self.stops}) != len(self.stops):
             faults.append("two stops have one rule; expected at most one for each rule")
-        faults += [f for stop in self.stops for f in _stop_faults(stop, self)]
-        if faults:
-            raise ConfigError.of("run", faults)
+        return faults + [f for stop in self.stops for f in _stop_faults(stop, self)]
 
     def record(self) -> dict[str, Any]:
         """The configuration as plain JSON values."""
