@@ -166,7 +166,6 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.slow
 def test_workers_of_a_killed_parent_end(tmp_path):
     (tmp_path / "parent.py").write_text(PARENT)
     source = str(Path(polyak.__file__).resolve().parents[1])
