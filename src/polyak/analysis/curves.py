@@ -6,6 +6,7 @@ from itertools import combinations
 from pathlib import Path
 
 from polyak.analysis.seeds import mean_interval
+from polyak.errors import ConfigError
 from polyak.records.runs import EpochRecord, Score, run_folder
 
 BASELINE = "sgd"
@@ -81,10 +82,15 @@ def coincidences(records: Sequence[EpochRecord], averages: Sequence[str]) -> lis
 def sliding_mean(values: Sequence[float], *, width: int) -> list[float]:
     """Centred mean over `width` neighbours, narrower at the ends.
 
+    Raises:
+        ConfigError: unless `width` is odd: an even one has no centre.
+
     Example:
         >>> sliding_mean([0.0, 3.0, 6.0], width=3)
         [1.5, 3.0, 4.5]
     """
+    if width < 1 or width % 2 == 0:
+        raise ConfigError(f"width is {width!r}; expected an odd number >= 1. 1 smooths nothing.")
     half = width // 2
     windows = (values[max(0, i - half) : i + half + 1] for i in range(len(values)))
     return [sum(window) / len(window) for window in windows]

@@ -4,7 +4,7 @@ Every number of a page stands in this table, and the table comes from files alon
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from itertools import combinations
 from pathlib import Path
 from typing import Literal
@@ -78,7 +78,14 @@ def write_results(path: Path, results: Iterable[Result]) -> None:
     import pyarrow
     import pyarrow.parquet
 
-    table = pyarrow.Table.from_pylist([asdict(result) for result in results])
+    # Named types, so that a study without results yet has the same columns.
+    schema = pyarrow.schema(
+        [
+            (field.name, pyarrow.float64() if field.name == "value" else pyarrow.string())
+            for field in fields(Result)
+        ]
+    )
+    table = pyarrow.Table.from_pylist([asdict(result) for result in results], schema=schema)
     with replacing(path) as temporary:
         pyarrow.parquet.write_table(table, temporary)
 

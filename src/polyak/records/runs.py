@@ -6,15 +6,16 @@ averages/     one file an arm           predictions.safetensors   see `predictio
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar, get_args
 
 from polyak.errors import FileError
 from polyak.files import replacing, write_json
 
 Ending = Literal["done", "diverged"]
+Record = TypeVar("Record")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +85,14 @@ class RunFolder:
         done = self.path / "DONE"
         if not done.exists():
             return None
-        ending: Ending = _json(done)["ending"]
-        return ending
+        ending: Any = _json(done).get("ending")
+        if ending not in get_args(Ending):
+            raise FileError(
+                f"ending in {done} is {ending!r}; expected one of {', '.join(get_args(Ending))}. "
+                f"{_AGAIN}"
+            )
+        found: Ending = ending
+        return found
 
     def finish(self, ending: Ending, **facts: Any) -> None:
         """Mark the run as ended; nothing is written after this."""
@@ -109,16 +116,7 @@ class RunFolder:
 
     def epochs(self) -> list[EpochRecord]:
         """The epochs so far."""
-        return [
-            EpochRecord(
-                **{
-                    **line,
-                    "train": Score(**line["train"]),
-                    "holdout": _scores(line["holdout"]),
-                }
-            )
-            for line in _lines(self.path / "log.jsonl")
-        ]
+        return list(_records(self.path / "log.jsonl", _epoch))
 
     def write_monitors(self, records: list[MonitorRecord]) -> None:
         """Write monitor.jsonl anew."""
@@ -126,15 +124,24 @@ class RunFolder:
 
     def monitors(self) -> list[MonitorRecord]:
         """The monitors' records so far."""
-        return [
-            MonitorRecord(**{**line, "scores": _scores(line["scores"])})
-            for line in _lines(self.path / "monitor.jsonl")
-        ]
+        return list(_records(self.path / "monitor.jsonl", _monitor))
 
 
 def run_folder(out: Path, run_id: str) -> RunFolder:
     """The folder of a run inside an output folder, whether it exists or not."""
     return RunFolder(out / "runs" / run_id)
+
+
+_AGAIN = "Remove the run's folder and run the study again."
+
+
+def _epoch(line: dict[str, Any]) -> EpochRecord:
+    scores = {"train": Score(**line["train"]), "holdout": _scores(line["holdout"])}
+    return EpochRecord(**{**line, **scores})
+
+
+def _monitor(line: dict[str, Any]) -> MonitorRecord:
+    return MonitorRecord(**{**line, "scores": _scores(line["scores"])})
 
 
 def _scores(values: Mapping[str, Any]) -> dict[str, Score]:
@@ -143,12 +150,13 @@ def _scores(values: Mapping[str, Any]) -> dict[str, Score]:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        value: dict[str, Any] = json.loads(path.read_text())
+        value = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise FileError(
-            f"{path} cannot be read ({error}); expected a JSON file of a run. "
-            "Remove the run's folder and run the study again."
+            f"{path} cannot be read ({error}); expected a JSON file of a run. {_AGAIN}"
         ) from error
+    if not isinstance(value, dict):
+        raise FileError(f"{path} holds {value!r}; expected a JSON object. {_AGAIN}")
     return value
 
 
@@ -157,14 +165,13 @@ def _write_lines(path: Path, lines: list[dict[str, Any]]) -> None:
         temporary.write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
-def _lines(path: Path) -> Iterator[dict[str, Any]]:
+def _records(path: Path, parse: Callable[[dict[str, Any]], Record]) -> Iterator[Record]:
     if not path.exists():
         return
     for number, text in enumerate(path.read_text().splitlines(), start=1):
         try:
-            yield json.loads(text)
-        except ValueError as error:
+            yield parse(json.loads(text))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise FileError(
-                f"line {number} of {path} is {text[:40]!r}; expected JSON. "
-                "Remove the run's folder and run the study again."
+                f"line {number} of {path} is {text[:40]!r}; expected JSON of a record. {_AGAIN}"
             ) from error

@@ -105,13 +105,13 @@ def read_study(folder: Path) -> StudyRecord:
     try:
         plan = json.loads((folder / "plan.json").read_text())
         choices = json.loads((folder / "choices.json").read_text())
-    except (OSError, ValueError) as error:
+        rows = tuple(_row({**row, **choices[row["label"]]}) for row in plan.pop("rows"))
+        return StudyRecord(**plan, rows=rows)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise FileError(
             f"{folder} holds no study ({error}); expected plan.json and choices.json. "
             "Give the folder that `polyak study` printed."
         ) from error
-    rows = tuple(_row({**row, **choices[row["label"]]}) for row in plan.pop("rows"))
-    return StudyRecord(**plan, rows=rows)
 
 
 def with_row(study: StudyRecord, row: RowRecord) -> StudyRecord:

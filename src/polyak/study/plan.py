@@ -42,6 +42,21 @@ class Row:
     transfer: tuple[DataConfig, ...] = ()
     """Targets of the linear probe."""
 
+    def faults(self) -> list[str]:
+        """All faults of the row, those included that only a later phase would meet."""
+        searched = replace(self.config, holdout=True, monitors=self.search_monitors)
+        refitted = replace(self.config, holdout=False, stops=(), monitors=self.refit_monitors)
+        found = [*searched.faults(), *refitted.faults()]
+        found += [fault for target in self.transfer for fault in target.faults()]
+        rates = self.learning_rates
+        if not rates or len(set(rates)) != len(rates) or not all(rate > 0 for rate in rates):
+            found.append(f"learning_rates is {rates!r}; expected different ones > 0")
+        if len(set(self.seeds)) != len(self.seeds) or not self.seeds:
+            found.append(f"seeds is {self.seeds!r}; expected different ones")
+        if len(self.paper_decays) != len(self.config.averaging.decays):
+            found.append("paper_decays has another length than decays; expected one for each")
+        return list(dict.fromkeys(found))
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Study:
@@ -56,18 +71,7 @@ class Study:
 
     def check(self) -> None:
         """Raise a ConfigError that names every fault of every row."""
-        faults = []
-        for row in self.rows:
-            try:
-                row.config.check()
-            except ConfigError as error:
-                faults.append(f"{row.label}: {error}")
-            if not row.learning_rates or not all(rate > 0 for rate in row.learning_rates):
-                faults.append(f"{row.label}: learning_rates is {row.learning_rates}; expected > 0")
-            if len(set(row.seeds)) != len(row.seeds) or not row.seeds:
-                faults.append(f"{row.label}: seeds is {row.seeds!r}; expected different ones")
-            if len(row.paper_decays) != len(row.config.averaging.decays):
-                faults.append(f"{row.label}: paper_decays has another length than decays")
+        faults = [f"{row.label}: {fault}" for row in self.rows for fault in row.faults()]
         if len({row.label for row in self.rows}) != len(self.rows):
             faults.append("two rows have one label; expected different ones")
         if faults:

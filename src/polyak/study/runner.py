@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from polyak.data import prepare
-from polyak.errors import DataError
+from polyak.errors import DataError, FileError
 from polyak.records.runs import EpochRecord, run_folder
 from polyak.records.studies import (
     RowRecord,
@@ -46,6 +46,9 @@ class Outcome:
     failures: dict[str, str] = field(default_factory=dict)
     """Run id → text of the error."""
 
+    row_failures: dict[str, str] = field(default_factory=dict)
+    """Label of a row without a result → why."""
+
     seconds: float = 0.0
 
 
@@ -80,34 +83,45 @@ def run_study(
     study.check()
     started = time.monotonic()
     rows = [_prepared(row) for row in study.rows]
-    record = _begin(study, rows, out, workers=workers, command=command)
+    folder = out / study.name
+    before = _seconds_before(folder)
+    record = _begin(study, rows, workers=workers, command=command)
     outcome = Outcome()
 
+    def save() -> None:
+        outcome.seconds = time.monotonic() - started
+        write_study(folder, replace(record, seconds=before + outcome.seconds))
+
     def phase(name: str, jobs: Sequence[Job]) -> None:
+        save()
         _run_missing(name, jobs, out, executor, on_progress, outcome)
 
-    searches = {row.label: plan.search(row) for row in rows}
-    phase("search", [r for s in searches.values() for by in s.values() for r in by.values()])
-    refits: dict[str, dict[int, RunConfig]] = {}
-    for row in rows:
-        chosen = _select(row, _row_record(record, row), searches[row.label], out)
-        record = with_row(record, chosen)
-        if chosen.failure is None:
-            refits[row.label] = _refits(row, chosen)
-    phase("refit", [run for runs in refits.values() for run in runs.values()])
-    probes = {
-        row.label: plan.transfer(row, tuple(refits[row.label].values()))
-        for row in rows
-        if row.label in refits and _all_done(refits[row.label].values(), out)
-    }
-    phase("transfer", [probe for by in probes.values() for probe in by.values()])
-    for row in rows:
-        ids = {str(seed): run.id for seed, run in refits.get(row.label, {}).items()}
-        probe_ids = {name: probe.id for name, probe in probes.get(row.label, {}).items()}
-        filled = replace(_row_record(record, row), refit=ids, transfer=probe_ids)
-        record = with_row(record, filled)
-    outcome.seconds = time.monotonic() - started
-    write_study(out / study.name, replace(record, seconds=record.seconds + outcome.seconds))
+    try:
+        searches = {row.label: plan.search(row) for row in rows}
+        phase("search", [r for s in searches.values() for by in s.values() for r in by.values()])
+        refits: dict[str, dict[int, RunConfig]] = {}
+        for row in rows:
+            chosen = _select(row, _row_record(record, row), searches[row.label], out)
+            if chosen.failure is None:
+                refits[row.label] = _refits(row, chosen)
+                ids = {str(seed): run.id for seed, run in refits[row.label].items()}
+                chosen = replace(chosen, refit=ids)
+            else:
+                outcome.row_failures[row.label] = chosen.failure
+            record = with_row(record, chosen)
+        phase("refit", [run for runs in refits.values() for run in runs.values()])
+        probes = {
+            row.label: plan.transfer(row, tuple(refits[row.label].values()))
+            for row in rows
+            if row.label in refits and _all_done(refits[row.label].values(), out)
+        }
+        for row in rows:
+            ids = {name: probe.id for name, probe in probes.get(row.label, {}).items()}
+            record = with_row(record, replace(_row_record(record, row), transfer=ids))
+        phase("transfer", [probe for by in probes.values() for probe in by.values()])
+    finally:
+        # Also for a study that is stopped: what it knows, and the time that it took.
+        save()
     return outcome
 
 
@@ -125,17 +139,20 @@ def _prepared(row: Row) -> Row:
     return replace(row, config=replace(row.config, data=data), transfer=targets)
 
 
-def _begin(
-    study: Study, rows: Sequence[Row], out: Path, *, workers: int, command: str
-) -> StudyRecord:
-    folder = out / study.name
-    before = read_study(folder).seconds if (folder / "plan.json").exists() else 0.0
+def _seconds_before(folder: Path) -> float:
+    """What earlier sittings took; 0 if there was none, or nothing that can be read."""
+    try:
+        return read_study(folder).seconds
+    except FileError:
+        return 0.0
+
+
+def _begin(study: Study, rows: Sequence[Row], *, workers: int, command: str) -> StudyRecord:
     return StudyRecord(
         name=study.name,
         title=study.title,
         command=command,
         rows=tuple(_new_row(row) for row in rows),
-        seconds=before,
         workers=workers,
     )
 

@@ -9,7 +9,7 @@ from polyak.averaging import EMA, Average
 from polyak.data import DataConfig
 from polyak.errors import ConfigError, unknown
 from polyak.models import ModelConfig
-from polyak.training.optim import OptimConfig
+from polyak.training.optim import OptimConfig, unknown_settings
 
 Rule = Literal["sgd", "acc", "loss"]
 Monitor = Literal["test", "test_bn", "holdout_bn", "train_given", "train_clean", "train_wrong"]
@@ -51,7 +51,7 @@ class AveragingConfig:
             found.append(f"decays is {self.decays!r}; expected at least one, rising")
         if self.every < 1:
             found.append(f"every is {self.every!r}; expected >= 1 step")
-        return found
+        return found + unknown_settings(self)
 
     def averages(self) -> list[Average]:
         """The bank's averages."""
@@ -107,6 +107,12 @@ class RunConfig:
 
     def check(self) -> None:
         """Raise a ConfigError that names every fault of every part."""
+        faults = self.faults()
+        if faults:
+            raise ConfigError.of("run", faults)
+
+    def faults(self) -> list[str]:
+        """All settings of all parts that are outside their range or contradict each other."""
         faults = [
             *self.data.faults(),
             *self.model.faults(),
@@ -123,9 +129,9 @@ class RunConfig:
             faults.append("stops are given; expected none where the hold-out chooses them")
         if not self.holdout and "holdout_bn" in self.monitors:
             faults.append("monitor is 'holdout_bn'; expected a run that keeps a hold-out")
-        faults += [f for stop in self.stops for f in _stop_faults(stop, self)]
-        if faults:
-            raise ConfigError.of("run", faults)
+        if len({stop.rule for stop in self.stops}) != len(self.stops):
+            faults.append("two stops have one rule; expected at most one for each rule")
+        return faults + [f for stop in self.stops for f in _stop_faults(stop, self)]
 
     def record(self) -> dict[str, Any]:
         """The configuration as plain JSON values."""
@@ -140,20 +146,21 @@ class RunConfig:
 def digest(record: dict[str, Any]) -> str:
     """Twelve hexadecimal digits of what determines a result.
 
-    Where a fingerprint says what the data is, the path it was read from does not count.
+    Where a fingerprint says what the data is, the path it was read from does not count; 1 and
+    1.0 are one setting.
     """
-    text = json.dumps(_without_paths(record), sort_keys=True)
+    text = json.dumps(_canonical(record), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def _without_paths(value: Any) -> Any:
+def _canonical(value: Any) -> Any:
     if isinstance(value, dict):
         known = value.get("fingerprint") is not None
         dropped = {"source", "file"} if known else set()
-        return {k: _without_paths(v) for k, v in value.items() if k not in dropped}
+        return {k: _canonical(v) for k, v in value.items() if k not in dropped}
     if isinstance(value, list | tuple):
-        return [_without_paths(v) for v in value]
-    return value
+        return [_canonical(v) for v in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _at_least_one(config: RunConfig, *names: str) -> list[str]:
@@ -162,10 +169,11 @@ def _at_least_one(config: RunConfig, *names: str) -> list[str]:
 
 
 def _stop_faults(stop: Stop, config: RunConfig) -> list[str]:
-    found = []
+    found = [] if stop.rule in RULES else [unknown("rule of a stop", stop.rule, RULES)]
     if not 1 <= stop.epoch <= config.epochs:
         found.append(f"stop {stop.rule!r} is at epoch {stop.epoch}; expected 1 to {config.epochs}")
-    choices = ("sgd", *config.averaging.names)
-    if stop.average not in choices:
-        found.append(unknown(f"average of stop {stop.rule!r}", stop.average, choices).rstrip("."))
+    # A bank with a fault of its own has no names to compare with.
+    choices = () if config.averaging.faults() else ("sgd", *config.averaging.names)
+    if choices and stop.average not in choices:
+        found.append(unknown(f"average of stop {stop.rule!r}", stop.average, choices))
     return found

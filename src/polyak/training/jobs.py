@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from polyak.data import load, partition
+from polyak.errors import NonFiniteError
 from polyak.records.runs import EpochRecord, run_folder
 from polyak.training.arms import write_arms
 from polyak.training.config import RunConfig
@@ -50,10 +51,14 @@ def _train(config: RunConfig, out: Path, device: torch.device, on_epoch: OnEpoch
 
     try:
         trained = run.train(record)
+        write_arms(run, trained, folder)
     except DivergedError as error:
         folder.finish("diverged", epoch=error.epoch, step=error.step, seconds=_since(started))
         return
-    write_arms(run, trained, folder)
+    except NonFiniteError:
+        # A run that evaluates nothing as it goes can break in its very last step.
+        folder.finish("diverged", epoch=config.epochs, step=run.step, seconds=_since(started))
+        return
     folder.finish("done", images=len(data.train_given_n), seconds=_since(started))
 
 

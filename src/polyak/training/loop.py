@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from polyak.averaging import Averager, Uniform
 from polyak.data import Partition
+from polyak.errors import NonFiniteError
 from polyak.models import build
 from polyak.records.runs import EpochRecord, MonitorRecord, Score
 from polyak.training.config import RULES, RunConfig, Stop
@@ -24,10 +25,10 @@ OnEpoch = Callable[[EpochRecord], None]
 
 
 class DivergedError(Exception):
-    """The training loss is no longer a number; the run ends here."""
+    """Loss or logits are no longer numbers; the run ends here."""
 
     def __init__(self, epoch: int, step: int) -> None:
-        super().__init__(f"the loss is not finite in epoch {epoch}, by step {step}")
+        super().__init__(f"loss or logits are not finite in epoch {epoch}, by step {step}")
         self.epoch = epoch
         self.step = step
 
@@ -84,11 +85,18 @@ class Run:
             config.averaging.averages(),
             every=config.averaging.every,
             buffers=config.averaging.buffers,
+            # The loop itself notices a divergence and ends there.
+            nonfinite="allow",
         )
         # Uniform over epoch ends: one update an epoch, counted once half the budget is over.
         half = config.epochs // 2 * self.steps_per_epoch
         self.swa = (
-            Averager(self.model, [Uniform(start=half, name="swa")], every=self.steps_per_epoch)
+            Averager(
+                self.model,
+                [Uniform(start=half, name="swa")],
+                every=self.steps_per_epoch,
+                nonfinite="allow",
+            )
             if config.averaging.swa
             else None
         )
@@ -104,13 +112,16 @@ class Run:
         """All epochs; `on_epoch` is called with each record as it comes.
 
         Raises:
-            DivergedError: when an epoch's loss is not finite.
+            DivergedError: when an epoch's loss, or what its weights say, is not finite.
         """
         # Dropout draws from torch's own generator; nothing else in the loop does.
         torch.manual_seed(seed_for(self.config.seed, "dropout"))
         for epoch in range(1, self.config.epochs + 1):
             train = self._train_epoch(epoch)
-            self._record(epoch, train)
+            try:
+                self._record(epoch, train)
+            except NonFiniteError as error:
+                raise DivergedError(epoch, self.step) from error
             self._keep()
             on_epoch(self.trained.epochs[-1])
         self.model.eval()

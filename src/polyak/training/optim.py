@@ -2,10 +2,12 @@
 
 from dataclasses import dataclass
 from math import cos, pi
-from typing import Literal
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import torch
 from torch import nn
+
+from polyak.errors import unknown
 
 Schedule = Literal["cosine", "step", "held", "constant"]
 
@@ -59,7 +61,22 @@ class OptimConfig:
             found.append(f"milestones is {self.milestones!r} with schedule {self.schedule!r}")
         if (self.schedule == "held") != (self.hold_epoch is not None):
             found.append(f"hold_epoch is {self.hold_epoch!r} with schedule {self.schedule!r}")
-        return found
+        elif self.hold_epoch is not None and self.hold_epoch < self.warmup_epochs:
+            found.append(
+                f"hold_epoch is {self.hold_epoch!r}; expected >= warmup_epochs "
+                f"({self.warmup_epochs!r})"
+            )
+        return found + unknown_settings(self)
+
+
+def unknown_settings(config: Any) -> list[str]:
+    """The fields of a dataclass whose value is not among those that their type lists."""
+    hints = get_type_hints(type(config))
+    return [
+        unknown(name, getattr(config, name), get_args(hint))
+        for name, hint in hints.items()
+        if get_origin(hint) is Literal and getattr(config, name) not in get_args(hint)
+    ]
 
 
 def learning_rate(step: int, config: OptimConfig, *, steps_per_epoch: int, epochs: int) -> float:

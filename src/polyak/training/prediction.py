@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from polyak.averaging.swap import eval_mode
 from polyak.data import Partition, augment, epoch_batches
+from polyak.errors import NonFiniteError
 from polyak.metrics import accuracy, cross_entropy
 from polyak.records.runs import Score
 
@@ -21,9 +22,18 @@ BATCHNORM_BATCH = 128
 
 @torch.no_grad()
 def predict(model: nn.Module, images_nchw: Tensor) -> Tensor:
-    """Logits of normalised images, shape (n, k), in eval mode; the model's flags come back."""
+    """Logits of normalised images, shape (n, k), in eval mode; the model's flags come back.
+
+    Raises:
+        NonFiniteError: if a logit is NaN or infinite: the weights are past use.
+    """
     with eval_mode(model):
-        return torch.cat([model(x_bchw) for x_bchw in torch.split(images_nchw, EVALUATION_BATCH)])
+        logits_nk = torch.cat([model(x) for x in torch.split(images_nchw, EVALUATION_BATCH)])
+    if not logits_nk.isfinite().all():
+        raise NonFiniteError(
+            "the logits hold NaN or infinity; expected finite values. Lower the learning rate."
+        )
+    return logits_nk
 
 
 def score(logits_nk: Tensor, labels_n: Tensor) -> Score:

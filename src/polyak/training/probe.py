@@ -20,6 +20,7 @@ from polyak.models import build, features
 from polyak.records.predictions import write_predictions
 from polyak.records.runs import run_folder
 from polyak.training.config import RunConfig, digest
+from polyak.training.optim import unknown_settings
 from polyak.training.prediction import EVALUATION_BATCH, Augmentation
 from polyak.training.randomness import generator
 
@@ -57,6 +58,9 @@ class ProbeConfig:
             faults.append(f"lr is {self.lr!r}; expected > 0")
         if not self.backbones or not self.arms:
             faults.append("backbones or arms is empty; expected at least one of each")
+        if not 0 <= self.momentum < 1:
+            faults.append(f"momentum is {self.momentum!r}; expected 0 <= momentum < 1")
+        faults += unknown_settings(self)
         if faults:
             raise ConfigError.of("probe", faults)
 
@@ -111,7 +115,7 @@ def train_heads(train_rnf: Tensor, labels_n: Tensor, heads: Heads, config: Probe
     weight_rkf = heads.weight_rkf.requires_grad_()
     bias_rk = heads.bias_rk.requires_grad_()
     optimizer = torch.optim.SGD(
-        [weight_rkf, bias_rk], lr=config.lr, momentum=config.momentum, nesterov=True
+        [weight_rkf, bias_rk], lr=config.lr, momentum=config.momentum, nesterov=config.momentum > 0
     )
     order = generator(config.seed, "probe order")
     steps = config.epochs * -(-len(labels_n) // config.batch_size)

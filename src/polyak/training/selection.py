@@ -36,7 +36,7 @@ def choose_stop(records: Sequence[EpochRecord], *, rule: Rule, averages: Sequenc
     names = (BASELINE,) if rule == "sgd" else tuple(averages)
     value: Callable[[Score], float] = _loss if rule == "loss" else _accuracy
     candidates = [(r.epoch, name, value(r.holdout[name])) for r in records for name in names]
-    epoch, average, _ = max(candidates, key=lambda candidate: candidate[2])
+    epoch, average, _ = max(candidates, key=lambda candidate: (candidate[2], -candidate[0]))
     return Stop(rule=rule, epoch=epoch, average=average)
 
 

@@ -6,9 +6,16 @@ Several one-thread processes beat one process with several threads for networks 
 import multiprocessing
 import os
 import signal
+import threading
 import traceback
-from collections.abc import Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import (
+    FIRST_COMPLETED,
+    Future,
+    ProcessPoolExecutor,
+    ThreadPoolExecutor,
+    wait,
+)
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +27,10 @@ from polyak.study.executors import OnTick
 from polyak.training.jobs import Job, carry_out
 
 TICK_SECONDS = 0.5
+Pool = ProcessPoolExecutor | ThreadPoolExecutor
+Attempt = Callable[[Job, Path, str], str | None]
+_LOST = ""
+"""Stands for the error of a job whose pool broke, until it has been done again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,21 +44,37 @@ class LocalExecutor:
         """See `Executor`. On Ctrl-C the processes are ended before the exception goes on."""
         if not jobs:
             return {}
-        pool = ProcessPoolExecutor(
-            max_workers=min(self.workers, len(jobs)),
-            mp_context=multiprocessing.get_context("spawn"),
-            initializer=_prepare_worker,
-        )
-        futures = {pool.submit(_attempt, job, out, self.device): job.id for job in jobs}
+        states: dict[str, str] = {}
+
+        def tick(changed: Mapping[str, str]) -> None:
+            states.update(changed)
+            on_tick(dict(states))
+
+        pool = _pool(min(self.workers, len(jobs)))
+        failures = self._carry_out(pool, _attempt, jobs, out, tick)
+        # A process that dies takes its whole pool along, and nothing tells whose fault it was.
+        # So what was lost is done again with a process for each job.
+        lost = [job for job in jobs if failures.get(job.id) == _LOST]
+        if lost:
+            threads = ThreadPoolExecutor(self.workers)
+            failures |= self._carry_out(threads, _attempt_alone, lost, out, tick)
+        return {name: text for name, text in failures.items() if text != _LOST}
+
+    def _carry_out(
+        self, pool: Pool, attempt: Attempt, jobs: Sequence[Job], out: Path, on_tick: OnTick
+    ) -> dict[str, str]:
+        futures = {pool.submit(attempt, job, out, self.device): job.id for job in jobs}
         try:
-            failures = _watch(futures, on_tick)
+            return _watch(futures, on_tick)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
-            for process in multiprocessing.active_children():
-                process.terminate()
+            while not all(future.done() for future in futures):
+                for process in multiprocessing.active_children():
+                    process.terminate()
+                wait(futures, timeout=TICK_SECONDS)
             raise
-        pool.shutdown()
-        return failures
+        finally:
+            pool.shutdown()
 
 
 def available_cores() -> int:
@@ -71,20 +98,45 @@ def _watch(futures: dict[Future[str | None], str], on_tick: OnTick) -> dict[str,
 def _outcome(future: Future[str | None]) -> str | None:
     try:
         return future.result()
-    except BrokenProcessPool as error:
-        return f"a worker process died ({error}); out of memory is the usual reason"
+    except BrokenProcessPool:
+        return _LOST
 
 
 def _state(future: Future[str | None], failures: dict[str, str], name: str) -> str:
-    if future.done():
+    if future.done() and failures.get(name) != _LOST:
         return "failed" if name in failures else "done"
     return "running" if future.running() else "waiting"
+
+
+def _pool(workers: int) -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(
+        max_workers=workers,
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=_prepare_worker,
+    )
 
 
 def _prepare_worker() -> None:
     torch.set_num_threads(1)
     # The parent decides what Ctrl-C means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A parent that was killed could not end its workers, which would wait for it for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
+def _attempt_alone(job: Job, out: Path, device: str) -> str | None:
+    with _pool(1) as pool:
+        failure = _outcome(pool.submit(_attempt, job, out, device))
+    if failure == _LOST:
+        return "a worker process died; out of memory is the usual reason. Try fewer workers."
+    return failure
 
 
 def _attempt(job: Job, out: Path, device: str) -> str | None:

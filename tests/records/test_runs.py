@@ -1,0 +1,138 @@
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from polyak.errors import FileError
+from polyak.records import runs
+from polyak.records.runs import EpochRecord, MonitorRecord, RunFolder, Score, run_folder
+
+scores = st.builds(Score, loss=st.floats(0, 1e3), accuracy=st.floats(0, 1))
+by_name = st.dictionaries(st.sampled_from(["sgd", "ema_0.9", "ema_0.998"]), scores)
+epoch_records = st.builds(
+    EpochRecord,
+    epoch=st.integers(1, 300),
+    step=st.integers(1, 10**6),
+    learning_rate=st.floats(0, 2),
+    train=scores,
+    seconds=st.floats(0, 1e6),
+    holdout=by_name,
+)
+monitor_records = st.builds(
+    MonitorRecord,
+    epoch=st.integers(1, 300),
+    monitor=st.sampled_from(["test", "train_wrong"]),
+    scores=by_name,
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> RunFolder:
+    return run_folder(tmp_path_factory.mktemp("out"), "0123456789ab")
+
+
+@given(st.lists(epoch_records, max_size=4))
+def test_epochs_come_back_to_the_last_bit(folder, records):
+    folder.write_epochs(records)
+    assert folder.epochs() == records
+
+
+@given(st.lists(monitor_records, max_size=4))
+def test_monitors_come_back_to_the_last_bit(folder, records):
+    folder.write_monitors(records)
+    assert folder.monitors() == records
+
+
+def test_a_config_comes_back(folder):
+    config = {"kind": "train", "lr": 0.1, "decays": [0.9, 0.998], "data": {"source": "digits"}}
+    folder.write_config(config)
+    assert folder.config() == config
+
+
+def test_a_run_has_no_ending_until_it_is_finished(tmp_path):
+    folder = run_folder(tmp_path, "a")
+    assert folder.ending is None
+    folder.write_config({})
+    folder.write_epochs([])
+    assert folder.ending is None
+    folder.finish("diverged", epoch=3, seconds=1.5)
+    assert folder.ending == "diverged"
+    assert folder.facts() == {"ending": "diverged", "epoch": 3, "seconds": 1.5}
+
+
+def test_a_run_that_never_began_has_no_epochs_and_no_monitors(tmp_path):
+    folder = run_folder(tmp_path, "a")
+    assert folder.epochs() == []
+    assert folder.monitors() == []
+
+
+def test_every_file_of_a_run_lies_in_its_own_folder(tmp_path):
+    folder = run_folder(tmp_path, "a")
+    own = tmp_path / "runs" / "a"
+    assert folder.path == own
+    assert folder.predictions.parent == own
+    assert folder.arm("ema_acc").parent == own / "averages"
+
+
+def _epoch(epoch: int) -> EpochRecord:
+    return EpochRecord(
+        epoch=epoch, step=epoch, learning_rate=0.1, train=Score(1.0, 0.5), seconds=1.0
+    )
+
+
+def test_a_truncated_line_is_named_by_file_and_number(tmp_path):
+    folder = run_folder(tmp_path, "a")
+    folder.write_epochs([_epoch(1), _epoch(2)])
+    log = folder.path / "log.jsonl"
+    log.write_text(log.read_text()[:-20])
+    with pytest.raises(
+        FileError, match=r"line 2 of .*log\.jsonl .*expected JSON of a record\. Remove"
+    ):
+        folder.epochs()
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["7", "[]", "{}", '{"epoch": 1}', '{"epoch": 1, "monitor": "test", "scores": {"sgd": [1]}}'],
+)
+@pytest.mark.parametrize("name", ["log.jsonl", "monitor.jsonl"])
+def test_json_that_is_no_record_is_named_by_file_and_number(tmp_path, line, name):
+    folder = run_folder(tmp_path, "a")
+    folder.write_epochs([])
+    (folder.path / name).write_text(line + "\n")
+    with pytest.raises(FileError, match=rf"line 1 of .*{name} is .*; expected"):
+        folder.epochs() if name == "log.jsonl" else folder.monitors()
+
+
+@pytest.mark.parametrize("text", ["", '{"ending": "do', "[]", "{}", '{"ending": "almost"}'])
+def test_a_damaged_end_mark_is_named(tmp_path, text):
+    folder = run_folder(tmp_path, "a")
+    folder.write_config({})
+    (folder.path / "DONE").write_text(text)
+    with pytest.raises(FileError, match=r"DONE .*; expected .*Remove the run's folder"):
+        folder.ending  # noqa: B018  (reading it is what raises)
+
+
+def test_a_missing_config_is_named(tmp_path):
+    with pytest.raises(FileError, match=r"config\.json cannot be read"):
+        run_folder(tmp_path, "a").config()
+
+
+def test_a_crash_while_writing_leaves_the_old_log(tmp_path, monkeypatch):
+    folder = run_folder(tmp_path, "a")
+    folder.write_epochs([_epoch(1)])
+    written = json.dumps
+    calls = []
+
+    def fails_at_the_third(value):
+        calls.append(value)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return written(value)
+
+    monkeypatch.setattr(runs.json, "dumps", fails_at_the_third)
+    with pytest.raises(KeyboardInterrupt):
+        folder.write_epochs([_epoch(e) for e in range(1, 6)])
+    assert folder.epochs() == [_epoch(1)]
+    assert [path.name for path in folder.path.iterdir()] == ["log.jsonl"]

@@ -1,0 +1,116 @@
+import dataclasses
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from polyak.errors import FileError
+from polyak.records.studies import (
+    RowRecord,
+    StopRecord,
+    StudyRecord,
+    read_study,
+    with_row,
+    write_study,
+)
+
+words = st.text(max_size=8)
+seeds = st.integers(0, 9).map(str)
+ids = st.text("0123456789abcdef", min_size=12, max_size=12)
+stops = st.builds(
+    StopRecord,
+    rule=st.sampled_from(["sgd", "acc", "loss"]),
+    epoch=st.integers(1, 200),
+    average=st.sampled_from(["sgd", "ema_0.998"]),
+)
+rows = st.builds(
+    RowRecord,
+    label=words,
+    dataset=words,
+    architecture=words,
+    seeds=st.lists(st.integers(0, 9), max_size=3).map(tuple),
+    learning_rates=st.lists(st.floats(1e-3, 2), max_size=3).map(tuple),
+    averages=st.lists(words, max_size=3).map(tuple),
+    paper_averages=st.lists(words, max_size=3).map(tuple),
+    search=st.dictionaries(words, st.dictionaries(seeds, ids, max_size=2), max_size=2),
+    refit=st.dictionaries(seeds, ids, max_size=2),
+    transfer=st.dictionaries(words, ids, max_size=2),
+    chosen_learning_rate=st.none() | st.floats(1e-3, 2),
+    stops=st.dictionaries(seeds, st.lists(stops, max_size=3).map(tuple), max_size=2),
+    failure=st.none() | words,
+)
+studies = st.builds(
+    StudyRecord,
+    name=words,
+    title=words,
+    command=words,
+    rows=st.lists(rows, max_size=3, unique_by=lambda row: row.label).map(tuple),
+    seconds=st.floats(0, 1e6),
+    workers=st.integers(1, 64),
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("out") / "study"
+
+
+@given(studies)
+def test_a_study_comes_back_whole(folder, study):
+    write_study(folder, study)
+    assert read_study(folder) == study
+
+
+def _row(label: str, **values) -> RowRecord:
+    empty = dict.fromkeys(("seeds", "learning_rates", "averages", "paper_averages"), ())
+    return RowRecord(**{"label": label, "dataset": "", "architecture": "", **empty, **values})
+
+
+def _study(*rows: RowRecord) -> StudyRecord:
+    return StudyRecord(name="demo", title="", command="polyak demo", rows=rows)
+
+
+def test_the_plan_holds_no_choice_and_the_choices_no_plan(tmp_path):
+    row = _row("a", seeds=(0,), chosen_learning_rate=0.1)
+    write_study(tmp_path, _study(row))
+    plan = json.loads((tmp_path / "plan.json").read_text())
+    choices = json.loads((tmp_path / "choices.json").read_text())
+    assert choices == {"a": {"chosen_learning_rate": 0.1, "failure": None, "stops": {}}}
+    assert not choices["a"].keys() & plan["rows"][0].keys()
+
+
+def test_the_chosen_search_runs_are_those_of_the_chosen_rate():
+    stops = {"0": (StopRecord(rule="sgd", epoch=1, average="sgd"),)}
+    search = {"0.1": {"0": "x"}, "0.2": {"0": "y"}}
+    row = _row("a", search=search)
+    assert row.chosen_search == {}
+    chosen = dataclasses.replace(row, chosen_learning_rate=0.2, stops=stops)
+    assert chosen.chosen_search == {"0": "y"}
+
+
+def test_replacing_a_row_leaves_the_others_and_their_order():
+    study = _study(_row("a"), _row("b"), _row("c"))
+    changed = with_row(study, _row("b", failure="no"))
+    assert [row.label for row in changed.rows] == ["a", "b", "c"]
+    assert [row.failure for row in changed.rows] == [None, "no", None]
+
+
+@pytest.mark.parametrize("name", ["plan.json", "choices.json"])
+@pytest.mark.parametrize("text", [None, "", '{"a": ', "[]", "{}", "7"])
+def test_a_missing_or_damaged_file_is_no_study(tmp_path, name, text):
+    write_study(tmp_path, _study(_row("a")))
+    (tmp_path / name).unlink()
+    if text is not None:
+        (tmp_path / name).write_text(text)
+    with pytest.raises(FileError, match=r"holds no study .*; expected plan\.json and choices"):
+        read_study(tmp_path)
+
+
+def test_choices_of_other_rows_are_no_study(tmp_path):
+    write_study(tmp_path, _study(_row("a")))
+    other = tmp_path / "other"
+    write_study(other, _study(_row("b")))
+    (other / "choices.json").replace(tmp_path / "choices.json")
+    with pytest.raises(FileError, match="holds no study"):
+        read_study(tmp_path)

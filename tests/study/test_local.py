@@ -1,0 +1,196 @@
+"""Jobs in real processes. They are spawned, so what they run must be importable there: the jobs
+that fail here do so by their configuration, or are objects of this module."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+import torch
+
+import polyak
+from polyak.data import prepare
+from polyak.records.runs import run_folder
+from polyak.study.executors import local
+from polyak.study.executors.local import LocalExecutor, available_cores
+from polyak.training.optim import OptimConfig
+
+
+@pytest.fixture
+def tiny(row):
+    return replace(row.config, data=prepare(row.config.data), epochs=2)
+
+
+def test_runs_are_carried_out_and_failures_are_told_apart(tiny, tmp_path):
+    """A run that ends, one that diverges, a user's fault and a bug, two at a time."""
+    done = tiny
+    diverges = replace(tiny, optim=OptimConfig(lr=1e30, warmup_epochs=0))
+    fault = replace(tiny, data=replace(tiny.data, fingerprint="0" * 64))
+    bug = replace(tiny, optim="no optimiser")
+    ticks = []
+    failures = LocalExecutor(workers=2)([done, diverges, fault, bug], tmp_path, ticks.append)
+    assert run_folder(tmp_path, done.id).ending == "done"
+    assert run_folder(tmp_path, diverges.id).ending == "diverged"
+    assert failures.keys() == {fault.id, bug.id}
+    assert failures[fault.id].startswith("source 'digits' is not in the cache")
+    assert "Traceback" not in failures[fault.id]
+    assert "Traceback" in failures[bug.id]
+    assert "AttributeError" in failures[bug.id]
+    assert ticks[-1] == {
+        done.id: "done",
+        diverges.id: "done",
+        fault.id: "failed",
+        bug.id: "failed",
+    }
+    assert {state for tick in ticks for state in tick.values()} <= {
+        "waiting",
+        "running",
+        "done",
+        "failed",
+    }
+
+
+def test_no_jobs_start_no_process(tmp_path, monkeypatch):
+    monkeypatch.setattr(local, "ProcessPoolExecutor", None)
+    assert LocalExecutor(workers=2)([], tmp_path, lambda states: None) == {}
+
+
+@dataclass(frozen=True)
+class Threads:
+    """A job whose failure tells how many threads torch has, and what Ctrl-C does."""
+
+    id: str = "threads"
+
+    def check(self):
+        raise RuntimeError(
+            f"threads {torch.get_num_threads()} "
+            f"ignored {signal.getsignal(signal.SIGINT) is signal.SIG_IGN}"
+        )
+
+    @property
+    def ending(self):
+        return None
+
+
+def test_workers_use_one_thread_and_leave_ctrl_c_to_the_parent(tmp_path):
+    failures = LocalExecutor(workers=1)([Threads()], tmp_path, lambda states: None)
+    assert "threads 1 ignored True" in failures["threads"]
+
+
+@dataclass(frozen=True)
+class Dies:
+    """A job that takes its process with it, as the kernel does when memory runs out."""
+
+    id: str = "dies"
+
+    def check(self):
+        os._exit(9)
+
+
+@dataclass(frozen=True)
+class Leaves:
+    """A job that leaves a file and ends well but for its last line."""
+
+    id: str
+
+    def check(self):
+        Path(os.environ["POLYAK_TEST_LEFT"], self.id).write_text("")
+        raise ValueError(self.id)
+
+
+def test_a_process_that_dies_fails_its_own_job_only(tmp_path, monkeypatch):
+    monkeypatch.setenv("POLYAK_TEST_LEFT", str(tmp_path))
+    jobs = [Leaves("a"), Dies(), Leaves("b"), Leaves("c")]
+    ticks = []
+    failures = LocalExecutor(workers=2)(jobs, tmp_path, ticks.append)
+    assert "a worker process died" in failures["dies"]
+    for name in "abc":
+        assert f"ValueError: {name}" in failures[name]
+        assert (tmp_path / name).exists()
+    assert ticks[-1] == dict.fromkeys(["a", "dies", "b", "c"], "failed")
+    # Nothing is called failed that may still be done.
+    for name in ticks[-1]:
+        states = [tick.get(name, "waiting") for tick in ticks]
+        assert set(states[states.index("failed") :]) == {"failed"}
+
+
+@dataclass(frozen=True)
+class Sleeps:
+    """A job that takes longer than anybody waits; its file says that it runs, and in which
+    process."""
+
+    id: str
+
+    def check(self):
+        Path(os.environ["POLYAK_TEST_LEFT"], self.id).write_text(str(os.getpid()))
+        time.sleep(600)
+
+
+def test_ctrl_c_ends_the_processes_and_goes_on(tmp_path, monkeypatch):
+    monkeypatch.setenv("POLYAK_TEST_LEFT", str(tmp_path))
+
+    def tick(_states):
+        if (tmp_path / "x").exists() and (tmp_path / "x").read_text():
+            raise KeyboardInterrupt
+
+    started = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        LocalExecutor(workers=1)([Sleeps("x"), Sleeps("y")], tmp_path, tick)
+    pid = int((tmp_path / "x").read_text())
+    while _alive(pid):
+        assert time.monotonic() - started < 60
+        time.sleep(0.05)
+    assert not (tmp_path / "y").exists()
+
+
+PARENT = """
+import os, time
+from dataclasses import dataclass
+from pathlib import Path
+from polyak.study.executors.local import LocalExecutor
+
+@dataclass(frozen=True)
+class Sleeps:
+    id: str
+
+    def check(self):
+        Path(self.id).write_text(str(os.getpid()))
+        time.sleep(600)
+
+if __name__ == "__main__":
+    LocalExecutor(workers=1)([Sleeps("pid")], Path("out"), lambda states: None)
+"""
+
+
+def test_workers_of_a_killed_parent_end(tmp_path):
+    (tmp_path / "parent.py").write_text(PARENT)
+    source = str(Path(polyak.__file__).resolve().parents[1])
+    environment = {**os.environ, "PYTHONPATH": source}
+    parent = subprocess.Popen([sys.executable, "parent.py"], cwd=tmp_path, env=environment)
+    pid_file = tmp_path / "pid"
+    started = time.monotonic()
+    while not (pid_file.exists() and pid_file.read_text()):
+        assert time.monotonic() - started < 60
+        time.sleep(0.05)
+    parent.kill()
+    parent.wait()
+    while _alive(int(pid_file.read_text())):
+        assert time.monotonic() - started < 60
+        time.sleep(0.05)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        # A child that has ended but was not waited for still answers to kill.
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except FileNotFoundError:
+        return False
+    return stat.rsplit(")", 1)[1].split()[0] != "Z"
+
+
+def test_there_is_at_least_one_core():
+    assert 1 <= available_cores() <= (os.cpu_count() or 1)

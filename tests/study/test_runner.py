@@ -1,0 +1,281 @@
+from dataclasses import dataclass, field, replace
+
+import pytest
+
+from polyak.errors import ConfigError, DataError
+from polyak.records.runs import EpochRecord, Score, run_folder
+from polyak.records.studies import read_study
+from polyak.study.runner import Progress, planned, run_study
+from polyak.training.config import RunConfig
+
+
+def _epochs(run: RunConfig, best: float) -> list[EpochRecord]:
+    """Hold-out scores that peak in epoch 2 for SGD, in 2 and 1 for the averages."""
+    by_epoch = (
+        {"sgd": (3.0, 0.1), "ema_0.2": (0.5, 0.2), "ema_0.9": (2.0, 0.3)},
+        {"sgd": (2.0, best), "ema_0.2": (1.0, 0.4), "ema_0.9": (1.5, 0.9)},
+        {"sgd": (1.0, best / 2), "ema_0.2": (1.0, 0.5), "ema_0.9": (1.0, 0.6)},
+    )
+    return [
+        EpochRecord(
+            epoch=epoch,
+            step=epoch,
+            learning_rate=run.optim.lr,
+            train=Score(1.0, 0.5),
+            seconds=1.0,
+            holdout={name: Score(*values) for name, values in scores.items()}
+            if run.holdout
+            else {},
+        )
+        for epoch, scores in enumerate(by_epoch, start=1)
+    ]
+
+
+@dataclass
+class FakeExecutor:
+    """Writes what runs would leave, in no time, and remembers which it was asked for."""
+
+    best: dict = field(default_factory=lambda: {0.05: 0.6, 0.1: 0.8})
+    """SGD's best hold-out accuracy by learning rate."""
+
+    diverging: tuple = ()
+    """Learning rates that diverge in the search."""
+
+    failing: tuple = ()
+    """Pairs of learning rate and seed whose search run fails."""
+
+    interrupt_after: int | None = None
+    """Jobs until Ctrl-C."""
+
+    calls: list = field(default_factory=list)
+
+    @property
+    def jobs(self):
+        return [job for call in self.calls for job in call]
+
+    def __call__(self, jobs, out, on_tick):
+        self.calls.append([])
+        failures = {}
+        for job in jobs:
+            if self.interrupt_after is not None and len(self.jobs) >= self.interrupt_after:
+                raise KeyboardInterrupt
+            self.calls[-1].append(job)
+            on_tick({job.id: "running"})
+            folder = run_folder(out, job.id)
+            if isinstance(job, RunConfig) and job.holdout and job.optim.lr in self.diverging:
+                folder.finish("diverged", epoch=1, seconds=0)
+            elif isinstance(job, RunConfig) and (job.optim.lr, job.seed) in self.failing:
+                failures[job.id] = "a bug"
+            else:
+                if isinstance(job, RunConfig):
+                    folder.write_epochs(_epochs(job, self.best.get(job.optim.lr, 0.5)))
+                folder.finish("done", seconds=0)
+            on_tick({job.id: "failed" if job.id in failures else "done"})
+        return failures
+
+
+def _run(study, out, executor, *, on_progress=lambda progress: None):
+    return run_study(
+        study,
+        out,
+        executor=executor,
+        on_progress=on_progress,
+        workers=2,
+        command=f"polyak study {study.name}",
+    )
+
+
+def test_phases_come_one_after_the_other_with_their_choices(study, tmp_path):
+    executor = FakeExecutor()
+    outcome = _run(study, tmp_path, executor)
+    search, refit, transfer = executor.calls
+    assert [run.holdout for run in search] == [True] * 4
+    assert [(run.holdout, run.optim.lr, run.seed) for run in refit] == [
+        (False, 0.1, 0),
+        (False, 0.1, 1),
+    ]
+    assert {(stop.rule, stop.epoch, stop.average) for stop in refit[0].stops} == {
+        ("sgd", 2, "sgd"),
+        ("acc", 2, "ema_0.9"),
+        ("loss", 1, "ema_0.2"),
+    }
+    assert [probe.backbones for probe in transfer] == [tuple(refit)]
+    assert planned(study) == len(executor.jobs) == 7
+    assert (outcome.done, outcome.skipped, outcome.diverged, outcome.failures) == (7, 0, 0, {})
+
+
+def test_plan_and_choices_are_written(study, tmp_path):
+    executor = FakeExecutor()
+    _run(study, tmp_path, executor)
+    record = read_study(tmp_path / "small")
+    assert (record.name, record.title, record.workers) == ("small", "A small study", 2)
+    assert record.command == "polyak study small"
+    assert record.seconds > 0
+    (row,) = record.rows
+    assert row.averages == ("ema_0.2", "ema_0.9")
+    assert row.paper_averages == ("ema_0.968", "ema_0.998")
+    assert row.chosen_learning_rate == 0.1
+    assert row.failure is None
+    search, refit, transfer = executor.calls
+    ids = {run.id for run in search}
+    assert {i for by_seed in row.search.values() for i in by_seed.values()} == ids
+    assert row.chosen_search == {str(r.seed): r.id for r in search if r.optim.lr == 0.1}
+    assert row.refit == {str(run.seed): run.id for run in refit}
+    assert row.transfer == {"digits-parity": transfer[0].id}
+    assert [stop.rule for stop in row.stops["0"]] == ["sgd", "acc", "loss"]
+
+
+def test_the_plan_is_there_while_the_search_is_still_running(study, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        _run(study, tmp_path, FakeExecutor(interrupt_after=1))
+    (row,) = read_study(tmp_path / "small").rows
+    assert sum(len(by_seed) for by_seed in row.search.values()) == 4
+    assert row.chosen_learning_rate is None
+    assert row.failure is None
+
+
+def test_a_finished_study_runs_nothing_again(study, tmp_path):
+    _run(study, tmp_path, FakeExecutor())
+    before = read_study(tmp_path / "small")
+    again = FakeExecutor()
+    outcome = _run(study, tmp_path, again)
+    assert again.jobs == []
+    assert (outcome.done, outcome.skipped) == (0, 7)
+    after = read_study(tmp_path / "small")
+    assert replace(after, seconds=0.0) == replace(before, seconds=0.0)
+    assert after.seconds > before.seconds
+
+
+@pytest.mark.parametrize("after", range(7))
+def test_an_interrupted_study_goes_on_without_repeating_a_run(study, tmp_path, after):
+    stopped = FakeExecutor(interrupt_after=after)
+    with pytest.raises(KeyboardInterrupt):
+        _run(study, tmp_path, stopped)
+    seconds = read_study(tmp_path / "small").seconds
+    assert seconds > 0
+    rest = FakeExecutor()
+    _run(study, tmp_path, rest)
+    done = [job.id for job in (*stopped.jobs, *rest.jobs)]
+    assert len(done) == len(set(done)) == 7
+    other = tmp_path / "other"
+    _run(study, other, FakeExecutor())
+    one, whole = (read_study(out / "small") for out in (tmp_path, other))
+    assert one.seconds > seconds
+    assert replace(one, seconds=0.0) == replace(whole, seconds=0.0)
+
+
+@pytest.mark.parametrize("name", ["plan.json", "choices.json"])
+def test_a_damaged_plan_is_written_anew(study, tmp_path, name):
+    _run(study, tmp_path, FakeExecutor())
+    whole = read_study(tmp_path / "small")
+    (tmp_path / "small" / name).write_text('{"rows": ')
+    _run(study, tmp_path, FakeExecutor())
+    assert read_study(tmp_path / "small").rows == whole.rows
+
+
+def test_runs_are_shared_between_studies_by_their_id(study, row, tmp_path):
+    _run(study, tmp_path, FakeExecutor())
+    wider = replace(row, label="wider", learning_rates=(0.05, 0.1, 0.2))
+    executor = FakeExecutor()
+    outcome = _run(replace(study, name="other", rows=(wider,)), tmp_path, executor)
+    assert [run.optim.lr for run in executor.jobs] == [0.2, 0.2]
+    assert (outcome.done, outcome.skipped) == (2, 7)
+    first, second = (read_study(tmp_path / name).rows[0] for name in ("small", "other"))
+    assert first.refit == second.refit
+
+
+def test_rows_that_share_runs_do_them_once(study, row, tmp_path):
+    executor = FakeExecutor()
+    _run(replace(study, rows=(row, replace(row, label="again"))), tmp_path, executor)
+    ids = [job.id for job in executor.jobs]
+    assert len(ids) == len(set(ids)) == 7
+
+
+def test_one_failing_run_stops_no_other_and_is_listed(study, tmp_path):
+    executor = FakeExecutor(failing=((0.1, 1),))
+    outcome = _run(study, tmp_path, executor)
+    (failed,) = [job for job in executor.calls[0] if (job.optim.lr, job.seed) == (0.1, 1)]
+    assert outcome.failures == {failed.id: "a bug"}
+    assert outcome.done == 6
+    # Its learning rate is out, so the other one goes on.
+    assert read_study(tmp_path / "small").rows[0].chosen_learning_rate == 0.05
+    mended = FakeExecutor()
+    outcome = _run(study, tmp_path, mended)
+    assert outcome.failures == {}
+    assert mended.jobs[0] == failed
+    assert read_study(tmp_path / "small").rows[0].chosen_learning_rate == 0.1
+
+
+def test_a_rate_that_diverges_is_out_and_the_study_goes_on(study, tmp_path):
+    executor = FakeExecutor(diverging=(0.1,))
+    outcome = _run(study, tmp_path, executor)
+    assert (outcome.done, outcome.diverged, outcome.failures) == (5, 2, {})
+    assert read_study(tmp_path / "small").rows[0].chosen_learning_rate == 0.05
+    again = FakeExecutor()
+    assert _run(study, tmp_path, again).skipped == 7
+    assert again.jobs == []
+
+
+def test_if_every_rate_diverges_the_row_says_so_and_what_to_do(study, row, tmp_path):
+    sound = replace(row, label="sound", learning_rates=(0.2,))
+    executor = FakeExecutor(diverging=(0.05, 0.1))
+    outcome = _run(replace(study, rows=(row, sound)), tmp_path, executor)
+    first, second = read_study(tmp_path / "small").rows
+    assert "every learning rate of [0.05, 0.1]" in first.failure
+    assert "Search smaller learning rates" in first.failure
+    assert (first.chosen_learning_rate, first.stops, first.refit, first.transfer) == (
+        None,
+        {},
+        {},
+        {},
+    )
+    assert first.chosen_search == {}
+    assert outcome.row_failures == {"small digits": first.failure}
+    # The other row is carried through.
+    assert second.failure is None
+    assert len(second.refit) == 2
+    assert second.transfer
+
+
+def test_a_refit_that_fails_keeps_its_row_from_being_probed(study, tmp_path):
+    class RefitFails(FakeExecutor):
+        def __call__(self, jobs, out, on_tick):
+            if jobs and not getattr(jobs[0], "holdout", True):
+                self.calls.append(list(jobs))
+                return {jobs[0].id: "out of memory"}
+            return super().__call__(jobs, out, on_tick)
+
+    executor = RefitFails()
+    outcome = _run(study, tmp_path, executor)
+    assert list(outcome.failures.values()) == ["out of memory"]
+    assert executor.calls[2] == []
+    (row,) = read_study(tmp_path / "small").rows
+    assert row.transfer == {}
+    assert len(row.refit) == 2
+
+
+def test_progress_names_the_phase_and_every_run(study, tmp_path):
+    seen: list[Progress] = []
+    _run(study, tmp_path, FakeExecutor(), on_progress=seen.append)
+    assert list(dict.fromkeys(progress.phase for progress in seen)) == [
+        "search",
+        "refit",
+        "transfer",
+    ]
+    assert all(progress.states.keys() <= progress.jobs.keys() for progress in seen)
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [({"learning_rates": ()}, ConfigError), ({"transfer": None}, DataError)],
+)
+def test_a_study_that_cannot_be_is_refused_before_anything_is_run(
+    study, row, tmp_path, change, error
+):
+    if change == {"transfer": None}:
+        change = {"transfer": (replace(row.transfer[0], source="digit-parity"),)}
+    executor = FakeExecutor()
+    with pytest.raises(error):
+        _run(replace(study, rows=(replace(row, **change),)), tmp_path, executor)
+    assert executor.calls == []
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,178 @@
+from dataclasses import replace
+
+import pytest
+import torch
+
+from polyak.averaging import load as load_weights
+from polyak.models import build
+from polyak.records.predictions import Predictions
+from polyak.records.runs import run_folder
+from polyak.training.arms import arms, write_arms
+from polyak.training.config import Stop
+from polyak.training.prediction import predict
+
+ALL = {
+    "sgd",
+    "swa_bn",
+    "sgd_stopped",
+    "sgd_at_ema",
+    "ema_acc",
+    "ema_loss",
+    "ema_acc_bn",
+    "ema_loss_bn",
+}
+STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+
+
+@pytest.fixture(scope="module")
+def finished(tiny, start, tmp_path_factory):
+    """A refit with three different stops, its arms in memory, and its folder."""
+    stops = (
+        Stop(rule="sgd", epoch=1, average="sgd"),
+        Stop(rule="acc", epoch=2, average="ema_0.2"),
+        Stop(rule="loss", epoch=3, average="ema_0.9"),
+    )
+    run = start(replace(tiny, holdout=False, stops=stops))
+    trained = run.train(lambda record: None)
+    folder = run_folder(tmp_path_factory.mktemp("out"), run.config.id)
+    by_name = {arm.name: arm for arm in arms(trained, run.config)}
+    write_arms(run, trained, folder)
+    return run, trained, by_name, folder
+
+
+def _saved(folder, name):
+    return load_weights(folder.arm(name))[name]
+
+
+def test_a_run_with_all_stops_has_all_arms_and_a_file_for_each(finished):
+    _, _, by_name, folder = finished
+    assert by_name.keys() == ALL
+    assert {path.stem for path in (folder.path / "averages").iterdir()} == ALL
+
+
+@pytest.mark.parametrize(
+    ("name", "rule", "weights"),
+    [
+        ("sgd_stopped", "sgd", "sgd"),
+        ("sgd_at_ema", "acc", "sgd"),
+        ("ema_acc", "acc", "ema_0.2"),
+        ("ema_acc_bn", "acc", "ema_0.9"),
+        ("ema_loss", "loss", "ema_0.9"),
+        ("ema_loss_bn", "loss", "ema_0.9"),
+    ],
+)
+def test_arms_at_a_stop_are_the_weights_kept_there(finished, name, rule, weights):
+    _, trained, by_name, _ = finished
+    expected = trained.kept[rule].weights[weights]
+    assert all(torch.equal(by_name[name].weights[key], x) for key, x in expected.items())
+    assert by_name[name].origin == {
+        "weights": weights,
+        "epoch": trained.kept[rule].stop.epoch,
+        "rule": rule,
+    }
+
+
+def test_sgd_and_swa_are_the_last_weights(finished):
+    _, trained, by_name, _ = finished
+    assert by_name["sgd"].weights is trained.last["sgd"]
+    assert by_name["swa_bn"].weights is trained.last["swa"]
+    assert by_name["sgd"].origin["epoch"] == 3
+
+
+def test_recomputed_arms_differ_from_their_source_in_statistics_only(finished):
+    _, _, by_name, folder = finished
+    for name, arm in by_name.items():
+        assert arm.refresh == name.endswith("_bn")
+        for key, saved in _saved(folder, name).items():
+            statistic = key.endswith(STATISTICS[:2])
+            if arm.refresh and statistic:
+                assert not torch.equal(saved, arm.weights[key]), (name, key)
+            else:
+                assert torch.equal(saved, arm.weights[key]), (name, key)
+
+
+def test_recomputed_statistics_are_those_of_one_pass_over_the_training_part(finished):
+    """Of the stem, whose inputs do not depend on other statistics."""
+    from polyak.training.randomness import generator
+
+    run, _, by_name, folder = finished
+    weight = by_name["ema_acc_bn"].weights["stem.weight"]
+    batches = run.augmentation.batches(
+        128,
+        order=generator(run.config.seed, "final batchnorm order"),
+        draws=generator(run.config.seed, "final batchnorm augmentation"),
+    )
+    x_nchw = torch.cat([x for x, _ in batches])
+    assert len(x_nchw) == 90
+    seen = torch.nn.functional.conv2d(x_nchw, weight, padding=1).transpose(0, 1).flatten(1).double()
+    saved = _saved(folder, "ema_acc_bn")
+    assert torch.allclose(saved["norm.running_mean"].double(), seen.mean(dim=1), atol=1e-5)
+    assert torch.allclose(saved["norm.running_var"].double(), seen.var(dim=1), rtol=1e-4)
+
+
+def test_equal_weights_get_equal_statistics_whatever_arm_they_are(tiny, start, tmp_path):
+    """Every arm's pass sees the same augmented images."""
+    stops = tuple(Stop(rule=rule, epoch=2, average="ema_0.9") for rule in ("acc", "loss"))
+    run = start(replace(tiny, holdout=False, stops=stops))
+    folder = run_folder(tmp_path, run.config.id)
+    write_arms(run, run.train(lambda record: None), folder)
+    a, b = (_saved(folder, name) for name in ("ema_acc_bn", "ema_loss_bn"))
+    assert all(torch.equal(a[key], b[key]) for key in a)
+
+
+def test_predictions_are_what_the_saved_weights_say(finished):
+    run, _, _, folder = finished
+    said = Predictions(folder.predictions)
+    data = run.data
+    test_nchw, train_nchw = (
+        run.augmentation.ready(x) for x in (data.test_images_nchw, data.train_images_nchw)
+    )
+    assert set(said.arms("test")) == set(said.arms("train")) == ALL
+    for name in ALL:
+        model = build(run.config.model, classes=10, channels=1, image_size=8, generator_seed=0)
+        model = model.to(memory_format=torch.channels_last)
+        model.load_state_dict(_saved(folder, name))
+        assert torch.allclose(said.logits_nk("test", name), predict(model, test_nchw), atol=1e-5)
+        # Of training samples only the verdict is kept.
+        assert said.logits_nk("train", name).ndim == 1
+        verdicts_n = predict(model, train_nchw).argmax(dim=1)
+        assert (said.predicted_n("train", name) == verdicts_n).double().mean() > 0.97
+    assert torch.equal(said.labels_n("test"), data.test_labels_n)
+    assert torch.equal(said.labels_n("train", "given"), data.train_given_n)
+    assert torch.equal(said.labels_n("train", "clean"), data.train_clean_n)
+    assert "holdout" not in said
+
+
+def test_a_search_run_also_says_what_its_arms_make_of_the_holdout(tiny, start, tmp_path):
+    run = start(tiny)
+    folder = run_folder(tmp_path, run.config.id)
+    write_arms(run, run.train(lambda record: None), folder)
+    said = Predictions(folder.predictions)
+    assert set(said.arms("holdout")) == ALL
+    assert said.logits_nk("holdout", "ema_acc").shape == (18, 10)
+    assert torch.equal(said.labels_n("holdout", "given"), run.data.holdout_given_n)
+    assert torch.equal(said.labels_n("holdout", "clean"), run.data.holdout_clean_n)
+    # The arm at its stop says what the log says of it.
+    stop = run.trained.kept["acc"].stop
+    right = said.predicted_n("holdout", "ema_acc") == run.data.holdout_given_n
+    logged = run.trained.epochs[stop.epoch - 1].holdout[stop.average].accuracy
+    assert right.double().mean().item() == pytest.approx(logged)
+
+
+def test_a_manifest_says_which_weights_a_file_holds(finished):
+    run, _, _, folder = finished
+    manifest = load_weights(folder.arm("ema_acc_bn")).manifest
+    assert manifest == {
+        "run": run.config.id,
+        "batchnorm_refreshed": True,
+        "weights": "ema_0.9",
+        "epoch": 2,
+        "rule": "acc",
+    }
+    assert load_weights(folder.arm("sgd")).manifest["batchnorm_refreshed"] is False
+
+
+def test_without_stops_and_swa_there_is_only_sgd(tiny, start):
+    config = replace(tiny, holdout=False, averaging=replace(tiny.averaging, swa=False))
+    run = start(config)
+    assert [arm.name for arm in arms(run.train(lambda record: None), config)] == ["sgd"]

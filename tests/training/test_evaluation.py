@@ -1,0 +1,111 @@
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from polyak.averaging import refresh_batchnorm
+from polyak.training.randomness import generator
+
+MONITORS = ("test", "test_bn", "holdout_bn", "train_given", "train_clean", "train_wrong")
+SETS = ("sgd", "ema_0.2", "ema_0.9")
+
+
+@pytest.fixture(scope="module")
+def evaluated(tiny, start):
+    """A run in the middle, what all monitors say of it, and what its sets of weights say."""
+    run = start(replace(tiny, monitors=MONITORS))
+    run._train_epoch(1)
+    run._train_epoch(2)
+    records = run.evaluation.monitors(run.averager, 2)
+    return run, {record.monitor: record.scores for record in records}
+
+
+def _logits(run, name, images_nchw, *, refresh=False):
+    """Slowly: a copy of the model with the weights of one set."""
+    weights = run.model.state_dict() if name == "sgd" else run.averager.tensors(name)
+    model = _fresh(run)
+    model.load_state_dict(weights)
+    if refresh and name != "sgd":
+        seed = run.config.seed
+        batches = run.augmentation.batches(
+            128,
+            order=generator(seed, "batchnorm order"),
+            draws=generator(seed, "batchnorm augmentation"),
+        )
+        refresh_batchnorm(model, batches)
+    with torch.no_grad():
+        return model.eval()(run.augmentation.ready(images_nchw))
+
+
+def _fresh(run):
+    from polyak.models import build
+
+    return build(run.config.model, classes=10, channels=1, image_size=8, generator_seed=0)
+
+
+def _check(score, logits_nk, labels_n):
+    assert score.loss == pytest.approx(F.cross_entropy(logits_nk, labels_n).item(), rel=1e-4)
+    right = (logits_nk.argmax(dim=1) == labels_n).double().mean().item()
+    assert score.accuracy == pytest.approx(right)
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_each_monitor_scores_its_part_with_its_labels(evaluated, name):
+    run, scores = evaluated
+    data = run.data
+    _check(scores["test"][name], _logits(run, name, data.test_images_nchw), data.test_labels_n)
+    train_nk = _logits(run, name, data.train_images_nchw)
+    given_n, wrong_n = data.train_given_n, data.train_given_n != data.train_clean_n
+    assert 0 < wrong_n.sum() < len(wrong_n)
+    _check(scores["train_given"][name], train_nk, given_n)
+    _check(scores["train_clean"][name], train_nk[~wrong_n], given_n[~wrong_n])
+    # The share of wrong labels that were learnt.
+    _check(scores["train_wrong"][name], train_nk[wrong_n], given_n[wrong_n])
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_recomputed_monitors_differ_in_the_averages_statistics_only(evaluated, name):
+    run, scores = evaluated
+    data = run.data
+    for monitor, images_nchw, labels_n in (
+        ("test_bn", data.test_images_nchw, data.test_labels_n),
+        ("holdout_bn", data.holdout_images_nchw, data.holdout_given_n),
+    ):
+        _check(scores[monitor][name], _logits(run, name, images_nchw, refresh=True), labels_n)
+    if name == "sgd":
+        assert scores["test_bn"][name] == scores["test"][name]
+    else:
+        assert scores["test_bn"][name] != scores["test"][name]
+
+
+def test_records_come_in_the_declared_order_and_name_the_epoch(tiny, start):
+    run = start(replace(tiny, monitors=("train_wrong", "test")))
+    records = run.evaluation.monitors(run.averager, 7)
+    assert [(r.monitor, r.epoch) for r in records] == [("train_wrong", 7), ("test", 7)]
+    assert all(tuple(record.scores) == SETS for record in records)
+
+
+def test_the_holdout_is_scored_on_its_given_labels_without_recomputation(evaluated):
+    run, _ = evaluated
+    data = run.data
+    assert (data.holdout_given_n != data.holdout_clean_n).any()
+    for name, score in run.evaluation.holdout(run.averager).items():
+        _check(score, _logits(run, name, data.holdout_images_nchw), data.holdout_given_n)
+
+
+def test_evaluating_twice_says_the_same_and_leaves_the_model_in_training(evaluated):
+    run, _ = evaluated
+    before = {key: x.clone() for key, x in run.model.state_dict().items()}
+    assert run.evaluation.holdout(run.averager) == run.evaluation.holdout(run.averager)
+    run.evaluation.monitors(run.averager, 2)
+    assert all(torch.equal(before[key], x) for key, x in run.model.state_dict().items())
+    assert all(module.training for module in run.model.modules())
+
+
+def test_without_wrong_labels_nothing_is_memorised(tiny, start):
+    data = replace(tiny.data, noise=type(tiny.data.noise)())
+    run = start(replace(tiny, data=data, monitors=("train_wrong", "train_clean")))
+    wrong, clean = run.evaluation.monitors(run.averager, 2)
+    assert wrong.scores == {}
+    assert set(clean.scores) == set(SETS)

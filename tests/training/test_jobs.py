@@ -1,0 +1,113 @@
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+from polyak.errors import ConfigError, DataError
+from polyak.records.predictions import Predictions
+from polyak.records.runs import run_folder
+from polyak.training.config import Stop
+from polyak.training.jobs import carry_out
+from polyak.training.optim import OptimConfig
+
+
+@pytest.fixture(scope="module")
+def done(tiny, tmp_path_factory):
+    """The output folder of a search run, and the records that were shown."""
+    out = tmp_path_factory.mktemp("out")
+    shown = []
+    carry_out(replace(tiny, monitors=("test",)), out, on_epoch=shown.append)
+    return out, replace(tiny, monitors=("test",)), shown
+
+
+def test_a_run_leaves_all_its_files(done):
+    out, config, shown = done
+    folder = run_folder(out, config.id)
+    assert folder.ending == "done"
+    assert folder.facts()["images"] == 72
+    assert folder.config() == json.loads(json.dumps(config.record()))
+    assert folder.epochs() == shown
+    assert [record.epoch for record in folder.monitors()] == [1, 2, 3]
+    assert "holdout" in Predictions(folder.predictions)
+    assert not [path for path in folder.path.rglob(".*")]
+
+
+def test_a_finished_run_is_not_run_again(done, monkeypatch):
+    out, config, _ = done
+    monkeypatch.setattr("polyak.training.jobs.Run", None)
+    before = run_folder(out, config.id).predictions.stat().st_mtime_ns
+    carry_out(config, out)
+    assert run_folder(out, config.id).predictions.stat().st_mtime_ns == before
+
+
+def test_an_interrupted_run_is_made_whole_and_equals_one_that_never_stopped(done, tiny, tmp_path):
+    _, config, shown = done
+
+    def stop(record):
+        if record.epoch == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        carry_out(config, tmp_path, on_epoch=stop)
+    folder = run_folder(tmp_path, config.id)
+    assert folder.ending is None
+    assert len(folder.epochs()) == 2
+    carry_out(config, tmp_path)
+    assert folder.ending == "done"
+    assert [replace(r, seconds=0) for r in folder.epochs()] == [
+        replace(r, seconds=0) for r in shown
+    ]
+    whole, again = (Predictions(run_folder(o, config.id).predictions) for o in (done[0], tmp_path))
+    for arm in whole.arms("test"):
+        assert torch.equal(whole.logits_nk("test", arm), again.logits_nk("test", arm))
+
+
+@pytest.mark.parametrize("holdout", [True, False], ids=["search", "refit"])
+def test_a_run_that_diverges_says_so_and_leaves_no_predictions(tiny, tmp_path, holdout):
+    config = replace(tiny, holdout=holdout, optim=OptimConfig(lr=1e30, warmup_epochs=0))
+    carry_out(config, tmp_path)
+    folder = run_folder(tmp_path, config.id)
+    assert folder.ending == "diverged"
+    assert folder.facts()["epoch"] == len(folder.epochs()) + 1
+    assert not folder.predictions.exists()
+    assert all(record.train.loss == record.train.loss for record in folder.epochs())
+
+
+def test_a_run_that_breaks_in_its_very_last_step_diverged(tiny, tmp_path, monkeypatch):
+    from polyak.training import jobs
+
+    class Breaks(jobs.Run):
+        def train(self, on_epoch):
+            trained = super().train(on_epoch)
+            trained.last["sgd"]["head.weight"][0, 0] = float("nan")
+            return trained
+
+    monkeypatch.setattr(jobs, "Run", Breaks)
+    stops = (Stop(rule="acc", epoch=1, average="ema_0.9"),)
+    config = replace(tiny, holdout=False, stops=stops)
+    carry_out(config, tmp_path)
+    folder = run_folder(tmp_path, config.id)
+    assert (folder.ending, folder.facts()["epoch"]) == ("diverged", 3)
+    assert not folder.predictions.exists()
+
+
+def test_a_faulty_job_leaves_no_folder(tiny, tmp_path):
+    with pytest.raises(ConfigError, match="epochs is 0"):
+        carry_out(replace(tiny, epochs=0), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_data_that_was_not_prepared_is_refused_with_the_command(tiny, tmp_path):
+    config = replace(tiny, data=replace(tiny.data, fingerprint=None))
+    with pytest.raises(DataError, match="polyak data prepare --source digits"):
+        carry_out(config, tmp_path)
+    assert run_folder(tmp_path, config.id).ending is None
+
+
+def test_the_result_does_not_depend_on_where_it_lies(done, tmp_path):
+    out, config, _ = done
+    carry_out(config, tmp_path / "elsewhere")
+    a, b = (run_folder(o, config.id) for o in (out, tmp_path / "elsewhere"))
+    assert a.predictions.read_bytes() == b.predictions.read_bytes()
+    assert a.arm("ema_acc_bn").read_bytes() == b.arm("ema_acc_bn").read_bytes()
