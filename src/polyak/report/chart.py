@@ -18,6 +18,7 @@ class Series:
     style: Style
     low: tuple[float, ...] | None = None
     high: tuple[float, ...] | None = None
+    in_legend: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,10 +40,16 @@ class Chart:
 
     title: str
     caption: str
+    subject: str
+    """What it is about: the row's label."""
+
     panels: tuple[Panel, ...]
     columns: int = 1
     heights: tuple[float, ...] = (3.0,)
     """Of the grid's rows, in inches."""
+
+    legend: str = ""
+    """Heading of the legend: how many seeds, what a band means."""
 
     share_y: bool = False
     """One range of y for all panels; x is shared always."""

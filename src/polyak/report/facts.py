@@ -143,15 +143,20 @@ def _config(out: Path, row: RowRecord) -> dict[str, Any] | None:
 def _data(data: Mapping[str, Any]) -> str:
     source = str(data.get("source", ""))
     holdout = data.get("holdout")
-    kept = f"; {holdout:.0%} of the training images are the hold-out in the search"
-    return f"{source}{kept}" if isinstance(holdout, float) else source
+    if not isinstance(holdout, float):
+        return source
+    return f"{source}; {100 * holdout:g} % of the training images are the hold-out in the search"
 
 
 def _noise(noise: Mapping[str, Any]) -> str:
     kind, rate = noise.get("kind", "none"), noise.get("rate", 0.0)
     if kind == "none":
         return "as published"
-    drawn = f"{rate:.0%} of them wrong, {kind} noise" if rate else f"{noise.get('key')} from a file"
+    drawn = (
+        f"{100 * rate:g} % of them wrong, {kind} noise"
+        if rate
+        else f"{noise.get('key')} from a file"
+    )
     return f"{drawn}; hold-out labels too, test labels never"
 
 

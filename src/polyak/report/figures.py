@@ -62,11 +62,22 @@ def draw(chart: Chart) -> Figure:
             below = index + chart.columns
             _fill(axes, chart.panels[index], last=below >= len(chart.panels))
         handles = {
-            _plain(label): handle
+            label: handle
             for axes in grid.flat
             for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
         }
-        figure.legend(handles.values(), handles.keys(), loc="outside right upper", fontsize=8.5)
+        figure.legend(
+            handles.values(),
+            handles.keys(),
+            loc="outside right upper",
+            fontsize=8.5,
+            title=chart.legend,
+            title_fontsize=8.5,
+            alignment="left",
+        )
+        figure.suptitle(
+            _plain(f"{chart.subject}. {chart.title}"), x=0.01, ha="left", fontsize=10, weight="bold"
+        )
     return figure
 
 
@@ -94,7 +105,7 @@ def _plot(axes: Axes, line: Series) -> None:
     axes.plot(
         line.x,
         line.y,
-        label=_plain(line.label),
+        label=_plain(line.label) if line.in_legend else "_",
         color=style.colour,
         linewidth=style.width,
         linestyle=_DASHES[style.dash] if style.width else "",

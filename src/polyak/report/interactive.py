@@ -31,7 +31,11 @@ def spec(chart: Chart) -> dict[str, Any]:
         "paper_bgcolor": "rgba(0, 0, 0, 0)",
         "plot_bgcolor": "rgba(0, 0, 0, 0)",
         "hovermode": "closest",
-        "legend": {"font": {"size": 12}, "tracegroupgap": 0},
+        "legend": {
+            "font": {"size": 12},
+            "tracegroupgap": 0,
+            "title": {"text": escape(chart.legend).replace("; ", "<br>"), "font": {"size": 12}},
+        },
         "annotations": [],
     }
     named: set[str] = set()
@@ -49,7 +53,7 @@ def spec(chart: Chart) -> dict[str, Any]:
             layout["annotations"].append(_title(panel.title, x_domain, y_domain))
         for line in panel.series:
             group = escape(line.label)
-            traces += _traces(line, group, suffix, in_legend=group not in named)
+            traces += _traces(line, group, suffix, in_legend=line.in_legend and group not in named)
             named.add(group)
     return {"data": traces, "layout": layout}
 
@@ -59,7 +63,7 @@ def _domains(
 ) -> tuple[tuple[float, float], tuple[float, float]]:
     """Shares of the plot's width and height that a panel takes."""
     row, column = divmod(index, chart.columns)
-    left_gap = 0.0 if chart.columns == 1 else 0.045
+    left_gap = 0.0 if chart.columns == 1 else 0.05 if chart.share_y else 0.11
     width = (1 - left_gap * (chart.columns - 1)) / chart.columns
     left = column * (width + left_gap)
     total = sum(chart.heights)

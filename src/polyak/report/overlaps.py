@@ -11,7 +11,7 @@ from polyak.report.words import average_name
 
 
 def overlaps(out: Path, row: RowRecord) -> list[str]:
-    """One sentence for each group of averages that have equal scores from the first epoch on.
+    """For search and refit, which averages have equal scores from the first epoch on.
 
     All runs of the search are looked at by their hold-out scores, refits by their test monitor.
     """
@@ -42,14 +42,17 @@ def _sentences(
             pair = found.first, found.second
             if pair not in longest or found.epochs > longest[pair].epochs:
                 longest[pair] = found
+    clauses: list[str] = []
+    before: set[str] = set()
     for names, epochs, whole in _groups(list(longest.values()), averages):
-        shown = joined([average_name(name) for name in names])
-        if whole:
-            yield f"{where}, {shown} have equal scores in all {epochs} epochs of a run."
-        elif epochs == 1:
-            yield f"{where}, {shown} have equal scores in epoch 1."
-        else:
-            yield f"{where}, {shown} have equal scores until epoch {epochs}."
+        inner = before and before < set(names)
+        shown = joined([average_name(n) for n in names if not (inner and n in before)])
+        until = f"until epoch {epochs}" if epochs > 1 else "in epoch 1"
+        when = f"in all {epochs} epochs of a run" if whole else until
+        clauses.append(f"{shown} too {when}" if inner else f"{shown} have equal scores {when}")
+        before = set(names)
+    if clauses:
+        yield f"{where}, {'; '.join(clauses)}."
 
 
 def _groups(

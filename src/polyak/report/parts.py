@@ -11,7 +11,7 @@ from polyak.records.studies import RowRecord
 from polyak.report import facts
 from polyak.report.chart import Chart
 from polyak.report.dynamics import row_charts
-from polyak.report.formatting import number
+from polyak.report.formatting import accuracy_digits, number
 from polyak.report.overlaps import overlaps
 from polyak.report.statements import controls
 from polyak.report.words import average_name, paper_name
@@ -65,7 +65,6 @@ class RowPart:
 
 def row_part(out: Path, row: RowRecord, results: Sequence[Result], *, anchor: str) -> RowPart:
     """Gather it from the row's files and the study's results."""
-    charts = row_charts(out, row, prefix=anchor)
     return RowPart(
         label=row.label,
         anchor=anchor,
@@ -78,7 +77,7 @@ def row_part(out: Path, row: RowRecord, results: Sequence[Result], *, anchor: st
         stops=_stops(row),
         overlaps=overlaps(out, row),
         controls=controls(out, row, results),
-        charts={chart.name.rsplit("-", 1)[-1]: chart for chart in charts},
+        charts=row_charts(out, row, prefix=anchor),
         stands_for=[
             (average_name(name), average_name(paper))
             for name in row.averages
@@ -88,13 +87,14 @@ def row_part(out: Path, row: RowRecord, results: Sequence[Result], *, anchor: st
 
 
 def _rates(out: Path, row: RowRecord) -> list[RateLine]:
+    digits = accuracy_digits(facts.images_in_test(out, row) or 0)
     lines = []
     for found in rate_scores(out, row):
         score = "–"
         if found.best:
             interval = mean_interval(100 * best for best in found.best.values())
-            spread = "" if interval.sd is None else f" ± {number(interval.sd, 2)}"
-            score = number(interval.mean, 2) + spread
+            spread = "" if interval.sd is None else f" ± {number(interval.sd, digits)}"
+            score = number(interval.mean, digits) + spread
         notes = [f"seed {seed}: {ending}" for seed, ending in found.unfinished.items()]
         lines.append(
             RateLine(

@@ -43,7 +43,12 @@ def headline(out: Path, row: RowRecord, results: Sequence[Result]) -> Headline:
         f"Test accuracy of {arm_name(HEADLINE_ARM)} is {ours} %, of {arm_name(BASELINE)} {sgd} %: "
         f"{found.text}."
     )
-    more = (*_loss(results, row), *_granularity(out, row), *_dropped(difference))
+    more = (
+        *_against_stopped(results, row, digits),
+        *_loss(results, row),
+        *_granularity(out, row),
+        *_dropped(difference),
+    )
     return Headline(label=row.label, text=text, verdict=found.verdict, more=more)
 
 
@@ -83,6 +88,14 @@ def compare(
 
 def _accuracies(results: Sequence[Result], row: RowRecord, arm: str) -> dict[str, float]:
     return values(results, row=row.label, arm=arm, metric="accuracy", phase="refit")
+
+
+def _against_stopped(results: Sequence[Result], row: RowRecord, digits: int) -> tuple[str, ...]:
+    difference = compare(results, row, HEADLINE_ARM, "sgd_stopped", metric="accuracy")
+    if difference is None:
+        return ()
+    found = effect(difference, unit="points", digits=digits, scale=100)
+    return (f"Against SGD stopped at its own best hold-out epoch it is {found.text}.",)
 
 
 def _loss(results: Sequence[Result], row: RowRecord) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """From results to tables: every cell is one number of the results, or says why there is none."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from polyak.analysis.results import Phase, Result, values
@@ -57,6 +57,8 @@ class Column:
     heading: str
     unit: str = ""
     paper: bool = False
+    spread_width: int = 0
+    """Characters that the spreads of the column take, so that its numbers line up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +85,6 @@ class Table:
 
     columns: tuple[Column, ...]
     groups: tuple[Group, ...]
-    notes: tuple[str, ...] = field(default=())
 
 
 def arm_table(
@@ -135,7 +136,8 @@ def arm_table(
             lines.append(Line(arm_name(arm), tuple(cells), arm in emphasis))
         note = "" if paper[row.label] else no_paper(row)
         groups.append(Group(row.label, tuple(lines), note))
-    return Table(columns=_columns(measures, in_paper), groups=tuple(groups))
+    columns = _columns(measures, in_paper)
+    return Table(columns=_fitted(columns, groups), groups=tuple(groups))
 
 
 def arms_in(results: Sequence[Result], phase: Phase) -> list[str]:
@@ -182,6 +184,15 @@ def _columns(measures: Sequence[Measure], in_paper: Mapping[str, bool]) -> tuple
         if in_paper[m.metric]:
             found.append(Column(f"paper, {m.heading}", m.unit, paper=True))
     return tuple(found)
+
+
+def _fitted(columns: Sequence[Column], groups: Sequence[Group]) -> tuple[Column, ...]:
+    """The columns with room for their widest spread."""
+    lines = [line for group in groups for line in group.lines]
+    return tuple(
+        replace(column, spread_width=max((len(line.cells[i].spread) for line in lines), default=0))
+        for i, column in enumerate(columns)
+    )
 
 
 def _mean(found: Mapping[str, float], m: Measure, digits: int) -> Cell | None:
