@@ -11,6 +11,7 @@ from polyak.records.runs import RunFolder, run_folder
 from polyak.records.studies import RowRecord
 from polyak.report.formatting import counted, joined
 
+NOT_MEASURED = "not measured"
 _PHASE_WORDS = {"search": "search run", "refit": "refit"}
 
 
@@ -95,12 +96,12 @@ def reason(out: Path, row: RowRecord, phase: Phase) -> str:
     endings = {run_folder(out, run_id).ending for run_id in runs.values()}
     if not endings or None in endings:
         return "not finished"
-    return "diverged" if "diverged" in endings else "not measured"
+    return "diverged" if endings == {"diverged"} else NOT_MEASURED
 
 
 def problems(out: Path, row: RowRecord) -> list[str]:
     """Everything about a row that a reader must know before its numbers, one sentence each."""
-    found = [] if row.failure is None else [f"The row has no result: {row.failure}"]
+    found = []
     for phase, runs in (("search", row.chosen_search), ("refit", row.refit)):
         found += _ended_badly(out, phase, runs)
     for target, run_id in row.transfer.items():

@@ -69,7 +69,7 @@ def draw(chart: Chart) -> Figure:
         figure.legend(
             handles.values(),
             handles.keys(),
-            loc="outside right upper",
+            loc="outside right center",
             fontsize=8.5,
             title=chart.legend,
             title_fontsize=8.5,

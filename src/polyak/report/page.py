@@ -3,11 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from polyak.analysis.results import Result, bins_for, study_results, write_results
+from polyak.analysis.results import Phase, Result, bins_for, study_results, write_results
 from polyak.files import replacing
 from polyak.records.studies import RowRecord, StudyRecord, read_study
 from polyak.report import facts, tables
@@ -18,7 +17,8 @@ from polyak.report.interactive import library, spec
 from polyak.report.paper import numbers_for
 from polyak.report.parts import RULES, RowPart, row_part
 from polyak.report.statements import headline
-from polyak.report.tables import ACCURACY, ECE, LOSS, Cell, Measure, Table, paper_cell
+from polyak.report.table import Cell, Measure, Table
+from polyak.report.tables import ACCURACY, ECE, LOSS, Question, arm_table, paper_cell
 from polyak.report.words import ARMS
 
 CHURN = (
@@ -115,23 +115,28 @@ def _tables(
     noisy = [row for row in rows if row.label in noisy_labels]
     wide = tuple(replace(measure, difference=True) for measure in (ACCURACY, LOSS))
 
-    def table(phase: Any, measures: Sequence[Measure], arms: Sequence[str], **more: Any) -> Table:
-        return tables.arm_table(
-            out, more.pop("rows", rows), results, phase=phase, measures=measures, arms=arms, **more
-        )
+    def table(
+        phase: Phase,
+        measures: tuple[Measure, ...],
+        arms: Sequence[str],
+        among: Sequence[RowRecord] = rows,
+        target: str = "test",
+    ) -> Table:
+        asked = Question(phase=phase, measures=measures, arms=tuple(arms), target=target)
+        return arm_table(out, among, results, asked)
 
-    churn = (*CHURN, JS_PAPER_CODE) if known else CHURN
+    targets = dict.fromkeys(target for row in rows for target in row.transfer)
     found: dict[str, Table | list[tuple[str, Table]]] = {
         "generalisation": table("refit", wide, refit_arms),
-        "churn": table("refit", churn, refit_arms),
+        "churn": table("refit", (*CHURN, JS_PAPER_CODE) if known else CHURN, refit_arms),
         "calibration": table("search", CALIBRATION, search_arms),
         "transfer": [
-            (target, table("transfer", wide[:1], PROBED, target=target, rows=_aiming(rows, target)))
-            for target in dict.fromkeys(t for row in rows for t in row.transfer)
+            (target, table("transfer", wide[:1], PROBED, _aiming(rows, target), target))
+            for target in targets
         ],
     }
     if noisy:
-        found["noise"] = table("refit", (MEMORISED, ACCURACY), refit_arms, rows=noisy)
+        found["noise"] = table("refit", (MEMORISED, ACCURACY), refit_arms, noisy)
     return found
 
 

@@ -1,10 +1,10 @@
 """What the page says about one row of a study alone."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from polyak.analysis.results import Result
+from polyak.analysis.results import Phase, Result
 from polyak.analysis.search import rate_scores
 from polyak.analysis.seeds import mean_interval
 from polyak.records.studies import RowRecord
@@ -59,12 +59,16 @@ class RowPart:
     charts: dict[str, Chart]
     """By kind: holdout, test, batchnorm, memorised, reliability."""
 
+    no_chart: dict[str, str]
+    """Why a kind of chart is missing."""
+
     stands_for: list[tuple[str, str]]
     """Averages and the paper's that they stand for."""
 
 
 def row_part(out: Path, row: RowRecord, results: Sequence[Result], *, anchor: str) -> RowPart:
     """Gather it from the row's files and the study's results."""
+    charts = row_charts(out, row, prefix=anchor)
     return RowPart(
         label=row.label,
         anchor=anchor,
@@ -77,7 +81,8 @@ def row_part(out: Path, row: RowRecord, results: Sequence[Result], *, anchor: st
         stops=_stops(row),
         overlaps=overlaps(out, row),
         controls=controls(out, row, results),
-        charts=row_charts(out, row, prefix=anchor),
+        charts=charts,
+        no_chart=_no_chart(out, row, charts),
         stands_for=[
             (average_name(name), average_name(paper))
             for name in row.averages
@@ -102,6 +107,26 @@ def _rates(out: Path, row: RowRecord) -> list[RateLine]:
             )
         )
     return lines
+
+
+_NEEDED: dict[str, tuple[Phase, str, str]] = {
+    "holdout": ("search", "hold-out curves", "a hold-out"),
+    "test": ("refit", "test curves", "the monitor test"),
+    "batchnorm": ("refit", "curves with recomputed statistics", "the monitors test and test_bn"),
+    "memorised": ("refit", "curves of memorising", "the monitors train_clean and train_wrong"),
+    "reliability": ("search", "reliability diagram", "test logits"),
+}
+
+
+def _no_chart(out: Path, row: RowRecord, charts: Mapping[str, Chart]) -> dict[str, str]:
+    found = {}
+    for kind, (phase, what, needed) in _NEEDED.items():
+        if kind not in charts:
+            why = facts.reason(out, row, phase)
+            if why == facts.NOT_MEASURED:
+                why = f"the runs were made without {needed}"
+            found[kind] = f"{row.label}: no {what} ({why})."
+    return found
 
 
 def _stops(row: RowRecord) -> list[StopLine]:

@@ -46,7 +46,7 @@ def headline(out: Path, row: RowRecord, results: Sequence[Result]) -> Headline:
     more = (
         *_against_stopped(results, row, digits),
         *_loss(results, row),
-        *_granularity(out, row),
+        *_granularity(out, row, difference),
         *_dropped(difference),
     )
     return Headline(label=row.label, text=text, verdict=found.verdict, more=more)
@@ -105,14 +105,15 @@ def _loss(results: Sequence[Result], row: RowRecord) -> tuple[str, ...]:
     return (f"Test loss is {effect(difference, unit='nats', digits=3).text}.",)
 
 
-def _granularity(out: Path, row: RowRecord) -> tuple[str, ...]:
+def _granularity(out: Path, row: RowRecord, difference: Interval) -> tuple[str, ...]:
     images = images_in_test(out, row)
     if not images or accuracy_digits(images) == 2:
         return ()
-    return (
-        f"The test set has {counted(images, 'image')}, so one image is {number(100 / images, 2)} "
-        "points. The interval covers chance between seeds, not the choice of test images.",
-    )
+    one = number(100 / images, 2)
+    text = f"The test set has {counted(images, 'image')}, so one image is {one} points."
+    if difference.n > 1:
+        text += " The interval covers chance between seeds, not the choice of test images."
+    return (text,)
 
 
 def _dropped(difference: Interval) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """From results to tables: every cell is one number of the results, or says why there is none."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from polyak.analysis.results import Phase, Result, values
@@ -10,134 +10,64 @@ from polyak.records.studies import RowRecord
 from polyak.report.facts import images_in_test, reason
 from polyak.report.formatting import accuracy_digits, number
 from polyak.report.paper import Published, beside, numbers_for
+from polyak.report.table import Cell, Column, Group, Line, Measure, Table, fitted
 from polyak.report.words import arm_name, ordered
 
 BASELINE = "sgd"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Measure:
-    """A metric as a column."""
-
-    metric: str
-    heading: str
-    unit: str
-    scale: float = 1.0
-    digits: int | None = 3
-    """None: by the size of the test set."""
-
-    difference: bool = False
-    """Add a column with the paired difference from SGD."""
-
-
+EMPHASISED = (BASELINE, "ema_acc_bn")
 ACCURACY = Measure(metric="accuracy", heading="accuracy", unit="%", scale=100, digits=None)
 LOSS = Measure(metric="loss", heading="loss", unit="nats")
 ECE = Measure(metric="ece", heading="ECE", unit="%", scale=100, digits=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Cell:
-    """What stands in one place of a table."""
+class Question:
+    """What a table asks of the results."""
 
-    text: str = ""
-    spread: str = ""
-    """Standard deviation, interval or range, beside the number."""
+    phase: Phase
+    measures: tuple[Measure, ...]
+    arms: tuple[str, ...]
+    target: str = "test"
 
-    published: tuple[tuple[str, str, str], ...] = ()
-    """The paper's twins: text, version, note."""
+    def ours(
+        self, results: Sequence[Result], row: RowRecord, arm: str, measure: Measure
+    ) -> dict[str, float]:
+        """Our numbers, by seed."""
+        return values(
+            results,
+            row=row.label,
+            arm=arm,
+            metric=measure.metric,
+            phase=self.phase,
+            target=self.target,
+        )
 
-    missing: bool = False
-    """The text is a reason, not a number."""
-
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """A heading with its unit."""
-
-    heading: str
-    unit: str = ""
-    paper: bool = False
-    spread_width: int = 0
-    """Characters that the spreads of the column take, so that its numbers line up."""
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """One model."""
-
-    label: str
-    cells: tuple[Cell, ...]
-    emphasis: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Group:
-    """The lines of one row of the study."""
-
-    label: str
-    lines: tuple[Line, ...]
-    note: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Table:
-    """A table of the page."""
-
-    columns: tuple[Column, ...]
-    groups: tuple[Group, ...]
+    def papers(self, row: RowRecord, arm: str, measure: Measure) -> tuple[Published, ...]:
+        """The paper's numbers, by version."""
+        numbers = numbers_for(row.dataset, row.architecture)
+        return beside(numbers, phase=self.phase, arm=arm, metric=measure.metric, target=self.target)
 
 
 def arm_table(
-    out: Path,
-    rows: Sequence[RowRecord],
-    results: Sequence[Result],
-    *,
-    phase: Phase,
-    measures: Sequence[Measure],
-    arms: Sequence[str],
-    target: str = "test",
-    emphasis: Sequence[str] = ("sgd", "ema_acc_bn"),
+    out: Path, rows: Sequence[RowRecord], results: Sequence[Result], asked: Question
 ) -> Table:
     """Arms as lines, metrics as columns, the paper's numbers beside where it has any.
 
     Numbers are means over seeds ± standard deviation (ddof 1), over pairs of seeds the range.
     """
-    paper = {row.label: numbers_for(row.dataset, row.architecture) for row in rows}
     in_paper = {
-        m.metric: any(
-            beside(paper[row.label], phase=phase, arm=arm, metric=m.metric, target=target)
-            for row in rows
-            for arm in arms
-        )
-        for m in measures
+        measure.metric: any(asked.papers(row, arm, measure) for row in rows for arm in asked.arms)
+        for measure in asked.measures
     }
-    groups = []
-    for row in rows:
-        digits = accuracy_digits(images_in_test(out, row) or 0)
-        lines = []
-        for arm in arms:
-            cells: list[Cell] = []
-            for m in measures:
-                shown = digits if m.digits is None else m.digits
-                ours, sgd = (
-                    values(
-                        results, row=row.label, arm=a, metric=m.metric, phase=phase, target=target
-                    )
-                    for a in (arm, BASELINE)
-                )
-                cells.append(_mean(ours, m, shown) or _reason(out, row, phase))
-                if m.difference:
-                    cells.append(_difference(ours, sgd, m, shown, baseline=arm == BASELINE))
-                if in_paper[m.metric]:
-                    twins = beside(
-                        paper[row.label], phase=phase, arm=arm, metric=m.metric, target=target
-                    )
-                    cells.append(paper_cell(twins))
-            lines.append(Line(arm_name(arm), tuple(cells), arm in emphasis))
-        note = "" if paper[row.label] else no_paper(row)
-        groups.append(Group(row.label, tuple(lines), note))
-    columns = _columns(measures, in_paper)
-    return Table(columns=_fitted(columns, groups), groups=tuple(groups))
+    groups = [
+        Group(
+            row.label,
+            tuple(_line(out, row, results, asked, arm, in_paper) for arm in asked.arms),
+            _notes(row, asked),
+        )
+        for row in rows
+    ]
+    return Table(columns=fitted(_columns(asked.measures, in_paper), groups), groups=tuple(groups))
 
 
 def arms_in(results: Sequence[Result], phase: Phase) -> list[str]:
@@ -145,11 +75,6 @@ def arms_in(results: Sequence[Result], phase: Phase) -> list[str]:
     found = {r.arm for r in results if r.phase == phase}
     usual = {"sgd", "ema_acc", "ema_loss", "ema_acc_bn", "ema_loss_bn"}
     return ordered(found or usual)
-
-
-def no_paper(row: RowRecord) -> str:
-    """The line that stands in for the paper's numbers."""
-    return f"The paper has no numbers for {row.dataset} with {row.architecture}."
 
 
 def paper_cell(twins: Sequence[Published]) -> Cell:
@@ -162,7 +87,7 @@ def paper_cell(twins: Sequence[Published]) -> Cell:
     if len(entries) == 2 and _value(entries[0]) == _value(entries[1]):
         fuller = max(entries, key=lambda entry: len(entry[0]))
         notes = "; ".join(dict.fromkeys(entry[2] for entry in entries))
-        entries = [(fuller[0], "both versions", notes)]
+        entries = [(fuller[0], "both", notes)]
     return Cell(published=tuple(entries))
 
 
@@ -184,15 +109,6 @@ def _columns(measures: Sequence[Measure], in_paper: Mapping[str, bool]) -> tuple
         if in_paper[m.metric]:
             found.append(Column(f"paper, {m.heading}", m.unit, paper=True))
     return tuple(found)
-
-
-def _fitted(columns: Sequence[Column], groups: Sequence[Group]) -> tuple[Column, ...]:
-    """The columns with room for their widest spread."""
-    lines = [line for group in groups for line in group.lines]
-    return tuple(
-        replace(column, spread_width=max((len(line.cells[i].spread) for line in lines), default=0))
-        for i, column in enumerate(columns)
-    )
 
 
 def _mean(found: Mapping[str, float], m: Measure, digits: int) -> Cell | None:
@@ -222,6 +138,40 @@ def _difference(
         return Cell(text=text)
     low, high = (number(m.scale * end, digits) for end in (interval.low, interval.high))
     return Cell(text=text, spread=f"[{low}, {high}]")
+
+
+def _line(
+    out: Path,
+    row: RowRecord,
+    results: Sequence[Result],
+    asked: Question,
+    arm: str,
+    in_paper: Mapping[str, bool],
+) -> Line:
+    by_size = accuracy_digits(images_in_test(out, row) or 0)
+    cells: list[Cell] = []
+    for m in asked.measures:
+        digits = by_size if m.digits is None else m.digits
+        ours, sgd = (asked.ours(results, row, a, m) for a in (arm, BASELINE))
+        cells.append(_mean(ours, m, digits) or _reason(out, row, asked.phase))
+        if m.difference:
+            cells.append(_difference(ours, sgd, m, digits, baseline=arm == BASELINE))
+        if in_paper[m.metric]:
+            cells.append(paper_cell(asked.papers(row, arm, m)))
+    return Line(arm_name(arm), tuple(cells), arm in EMPHASISED)
+
+
+def _notes(row: RowRecord, asked: Question) -> tuple[str, ...]:
+    """That the paper has nothing on the row, or what to know of the numbers that it has."""
+    twins = [
+        (arm, p) for arm in asked.arms for m in asked.measures for p in asked.papers(row, arm, m)
+    ]
+    if not twins:
+        known = numbers_for(row.dataset, row.architecture)
+        what = "no such numbers" if known else "no numbers"
+        return (f"The paper has {what} for {row.dataset} with {row.architecture}.",)
+    notes = (f"the paper’s {arm_name(arm)} ({p.version}): {p.note}." for arm, p in twins if p.note)
+    return tuple(dict.fromkeys(notes))
 
 
 def _reason(out: Path, row: RowRecord, phase: Phase) -> Cell:
