@@ -67,15 +67,25 @@ def learning_rates(out: Path, run_id: str) -> list[tuple[int, float]]:
 
 def coincidences(records: Sequence[EpochRecord], averages: Sequence[str]) -> list[Coincidence]:
     """Averages that cannot be told apart by their hold-out scores, from the first epoch on."""
+    return coinciding([record.holdout for record in records], averages)
+
+
+def coinciding(scores: Sequence[Mapping[str, Score]], averages: Sequence[str]) -> list[Coincidence]:
+    """Averages whose scores are equal from the first epoch on, whatever they are scores of.
+
+    Args:
+        scores: One mapping an epoch, from weights to score; an empty one ends the comparison.
+        averages: The names to compare, each with each.
+    """
     found = []
     for first, second in combinations(averages, 2):
         equal = 0
-        for record in records:
-            if not record.holdout or record.holdout[first] != record.holdout[second]:
+        for by_weights in scores:
+            if first not in by_weights or by_weights[first] != by_weights.get(second):
                 break
             equal += 1
         if equal:
-            found.append(Coincidence(first, second, equal, equal == len(records)))
+            found.append(Coincidence(first, second, equal, equal == len(scores)))
     return found
 
 

@@ -41,7 +41,7 @@ class Result:
 
     metric: str
     """accuracy, loss, brier, ece, ece_floor, temperature, ece_scaled, loss_scaled, memorised,
-    churn, js. Fractions, nats; nothing in percent."""
+    churn, js, js_paper_code. Fractions, nats; nothing in percent."""
 
     value: float
 
@@ -163,6 +163,7 @@ def _pairs(label: str, phase: Phase, done: Mapping[str, Predictions]) -> Iterato
             for metric, value in (
                 ("churn", metrics.churn(*logits)),
                 ("js", metrics.js_divergence(*logits)),
+                ("js_paper_code", metrics.js_paper_code(*logits)),
             ):
                 yield Result(
                     row=label,

@@ -1,13 +1,164 @@
-"""The report of a study."""
+"""The report of a study: one HTML file that opens without a network, figures beside it."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from polyak.analysis.results import study_results, write_results
-from polyak.records.studies import read_study
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from polyak.analysis.results import Phase, Result, bins_for, study_results, write_results
+from polyak.files import replacing
+from polyak.records.studies import RowRecord, StudyRecord, read_study
+from polyak.report import facts, tables
+from polyak.report.chart import write_csv
+from polyak.report.figures import write_svg
+from polyak.report.formatting import counted, duration, joined
+from polyak.report.interactive import library, spec
+from polyak.report.paper import numbers_for
+from polyak.report.parts import RULES, RowPart, row_part
+from polyak.report.statements import headline
+from polyak.report.table import Cell, Measure, Table
+from polyak.report.tables import ACCURACY, ECE, LOSS, Question, arm_table, paper_cell
+from polyak.report.words import ARMS
+
+CHURN = (
+    Measure(metric="churn", heading="churn", unit="%", scale=100, digits=1),
+    Measure(metric="js", heading="JS divergence", unit="nats", digits=4),
+)
+JS_PAPER_CODE = Measure(
+    metric="js_paper_code", heading="the authors’ “JS”", unit="as coded", digits=3
+)
+CALIBRATION = (
+    ACCURACY,
+    ECE,
+    Measure(metric="ece_floor", heading="floor of ECE", unit="%", scale=100, digits=1),
+    Measure(metric="temperature", heading="temperature", unit="", digits=2),
+    Measure(metric="ece_scaled", heading="ECE, scaled", unit="%", scale=100, digits=1),
+    Measure(metric="brier", heading="Brier score", unit=""),
+)
+MEMORISED = Measure(
+    metric="memorised", heading="wrong labels memorised", unit="%", scale=100, digits=1
+)
+PROBED = ("sgd", "sgd_at_ema", "ema_acc_bn", "ema_loss_bn")
 
 
 def write_report(out: Path, name: str) -> Path:
-    """Compute a study's results from its files and write its page."""
+    """Compute a study's results from its files and write its page.
+
+    Args:
+        out: The output folder that holds `runs/` and the study's folder.
+        name: Of the study.
+
+    Returns:
+        Path of `out/<name>/report/index.html`; figures and their CSV files lie in `figures/`
+        beside it, all numbers in `out/<name>/results.parquet`.
+
+    Raises:
+        FileError: if there is no such study or a file of a finished run is damaged.
+    """
     study = read_study(out / name)
-    write_results(out / name / "results.parquet", study_results(out, study))
-    return out / name
+    results = study_results(out, study)
+    write_results(out / name / "results.parquet", results)
+    parts = [
+        row_part(out, row, results, anchor=f"row{number}")
+        for number, row in enumerate(study.rows, start=1)
+    ]
+    folder = out / name / "report"
+    for part in parts:
+        for chart in part.charts.values():
+            write_svg(chart, folder / "figures" / f"{chart.name}.svg")
+            write_csv(chart, folder / "figures" / f"{chart.name}.csv")
+    page = folder / "index.html"
+    html = render(out, study, results, parts)
+    with replacing(page) as temporary:
+        temporary.write_text(html, encoding="utf-8")
+    return page
+
+
+def render(
+    out: Path, study: StudyRecord, results: Sequence[Result], parts: Sequence[RowPart]
+) -> str:
+    """The page as text."""
+    environment = Environment(
+        loader=PackageLoader("polyak.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    charts = [chart for part in parts for chart in part.charts.values()]
+    return environment.get_template("page.html.j2").render(
+        study=study,
+        parts=parts,
+        headlines=[headline(out, row, results) for row in study.rows],
+        tables=_tables(out, study, results),
+        cost=facts.cost(out, [r for row in study.rows for r in facts.all_runs(row)]),
+        wall_time=duration(study.seconds),
+        arms=[ARMS[arm] for arm in tables.arms_in(results, "refit") if arm in ARMS],
+        bins=_bins(out, study),
+        rules=list(RULES.values()),
+        others=_other_methods(study),
+        specs={chart.name: spec(chart) for chart in charts},
+        library=library() if charts else "",
+        duration=duration,
+        counted=counted,
+    )
+
+
+def _tables(
+    out: Path, study: StudyRecord, results: Sequence[Result]
+) -> dict[str, Table | list[tuple[str, Table]]]:
+    rows = study.rows
+    known = any(numbers_for(row.dataset, row.architecture) for row in rows)
+    refit_arms, search_arms = (tables.arms_in(results, phase) for phase in ("refit", "search"))
+    noisy_labels = {r.row for r in results if r.metric == "memorised"}
+    noisy = [row for row in rows if row.label in noisy_labels]
+    wide = tuple(replace(measure, difference=True) for measure in (ACCURACY, LOSS))
+
+    def table(
+        phase: Phase,
+        measures: tuple[Measure, ...],
+        arms: Sequence[str],
+        among: Sequence[RowRecord] = rows,
+        target: str = "test",
+    ) -> Table:
+        asked = Question(phase=phase, measures=measures, arms=tuple(arms), target=target)
+        return arm_table(out, among, results, asked)
+
+    targets = dict.fromkeys(target for row in rows for target in row.transfer)
+    found: dict[str, Table | list[tuple[str, Table]]] = {
+        "generalisation": table("refit", wide, refit_arms),
+        "churn": table("refit", (*CHURN, JS_PAPER_CODE) if known else CHURN, refit_arms),
+        "calibration": table("search", CALIBRATION, search_arms),
+        "transfer": [
+            (target, table("transfer", wide[:1], PROBED, _aiming(rows, target), target))
+            for target in targets
+        ],
+    }
+    if noisy:
+        found["noise"] = table("refit", (MEMORISED, ACCURACY), refit_arms, noisy)
+    return found
+
+
+def _aiming(rows: Sequence[RowRecord], target: str) -> list[RowRecord]:
+    """Rows with a probe on the target, and those that may have lost theirs."""
+    return [row for row in rows if target in row.transfer or not row.transfer]
+
+
+def _bins(out: Path, study: StudyRecord) -> str:
+    sizes = {facts.images_in_test(out, row) for row in study.rows} - {None}
+    return joined([str(bins_for(size)) for size in sorted(s for s in sizes if s)])
+
+
+def _other_methods(study: StudyRecord) -> list[tuple[str, list[tuple[str, Cell]]]]:
+    """What the paper quotes of other people's methods, for rows with wrong labels."""
+    found = []
+    for row in study.rows:
+        numbers = [p for p in numbers_for(row.dataset, row.architecture) if not p.arm]
+        models = dict.fromkeys(p.model for p in numbers)
+        if models:
+            cells = [
+                (model, paper_cell([p for p in numbers if p.model == model])) for model in models
+            ]
+            found.append((row.label, cells))
+    return found

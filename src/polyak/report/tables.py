@@ -1,0 +1,178 @@
+"""From results to tables: every cell is one number of the results, or says why there is none."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from polyak.analysis.results import Phase, Result, values
+from polyak.analysis.seeds import mean_interval, paired_difference
+from polyak.records.studies import RowRecord
+from polyak.report.facts import images_in_test, reason
+from polyak.report.formatting import accuracy_digits, number
+from polyak.report.paper import Published, beside, numbers_for
+from polyak.report.table import Cell, Column, Group, Line, Measure, Table, fitted
+from polyak.report.words import arm_name, ordered
+
+BASELINE = "sgd"
+EMPHASISED = (BASELINE, "ema_acc_bn")
+ACCURACY = Measure(metric="accuracy", heading="accuracy", unit="%", scale=100, digits=None)
+LOSS = Measure(metric="loss", heading="loss", unit="nats")
+ECE = Measure(metric="ece", heading="ECE", unit="%", scale=100, digits=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """What a table asks of the results."""
+
+    phase: Phase
+    measures: tuple[Measure, ...]
+    arms: tuple[str, ...]
+    target: str = "test"
+
+    def ours(
+        self, results: Sequence[Result], row: RowRecord, arm: str, measure: Measure
+    ) -> dict[str, float]:
+        """Our numbers, by seed."""
+        return values(
+            results,
+            row=row.label,
+            arm=arm,
+            metric=measure.metric,
+            phase=self.phase,
+            target=self.target,
+        )
+
+    def papers(self, row: RowRecord, arm: str, measure: Measure) -> tuple[Published, ...]:
+        """The paper's numbers, by version."""
+        numbers = numbers_for(row.dataset, row.architecture)
+        return beside(numbers, phase=self.phase, arm=arm, metric=measure.metric, target=self.target)
+
+
+def arm_table(
+    out: Path, rows: Sequence[RowRecord], results: Sequence[Result], asked: Question
+) -> Table:
+    """Arms as lines, metrics as columns, the paper's numbers beside where it has any.
+
+    Numbers are means over seeds ± standard deviation (ddof 1), over pairs of seeds the range.
+    """
+    in_paper = {
+        measure.metric: any(asked.papers(row, arm, measure) for row in rows for arm in asked.arms)
+        for measure in asked.measures
+    }
+    groups = [
+        Group(
+            row.label,
+            tuple(_line(out, row, results, asked, arm, in_paper) for arm in asked.arms),
+            _notes(row, asked),
+        )
+        for row in rows
+    ]
+    return Table(columns=fitted(_columns(asked.measures, in_paper), groups), groups=tuple(groups))
+
+
+def arms_in(results: Sequence[Result], phase: Phase) -> list[str]:
+    """The arms that any row has, in the page's order; the paper's five where none has any."""
+    found = {r.arm for r in results if r.phase == phase}
+    usual = {"sgd", "ema_acc", "ema_loss", "ema_acc_bn", "ema_loss_bn"}
+    return ordered(found or usual)
+
+
+def paper_cell(twins: Sequence[Published]) -> Cell:
+    """Published numbers as printed; one entry where both versions agree."""
+    entries: list[tuple[str, str, str]] = []
+    for p in twins:
+        spread = "" if p.std is None else f" ± {_printed(p.std, p.metric)}"
+        note = f"table {p.table}" + (f": {p.note}" if p.note else "")
+        entries.append((_printed(p.value, p.metric) + spread, p.version, note))
+    if len(entries) == 2 and _value(entries[0]) == _value(entries[1]):
+        fuller = max(entries, key=lambda entry: len(entry[0]))
+        notes = "; ".join(dict.fromkeys(entry[2] for entry in entries))
+        entries = [(fuller[0], "both", notes)]
+    return Cell(published=tuple(entries))
+
+
+def _value(entry: tuple[str, str, str]) -> str:
+    return entry[0].split(" ")[0]
+
+
+def _printed(value: float, metric: str) -> str:
+    return number(value, 3 if metric.startswith("js") else 2)
+
+
+def _columns(measures: Sequence[Measure], in_paper: Mapping[str, bool]) -> tuple[Column, ...]:
+    found = []
+    for m in measures:
+        found.append(Column(m.heading, m.unit))
+        if m.difference:
+            unit = "points" if m.unit == "%" else m.unit
+            found.append(Column("against SGD", f"{unit}, 95 % interval"))
+        if in_paper[m.metric]:
+            found.append(Column(f"paper, {m.heading}", m.unit, paper=True))
+    return tuple(found)
+
+
+def _mean(found: Mapping[str, float], m: Measure, digits: int) -> Cell | None:
+    if not found:
+        return None
+    interval = mean_interval(m.scale * value for value in found.values())
+    text = number(interval.mean, digits)
+    if interval.sd is None:
+        return Cell(text=text)
+    if any("-" in seed for seed in found):
+        low, high = (
+            number(m.scale * end, digits) for end in (min(found.values()), max(found.values()))
+        )
+        return Cell(text=text, spread=f"{low} – {high}")
+    return Cell(text=text, spread=f"± {number(interval.sd, digits)}")
+
+
+def _difference(
+    ours: Mapping[str, float], sgd: Mapping[str, float], m: Measure, digits: int, *, baseline: bool
+) -> Cell:
+    shared = ours.keys() & sgd.keys()
+    if baseline or not shared:
+        return Cell(text="–")
+    interval = paired_difference(*({int(s): v for s, v in side.items()} for side in (ours, sgd)))
+    text = number(m.scale * interval.mean, digits, signed=True)
+    if interval.low is None or interval.high is None:
+        return Cell(text=text)
+    low, high = (number(m.scale * end, digits) for end in (interval.low, interval.high))
+    return Cell(text=text, spread=f"[{low}, {high}]")
+
+
+def _line(
+    out: Path,
+    row: RowRecord,
+    results: Sequence[Result],
+    asked: Question,
+    arm: str,
+    in_paper: Mapping[str, bool],
+) -> Line:
+    by_size = accuracy_digits(images_in_test(out, row) or 0)
+    cells: list[Cell] = []
+    for m in asked.measures:
+        digits = by_size if m.digits is None else m.digits
+        ours, sgd = (asked.ours(results, row, a, m) for a in (arm, BASELINE))
+        cells.append(_mean(ours, m, digits) or _reason(out, row, asked.phase))
+        if m.difference:
+            cells.append(_difference(ours, sgd, m, digits, baseline=arm == BASELINE))
+        if in_paper[m.metric]:
+            cells.append(paper_cell(asked.papers(row, arm, m)))
+    return Line(arm_name(arm), tuple(cells), arm in EMPHASISED)
+
+
+def _notes(row: RowRecord, asked: Question) -> tuple[str, ...]:
+    """That the paper has nothing on the row, or what to know of the numbers that it has."""
+    twins = [
+        (arm, p) for arm in asked.arms for m in asked.measures for p in asked.papers(row, arm, m)
+    ]
+    if not twins:
+        known = numbers_for(row.dataset, row.architecture)
+        what = "no such numbers" if known else "no numbers"
+        return (f"The paper has {what} for {row.dataset} with {row.architecture}.",)
+    notes = (f"the paper’s {arm_name(arm)} ({p.version}): {p.note}." for arm, p in twins if p.note)
+    return tuple(dict.fromkeys(notes))
+
+
+def _reason(out: Path, row: RowRecord, phase: Phase) -> Cell:
+    return Cell(text=reason(out, row, phase), missing=True)

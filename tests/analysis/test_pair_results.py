@@ -1,0 +1,43 @@
+import torch
+
+from polyak import metrics
+from polyak.analysis.results import study_results
+from polyak.records.predictions import write_predictions
+from polyak.records.runs import run_folder
+from polyak.records.studies import RowRecord, StudyRecord
+
+
+def test_every_pair_of_refits_has_three_disagreements(tmp_path):
+    labels_n = torch.arange(40) % 4
+    logits = {}
+    for seed in "012":
+        logits[seed] = torch.randn(40, 4)
+        folder = run_folder(tmp_path, seed)
+        write_predictions(
+            folder.predictions,
+            arms={"test": {"sgd": logits[seed]}, "train": {"sgd": labels_n}},
+            labels={"test": {"labels": labels_n}, "train": {"given": labels_n, "clean": labels_n}},
+        )
+        folder.finish("done", seconds=1.0)
+    row = RowRecord(
+        label="r",
+        dataset="d",
+        architecture="a",
+        seeds=(0, 1, 2),
+        learning_rates=(0.1,),
+        averages=(),
+        paper_averages=(),
+        refit={seed: seed for seed in "012"},
+    )
+    study = StudyRecord(name="s", title="t", command="c", rows=(row,))
+    found = {(r.seed, r.metric): r.value for r in study_results(tmp_path, study) if "-" in r.seed}
+    measures = {
+        "churn": metrics.churn,
+        "js": metrics.js_divergence,
+        "js_paper_code": metrics.js_paper_code,
+    }
+    assert found == {
+        (f"{a}-{b}", name): measure(logits[a], logits[b])
+        for a, b in ("01", "02", "12")
+        for name, measure in measures.items()
+    }

@@ -1,0 +1,202 @@
+import re
+import shutil
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import pytest
+
+from polyak.analysis.results import study_results, values
+from polyak.errors import FileError
+from polyak.records.runs import run_folder
+from polyak.records.studies import write_study
+from polyak.report.interactive import library
+from polyak.report.page import write_report
+
+
+class Elements(HTMLParser):
+    """Every tag with its attributes, and the text outside scripts and styles."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str]]] = []
+        self.text = ""
+        self._hidden = False
+        self.feed(page)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        self._hidden = tag in ("script", "style")
+
+    def handle_endtag(self, tag):
+        self._hidden = False
+
+    def handle_data(self, data):
+        if not self._hidden:
+            self.text += " ".join(data.split()) + " "
+
+
+def rewritten(toy, tmp_path, **changes):
+    """The page's visible text and tags after its only row was changed."""
+    out, study = toy
+    shutil.copytree(out, tmp_path, dirs_exist_ok=True)
+    write_study(tmp_path / "toy", replace(study, rows=(replace(study.rows[0], **changes),)))
+    return Elements(write_report(tmp_path, "toy").read_text(encoding="utf-8"))
+
+
+def test_page_refers_to_nothing_outside_its_folder(toy, page):
+    out, _ = toy
+    references = [
+        value
+        for _, attributes in Elements(page).tags
+        for name, value in attributes.items()
+        if name in ("src", "href", "action", "data", "poster", "srcset")
+    ]
+    assert references
+    for reference in references:
+        if reference.startswith("#"):
+            assert f'id="{reference[1:]}"' in page
+        else:
+            assert (out / "toy" / "report" / reference).is_file()
+    styles = "".join(re.findall(r"<style>(.*?)</style>", page, re.S))
+    assert "url(" not in styles
+    assert "@import" not in styles
+
+
+def test_plotly_is_inlined_once(page):
+    assert page.count(library()[:500]) == 1
+    assert [tag for tag, _ in Elements(page).tags].count("script") == 2
+
+
+def test_each_figure_has_a_place_an_svg_and_a_csv(toy, page):
+    out, _ = toy
+    places = re.findall(r'id="plot-([\w-]+)"', page)
+    assert places == [
+        f"row1-{k}" for k in ("memorised", "reliability", "holdout", "test", "batchnorm")
+    ]
+    for name in places:
+        for ending in ("svg", "csv"):
+            assert (out / "toy" / "report" / "figures" / f"{name}.{ending}").stat().st_size > 300
+
+
+def test_page_shows_the_results_own_numbers(toy, page):
+    out, study = toy
+    results = study_results(out, study)
+    text = Elements(page).text
+    for arm in ("sgd", "ema_acc_bn"):
+        found = values(results, row="toy row", arm=arm, metric="accuracy", phase="refit")
+        assert f"{50 * sum(found.values()):.1f}" in text
+    assert "61 s" not in text  # wall time in the two largest units
+    assert "1 min 1 s of wall time" in text
+    # 4 search runs and 2 refits of 4 epochs of 30 images
+    assert "720 training images" in text
+
+
+def test_page_says_that_the_paper_has_nothing(page):
+    assert "The paper has no numbers for toy with tiny." in Elements(page).text
+
+
+def test_page_names_the_averages_that_coincide(page):
+    text = Elements(page).text
+    assert "In the search, EMA 0.5 and EMA 0.9 have equal scores until epoch 2." in text
+
+
+def test_page_names_both_values_of_a_fitted_decay(page):
+    assert "EMA 0.5 for the paper’s EMA 0.968, EMA 0.9 for the paper’s EMA 0.998" in page
+
+
+def test_writing_again_gives_the_same_files(toy, tmp_path):
+    out, _ = toy
+    shutil.copytree(out, tmp_path, dirs_exist_ok=True)
+    write_report(tmp_path, "toy")
+    for first in sorted((out / "toy" / "report").rglob("*.*")):
+        second = tmp_path / first.relative_to(out)
+        assert first.read_bytes() == second.read_bytes(), first.name
+
+
+def test_names_are_text_not_markup(toy, tmp_path):
+    nasty = "<img src=x onerror=alert(1)> & $x_1$"
+    found = rewritten(toy, tmp_path, label=nasty, dataset=nasty, architecture="</script>")
+    assert not any(attributes.get("src") == "x" for _, attributes in found.tags)
+    assert [tag for tag, _ in found.tags].count("script") == 2
+    assert nasty in found.text
+
+
+def test_a_failed_row_has_its_reason_in_every_cell(toy, tmp_path):
+    found = rewritten(
+        toy,
+        tmp_path,
+        failure="every learning rate diverged. Search smaller ones.",
+        chosen_learning_rate=None,
+        stops={},
+        refit={},
+        transfer={},
+    )
+    assert "No result: every learning rate diverged. Search smaller ones." in found.text
+    assert found.text.count("search failed") >= 20
+    assert "nan" not in found.text.casefold()
+
+
+def test_a_diverged_refit_is_named_and_left_out(toy, tmp_path):
+    _, study = toy
+    run_folder(tmp_path, "gone").finish("diverged", seconds=1.0)
+    refit = {**study.rows[0].refit, "1": "gone"}
+    found = rewritten(toy, tmp_path, refit=refit, transfer={})
+    assert "The refit of seed 1 diverged; it is left out of all numbers below." in found.text
+    assert "in the only seed" in found.text
+
+
+def test_all_refits_diverged_leaves_reasons(toy, tmp_path):
+    run_folder(tmp_path, "gone").finish("diverged", seconds=1.0)
+    found = rewritten(toy, tmp_path, refit={"0": "gone", "1": "gone"}, transfer={})
+    assert "The refit of seeds 0 and 1 diverged" in found.text
+    assert "No result: diverged." in found.text
+    assert "no test curves (diverged)" in found.text
+
+
+def test_a_probe_that_is_missing_is_named(toy, tmp_path):
+    found = rewritten(toy, tmp_path, transfer={"elsewhere": "never-run"})
+    assert "The linear probe on elsewhere is not finished." in found.text
+    assert "not finished" in found.text
+
+
+def test_one_seed_has_numbers_and_a_warning(toy, tmp_path):
+    _, study = toy
+    row = study.rows[0]
+    found = rewritten(
+        toy,
+        tmp_path,
+        seeds=(0,),
+        refit={"0": row.refit["0"]},
+        search={rate: {"0": runs["0"]} for rate, runs in row.search.items()},
+        stops={"0": row.stops["0"]},
+        transfer={},
+    )
+    assert "There is one seed." in found.text
+    assert "without a second one this may be chance" in found.text
+    assert (
+        "±"
+        not in found.text.split("Generalisation", 2)[2].split("Label noise")[0].split("model")[1]
+    )
+
+
+def test_runs_without_monitors_say_why_there_are_no_curves(toy, tmp_path):
+    out, _ = toy
+    shutil.copytree(out, tmp_path, dirs_exist_ok=True)
+    for path in tmp_path.glob("runs/*/monitor.jsonl"):
+        path.unlink()
+    text = Elements(write_report(tmp_path, "toy").read_text(encoding="utf-8")).text
+    assert "no test curves (the runs were made without the monitor test)" in text
+    assert "no curves of memorising" in text
+
+
+def test_nothing_run_yet_is_a_page_too(toy, tmp_path):
+    _, study = toy
+    bare = replace(study.rows[0], stops={}, chosen_learning_rate=None, refit={}, transfer={})
+    write_study(tmp_path / "toy", replace(study, rows=(bare,)))
+    text = Elements(write_report(tmp_path, "toy").read_text(encoding="utf-8")).text
+    assert "search not finished" in text
+
+
+def test_a_folder_without_a_study_is_refused(tmp_path):
+    with pytest.raises(FileError, match="holds no study"):
+        write_report(tmp_path, "nothing")
