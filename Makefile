@@ -1,6 +1,6 @@
 # `make demo` shows what the project does, `make test` that it does it right.
 
-PYTHON ?= python3.11
+PYTHON ?= python3
 BIN := .venv/bin
 SOURCES := pyproject.toml constraints.txt $(shell find src -type f -not -name '*.pyc')
 

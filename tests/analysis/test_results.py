@@ -103,13 +103,13 @@ def test_the_table_is_complete_and_holds_each_number_once(results):
     scaled = plain | {"temperature", "ece_scaled", "loss_scaled"}
     expected = {
         *(("search", "test", a, s, m) for a in ARMS for s in ("0", "1") for m in scaled),
-        *(("search", "test", a, "0-1", m) for a in ARMS for m in ("churn", "js")),
+        *(("search", "test", a, "0-1", m) for a in ARMS for m in ("churn", "js", "js_paper_code")),
         *(("refit", "test", a, s, m) for a in ARMS for s in ("0", "1", "2") for m in plain),
         *(
             ("refit", "test", a, p, m)
             for a in ARMS
             for p in ("0-1", "0-2", "1-2")
-            for m in ("churn", "js")
+            for m in ("churn", "js", "js_paper_code")
         ),
         *(("transfer", "parity", a, s, "accuracy") for a in ARMS for s in ("0", "1", "2")),
     }

@@ -35,7 +35,7 @@ def demo() -> Study:
         architecture="ResNet-8",
         config=config,
         learning_rates=(0.1, 0.2, 0.4),
-        refit_monitors=("test", "test_bn"),
+        refit_monitors=("test", "test_bn", "train_clean", "train_wrong"),
         transfer=(DataConfig(source="digits-parity", crop_padding=0, flip=False),),
     )
     return Study(
