@@ -1,7 +1,7 @@
 """polyak data prepare: decode a data set once, so that training needs no network."""
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -10,8 +10,11 @@ from polyak.errors import ConfigError
 
 
 @dataclass(frozen=True)
-class PrepareCommand:
-    """Decode a data set into the cache and say what it holds."""
+class DataCommand:
+    """Data sets: decode one into the cache and say what it holds."""
+
+    action: Annotated[Literal["prepare"], tyro.conf.Positional]
+    """What to do."""
 
     config: Annotated[DataConfig, tyro.conf.arg(name="")]
 
@@ -29,14 +32,3 @@ class PrepareCommand:
         )
         print(f"fingerprint: {prepared.fingerprint}")
         return 0
-
-
-@dataclass(frozen=True)
-class DataCommand:
-    """Data sets."""
-
-    action: Annotated[PrepareCommand, tyro.conf.subcommand(name="prepare")]
-
-    def run(self) -> int:
-        """Exit code of the action."""
-        return self.action.run()

@@ -1,8 +1,10 @@
 """The command `polyak`: one file a command, and here what they share.
 
-Exit codes: 0 done · 1 some runs failed · 2 the request was wrong · 130 interrupted.
+Exit codes: 0 done · 1 some runs failed · 2 the request was wrong · 130 interrupted
+(143 by SIGTERM).
 """
 
+import signal
 import sys
 from collections.abc import Sequence
 from typing import Annotated
@@ -45,10 +47,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"polyak: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("polyak: stopped; the same command goes on where it was", file=sys.stderr)
-        return 130
+        return _stopped(130)
 
 
 def entry() -> None:
     """What the installed command calls."""
+    # An exception, so that everything that must be tidied up is: workers, temporary files.
+    signal.signal(signal.SIGTERM, lambda _signal, _frame: sys.exit(_stopped(143)))
     raise SystemExit(main())
+
+
+def _stopped(code: int) -> int:
+    print("polyak: stopped; the same command goes on where it was", file=sys.stderr)
+    return code

@@ -18,6 +18,8 @@ class ReportCommand:
 
     def run(self) -> int:
         """Exit code 0."""
-        page = write_report(self.folder.parent, self.folder.name)
+        # "." has a name only once it is resolved.
+        folder = self.folder.resolve()
+        page = write_report(folder.parent, folder.name)
         print(f"report: {page.resolve()}")
         return 0

@@ -9,11 +9,13 @@ import tyro
 from rich.console import Console
 
 from polyak.cli.console import StudyDisplay, failure_lines, title
+from polyak.errors import ConfigError
 from polyak.report.page import write_report
 from polyak.study import plan
 from polyak.study.executors.local import LocalExecutor, available_cores
 from polyak.study.presets import preset
 from polyak.study.runner import Outcome, planned, run_study
+from polyak.training.jobs import usable_device
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +45,7 @@ class StudyCommand:
     """List the search runs and stop."""
 
     def run(self) -> int:
-        """Exit code: 0 done, 1 some runs failed."""
+        """Exit code: 0 done, 1 some runs failed or a row has no result."""
         return _list_runs(self.name) if self.dry_run else carry_through(self.name, self.where)
 
 
@@ -54,15 +56,16 @@ class DemoCommand:
     where: Annotated[Where, tyro.conf.arg(name="")]
 
     def run(self) -> int:
-        """Exit code: 0 done, 1 some runs failed."""
+        """Exit code: 0 done, 1 some runs failed or a row has no result."""
         return carry_through("demo", self.where)
 
 
 def carry_through(name: str, where: Where) -> int:
     """Run a study and write its report; what to look at goes to stdout."""
     study = preset(name)
+    usable_device(where.device)
     console = Console(stderr=True)
-    workers = where.workers or available_cores()
+    workers = _workers(where.workers)
     console.print(f"{study.title}: {planned(study)} runs, {workers} at a time ({study.cost})")
     with StudyDisplay(where.out, console).showing() as display:
         outcome = run_study(
@@ -76,9 +79,17 @@ def carry_through(name: str, where: Where) -> int:
     page = write_report(where.out, name)
     for line in failure_lines(outcome.failures, where.out):
         print(line, file=sys.stderr)
+    for label, reason in outcome.row_failures.items():
+        print(f"no result for {label}: {reason}", file=sys.stderr)
     print(_summary(outcome))
     print(f"report: {page.resolve()}")
-    return 1 if outcome.failures else 0
+    return 1 if outcome.failures or outcome.row_failures else 0
+
+
+def _workers(given: int | None) -> int:
+    if given is not None and given < 1:
+        raise ConfigError(f"workers is {given!r}; expected >= 1. Leave it out for all cores.")
+    return given or available_cores()
 
 
 def _summary(outcome: Outcome) -> str:

@@ -13,7 +13,7 @@ from polyak.metrics import accuracy, cross_entropy
 from polyak.records.predictions import Predictions
 from polyak.records.runs import EpochRecord, run_folder
 from polyak.training.config import RunConfig
-from polyak.training.jobs import carry_out
+from polyak.training.jobs import carry_out, usable_device
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,7 @@ class TrainCommand:
     def run(self) -> int:
         """Exit code: 0 done, 1 diverged."""
         self.config.check()
+        usable_device(self.device)
         config = _prepared(self.config)
         console = Console(stderr=True)
         console.print(f"{title(config)}  →  {run_folder(self.out, config.id).path}")

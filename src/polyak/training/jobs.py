@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from polyak.data import load, partition
-from polyak.errors import NonFiniteError
+from polyak.errors import ConfigError, NonFiniteError
 from polyak.records.runs import EpochRecord, run_folder
 from polyak.training.arms import write_arms
 from polyak.training.config import RunConfig
@@ -34,7 +34,25 @@ def carry_out(job: Job, out: Path, *, device: str = "cpu", on_epoch: OnEpoch | N
     if isinstance(job, ProbeConfig):
         _probe(job, out)
     else:
-        _train(job, out, torch.device(device), on_epoch or _ignore)
+        _train(job, out, usable_device(device), on_epoch or _ignore)
+
+
+def usable_device(name: str) -> torch.device:
+    """A device by its name.
+
+    Raises:
+        ConfigError: if torch knows no such device, or this machine has none.
+    """
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(
+            f"device is {name!r}, which cannot be used ({reason}); expected cpu, or cuda on a "
+            "machine with a GPU and a build of torch for it."
+        ) from error
+    return device
 
 
 def _train(config: RunConfig, out: Path, device: torch.device, on_epoch: OnEpoch) -> None:

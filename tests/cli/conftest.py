@@ -1,0 +1,67 @@
+"""A cache of its own, and a study of moments under the name "small"."""
+
+import pytest
+
+from polyak.data import DataConfig
+from polyak.models import ModelConfig
+from polyak.study import presets
+from polyak.study.plan import Row, Study
+from polyak.training.config import AveragingConfig, RunConfig
+from polyak.training.jobs import carry_out
+from polyak.training.optim import OptimConfig
+
+
+@pytest.fixture(scope="session")
+def cli_cache_folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(autouse=True)
+def cache(cli_cache_folder, monkeypatch):
+    monkeypatch.setenv("POLYAK_CACHE", str(cli_cache_folder))
+
+
+@pytest.fixture
+def small() -> Study:
+    row = Row(
+        label="small digits",
+        dataset="digits",
+        architecture="ResNet-8",
+        config=RunConfig(
+            data=DataConfig(train_limit=90, test_limit=60, crop_padding=1),
+            model=ModelConfig(name="resnet8", width=4),
+            optim=OptimConfig(warmup_epochs=1),
+            averaging=AveragingConfig(decays=(0.9,), every=2),
+            epochs=2,
+            batch_size=45,
+        ),
+        learning_rates=(0.1,),
+        seeds=(0,),
+        paper_decays=(0.998,),
+    )
+    return Study(name="small", title="A small study", cost="moments", rows=(row,))
+
+
+class InProcess:
+    """Carries out jobs here, one after the other."""
+
+    def __init__(self, *, workers, device):
+        self.workers, self.device = workers, device
+
+    def __call__(self, jobs, out, on_tick):
+        failures = {}
+        for job in jobs:
+            try:
+                carry_out(job, out, device=self.device)
+            except ZeroDivisionError as error:
+                failures[job.id] = f"Traceback: of a test\n{error}"
+            on_tick({job.id: "failed" if job.id in failures else "done"})
+        return failures
+
+
+@pytest.fixture
+def in_process(small, monkeypatch):
+    """The command line with the small study, run in this process; the page is not its matter."""
+    monkeypatch.setitem(presets.PRESETS, "small", lambda: small)
+    monkeypatch.setattr("polyak.cli.study.LocalExecutor", InProcess)
+    monkeypatch.setattr("polyak.cli.study.write_report", lambda out, name: out / name / "page")

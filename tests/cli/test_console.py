@@ -1,0 +1,96 @@
+import io
+from dataclasses import replace
+
+import pytest
+from rich.console import Console
+
+from polyak.cli.console import StudyDisplay, best_average, epoch_cells, failure_lines, title
+from polyak.records.runs import EpochRecord, Score, run_folder
+from polyak.study.runner import Progress
+from polyak.training.config import RunConfig
+from polyak.training.probe import ProbeConfig
+
+RUN = RunConfig(epochs=10, batch_size=100)
+
+
+def _epoch(epoch: int, **holdout: float) -> EpochRecord:
+    return EpochRecord(
+        epoch=epoch,
+        step=5 * epoch,
+        learning_rate=0.4,
+        train=Score(1.25, 0.5),
+        seconds=2.0 * epoch,
+        holdout={name: Score(1.0, accuracy) for name, accuracy in holdout.items()},
+    )
+
+
+def test_cells_are_epoch_rate_loss_best_average_speed_and_time_left():
+    epochs = [_epoch(1, sgd=0.9, ema=0.5), _epoch(2, sgd=0.9, ema=0.75)]
+    # 5 steps of 100 images in 2 s; 8 epochs of 2 s are left.
+    assert epoch_cells(epochs, RUN) == ["2/10", "0.4", "1.250", "75.0% ema @2", "250/s", "0:16"]
+    assert epoch_cells([], RUN) == ["starting"]
+
+
+def test_the_best_average_is_the_earliest_and_never_sgd():
+    assert best_average([_epoch(1, sgd=0.9, a=0.5, b=0.5), _epoch(2, a=0.5, b=0.1)])[-2:] == "@1"
+    assert best_average([_epoch(1)]) == "–"
+    assert best_average([_epoch(1, sgd=0.9)]) == "–"
+
+
+def test_long_times_have_hours():
+    slow = replace(_epoch(1), seconds=3600.0)
+    assert epoch_cells([slow], RUN)[-1] == "9:00:00"
+
+
+def test_titles_tell_search_refit_and_probe_apart():
+    assert title(RUN) == "digits resnet8 search lr 0.4 seed 0"
+    assert "refit" in title(replace(RUN, holdout=False))
+    probe = ProbeConfig(data=RUN.data, backbones=(RUN,), arms=("sgd",))
+    assert title(probe) == "linear probe on digits"
+
+
+def test_failures_are_shown_with_folder_and_last_lines(tmp_path):
+    lines = failure_lines({"abc": "Traceback\n  one\n  two\n  three\nValueError: four\n"}, tmp_path)
+    assert lines[0] == f"failed: {tmp_path / 'runs' / 'abc'}"
+    assert lines[-1] == "  ValueError: four"
+    assert len(lines) == 4
+
+
+@pytest.mark.parametrize("ending", ["done", "diverged"])
+def test_a_finished_run_is_one_line_once(tmp_path, ending):
+    stream = io.StringIO()
+    display = StudyDisplay(tmp_path, Console(file=stream, width=200))
+    folder = run_folder(tmp_path, RUN.id)
+    folder.write_epochs([_epoch(1, ema=0.5)])
+    jobs = {RUN.id: RUN}
+    with display.showing():
+        display(Progress("search", {RUN.id: "running"}, jobs))
+        assert stream.getvalue() == ""
+        folder.finish(ending, seconds=7.2)
+        for _ in range(2):
+            display(Progress("search", {RUN.id: "done"}, jobs))
+    (line,) = stream.getvalue().splitlines()
+    assert line.startswith(f"search 1/1  {title(RUN)}  {ending} in 7 s  1/10")
+
+
+def test_a_failed_run_is_called_so(tmp_path):
+    stream = io.StringIO()
+    display = StudyDisplay(tmp_path, Console(file=stream, width=200))
+    display(Progress("refit", {RUN.id: "failed", "other": "waiting"}, {RUN.id: RUN}))
+    assert stream.getvalue() == f"refit 1/2  {title(RUN)}  failed\n"
+
+
+def test_a_terminal_shows_running_runs_with_their_cells(tmp_path):
+    stream = io.StringIO()
+    console = Console(file=stream, force_terminal=True, width=160)
+    display = StudyDisplay(tmp_path, console)
+    run_folder(tmp_path, RUN.id).write_epochs([_epoch(2, ema=0.5)])
+    probe = ProbeConfig(data=RUN.data, backbones=(RUN,), arms=("sgd",))
+    with display.showing():
+        states = {RUN.id: "running", probe.id: "running", "c": "waiting"}
+        display(Progress("search", states, {RUN.id: RUN, probe.id: probe}))
+        console.print(display._table(Progress("search", states, {RUN.id: RUN, probe.id: probe})))
+    shown = stream.getvalue()
+    assert "search: 2 running, 1 waiting" in shown
+    assert "2/10" in shown
+    assert "linear probe on digits" in shown

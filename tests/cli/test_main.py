@@ -1,0 +1,231 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import polyak
+from polyak.cli.main import main
+
+COMMANDS = (
+    [],
+    ["demo"],
+    ["study"],
+    ["train"],
+    ["report"],
+    ["list"],
+    ["data"],
+    ["data", "prepare"],
+)
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_every_command_explains_itself_on_stdout(command, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main([*command, "--help"])
+    assert caught.value.code == 0
+    said = capsys.readouterr()
+    assert "usage: polyak" in said.out
+    assert said.err == ""
+
+
+def test_the_help_of_train_shows_every_part_of_a_run(capsys):
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    out = capsys.readouterr().out
+    for flag in ("--data.source", "--model.name", "--optim.lr", "--averaging.decays", "--epochs"):
+        assert flag in out
+
+
+@pytest.mark.parametrize(
+    "arguments", [["stduy", "demo"], [], ["train", "--epochs", "many"], ["study"], ["list", "x"]]
+)
+def test_a_command_line_that_cannot_be_read_is_code_2(arguments, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err
+
+
+def test_the_version_is_the_packages(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"polyak {polyak.__version__}\n"
+
+
+def test_list_shows_studies_with_runs_and_cost_and_the_models(capsys):
+    assert main(["list"]) == 0
+    said = capsys.readouterr()
+    assert "demo" in said.out
+    assert "runs, two minutes" in said.out
+    assert "resnet18" in said.out
+    assert said.err == ""
+
+
+def test_an_unknown_study_is_code_2_with_the_nearest_on_stderr(capsys):
+    assert main(["study", "dmeo"]) == 2
+    said = capsys.readouterr()
+    assert said.err.startswith("polyak: study is 'dmeo'; expected one of demo")
+    assert "Did you mean 'demo'?" in said.err
+    assert said.out == ""
+
+
+def test_a_dry_run_lists_the_runs_and_leaves_nothing(in_process, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["study", "small", "--dry-run"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == [
+        "digits resnet8 search lr 0.1 seed 0",
+        "2 runs in all, refits and probes included",
+    ]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_study_is_carried_through_and_counted_on_stdout(in_process, tmp_path, capsys):
+    command = ["study", "small", "--out", str(tmp_path)]
+    assert main(command) == 0
+    said = capsys.readouterr()
+    done, report = said.out.splitlines()
+    assert done.startswith("done 2  skipped 0  diverged 0  failed 0  in ")
+    assert report == f"report: {(tmp_path / 'small' / 'page').resolve()}"
+    assert "search 1/1  digits resnet8 search lr 0.1 seed 0  done in" in said.err
+    # The same command again does nothing.
+    assert main(command) == 0
+    assert capsys.readouterr().out.startswith("done 0  skipped 2")
+
+
+def test_a_failed_run_is_code_1_and_named_on_stderr(in_process, tmp_path, capsys, monkeypatch):
+    def fails(*_args, **_kwargs):
+        raise ZeroDivisionError("the bug")
+
+    monkeypatch.setattr("polyak.training.jobs._train", fails)
+    assert main(["study", "small", "--out", str(tmp_path)]) == 1
+    said = capsys.readouterr()
+    assert "failed 1" in said.out
+    assert f"failed: {tmp_path}" in said.err
+    assert "the bug" in said.err
+
+
+def test_a_row_all_of_whose_rates_diverge_is_code_1_and_says_what_to_do(
+    in_process, small, tmp_path, capsys, monkeypatch
+):
+    from dataclasses import replace
+
+    from polyak.study import presets
+
+    absurd = replace(small, rows=(replace(small.rows[0], learning_rates=(1e30,)),))
+    monkeypatch.setitem(presets.PRESETS, "small", lambda: absurd)
+    assert main(["study", "small", "--out", str(tmp_path)]) == 1
+    said = capsys.readouterr()
+    assert "diverged 1  failed 0" in said.out
+    assert "no result for small digits: every learning rate of [1e+30]" in said.err
+    assert "Search smaller learning rates" in said.err
+
+
+def test_ctrl_c_is_code_130_and_says_that_the_same_command_goes_on(
+    in_process, tmp_path, capsys, monkeypatch
+):
+    def interrupted(*_args, **_kwargs):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("polyak.training.jobs._train", interrupted)
+        assert main(["study", "small", "--out", str(tmp_path)]) == 130
+    said = capsys.readouterr()
+    assert "the same command goes on where it was" in said.err
+    assert said.out == ""
+    assert main(["study", "small", "--out", str(tmp_path)]) == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--workers", "0"], "workers is 0; expected >= 1"),
+        (["--workers", "-2"], "workers is -2; expected >= 1"),
+        (["--device", "cdua"], "device is 'cdua', which cannot be used"),
+    ],
+)
+def test_settings_that_cannot_be_are_code_2_before_anything_runs(
+    in_process, tmp_path, capsys, options, message
+):
+    assert main(["study", "small", "--out", str(tmp_path / "out"), *options]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_data_prepare_says_what_the_data_is(capsys):
+    command = ["data", "prepare", "--source", "digits"]
+    assert main(command) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == "digits: 1437 training and 360 test images of 1×8×8, 10 classes"
+    name, fingerprint = said[1].split(": ")
+    assert name == "fingerprint"
+    assert len(fingerprint) == 64
+    assert main(command) == 0
+    assert capsys.readouterr().out.splitlines() == said
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--source", "dgits"], "Did you mean 'digits'?"),
+        (["--holdout", "1.5", "--crop-padding", "-1"], "holdout is 1.5; expected 0 < holdout < 1;"),
+        (["--holdout", "1.5", "--crop-padding", "-1"], "crop_padding is -1"),
+    ],
+)
+def test_data_that_cannot_be_is_code_2(capsys, options, message):
+    assert main(["data", "prepare", *options]) == 2
+    said = capsys.readouterr()
+    assert message in said.err
+    assert said.out == ""
+
+
+def test_report_of_a_folder_without_a_study_is_code_2(tmp_path, capsys):
+    assert main(["report", str(tmp_path)]) == 2
+    assert "holds no study" in capsys.readouterr().err
+
+
+def test_report_finds_a_study_also_from_inside_its_folder(tmp_path, capsys, monkeypatch):
+    asked = []
+
+    def write(out: Path, name: str) -> Path:
+        asked.append((out, name))
+        return out / name / "page"
+
+    monkeypatch.setattr("polyak.cli.report.write_report", write)
+    (tmp_path / "small").mkdir()
+    monkeypatch.chdir(tmp_path / "small")
+    for folder in (".", str(tmp_path / "small"), "../small/"):
+        assert main(["report", folder]) == 0
+    assert asked == [(tmp_path.resolve(), "small")] * 3
+    assert capsys.readouterr().out.startswith("report: ")
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGTERM"), reason="needs signals")
+def test_sigterm_is_code_143(tmp_path):
+    """Told in the middle of a run, the command ends as by Ctrl-C."""
+    source = str(Path(polyak.__file__).resolve().parents[1])
+    options = "--data.source digits --model.width 4 --epochs 2000 --out out"
+    program = "from polyak.cli.main import entry; entry()"
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, "train", *options.split()],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": source},
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+    )
+    started = time.monotonic()
+    while not list(tmp_path.glob("out/runs/*/log.jsonl")):
+        assert process.poll() is None
+        assert time.monotonic() - started < 60
+        time.sleep(0.05)
+    process.terminate()
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert "the same command goes on" in err
+    assert not list(tmp_path.glob("out/runs/*/.*"))
