@@ -64,7 +64,7 @@ def carry_through(name: str, where: Where) -> int:
     """Run a study and write its report; what to look at goes to stdout."""
     study = preset(name)
     usable_device(where.device)
-    console = Console(stderr=True)
+    console = Console(stderr=True, soft_wrap=True)
     workers = _workers(where.workers)
     console.print(f"{study.title}: {planned(study)} runs, {workers} at a time ({study.cost})")
     with StudyDisplay(where.out, console).showing() as display:

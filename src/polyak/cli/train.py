@@ -33,7 +33,7 @@ class TrainCommand:
         self.config.check()
         usable_device(self.device)
         config = _prepared(self.config)
-        console = Console(stderr=True)
+        console = Console(stderr=True, soft_wrap=True)
         console.print(f"{title(config)}  →  {run_folder(self.out, config.id).path}")
         epochs: list[EpochRecord] = []
 
