@@ -4,14 +4,14 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
+from threading import RLock
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from polyak.averaging import kernels, swap
+from polyak.averaging import swap
 from polyak.averaging.attachment import Attachment
-from polyak.averaging.bank import Bank
 from polyak.averaging.batchnorm import (
     Forward,
     Moments,
@@ -21,18 +21,11 @@ from polyak.averaging.batchnorm import (
 )
 from polyak.averaging.explain import coinciding, explain
 from polyak.averaging.history import History
-from polyak.averaging.inventory import (
-    Buffers,
-    Inventory,
-    copy_infinite,
-    inventory,
-    unwrapped,
-    wide,
-)
+from polyak.averaging.holdings import Holdings
+from polyak.averaging.inventory import Buffers, unwrapped
 from polyak.averaging.kinds import Average, to_record
 from polyak.averaging.settings import NonFinite, checked
 from polyak.averaging.state import check_state
-from polyak.averaging.watch import Watch
 from polyak.errors import ConfigError, NonFiniteError, StateError, few, unknown
 
 
@@ -49,6 +42,7 @@ class Averager:
         buffers: "average" treats floating-point buffers like parameters (Cai et al. 2021),
             "copy" takes over the model's at each update. Integer buffers are always copied.
         dtype: Of the averages; None keeps the weights', with float32 for half precision.
+            bfloat16 takes a second bfloat16 along for what rounding cuts off (Kahan).
         device: Where the averages live; None means beside the weights.
         nonfinite: What an update does with weights that hold NaN or infinity: "skip" leaves
             every average as it is and counts in `skipped`, "raise" raises, "allow" folds in.
@@ -84,30 +78,25 @@ class Averager:
         nonfinite: NonFinite = "skip",
     ) -> None:
         kinds = checked(averages, every=every, buffers=buffers, dtype=dtype, nonfinite=nonfinite)
-        self._history = History(every)
         self._kinds = {kind.label: kind.at_period(every) for kind in kinds}
-        self._model = unwrapped(model)
-        self._buffers: Buffers = buffers
+        self._history = History(
+            every,
+            folded=dict.fromkeys(self._kinds, 0),
+            initial_share=dict.fromkeys(self._kinds, 1.0),
+        )
         self._nonfinite: NonFinite = nonfinite
-        self._history.initial_share = dict.fromkeys(self._kinds, 1.0)
-        self._history.folded = dict.fromkeys(self._kinds, 0)
         self._attachments: list[Attachment] = []
-        self._first = inventory(self._model, buffers=buffers)
-        copy_infinite(self._first)
-        if nonfinite != "allow" and (bad := _nonfinite_names(self._first.averaged)):
+        self._model = unwrapped(model)
+        self._holdings = Holdings(
+            self._model, tuple(self._kinds), buffers=buffers, dtype=dtype, device=device
+        )
+        # Whoever reads a snapshot from another thread waits for an update to end.
+        self._lock = RLock()
+        if nonfinite != "allow" and (bad := self._holdings.nonfinite()):
             raise NonFiniteError(
                 f"{few(bad)} hold NaN or infinity; expected finite initial weights, since every "
                 "average starts from them. Build the averager after initialising the model."
             )
-        self._watch = Watch(self._model, self._first)
-        self._bank = Bank(
-            list(self._kinds),
-            self._first.averaged,
-            dtypes={key: _stored_dtype(x, dtype) for key, x in self._first.averaged.items()},
-            device=device,
-        )
-        self._copied = {key: x.detach().clone() for key, x in self._first.copied.items()}
-        self._refreshed: dict[str, dict[str, Tensor]] = {}
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -183,15 +172,23 @@ class Averager:
             StateError: while an average is applied.
         """
         self._refuse_while_lent("update()")
-        live = self._live()
-        self._bank.gather()
-        if self._nonfinite != "allow" and not self._bank.finite():
-            return self._meet_nonfinite(_nonfinite_names(live.averaged))
-        self._bank.fold(self._history.fold(self._kinds))
-        for key, x in live.copied.items():
-            self._copied[key].copy_(x)
-        self._refreshed.clear()
+        with self._lock:
+            if self._nonfinite == "allow":
+                self._holdings.gather_unchecked()
+            elif not self._holdings.gather():
+                return self._meet_nonfinite(self._holdings.nonfinite())
+            self._holdings.fold(self._history.fold(self._kinds))
         return None
+
+    def track(self) -> None:
+        """Average from now on whatever trains now.
+
+        For parameters that were frozen when the averager was built: call it after unfreezing
+        them and before their first step. Until then their average is what they were.
+        """
+        self._refuse_while_lent("track()")
+        with self._lock:
+            self._holdings.track()
 
     @contextmanager
     def applied(self, name: str) -> Iterator[nn.Module]:
@@ -202,7 +199,8 @@ class Averager:
         lent, not copied: whoever writes to them inside (`load_state_dict`, say) writes to the
         average. Buffers may be written to.
         """
-        with swap.eval_mode(self._model), self._lent(name):
+        self._require(name)
+        with swap.eval_mode(self._model), self._holdings.lent(name, self):
             yield self._model
 
     @torch.no_grad()
@@ -219,10 +217,25 @@ class Averager:
         Averaged tensors keep the average's dtype; integer buffers are those of the last update;
         BatchNorm statistics are the refreshed ones while they are fresh.
         """
-        live = self._live()
-        held = {**live.frozen, **self._weights(name)}
-        copies = {key: x.detach().clone() for key, x in held.items()}
-        return {key: copies[listed] for key, listed in live.names.items()}
+        self._require(name)
+        with self._lock:
+            return self._holdings.state_dict(name)
+
+    @torch.no_grad()
+    def standstill(self, name: str) -> float:
+        """Share of an average's values that the next update would leave as they are.
+
+        Counts values that differ from the model's and yet would not move, because the step
+        w·(x − m) is lost in rounding: near 1 for a decay too slow for the average's dtype.
+
+        Returns:
+            A fraction in [0, 1]; 0 if no value differs.
+        """
+        self._require(name)
+        self._refuse_while_lent("standstill()")
+        moment = self._history.next_update()
+        w = self._kinds[name].weight(moment, self._history.folded[name])
+        return self._holdings.still(name, w)
 
     def refresh_batchnorm(
         self,
@@ -253,18 +266,18 @@ class Averager:
         with statistics.collecting():
             for batch in limited(batches, max_samples=max_samples, progress=progress):
                 for name in chosen:
-                    with self._lent(name):
+                    with self._holdings.lent(name, self):
                         statistics.add(batch, moments[name])
         for name in chosen:
-            held = self._weights(name)
-            self._refreshed[name] = {
+            held = self._holdings.weights(name)
+            self._holdings.refreshed[name] = {
                 key: x.to(held[key]) for key, x in running_statistics(moments[name]).items()
             }
 
     def drop_refreshed(self) -> None:
         """Go back to averaged BatchNorm statistics now instead of at the next update."""
         self._refuse_while_lent("drop_refreshed()")
-        self._refreshed.clear()
+        self._holdings.refreshed.clear()
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that an exact continuation needs; tensors are references, as in torch."""
@@ -272,12 +285,7 @@ class Averager:
         return {
             "history": self._history.record(),
             "averages": {name: to_record(kind) for name, kind in self._kinds.items()},
-            "tensors": {name: dict(tensors) for name, tensors in self._bank.rows.items()},
-            "compensation": {
-                name: dict(tensors) for name, tensors in self._bank.compensation.items()
-            },
-            "copied": dict(self._copied),
-            "refreshed": {name: dict(tensors) for name, tensors in self._refreshed.items()},
+            **self._holdings.record(),
         }
 
     @torch.no_grad()
@@ -290,20 +298,9 @@ class Averager:
         """
         self._refuse_while_lent("load_state_dict()")
         check_state(state, self.state_dict())
-        for kept, saved in (
-            (self._bank.rows, state["tensors"]),
-            (self._bank.compensation, state["compensation"]),
-        ):
-            for name, tensors in saved.items():
-                for key, x in tensors.items():
-                    kept[name][key].copy_(x)
-        for key, x in state["copied"].items():
-            self._copied[key].copy_(x)
-        self._refreshed = {
-            name: {key: x.clone() for key, x in tensors.items()}
-            for name, tensors in state["refreshed"].items()
-        }
-        self._history.restore(state["history"])
+        with self._lock:
+            self._holdings.restore(state)
+            self._history.restore(state["history"])
 
     def explain(self) -> str:
         """Half-lives, where warm-up ends, how much of the initial weights is left, in words."""
@@ -331,17 +328,6 @@ class Averager:
             "Save its state_dict() instead."
         )
 
-    def _live(self) -> Inventory:
-        if self._watch.holds():
-            return self._watch.found
-        live = inventory(self._model, buffers=self._buffers, like=self._first)
-        self._first.check_same(live)
-        # What is lent goes back to where it was, and then the old watch holds again.
-        if not swap.holds_lent_weights(self._model):
-            self._watch = Watch(self._model, live)
-            self._bank.bind(live.averaged)
-        return live
-
     def _meet_nonfinite(self, bad: Sequence[str]) -> None:
         message = f"{few(bad)} hold NaN or infinity; expected finite weights."
         if self._nonfinite == "raise":
@@ -349,26 +335,6 @@ class Averager:
         if not self.skipped:
             _warn(f"{message} The averages skip such updates; `skipped` counts them.")
         self._history.skipped += 1
-
-    def _weights(self, name: str) -> dict[str, Tensor]:
-        """All that is stored for an average, refreshed statistics in their place."""
-        self._require(name)
-        refreshed = self._refreshed.get(name, {})
-        return {**self._bank.rows[name], **self._copied, **refreshed}
-
-    @contextmanager
-    def _lent(self, name: str) -> Iterator[None]:
-        live = self._live()
-        # Forward passes may write to buffers, so the model gets copies of those.
-        weights = {
-            key: x if key in live.averaged and _is_parameter(live.averaged[key]) else x.clone()
-            for key, x in self._weights(name).items()
-        }
-        with (
-            swap.owning(self._model, self),
-            swap.lent(self._model, {**live.averaged, **live.copied}, weights),
-        ):
-            yield
 
     def _require(self, name: str) -> None:
         if name not in self._kinds:
@@ -382,17 +348,5 @@ class Averager:
             )
 
 
-def _is_parameter(tensor: Tensor) -> bool:
-    return isinstance(tensor, nn.Parameter)
-
-
 def _warn(message: str) -> None:
     warnings.warn(message, RuntimeWarning, stacklevel=6)
-
-
-def _nonfinite_names(weights: Mapping[str, Tensor]) -> list[str]:
-    return [name for name, x in weights.items() if not kernels.all_finite([x])]
-
-
-def _stored_dtype(tensor: Tensor, asked: torch.dtype | None) -> torch.dtype:
-    return wide(tensor.dtype) if asked is None or tensor.is_complex() else asked

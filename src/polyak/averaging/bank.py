@@ -101,8 +101,10 @@ class Bank:
                 rows[name].update(zip(keys, tensors, strict=True))
                 compensation[name].update(zip(keys, cut, strict=bool(cut)))
         self._listed = [key for key in likes if key not in blocked]
+        self._narrow = {key for key in self._listed if kernels.needs_compensation(likes[key].dtype)}
         for name in rows:
             rows[name] |= {key: torch.empty_like(likes[key]) for key in self._listed}
+            compensation[name] |= {key: torch.zeros_like(likes[key]) for key in self._narrow}
         self.rows = {name: {key: row[key] for key in likes} for name, row in rows.items()}
         """Per average its tensors by key, in the model's order."""
         self.compensation = compensation
@@ -146,8 +148,36 @@ class Bank:
                 kernels.lerp_compensated(
                     block.values_mn, block.compensation_mn, source_n, by_dtype[dtype]
                 )
-        rows = [[row[key] for key in self._listed] for row in self.rows.values()]
-        kernels.lerp_all(rows, self._listed_live, lerp_weights)
+        self._fold_listed(lerp_weights)
+
+    def still(self, name: str, weights: Mapping[str, Tensor], lerp_weight: float) -> float:
+        """Share of the values off the live ones that an update would leave as they are."""
+        still, off = 0, 0
+        for key, m in self.rows[name].items():
+            x = weights[key].detach().to(m.device)
+            if key in self.compensation[name]:
+                c = self.compensation[name][key]
+                after, carried = kernels.compensated(m, c, x, lerp_weight)
+                moves = (after != m) | (carried != c)
+            else:
+                moves = m.lerp(x.to(m.dtype), lerp_weight) != m
+            differs = x != m
+            still += int((differs & ~moves).sum())
+            off += int(differs.sum())
+        return still / off if off else 0.0
+
+    def _fold_listed(self, lerp_weights: Sequence[float]) -> None:
+        """The same for tensors outside blocks."""
+        plain = [i for i, key in enumerate(self._listed) if key not in self._narrow]
+        rows = [[row[self._listed[i]] for i in plain] for row in self.rows.values()]
+        kernels.lerp_all(rows, [self._listed_live[i] for i in plain], lerp_weights)
+        for x, key in zip(self._listed_live, self._listed, strict=True):
+            if key in self._narrow:
+                for (name, row), w in zip(self.rows.items(), lerp_weights, strict=True):
+                    c = self.compensation[name][key]
+                    after, carried = kernels.compensated(row[key], c, x.to(c.device), w)
+                    row[key].copy_(after)
+                    c.copy_(carried)
 
 
 def _allocate(

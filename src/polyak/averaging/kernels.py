@@ -49,10 +49,16 @@ def lerp_compensated(
     """
     for start in range(0, source_n.numel(), COMPENSATED_TILE):
         tile = slice(start, start + COMPENSATED_TILE)
-        m = values_mn[:, tile].float()
-        y = (source_n[tile] - m).mul_(weight_m1).sub_(compensation_mn[:, tile])
-        values_mn[:, tile] = m + y
-        compensation_mn[:, tile] = (values_mn[:, tile].float() - m).sub_(y)
+        m, c = compensated(values_mn[:, tile], compensation_mn[:, tile], source_n[tile], weight_m1)
+        values_mn[:, tile], compensation_mn[:, tile] = m, c
+
+
+def compensated(m: Tensor, c: Tensor, x: Tensor, w: Tensor | float) -> tuple[Tensor, Tensor]:
+    """The next m and c of `lerp_compensated`, in their dtype; nothing is written."""
+    before = m.float()
+    y = (x.float() - before).mul_(w).sub_(c)
+    after = (before + y).to(m.dtype)
+    return after, (after.float() - before).sub_(y).to(c.dtype)
 
 
 def needs_compensation(dtype: torch.dtype) -> bool:

@@ -5,11 +5,11 @@ from typing import Any, Literal
 
 import torch
 
-from polyak.averaging.inventory import wide
 from polyak.averaging.kinds import Average, as_average
 from polyak.errors import ConfigError
 
 NonFinite = Literal["skip", "raise", "allow"]
+_DTYPES = (torch.float64, torch.float32, torch.bfloat16)
 
 
 def checked(
@@ -33,9 +33,10 @@ def checked(
         faults.append(f"buffers is {buffers!r}; expected 'average' or 'copy'")
     if nonfinite not in ("skip", "raise", "allow"):
         faults.append(f"nonfinite is {nonfinite!r}; expected 'skip', 'raise' or 'allow'")
-    if dtype is not None and (not dtype.is_floating_point or wide(dtype) != dtype):
+    if dtype is not None and dtype not in _DTYPES:
         faults.append(
-            f"dtype is {dtype}; expected float32 or float64, since a narrower average stands still"
+            f"dtype is {dtype}; expected float64, float32 or bfloat16 with compensation, since "
+            "another narrow average stands still"
         )
     if faults:
         raise ConfigError.of("Averager", faults)

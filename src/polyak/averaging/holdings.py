@@ -1,0 +1,167 @@
+"""What is stored of a model's weights for each average, and lending it to the model."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from polyak.averaging import kernels, swap
+from polyak.averaging.bank import Bank
+from polyak.averaging.inventory import Buffers, Inventory, copy_infinite, inventory, wide
+from polyak.averaging.watch import Watch
+
+
+class Holdings:
+    """Averaged tensors, copied ones, and BatchNorm statistics refreshed for an average.
+
+    Frozen parameters are not stored: they are read from the model.
+
+    Args:
+        model: Whose weights, without wrappers.
+        names: The averages' names.
+        buffers: Whether floating-point buffers are averaged or copied.
+        dtype: Of the averages; None keeps the weights', with float32 for narrow ones.
+        device: Where the averages live; None means beside the weights.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        names: Sequence[str],
+        *,
+        buffers: Buffers,
+        dtype: torch.dtype | None,
+        device: torch.device | str | None,
+    ) -> None:
+        self.model = model
+        self._names = tuple(names)
+        self._buffers: Buffers = buffers
+        self._dtype = dtype
+        self._device = device
+        self._first = inventory(model, buffers=buffers)
+        copy_infinite(self._first)
+        self._watch = Watch(model, self._first)
+        self._bank = self._new_bank(self._first)
+        self._copied = {key: x.detach().clone() for key, x in self._first.copied.items()}
+        self.refreshed: dict[str, dict[str, Tensor]] = {}
+        """By average: statistics that lie over the averaged ones until the next update."""
+
+    def live(self) -> Inventory:
+        """The model's tensors at this moment.
+
+        Raises:
+            WeightMismatchError: if weights appeared, vanished, changed shape or were unfrozen.
+        """
+        if self._watch.holds():
+            return self._watch.found
+        live = inventory(self.model, buffers=self._buffers, like=self._first)
+        self._first.check_same(live)
+        # What is lent goes back to where it was, and then the old watch holds again.
+        if not swap.holds_lent_weights(self.model):
+            self._watch = Watch(self.model, live)
+            self._bank.bind(live.averaged)
+        return live
+
+    def track(self) -> None:
+        """Average from now on what trains now, frozen before or not."""
+        old = self._bank
+        self._first = inventory(self.model, buffers=self._buffers)
+        copy_infinite(self._first)
+        self._watch = Watch(self.model, self._first)
+        self._bank = self._new_bank(self._first)
+        # A parameter that was frozen is its own average so far.
+        for name in self._names:
+            for kept, before in (
+                (self._bank.rows[name], old.rows[name]),
+                (self._bank.compensation[name], old.compensation[name]),
+            ):
+                _copy_over(kept, {key: x for key, x in before.items() if key in kept})
+
+    def nonfinite(self) -> list[str]:
+        """Names of the averaged weights that hold NaN or infinity in the model."""
+        averaged = self.live().averaged
+        return [name for name, x in averaged.items() if not kernels.all_finite([x])]
+
+    def gather(self) -> bool:
+        """Take the live weights in; whether they are all finite."""
+        self.live()
+        self._bank.gather()
+        return self._bank.finite()
+
+    def gather_unchecked(self) -> None:
+        """Take the live weights in as they are."""
+        self.live()
+        self._bank.gather()
+
+    def fold(self, lerp_weights: Sequence[float]) -> None:
+        """Move every average by its lerp weight towards what was gathered."""
+        self._bank.fold(lerp_weights)
+        for key, x in self.live().copied.items():
+            self._copied[key].copy_(x)
+        self.refreshed.clear()
+
+    def weights(self, name: str) -> dict[str, Tensor]:
+        """All that is stored for an average, refreshed statistics in their place."""
+        return {**self._bank.rows[name], **self._copied, **self.refreshed.get(name, {})}
+
+    def state_dict(self, name: str) -> dict[str, Tensor]:
+        """Copies of an average's weights under all names of the model's `state_dict()`."""
+        live = self.live()
+        copies = {
+            key: x.detach().clone() for key, x in {**live.frozen, **self.weights(name)}.items()
+        }
+        return {key: copies[listed] for key, listed in live.names.items()}
+
+    def still(self, name: str, lerp_weight: float) -> float:
+        """Share of the values off the model's that an update would leave as they are."""
+        return self._bank.still(name, self.live().averaged, lerp_weight)
+
+    @contextmanager
+    def lent(self, name: str, owner: object) -> Iterator[None]:
+        """Let the model hold an average inside the block."""
+        live = self.live()
+        # Forward passes may write to buffers, so the model gets copies of those.
+        weights = {
+            key: x if isinstance(live.averaged.get(key), nn.Parameter) else x.clone()
+            for key, x in self.weights(name).items()
+        }
+        with (
+            swap.owning(self.model, owner),
+            swap.lent(self.model, {**live.averaged, **live.copied}, weights),
+        ):
+            yield
+
+    def record(self) -> dict[str, Any]:
+        """The stored tensors themselves."""
+        return {
+            "tensors": {name: dict(row) for name, row in self._bank.rows.items()},
+            "compensation": {name: dict(row) for name, row in self._bank.compensation.items()},
+            "copied": dict(self._copied),
+            "refreshed": {name: dict(row) for name, row in self.refreshed.items()},
+        }
+
+    def restore(self, record: Mapping[str, Any]) -> None:
+        """Take over the values of `record()`."""
+        for name in self._names:
+            _copy_over(self._bank.rows[name], record["tensors"][name])
+            _copy_over(self._bank.compensation[name], record["compensation"][name])
+        _copy_over(self._copied, record["copied"])
+        self.refreshed = {
+            name: {key: x.clone() for key, x in tensors.items()}
+            for name, tensors in record["refreshed"].items()
+        }
+
+    def _new_bank(self, found: Inventory) -> Bank:
+        dtypes = {key: self._stored_dtype(x) for key, x in found.averaged.items()}
+        return Bank(self._names, found.averaged, dtypes=dtypes, device=self._device)
+
+    def _stored_dtype(self, tensor: Tensor) -> torch.dtype:
+        keeps = self._dtype is None or tensor.is_complex()
+        return wide(tensor.dtype) if keeps else self._dtype or tensor.dtype
+
+
+def _copy_over(kept: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> None:
+    for key, x in values.items():
+        kept[key].copy_(x)
