@@ -14,6 +14,7 @@ file can write them too.
 import ctypes
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -96,7 +97,7 @@ def _parsed(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
     number = record.get("format") if isinstance(record, dict) else None
     if type(number) is int and number > FORMAT:
         raise FileError(
-            f"{path} has format {number}; expected {FORMAT} or lower. "
+            f"{os.fspath(path)} has format {number}; expected {FORMAT} or lower. "
             "Read it with the version of polyak that wrote it, or a later one."
         )
     if metadata.get(RECORD_CHECKSUM) != _digest(text):

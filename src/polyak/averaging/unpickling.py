@@ -1,5 +1,6 @@
 """Pickled checkpoints, read without running anything that a file asks to run."""
 
+import json
 import os
 import pickletools
 import re
@@ -14,20 +15,25 @@ from torch.serialization import get_unsafe_globals_in_checkpoint
 from polyak.averaging.tensorfile import Path, damaged, file_format, one_line, quoted
 from polyak.errors import FileError
 
-# Nothing that holds weights needs these, so no command is given that would allow them.
-_NEVER = frozenset({"builtins", "__builtin__", "os", "posix", "nt", "sys", "subprocess", "shutil"})
-_NAMED = re.compile(r"GLOBAL ([\w.]+)")
-_DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", re.ASCII)
-
-# Keeps what a checkpoint holds of plain containers, numbers and tensors at its top level.
-_CONVERT = (
-    "import sys, torch, {modules}; torch.serialization.add_safe_globals([{names}]); "
-    'c = torch.load(sys.argv[1], map_location="cpu", weights_only=True); '
-    "torch.save({{k: v for k, v in c.items() "
-    'if type(v).__module__ in ("builtins", "collections", "torch")}}, sys.argv[2])'
+# Nothing that holds weights needs these; torch's reader blocks most of them whatever one allows.
+_NEVER = re.compile(
+    r"(os|posix|nt|sys|subprocess)\..*|(builtins|__builtin__)\.(eval|exec|compile|__import__)"
 )
-# A scalar of numpy asks for its dtype's class too, under no name that the file holds.
-_NUMPY_DTYPES = '*[type(numpy.dtype(c)) for c in "?bhilqBHILQefd"]'
+_NAMED = re.compile(r"GLOBAL ([\w.]+)")
+
+# Puts an empty object in the place of everything that is refused, so that nothing of it is
+# imported or run, and then keeps what is not such an object.
+_CONVERT = (
+    "import json, sys, torch; "
+    'E = type("E", (), {"__new__": lambda c, *a, **k: object.__new__(c), '
+    '"__init__": lambda s, *a, **k: None, "__setstate__": lambda s, x: None}); '
+    "plain = lambda x: {k: plain(v) for k, v in x.items() if type(v) is not E} "
+    "if isinstance(x, dict) else [plain(v) for v in x if type(v) is not E] "
+    "if isinstance(x, (list, tuple)) else x; "
+    "torch.serialization.add_safe_globals([(E, name) for name in json.loads(sys.argv[3])]); "
+    'x = torch.load(open(sys.argv[1], "rb"), map_location="cpu", weights_only=True); '
+    "torch.save(plain(x), sys.argv[2])"
+)
 
 
 def read_pickled(path: Path) -> object:
@@ -38,9 +44,10 @@ def read_pickled(path: Path) -> object:
             the message names it and gives the command that leaves it out.
     """
     try:
-        with warnings.catch_warnings():
+        # torch.load goes by a path's ending before it looks at the content.
+        with open(path, "rb") as file, warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            content: object = torch.load(path, map_location="cpu", weights_only=True)
+            content: object = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # an unpickler meets any exception in a hostile file
         refused = _refused_globals(path, error)
         if refused:
@@ -60,7 +67,8 @@ def read_pickled(path: Path) -> object:
 def _refused_globals(path: Path, error: Exception) -> list[str]:
     """The names that the file asks to import, found without importing them."""
     try:
-        names = get_unsafe_globals_in_checkpoint(os.fspath(path))
+        with open(path, "rb") as file:
+            names = get_unsafe_globals_in_checkpoint(file)
     except Exception:  # no zip archive, or a damaged one
         names = []
     return sorted(set(names or _NAMED.findall(str(error))))
@@ -94,7 +102,7 @@ def _globals_of_pickle(path: Path) -> list[str]:
 
 
 def _refusal(path: Path, names: Collection[str], advice: str) -> FileError:
-    if any(name.partition(".")[0] in _NEVER for name in names):
+    if any(_NEVER.fullmatch(name) for name in names):
         advice = "They can run commands: do not open it, and ask its author for safetensors."
     return FileError(
         f"{os.fspath(path)} needs {quoted(names)} to be read; "
@@ -103,20 +111,12 @@ def _refusal(path: Path, names: Collection[str], advice: str) -> FileError:
 
 
 def _advice(path: Path, names: Collection[str]) -> str:
-    # A name may hold anything, and this goes into a command that a person pastes.
-    whole_module = any(name.startswith("torch.nn.") for name in names)
-    if whole_module or not all(_DOTTED.fullmatch(name) for name in names):
+    if any(name.startswith("torch.nn.") for name in names):
         return "Save the model's state_dict() where it was made."
-    # numpy 2 keeps what it had under numpy.core in numpy._core.
-    places = {name: name.replace("numpy.core.", "numpy._core.") for name in sorted(names)}
-    allowed = [x if x == name else f'({x}, "{name}")' for name, x in places.items()]
-    if any(name.startswith("numpy.") for name in names):
-        allowed.append(_NUMPY_DTYPES)
-    modules = sorted({place.rpartition(".")[0] for place in places.values()})
-    code = _CONVERT.format(modules=", ".join(modules), names=", ".join(allowed))
     out = PurePath(os.fspath(path)).with_suffix(".plain.pt")
-    command = shlex.join(["python", "-c", code, os.fspath(path), str(out)])
-    return f"If you trust its source, leave that out with: {command}"
+    # Names from the file go into the command as an argument, never as code.
+    given = [os.fspath(path), str(out), json.dumps(sorted(names))]
+    return "Leave that out with: " + shlex.join(["python", "-c", _CONVERT, *given])
 
 
 def _reason(error: Exception) -> str:

@@ -36,7 +36,7 @@ def description(path: Path) -> list[str]:
     manifest = saved.manifest
     rows = {
         "file": str(path),
-        "tool": manifest["tool"],
+        "tool": manifest.get("tool"),
         "versions": _versions(manifest),
         "model class": manifest.get("model_class"),
         "epoch": manifest.get("epoch"),
@@ -58,9 +58,9 @@ def nature(manifest: Mapping[str, Any], name: str) -> str:
     """Whether the weights of a name are averaged, raw, or unknown."""
     if name in _object(manifest, "averages"):
         return "averaged"
-    return str(_object(manifest, "weights").get(name, "unknown whether averaged or raw")).replace(
-        "unknown", "unknown whether averaged or raw", 1
-    )
+    said = _object(manifest, "weights").get(name)
+    known = isinstance(said, str) and said != "unknown"
+    return str(said) if known else "unknown whether averaged or raw"
 
 
 def _average(manifest: Mapping[str, Any], name: str) -> str | None:
@@ -105,13 +105,10 @@ def _batchnorm(manifest: Mapping[str, Any], name: str, state: Mapping[str, Tenso
 
 def _size(state: Mapping[str, Tensor]) -> str:
     """Tensors, and elements of those that are no BatchNorm statistics."""
-    tied = {(x.data_ptr(), x.shape): x for x in state.values() if x.numel()}
-    alone = {id(x) for x in tied.values()}
-    count = sum(
-        x.numel()
-        for key, x in state.items()
-        if key.rpartition(".")[2] not in _STATISTICS and id(x) in alone
-    )
+    learnt = (x for key, x in state.items() if key.rpartition(".")[2] not in _STATISTICS)
+    # Tied weights count once.
+    once = {(x.data_ptr(), x.shape): x.numel() for x in learnt}
+    count = sum(once.values())
     return f"{dtypes(state) or 'integers'}, {len(state)} tensors, {count:,} parameters"
 
 
