@@ -1,26 +1,29 @@
 """Weights in a file that says what they are: safetensors with a JSON manifest inside."""
 
-import ctypes
-import json
 import os
-import zlib
+import sys
 from collections.abc import Mapping
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from polyak.averaging.averager import Averager
-from polyak.errors import FileError, few
+from polyak.averaging.manifest import RECORD, checked_record, dtypes, metadata_of, torch_version
+from polyak.averaging.tensorfile import file_format, quoted, read_safetensors
+from polyak.errors import ConfigError, FileError
 from polyak.files import replacing
 
-_FORMAT = 1
 _SEPARATOR = "/"
 
 
 class SavedWeights(dict[str, dict[str, Tensor]]):
-    """State dicts by name, and in `manifest` what the file says about them."""
+    """State dicts by name, and in `manifest` what the file says about them.
+
+    Of the manifest, as far as the file says: `tool` that averaged, `averages` (name → kind and
+    decay), `every`, `steps`, `updates`, `skipped`, `buffers`, `refreshed_batchnorm` (names),
+    `dtypes`, `model_class`, and the versions `polyak` and `torch`.
+    """
 
     def __init__(
         self, weights: Mapping[str, dict[str, Tensor]], *, manifest: Mapping[str, Any]
@@ -41,14 +44,19 @@ def save(
     beside its place and renamed, so a crash leaves the old file or the whole new one.
 
     Args:
-        weights: An averager, or a mapping name → state dict. Names may not hold "/".
+        weights: An averager, or a mapping name → state dict; what `load` gave keeps its
+            manifest. Names may not hold "/".
         path: The file.
         manifest: JSON values to keep in the file beside what an averager says of itself.
+
+    Raises:
+        ConfigError: if `manifest` sets what the averager knows itself.
+        FileError: for a name that holds "/".
     """
-    described = dict(manifest or {})
+    described = _described(weights, manifest or {})
     if isinstance(weights, Averager):
-        described = {**_describe(weights), **described}
         weights = {name: weights.tensors(name) for name in weights.names}
+        described["dtypes"] = {name: dtypes(state) for name, state in weights.items()}
     stored: dict[str, Tensor] = {}
     storages: set[int] = set()
     places: dict[tuple[Any, ...], str] = {}
@@ -61,19 +69,8 @@ def save(
             full = f"{name}{_SEPARATOR}{key}"
             index[name][key] = places.setdefault(_identity(tensor, full), full)
             if index[name][key] == full:
-                # The format refuses views that overlap, and a copy of one is only its own bytes.
-                storage = tensor.untyped_storage().data_ptr()
-                alone = storage not in storages
-                storages.add(storage)
-                stored[full] = tensor.detach().contiguous() if alone else tensor.detach().clone()
-    record = {
-        "format": _FORMAT,
-        "weights": index,
-        "manifest": described,
-        "crc32": {full: _checksum(tensor) for full, tensor in stored.items()},
-    }
-    header = json.dumps(record)
-    metadata = {"polyak": header, "polyak_crc32": str(zlib.crc32(header.encode()))}
+                stored[full] = _of_its_own(tensor, storages)
+    metadata = metadata_of(index, stored, described)
     with replacing(path) as temporary:
         save_file(stored, temporary, metadata=metadata)
 
@@ -81,23 +78,31 @@ def save(
 def load(path: str | os.PathLike[str]) -> SavedWeights:
     """Read a file of `save`: a mapping name → state dict, with `.manifest`.
 
+    Every tensor is compared with its checksum. The tensors lie in memory of their own.
+
     Raises:
-        FileError: if the file is damaged or not one of ours.
+        FileError: if the file is damaged, of a newer format or not one of ours.
     """
-    if not os.path.isfile(path):
-        raise FileError(f"{os.fspath(path)} is no file; expected one that polyak.save wrote.")
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no dict)
-    except SafetensorError as error:
-        raise _damaged(path, str(error)) from error
-    record = _record(path, metadata)
-    if record["crc32"].keys() != tensors.keys():
-        raise _damaged(path, "tensors are missing or unknown")
-    altered = [key for key, x in tensors.items() if _checksum(x) != record["crc32"][key]]
-    if altered:
-        raise _damaged(path, f"the values of {few(altered)} are not those that were written")
+    found = file_format(path)
+    if found != "safetensors":
+        words = {"empty": "is empty", "unknown": "is damaged or foreign"}
+        raise FileError(
+            f"{os.fspath(path)} {words.get(found, f'is a {found} file')}; expected one that "
+            f"polyak.save wrote. {_FOREIGN}"
+        )
+    metadata, tensors = read_safetensors(path)
+    if RECORD not in metadata:
+        raise FileError(
+            f"{os.fspath(path)} has no manifest; expected a file that polyak.save wrote. {_FOREIGN}"
+        )
+    return weights_of(path, metadata, tensors)
+
+
+def weights_of(
+    path: str | os.PathLike[str], metadata: Mapping[str, str], tensors: Mapping[str, Tensor]
+) -> SavedWeights:
+    """The weights in a file's tensors, by the record in its metadata."""
+    record = checked_record(path, metadata, tensors)
     weights = {
         name: {key: tensors[full] for key, full in keys.items()}
         for name, keys in record["weights"].items()
@@ -105,50 +110,51 @@ def load(path: str | os.PathLike[str]) -> SavedWeights:
     return SavedWeights(weights, manifest=record["manifest"])
 
 
-def _record(path: str | os.PathLike[str], metadata: Mapping[str, str]) -> dict[str, Any]:
-    """What the file says about itself, once its checksum and format agree."""
-    header = metadata.get("polyak")
-    if header is None:
-        raise FileError(
-            f"{os.fspath(path)} has no manifest; expected a file that polyak.save wrote. "
-            "Read foreign files with safetensors itself."
+_FOREIGN = "`polyak inspect` says what it is, and read_foreign reads other tools' files."
+
+
+def _described(
+    weights: Averager | Mapping[str, Mapping[str, Tensor]], given: Mapping[str, Any]
+) -> dict[str, Any]:
+    own = _facts(weights) if isinstance(weights, Averager) else {}
+    contradicted = own.keys() & given.keys()
+    if contradicted:
+        raise ConfigError(
+            f"manifest sets {quoted(contradicted)}, which the averager says itself; expected "
+            "other names. Rename them."
         )
-    if metadata.get("polyak_crc32") != str(zlib.crc32(header.encode())):
-        raise _damaged(path, "the manifest is not the one that was written")
-    record: dict[str, Any] = json.loads(header)
-    if record["format"] != _FORMAT:
-        raise FileError(
-            f"{os.fspath(path)} has format {record['format']!r}; expected {_FORMAT}. "
-            "Read it with the version of polyak that wrote it, or a later one."
-        )
-    return record
+    kept = weights.manifest if isinstance(weights, SavedWeights) else {}
+    # This module's package is imported before it, and only it knows the version that runs.
+    version = sys.modules[__name__.partition(".")[0]].__version__
+    versions = {"polyak": version, "torch": torch_version()}
+    return {"tool": "polyak", **kept, **given, **own, **versions}
 
 
-def _damaged(path: str | os.PathLike[str], why: str) -> FileError:
-    return FileError(
-        f"{os.fspath(path)} is damaged ({why}); expected a whole file of polyak.save. "
-        "Take the copy before it."
-    )
-
-
-def _describe(averager: Averager) -> dict[str, Any]:
+def _facts(averager: Averager) -> dict[str, Any]:
+    """What an averager knows about its averages."""
     state = averager.state_dict()
+    cls = type(averager.model)
     return {
         "averages": state["averages"],
         "every": averager.every,
         "steps": averager.steps,
         "updates": averager.updates,
         "skipped": averager.skipped,
+        "buffers": getattr(averager, "buffers", None),
         "refreshed_batchnorm": sorted(state["refreshed"]),
+        "model_class": f"{cls.__module__}.{cls.__qualname__}",
     }
 
 
-def _checksum(tensor: Tensor) -> int:
-    """CRC-32 of the tensor's bytes. Safetensors itself notices lost bytes, not altered ones."""
-    flat = tensor.detach().cpu().contiguous()
-    size = flat.numel() * flat.element_size()
-    # numpy would lend the bytes too, but the plug-in does without it.
-    return zlib.crc32((ctypes.c_char * size).from_address(flat.data_ptr())) if size else 0
+def _of_its_own(tensor: Tensor, storages: set[int]) -> Tensor:
+    """The tensor, or a copy where its memory is stored already.
+
+    The format refuses views that overlap, and a copy of one is only its own bytes.
+    """
+    storage = tensor.untyped_storage().data_ptr()
+    alone = storage not in storages
+    storages.add(storage)
+    return tensor.detach().contiguous() if alone else tensor.detach().clone()
 
 
 def _identity(tensor: Tensor, name: str) -> tuple[Any, ...]:

@@ -13,6 +13,8 @@ import tyro
 
 from polyak import __version__
 from polyak.cli.data import DataCommand
+from polyak.cli.export import ExportCommand
+from polyak.cli.inspect import InspectCommand
 from polyak.cli.listing import ListCommand
 from polyak.cli.report import ReportCommand
 from polyak.cli.study import DemoCommand, StudyCommand
@@ -26,6 +28,8 @@ Command = (
     | Annotated[ReportCommand, tyro.conf.subcommand(name="report")]
     | Annotated[ListCommand, tyro.conf.subcommand(name="list")]
     | Annotated[DataCommand, tyro.conf.subcommand(name="data")]
+    | Annotated[InspectCommand, tyro.conf.subcommand(name="inspect")]
+    | Annotated[ExportCommand, tyro.conf.subcommand(name="export")]
 )
 
 

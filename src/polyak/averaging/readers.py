@@ -1,0 +1,144 @@
+"""Files of weights of any tool that is known: which weights are they, and what made them?"""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path as Folder
+from typing import Any
+
+from torch import Tensor, nn
+
+from polyak.averaging.checkpoint import SavedWeights, weights_of
+from polyak.averaging.layouts import diffusers_facts, recognised
+from polyak.averaging.manifest import RECORD
+from polyak.averaging.tensorfile import Path, damaged, file_format, one_line, read_safetensors
+from polyak.averaging.unpickling import read_pickled
+from polyak.errors import FileError, WeightMismatchError
+
+EXPORTED = "polyak_export"
+"""Key of the metadata in which an exported average keeps its manifest."""
+
+_KNOWN = (
+    "expected weights of polyak, torch AveragedModel, timm, ema-pytorch, torch-ema, diffusers or "
+    "Lightning, or a plain state dict"
+)
+_STEM = "diffusion_pytorch_model"
+
+
+def read_foreign(path: Path, model: nn.Module | None = None) -> SavedWeights:
+    """Read weights that any known tool wrote, and what the file says they are.
+
+    Files are told apart by content. Pickles are read with torch's restricted unpickler, which
+    runs nothing that a file asks for. Prefixes of wrappers are taken off the names.
+
+    Args:
+        path: A file of polyak, torch, timm, ema-pytorch, torch-ema, diffusers or Lightning, a
+            plain state dict, or a folder of diffusers' `save_pretrained`.
+        model: Names the parameters of torch-ema and diffusers states, which are stored as a
+            list; without it their names are "0", "1", …, and `manifest["names"]` is "order".
+
+    Returns:
+        State dicts on the CPU by name: `average`, `raw` and, where the file does not say which
+        they are, `weights`; for polyak's files and training scripts' checkpoints their own names.
+        `manifest["tool"]` is the tool, `manifest["weights"]` says of each name "averaged", "raw"
+        or "unknown"; what the file does not store is absent.
+
+    Raises:
+        FileError: for anything else, and for pickles that need more than tensors.
+        WeightMismatchError: if the parameters in a list are not the model's.
+    """
+    if os.path.isdir(path):
+        return _diffusers_folder(Folder(path))
+    found = file_format(path)
+    if found == "safetensors":
+        return _safetensors(path, model)
+    if found in ("zip", "pickle"):
+        return _required(path, read_pickled(path), model)
+    words = {"empty": "is empty", "unknown": "is of an unknown format"}
+    raise FileError(
+        f"{os.fspath(path)} {words.get(found, f'is a {found} file')}; {_KNOWN}. Check the path."
+    )
+
+
+def _safetensors(path: Path, model: nn.Module | None) -> SavedWeights:
+    metadata, tensors = read_safetensors(path)
+    if RECORD in metadata:
+        return weights_of(path, metadata, tensors)
+    weights = _required(path, tensors, model)
+    if EXPORTED in metadata and list(weights) == ["weights"]:
+        return _exported(path, metadata[EXPORTED], weights["weights"])
+    return weights
+
+
+def _exported(path: Path, text: str, state: dict[str, Tensor]) -> SavedWeights:
+    manifest = _json(path, lambda: text)
+    name = manifest.get("name")
+    if not isinstance(name, str):
+        raise damaged(path, "what it says of its average has no name")
+    return SavedWeights({name: state}, manifest=manifest)
+
+
+def _required(path: Path, content: object, model: nn.Module | None) -> SavedWeights:
+    if isinstance(content, dict) and {"averages", "tensors"} <= content.keys():
+        raise FileError(
+            f"{os.fspath(path)} is an averager's state_dict(); {_KNOWN}. Give it to "
+            "load_state_dict() of an averager, or write files for reading with polyak.save."
+        )
+    try:
+        weights = recognised(content, model)
+    except (FileError, WeightMismatchError) as error:
+        raise type(error)(f"{os.fspath(path)}: {error}") from error
+    if weights is None:
+        raise FileError(
+            f"{os.fspath(path)} holds a {type(content).__name__} without weights; {_KNOWN}. "
+            "Save a state_dict()."
+        )
+    return weights
+
+
+def _diffusers_folder(folder: Folder) -> SavedWeights:
+    """`EMAModel.save_pretrained` leaves the average as a model, the decay in its config."""
+    config = _json(folder, (folder / "config.json").read_text)
+    found = _required(folder, _folder_tensors(folder), None)
+    cls = config.get("_class_name")
+    own = {"tool": "diffusers", **({"model_class": cls} if isinstance(cls, str) else {})}
+    if list(found) != ["weights"] or not {"decay", "optimization_step"} <= config.keys():
+        return SavedWeights(found, manifest={**found.manifest, **own})
+    facts = {key: value for key, value in diffusers_facts(config).items() if value is not None}
+    manifest = {**own, "weights": {"average": "averaged"}, **facts}
+    return SavedWeights({"average": found["weights"]}, manifest=manifest)
+
+
+def _folder_tensors(folder: Folder) -> dict[str, Any]:
+    """The tensors of a folder's one file of weights, or of all that its index names."""
+    index = folder / f"{_STEM}.safetensors.index.json"
+    if index.is_file():
+        places = _json(index, index.read_text).get("weight_map")
+        files = sorted({str(name) for name in places.values()}) if isinstance(places, dict) else []
+    else:
+        files = [f"{_STEM}.safetensors"]
+        if not (folder / files[0]).is_file():
+            content = read_pickled(folder / f"{_STEM}.bin")
+            return dict(content) if isinstance(content, dict) else {}
+    tensors: dict[str, Any] = {}
+    for name in files:
+        # An index is text from elsewhere: it names files of its own folder only.
+        if Folder(name).name != name:
+            raise damaged(index, f"it names {name!r}, outside its folder")
+        tensors |= read_safetensors(folder / name)[1]
+    return tensors
+
+
+def _json(path: Path, read: Callable[[], str]) -> dict[str, Any]:
+    """A JSON object from text that `read` gives."""
+    try:
+        value = json.loads(read())
+    except FileNotFoundError as error:
+        raise FileError(
+            f"{os.fspath(path)} is a folder without config.json; {_KNOWN}. Name the file."
+        ) from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise damaged(path, f"its description is no JSON: {one_line(error)}") from error
+    if not isinstance(value, dict):
+        raise damaged(path, "its description is no JSON object")
+    return value

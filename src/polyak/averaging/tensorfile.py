@@ -1,0 +1,86 @@
+"""Files of tensors by their content, never by their name; safetensors read whole or refused."""
+
+import os
+from collections.abc import Iterable
+
+from safetensors import safe_open
+from torch import Tensor
+
+from polyak.errors import FileError, few
+
+Path = str | os.PathLike[str]
+
+_BEGINNINGS = {
+    b"PK\x03\x04": "zip",
+    b"\x80": "pickle",
+    b"\x93NUMPY": "numpy",
+    b"\x89HDF": "HDF5",
+    b"GGUF": "GGUF",
+    b"\x1f\x8b": "gzip",
+}
+
+
+def file_format(path: Path) -> str:
+    """What a file's first bytes say it is: "safetensors", "zip", "pickle", … or "unknown".
+
+    Raises:
+        FileError: if there is no such file, or it may not be read.
+    """
+    if not os.path.isfile(path):
+        raise FileError(f"{os.fspath(path)} is no file; expected one of weights. Check the path.")
+    try:
+        with open(path, "rb") as file:
+            head = file.read(9)
+    except OSError as error:
+        raise FileError(
+            f"{os.fspath(path)} cannot be read ({error.strerror}); expected a file of weights. "
+            "Check its permissions."
+        ) from error
+    # Eight bytes of length, then a JSON object.
+    if head[8:] == b"{":
+        return "safetensors"
+    for beginning, name in _BEGINNINGS.items():
+        if head.startswith(beginning):
+            return name
+    return "unknown" if head else "empty"
+
+
+def read_safetensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """Metadata and tensors of a safetensors file; the tensors are copies, not views of the file.
+
+    Raises:
+        FileError: for a damaged file, or a dtype that this torch does not have.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            # The library maps the file: written to later, it would change under a tensor whose
+            # checksum was found right.
+            tensors = {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118 (no dict)
+    except Exception as error:  # what a hostile header raises besides SafetensorError is open
+        raise damaged(path, one_line(error)) from error
+    return metadata, tensors
+
+
+def damaged(path: Path, why: str) -> FileError:
+    """The error for a file whose content is not what was written."""
+    return FileError(
+        f"{os.fspath(path)} is damaged ({why}); expected a whole file. Take the copy before it."
+    )
+
+
+def one_line(error: BaseException, limit: int = 200) -> str:
+    """The first line of what an exception says, without control characters."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    words = printable(lines[0]) if lines else type(error).__name__
+    return words if len(words) <= limit else words[:limit] + "…"
+
+
+def printable(text: str) -> str:
+    """Text from a file as a terminal may show it: control characters become "�"."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+def quoted(names: Iterable[str]) -> str:
+    """The first names from a file, for a message."""
+    return few([repr(name) for name in names])
