@@ -20,7 +20,7 @@ def test_all_faults_of_the_settings_come_in_one_message():
             [1.5, "0.9", 0.9, EMA(0.9), EMA(0.5, name="a/b")],
             every=0,
             buffers="drop",
-            dtype=torch.bfloat16,
+            dtype=torch.float16,
             nonfinite="ignore",
         )
     for word in (
@@ -30,7 +30,7 @@ def test_all_faults_of_the_settings_come_in_one_message():
         "'a/b'; expected one without '/'",
         "every is 0; expected an integer >= 1",
         "buffers is 'drop'; expected 'average' or 'copy'",
-        "dtype is torch.bfloat16; expected float32 or float64",
+        "dtype is torch.float16; expected float64, float32 or bfloat16",
         "nonfinite is 'ignore'; expected 'skip', 'raise' or 'allow'",
     ):
         assert word in str(caught.value)

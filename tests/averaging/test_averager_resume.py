@@ -122,7 +122,7 @@ def test_a_state_of_another_bank_is_refused_and_changes_nothing(other, error, na
 
 
 def test_a_models_state_is_refused():
-    with pytest.raises(ConfigError, match="the state lacks averages, compensation, copied"):
+    with pytest.raises(ConfigError, match="the state lacks averages, copied, history"):
         Averager(net(), [0.9]).load_state_dict(net().state_dict())
 
 

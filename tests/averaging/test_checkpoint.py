@@ -101,7 +101,6 @@ def test_the_manifest_says_what_the_weights_are(path):
     assert said["model_class"] == "torch.nn.modules.container.Sequential"
 
 
-@pytest.mark.xfail(reason="the averager has no public accessor of its buffers' policy yet")
 @pytest.mark.parametrize("policy", ["average", "copy"])
 def test_the_manifest_says_how_buffers_were_treated(path, policy):
     polyak.save(trained(net(), buffers=policy), path)

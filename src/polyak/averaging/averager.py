@@ -42,7 +42,7 @@ class Averager:
         buffers: "average" treats floating-point buffers like parameters (Cai et al. 2021),
             "copy" takes over the model's at each update. Integer buffers are always copied.
         dtype: Of the averages; None keeps the weights', with float32 for half precision.
-            bfloat16 takes a second bfloat16 along for what rounding cuts off (Kahan).
+            bfloat16 keeps the rest of a float32 beside it, so that nothing is lost.
         device: Where the averages live; None means beside the weights.
         nonfinite: What an update does with weights that hold NaN or infinity: "skip" leaves
             every average as it is and counts in `skipped`, "raise" raises, "allow" folds in.
@@ -122,6 +122,11 @@ class Averager:
     def skipped(self) -> int:
         """Updates left out because weights held NaN or infinity."""
         return self._history.skipped
+
+    @property
+    def buffers(self) -> Buffers:
+        """What happens to floating-point buffers: "average" or "copy"."""
+        return self._holdings.buffers
 
     @property
     def model(self) -> nn.Module:

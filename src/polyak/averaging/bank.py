@@ -28,8 +28,8 @@ class Block:
 
     keys: tuple[str, ...]
     values_mn: Tensor
-    compensation_mn: Tensor | None
-    """What rounding has cut off so far, for averages narrower than float32."""
+    remainder_mn: Tensor | None
+    """What bfloat16 averages lack to float32."""
 
     scratch_n: Tensor | None = None
     """Where a pack's live weights are gathered."""
@@ -74,7 +74,8 @@ class Bank:
     Args:
         names: The averages' names.
         weights: First values by key.
-        dtypes: Dtype of each weight's averages, by key; bfloat16 is compensated (Kahan 1965).
+        dtypes: Dtype of each weight's averages, by key; bfloat16 is half of a float32, see
+            `kernels.split`.
         device: Where the averages live; None means beside each weight.
     """
 
@@ -92,26 +93,28 @@ class Bank:
         }
         blocked = {key: like for key, like in likes.items() if _fits_block(like)}
         rows: dict[str, dict[str, Tensor]] = {name: {} for name in names}
-        compensation: dict[str, dict[str, Tensor]] = {name: {} for name in names}
+        remainder: dict[str, dict[str, Tensor]] = {name: {} for name in names}
         self._blocks = []
         for keys in _groups(blocked):
-            block, values, errors = _allocate(keys, blocked, len(rows))
+            block, values, remainders = _allocate(keys, blocked, len(rows))
             self._blocks.append(block)
-            for name, tensors, cut in zip(rows, values, errors, strict=True):
+            for name, tensors, cut in zip(rows, values, remainders, strict=True):
                 rows[name].update(zip(keys, tensors, strict=True))
-                compensation[name].update(zip(keys, cut, strict=bool(cut)))
+                remainder[name].update(zip(keys, cut, strict=bool(cut)))
         self._listed = [key for key in likes if key not in blocked]
-        self._narrow = {key for key in self._listed if kernels.needs_compensation(likes[key].dtype)}
+        self._narrow = {key for key in self._listed if kernels.is_split(likes[key].dtype)}
         for name in rows:
             rows[name] |= {key: torch.empty_like(likes[key]) for key in self._listed}
-            compensation[name] |= {key: torch.zeros_like(likes[key]) for key in self._narrow}
+            remainder[name] |= {
+                key: torch.empty_like(likes[key], dtype=torch.int16) for key in self._narrow
+            }
         self.rows = {name: {key: row[key] for key in likes} for name, row in rows.items()}
         """Per average its tensors by key, in the model's order."""
-        self.compensation = compensation
-        """Per average what rounding has cut off, by key; empty without narrow averages."""
-        for row in self.rows.values():
+        self.remainder = remainder
+        """Per average what bfloat16 tensors lack to float32, by key."""
+        for name in self.rows:
             for key, x in weights.items():
-                row[key].copy_(x)
+                self._set(name, key, x.detach())
         self.bind(weights)
 
     def bind(self, weights: Mapping[str, Tensor]) -> None:
@@ -142,12 +145,10 @@ class Bank:
             if dtype not in by_dtype:
                 by_dtype[dtype] = torch.tensor(lerp_weights, dtype=dtype)[:, None]
             source_n = block.source_n(likes)
-            if block.compensation_mn is None:
+            if block.remainder_mn is None:
                 kernels.lerp_block(block.values_mn, source_n, by_dtype[dtype])
             else:
-                kernels.lerp_compensated(
-                    block.values_mn, block.compensation_mn, source_n, by_dtype[dtype]
-                )
+                kernels.lerp_split(block.values_mn, block.remainder_mn, source_n, by_dtype[dtype])
         self._fold_listed(lerp_weights)
 
     def still(self, name: str, weights: Mapping[str, Tensor], lerp_weight: float) -> float:
@@ -155,13 +156,10 @@ class Bank:
         still, off = 0, 0
         for key, m in self.rows[name].items():
             x = weights[key].detach().to(m.device)
-            if key in self.compensation[name]:
-                c = self.compensation[name][key]
-                after, carried = kernels.compensated(m, c, x, lerp_weight)
-                moves = (after != m) | (carried != c)
-            else:
-                moves = m.lerp(x.to(m.dtype), lerp_weight) != m
-            differs = x != m
+            narrow = key in self.remainder[name]
+            before = kernels.joined(m, self.remainder[name][key]) if narrow else m
+            moves = before.lerp(x.to(before.dtype), lerp_weight) != before
+            differs = x != before
             still += int((differs & ~moves).sum())
             off += int(differs.sum())
         return still / off if off else 0.0
@@ -174,28 +172,35 @@ class Bank:
         for x, key in zip(self._listed_live, self._listed, strict=True):
             if key in self._narrow:
                 for (name, row), w in zip(self.rows.items(), lerp_weights, strict=True):
-                    c = self.compensation[name][key]
-                    after, carried = kernels.compensated(row[key], c, x.to(c.device), w)
-                    row[key].copy_(after)
-                    c.copy_(carried)
+                    m = kernels.joined(row[key], self.remainder[name][key])
+                    self._set(name, key, m.lerp_(x.to(m), w))
+
+    def _set(self, name: str, key: str, values: Tensor) -> None:
+        if key not in self.remainder[name]:
+            self.rows[name][key].copy_(values)
+            return
+        high, low = kernels.split(values.to(self.rows[name][key].device, torch.float32))
+        self.rows[name][key].copy_(high)
+        self.remainder[name][key].copy_(low)
 
 
 def _allocate(
     keys: tuple[str, ...], likes: Mapping[str, Tensor], averages: int
 ) -> tuple[Block, list[list[Tensor]], list[list[Tensor]]]:
-    """A block, and per average its tensors and their compensation (empty where not needed)."""
+    """A block, and per average its tensors and their remainders (empty where not needed)."""
     tensors = [likes[key] for key in keys]
     dtype, n = tensors[0].dtype, sum(x.numel() for x in tensors)
     values_mn, rows = _memory(averages, n, dtype)
     values = [list(_owned(row, tensors)) for row in rows]
-    errors: list[list[Tensor]] = [[] for _ in range(averages)]
-    compensation_mn = None
-    if kernels.needs_compensation(dtype):
-        compensation_mn, error_rows = _memory(averages, n, dtype)
-        errors = [list(_owned(row, tensors)) for row in error_rows]
+    remainders: list[list[Tensor]] = [[] for _ in range(averages)]
+    remainder_mn = None
+    if kernels.is_split(dtype):
+        remainder_mn, low_rows = _memory(averages, n, torch.int16)
+        halves = [torch.empty_like(x, dtype=torch.int16) for x in tensors]
+        remainders = [list(_owned(row, halves)) for row in low_rows]
     packed = len(keys) > 1
     scratch_n = torch.empty(n, dtype=_source_dtype(dtype)) if packed else None
-    return Block(keys, values_mn, compensation_mn, scratch_n), values, errors
+    return Block(keys, values_mn, remainder_mn, scratch_n), values, remainders
 
 
 def _memory(rows: int, n: int, dtype: torch.dtype) -> tuple[Tensor, list[tuple[bytearray, int]]]:
@@ -275,4 +280,4 @@ def _flat(tensor: Tensor) -> Tensor:
 
 def _source_dtype(dtype: torch.dtype) -> torch.dtype:
     """The dtype in which live weights meet averages of `dtype`."""
-    return torch.float32 if kernels.needs_compensation(dtype) else dtype
+    return torch.float32 if kernels.is_split(dtype) else dtype

@@ -37,7 +37,7 @@ class Holdings:
     ) -> None:
         self.model = model
         self._names = tuple(names)
-        self._buffers: Buffers = buffers
+        self.buffers: Buffers = buffers
         self._dtype = dtype
         self._device = device
         self._first = inventory(model, buffers=buffers)
@@ -56,7 +56,7 @@ class Holdings:
         """
         if self._watch.holds():
             return self._watch.found
-        live = inventory(self.model, buffers=self._buffers, like=self._first)
+        live = inventory(self.model, buffers=self.buffers, like=self._first)
         self._first.check_same(live)
         # What is lent goes back to where it was, and then the old watch holds again.
         if not swap.holds_lent_weights(self.model):
@@ -67,7 +67,7 @@ class Holdings:
     def track(self) -> None:
         """Average from now on what trains now, frozen before or not."""
         old = self._bank
-        self._first = inventory(self.model, buffers=self._buffers)
+        self._first = inventory(self.model, buffers=self.buffers)
         copy_infinite(self._first)
         self._watch = Watch(self.model, self._first)
         self._bank = self._new_bank(self._first)
@@ -75,7 +75,7 @@ class Holdings:
         for name in self._names:
             for kept, before in (
                 (self._bank.rows[name], old.rows[name]),
-                (self._bank.compensation[name], old.compensation[name]),
+                (self._bank.remainder[name], old.remainder[name]),
             ):
                 _copy_over(kept, {key: x for key, x in before.items() if key in kept})
 
@@ -137,7 +137,7 @@ class Holdings:
         """The stored tensors themselves."""
         return {
             "tensors": {name: dict(row) for name, row in self._bank.rows.items()},
-            "compensation": {name: dict(row) for name, row in self._bank.compensation.items()},
+            "remainder": {name: dict(row) for name, row in self._bank.remainder.items()},
             "copied": dict(self._copied),
             "refreshed": {name: dict(row) for name, row in self.refreshed.items()},
         }
@@ -146,7 +146,7 @@ class Holdings:
         """Take over the values of `record()`."""
         for name in self._names:
             _copy_over(self._bank.rows[name], record["tensors"][name])
-            _copy_over(self._bank.compensation[name], record["compensation"][name])
+            _copy_over(self._bank.remainder[name], record["remainder"][name])
         _copy_over(self._copied, record["copied"])
         self.refreshed = {
             name: {key: x.clone() for key, x in tensors.items()}

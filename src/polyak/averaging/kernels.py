@@ -14,7 +14,7 @@ TILE = 262_144
 """Values of a weight that are taken through all averages before the next ones: 1 MB stays in
 cache."""
 
-COMPENSATED_TILE = 16_384
+SPLIT_TILE = 16_384
 """The same where float32 copies of the averages are needed on the way."""
 
 
@@ -31,39 +31,50 @@ def lerp_block(values_mn: Tensor, source_n: Tensor, weight_m1: Tensor) -> None:
         values_mn[:, tile].lerp_(source_n[tile], weight_m1)
 
 
-def lerp_compensated(
-    values_mn: Tensor, compensation_mn: Tensor, source_n: Tensor, weight_m1: Tensor
+def lerp_split(
+    values_mn: Tensor, remainder_mn: Tensor, source_n: Tensor, weight_m1: Tensor
 ) -> None:
-    """The same for averages in a narrow dtype, with what rounding cut off carried along.
-
-        y = w·(x − m) − c,   m' = round(m + y),   c' = (m' − m) − y
+    """The same for averages kept as bfloat16 and the rest of a float32.
 
     Args:
-        values_mn: The averages m.
-        compensation_mn: Their errors c, in the same dtype.
+        values_mn: The averages, bfloat16.
+        remainder_mn: What is missing to float32, int16; see `split`.
         source_n: The live weights x, float32.
         weight_m1: Lerp weights, float32.
-
-    Source:
-        Kahan 1965, compensated summation.
     """
-    for start in range(0, source_n.numel(), COMPENSATED_TILE):
-        tile = slice(start, start + COMPENSATED_TILE)
-        m, c = compensated(values_mn[:, tile], compensation_mn[:, tile], source_n[tile], weight_m1)
-        values_mn[:, tile], compensation_mn[:, tile] = m, c
+    for start in range(0, source_n.numel(), SPLIT_TILE):
+        tile = slice(start, start + SPLIT_TILE)
+        m = joined(values_mn[:, tile], remainder_mn[:, tile]).lerp_(source_n[tile], weight_m1)
+        values_mn[:, tile], remainder_mn[:, tile] = split(m)
 
 
-def compensated(m: Tensor, c: Tensor, x: Tensor, w: Tensor | float) -> tuple[Tensor, Tensor]:
-    """The next m and c of `lerp_compensated`, in their dtype; nothing is written."""
-    before = m.float()
-    y = (x.float() - before).mul_(w).sub_(c)
-    after = (before + y).to(m.dtype)
-    return after, (after.float() - before).sub_(y).to(c.dtype)
-
-
-def needs_compensation(dtype: torch.dtype) -> bool:
-    """Whether an average in `dtype` would stand still without compensation."""
+def is_split(dtype: torch.dtype) -> bool:
+    """Whether averages in `dtype` need a remainder: alone they would stand still."""
     return dtype == torch.bfloat16
+
+
+def split(values: Tensor) -> tuple[Tensor, Tensor]:
+    """float32 as the nearest bfloat16, and 16 bits that bring the float32 back exactly.
+
+        bits = 2^16·high + low,   high = ⌊(bits + 2^15) / 2^16⌋,   −2^15 ≤ low < 2^15
+
+    The first can be used as it is; together they cost what a float32 costs.
+
+    Example:
+        >>> high, low = split(torch.tensor([1.001]))
+        >>> high.item(), round(joined(high, low).item(), 6)
+        (1.0, 1.001)
+    """
+    bits = values.contiguous().view(torch.int32)
+    high = (bits + 0x8000) >> 16
+    low = (bits - (high << 16)).to(torch.int16)
+    return high.to(torch.int16).view(torch.bfloat16), low
+
+
+def joined(high: Tensor, low: Tensor) -> Tensor:
+    """The float32 of `split`, as new memory."""
+    bits = high.view(torch.int16).to(torch.int32) << 16
+    return bits.add_(low).view(torch.float32)
 
 
 def lerp_all(

@@ -35,7 +35,7 @@ def checked(
         faults.append(f"nonfinite is {nonfinite!r}; expected 'skip', 'raise' or 'allow'")
     if dtype is not None and dtype not in _DTYPES:
         faults.append(
-            f"dtype is {dtype}; expected float64, float32 or bfloat16 with compensation, since "
+            f"dtype is {dtype}; expected float64, float32 or bfloat16 (a split float32), since "
             "another narrow average stands still"
         )
     if faults:
