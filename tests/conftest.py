@@ -7,6 +7,9 @@ import pytest
 import torch
 from hypothesis import settings
 
+# They are plugins: as modules, which --doctest-modules makes of them, they all have one name.
+collect_ignore_glob = ["*conftest.py"]
+
 # torch's first call in a process can take a second, which is no fault of the test.
 settings.register_profile("polyak", deadline=None, derandomize=True, max_examples=50)
 settings.load_profile("polyak")
