@@ -3,16 +3,24 @@
 from polyak.averaging.averager import Averager
 from polyak.averaging.batchnorm import refresh_batchnorm
 from polyak.averaging.checkpoint import SavedWeights, load, save
-from polyak.averaging.kinds import EMA, Average, PowerEMA, Uniform
+from polyak.averaging.kinds import EMA, Average, PowerEMA, Schedule, Uniform
+from polyak.averaging.profile import profile
+from polyak.averaging.warmups import Exponential, HalfLifeRamp, InverseGamma, Ratio
 
 __all__ = [
     "EMA",
     "Average",
     "Averager",
+    "Exponential",
+    "HalfLifeRamp",
+    "InverseGamma",
     "PowerEMA",
+    "Ratio",
     "SavedWeights",
+    "Schedule",
     "Uniform",
     "load",
+    "profile",
     "refresh_batchnorm",
     "save",
 ]

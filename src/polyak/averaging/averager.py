@@ -28,6 +28,7 @@ from polyak.averaging.inventory import (
     wide,
 )
 from polyak.averaging.kinds import Average, Update, to_record
+from polyak.averaging.profile import History, profile_in_bank
 from polyak.averaging.settings import NonFinite, checked
 from polyak.averaging.state import check_state
 from polyak.errors import ConfigError, NonFiniteError, StateError, few, unknown
@@ -293,15 +294,23 @@ class Averager:
         for key in _COUNTERS:
             setattr(self, key, state["counters"][key])
 
-    def explain(self) -> str:
-        """Half-lives, where warm-up ends, how much of the initial weights is left, in words."""
-        return explain(
-            self._kinds,
-            self._initial_share,
-            every=self.every,
-            steps=self._position,
-            updates=self.updates,
-        )
+    def profile(self, name: str) -> tuple[float, ...]:
+        """Weights of the initial weights and of each update so far in an average; they sum to 1.
+
+        Raises:
+            StateError: if they depend on steps that skipped or additional updates left unknown.
+        """
+        self._require(name)
+        return profile_in_bank(self._kinds[name], self._history, folded=self._folded[name])
+
+    def explain(self, *, total_steps: int | None = None) -> str:
+        """In words: half-lives, end of warm-up, ages, rest of the start; now and in a whole run."""
+        parts = self._kinds, self._initial_share, self._folded, self._history
+        return explain(*parts, total_steps=total_steps)
+
+    @property
+    def _history(self) -> History:
+        return History(self.updates, self.every, self._position, self.skipped)
 
     def coinciding(self) -> list[list[str]]:
         """Groups of averages that are equal so far because warm-up alone has set their decays."""
