@@ -10,10 +10,31 @@ with averager.applied("ema_0.998"):
 from importlib import import_module
 from types import ModuleType
 
-from polyak.averaging import EMA, Averager, PowerEMA, Uniform, load, refresh_batchnorm, save
+from polyak.averaging import (
+    EMA,
+    Averager,
+    PowerEMA,
+    Schedule,
+    Uniform,
+    load,
+    read_foreign,
+    refresh_batchnorm,
+    save,
+)
 
 __version__ = "0.1.0"
-__all__ = ["Averager", "EMA", "PowerEMA", "Uniform", "load", "metrics", "refresh_batchnorm", "save"]
+__all__ = [
+    "Averager",
+    "EMA",
+    "PowerEMA",
+    "Schedule",
+    "Uniform",
+    "load",
+    "metrics",
+    "read_foreign",
+    "refresh_batchnorm",
+    "save",
+]
 
 
 def __getattr__(name: str) -> ModuleType:

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from polyak import EMA, Averager
+from polyak.averaging import InverseGamma
 
 STEPS = 60
 
@@ -47,3 +48,48 @@ def test_a_constant_decay_is_ema_pytorchs() -> None:
     theirs = peer.ema_model.state_dict()
     for name in dict(model.named_parameters()):
         torch.testing.assert_close(ours[name], theirs[name], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.oracle
+@pytest.mark.parametrize("decay", [0.7, 0.9999])
+def test_the_warm_up_of_torch_ema(decay: float) -> None:
+    torch_ema = pytest.importorskip("torch_ema")
+    draws = torch.Generator().manual_seed(0)
+    model = nn.Linear(3, 4)
+    peer = torch_ema.ExponentialMovingAverage(model.parameters(), decay=decay)
+    averager = Averager(model, [EMA(decay, "torch_ema", name="ours"), EMA(decay, name="paper")])
+    for _ in range(STEPS):
+        wander(model, draws)
+        peer.update()
+        averager.update()
+    ours, papers = (list(averager.tensors(name).values()) for name in ("ours", "paper"))
+    torch.testing.assert_close(ours, list(peer.shadow_params), rtol=1e-5, atol=1e-6)
+    if decay > 0.9:  # the paper's, one update behind, is another average while it lasts
+        assert not torch.allclose(papers[0], peer.shadow_params[0], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.oracle
+@pytest.mark.parametrize(
+    ("settings", "warmup"),
+    [
+        ({"update_after_step": 0}, "inverse_gamma"),
+        ({"update_after_step": 7, "power": 0.75}, InverseGamma(power=0.75, after=7)),
+        (
+            {"update_after_step": 3, "inv_gamma": 4.0, "power": 1.0, "min_value": 0.3},
+            InverseGamma(gamma=4.0, power=1.0, min_decay=0.3, after=3),
+        ),
+    ],
+)
+def test_the_warm_up_of_ema_pytorch(settings: dict[str, float], warmup: object) -> None:
+    ema_pytorch = pytest.importorskip("ema_pytorch")
+    draws = torch.Generator().manual_seed(0)
+    model = nn.Linear(3, 4)
+    peer = ema_pytorch.EMA(model, beta=0.9, update_every=1, **settings)
+    averager = Averager(model, [EMA(0.9, warmup, name="ours")])
+    for _ in range(STEPS):
+        wander(model, draws)
+        peer.update()
+        averager.update()
+    theirs = peer.ema_model.state_dict()
+    for name, x in averager.tensors("ours").items():
+        torch.testing.assert_close(x, theirs[name], rtol=1e-5, atol=1e-6)

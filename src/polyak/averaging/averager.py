@@ -24,6 +24,7 @@ from polyak.averaging.history import History
 from polyak.averaging.holdings import Holdings
 from polyak.averaging.inventory import Buffers, unwrapped
 from polyak.averaging.kinds import Average, to_record
+from polyak.averaging.profile import profile_in_bank
 from polyak.averaging.settings import NonFinite, checked
 from polyak.averaging.state import check_state
 from polyak.errors import ConfigError, NonFiniteError, StateError, few, unknown
@@ -307,15 +308,19 @@ class Averager:
             self._holdings.restore(state)
             self._history.restore(state["history"])
 
-    def explain(self) -> str:
-        """Half-lives, where warm-up ends, how much of the initial weights is left, in words."""
-        return explain(
-            self._kinds,
-            self._history.initial_share,
-            every=self.every,
-            steps=self._history.position,
-            updates=self.updates,
-        )
+    def profile(self, name: str) -> tuple[float, ...]:
+        """Weights of the initial weights and of each update so far in an average; they sum to 1.
+
+        Raises:
+            StateError: if they depend on steps that skipped or additional updates left unknown.
+        """
+        self._require(name)
+        folded = self._history.folded[name]
+        return profile_in_bank(self._kinds[name], self._history, folded=folded)
+
+    def explain(self, *, total_steps: int | None = None) -> str:
+        """In words: half-lives, end of warm-up, ages, rest of the start; now and in a whole run."""
+        return explain(self._kinds, self._history, total_steps=total_steps)
 
     def coinciding(self) -> list[list[str]]:
         """Groups of averages that are equal so far because warm-up alone has set their decays."""

@@ -140,7 +140,7 @@ def _facts(averager: Averager) -> dict[str, Any]:
         "steps": averager.steps,
         "updates": averager.updates,
         "skipped": averager.skipped,
-        "buffers": getattr(averager, "buffers", None),
+        "buffers": averager.buffers,
         "refreshed_batchnorm": sorted(state["refreshed"]),
         "model_class": f"{cls.__module__}.{cls.__qualname__}",
     }

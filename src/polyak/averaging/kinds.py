@@ -5,154 +5,28 @@ weights and m the average's. The kinds differ only in w, so they live side by si
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
-from math import inf, isfinite
-from typing import Any, Literal
+from dataclasses import dataclass, fields
+from functools import lru_cache
+from math import inf
+from typing import Any
 
+from polyak.averaging.ema import EMA, Update
+from polyak.averaging.schedule import Schedule
+from polyak.averaging.warmups import warmup_from_record, warmup_record
 from polyak.errors import ConfigError, unknown
 
-Warmup = Literal["paper"] | None
-Counter = Literal["updates", "steps"]
-
-
-@dataclass(frozen=True, slots=True)
-class Update:
-    """The moment at which an average takes the current weights in."""
-
-    index: int
-    """Updates before this one; the first update has 0."""
-
-    step: int
-    """Optimizer steps taken so far, at least 1."""
-
-    since: int
-    """Optimizer steps since the update before this one, or since the start."""
-
-
-@dataclass(frozen=True)
-class EMA:
-    """Exponential moving average: the weight of an old iterate shrinks by `decay` per update.
-
-        m_t = d_t·m_{t−1} + (1 − d_t)·x_t,   d_t = min(decay, (t + 1)/(t + 10)),   t = 0, 1, …
-
-    Args:
-        decay: Weight d of the old average at an update, in [0, 1). Per update, not per step.
-        warmup: "paper" is the rising d_t above; None keeps `decay` from the first update.
-        warmup_counts: What t counts. "updates" is what the authors' code does.
-        name: How the average is called; `ema_<decay>` if None.
-        per: Whether `decay` is meant per "update" or per optimizer "step"; a bank turns the
-            latter into decay^every.
-
-    Raises:
-        ConfigError: for a value outside its range.
-
-    Source:
-        "Exponential Moving Average of Weights in Deep Learning", equation 1 and section 4.1;
-        the constants 1 and 10 are TensorFlow's.
-
-    Note:
-        Peers start the ramp elsewhere: torch-ema's first d is 2/11, diffusers' is 0, ours 1/10.
-
-    Example:
-        >>> [round(1 - EMA(0.9).weight(Update(t, t + 1, 1), t), 2) for t in (0, 1, 1000)]
-        [0.1, 0.18, 0.9]
-    """
-
-    decay: float
-    warmup: Warmup = "paper"
-    warmup_counts: Counter = "updates"
-    name: str | None = None
-    per: Literal["update", "step"] = "update"
-
-    def __post_init__(self) -> None:
-        faults = []
-        if not 0.0 <= self.decay < 1.0:
-            faults.append(f"decay is {self.decay!r}; expected 0 <= decay < 1")
-        if self.warmup not in ("paper", None):
-            faults.append(f"warmup is {self.warmup!r}; expected 'paper' or None")
-        if self.warmup_counts not in ("updates", "steps"):
-            faults.append(f"warmup_counts is {self.warmup_counts!r}; expected 'updates' or 'steps'")
-        if faults:
-            raise ConfigError.of("EMA", faults)
-
-    @classmethod
-    def per_step(cls, decay: float, *, warmup: Warmup = "paper", name: str | None = None) -> "EMA":
-        """An EMA whose decay is meant per optimizer step, whatever the bank's period is.
-
-        A bank with period T uses decay^T at each update, so that a change of T leaves the
-        horizon where it was.
-        """
-        return cls(decay, warmup=warmup, name=name or f"ema_{decay:.12g}_per_step", per="step")
-
-    @classmethod
-    def halflife(
-        cls,
-        *,
-        steps: float | None = None,
-        epochs: float | None = None,
-        samples: float | None = None,
-        steps_per_epoch: int | None = None,
-        batch_size: int | None = None,
-        warmup: Warmup = "paper",
-        name: str | None = None,
-    ) -> "EMA":
-        """An EMA in which the weight of an old iterate halves every so many steps.
-
-            decay per step = 2^(−1/h),  h = steps = epochs · steps_per_epoch = samples / batch_size
-
-        Raises:
-            ConfigError: unless exactly one length > 0 is given, with the size that converts it.
-        """
-        given = {"steps": steps, "epochs": epochs, "samples": samples}
-        lengths = {unit: value for unit, value in given.items() if value is not None}
-        if len(lengths) != 1:
-            raise ConfigError(
-                f"the half-life is given in {sorted(lengths)!r}; "
-                "expected one of steps, epochs, samples. Pass exactly one."
-            )
-        [(unit, length)] = lengths.items()
-        size: float | None = 1.0
-        if unit == "epochs":
-            size = steps_per_epoch
-        elif unit == "samples":
-            size = None if batch_size is None else 1.0 / batch_size
-        if size is None or not length * size > 0 or not isfinite(length * size):
-            need = {"epochs": " with steps_per_epoch", "samples": " with batch_size"}.get(unit, "")
-            raise ConfigError(f"half-life {unit} is {length!r}; expected > 0{need}.")
-        decay = 2.0 ** (-1.0 / (length * size))
-        return cls.per_step(decay, warmup=warmup, name=name or f"ema_halflife_{length:g}_{unit}")
-
-    @property
-    def label(self) -> str:
-        """The name in the bank."""
-        return self.name or f"ema_{self.decay:.12g}"
-
-    def at_period(self, every: int) -> "EMA":
-        """The same average with its decay per update of a bank that updates every so many steps."""
-        if self.per == "update":
-            return self
-        return replace(self, decay=self.decay**every, per="update", name=self.label)
-
-    def weight(self, update: Update, folded: int) -> float:
-        """Lerp weight w = 1 − d_t of the current weights, in (0, 1]. `folded` is not used."""
-        if self.warmup is None:
-            return 1.0 - self.decay
-        t = update.index if self.warmup_counts == "updates" else update.step - 1
-        return 1.0 - min(self.decay, _ramp(t))
-
-    def warms_up_at(self, t: int) -> bool:
-        """Whether the ramp, not `decay`, sets d_t."""
-        return self.warmup is not None and _ramp(t) <= self.decay
-
-    @property
-    def warmup_updates(self) -> int:
-        """The value of t from which d_t is `decay`: the smallest t with (t+1)/(t+10) ≥ decay."""
-        if self.warmup is None:
-            return 0
-        t = max(0, int((10 * self.decay - 1) / (1 - self.decay)) - 1)
-        while _ramp(t) < self.decay:
-            t += 1
-        return t
+__all__ = [
+    "EMA",
+    "KINDS",
+    "Average",
+    "PowerEMA",
+    "Schedule",
+    "Uniform",
+    "Update",
+    "as_average",
+    "from_record",
+    "to_record",
+]
 
 
 @dataclass(frozen=True)
@@ -171,6 +45,10 @@ class PowerEMA:
 
     Source:
         Karras et al. 2024 (EDM2), equations 3 to 5 of section 3.1.
+
+    Example:
+        >>> round(PowerEMA(sigma_rel=0.1).exponent, 2)
+        6.94
     """
 
     sigma_rel: float | None = None
@@ -229,6 +107,10 @@ class Uniform:
 
     Source:
         Polyak & Juditsky 1992; Izmailov et al. 2018.
+
+    Example:
+        >>> [Uniform().weight(Update(n, n + 1, 1), folded=n) for n in range(3)]
+        [1.0, 0.5, 0.3333333333333333]
     """
 
     start: int = 0
@@ -254,11 +136,12 @@ class Uniform:
         return 1.0 / (folded + 1) if update.step > self.start else 0.0
 
 
-Average = EMA | PowerEMA | Uniform
-KINDS: dict[str, type[EMA] | type[PowerEMA] | type[Uniform]] = {
+Average = EMA | PowerEMA | Uniform | Schedule
+KINDS: dict[str, type[EMA] | type[PowerEMA] | type[Uniform] | type[Schedule]] = {
     "ema": EMA,
     "power": PowerEMA,
     "uniform": Uniform,
+    "schedule": Schedule,
 }
 _WIDEST = 12**-0.5
 
@@ -268,34 +151,50 @@ def as_average(value: "float | Average") -> Average:
     average = EMA(float(value)) if isinstance(value, int | float) else value
     if not isinstance(average, Average):
         raise ConfigError(
-            f"an average is {value!r}; expected a decay or one of EMA, PowerEMA, Uniform."
+            f"an average is {value!r}; expected a decay or one of EMA, PowerEMA, Uniform, Schedule."
         )
     return average
 
 
 def to_record(average: Average) -> dict[str, Any]:
-    """The average as plain JSON values."""
+    """The average as plain JSON values; of a `Schedule`, the name alone.
+
+    Example:
+        >>> to_record(Uniform(start=100))
+        {'kind': 'uniform', 'start': 100, 'name': None}
+    """
     [kind] = [key for key, cls in KINDS.items() if type(average) is cls]
-    return {"kind": kind, **asdict(average)}
+    settings = {f.name: getattr(average, f.name) for f in fields(average) if f.name != "function"}
+    if isinstance(average, EMA):
+        settings["warmup"] = warmup_record(average.warmup)
+    return {"kind": kind, **settings}
 
 
 def from_record(record: Mapping[str, Any]) -> Average:
-    """The average that `to_record` described."""
-    fields = dict(record)
-    kind = str(fields.pop("kind", None))
+    """The average that `to_record` described.
+
+    Raises:
+        ConfigError: for a `Schedule`, whose function no record holds.
+    """
+    settings = dict(record)
+    kind = str(settings.pop("kind", None))
     if kind not in KINDS:
         raise ConfigError(unknown("kind", kind, KINDS))
-    return KINDS[kind](**fields)
-
-
-def _ramp(t: int) -> float:
-    return (t + 1) / (t + 10)
+    if kind == "schedule":
+        raise ConfigError(
+            f"the record names the schedule {settings.get('name')!r}; expected a kind without a "
+            "function of its own. Build Schedule(weight=…, name=…) again."
+        )
+    if kind == "ema":
+        settings["warmup"] = warmup_from_record(settings.get("warmup", "paper"))
+    return KINDS[kind](**settings)
 
 
 def _sigma_of(gamma: float) -> float:
     return float(((gamma + 1) / ((gamma + 2) ** 2 * (gamma + 3))) ** 0.5)
 
 
+@lru_cache(maxsize=64)
 def _gamma_of(sigma_rel: float) -> float:
     """γ with σ_rel(γ) = sigma_rel, by bisection: σ_rel falls monotonically in γ ≥ 0."""
     low, high = 0.0, 1.0

@@ -1,0 +1,250 @@
+"""How an EMA's decay rises to its final value, in the forms that users of other tools come from.
+
+A warm-up gives d_t, the decay of the update at hand. t is what was counted before it and starts
+at 0; what is counted, updates or optimizer steps, is the EMA's setting `warmup_counts`.
+"""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from math import exp, inf
+from typing import Any, Literal
+
+from polyak.errors import ConfigError, unknown
+
+NEVER = 2**62
+
+
+def _require(warmup: Any, **rules: tuple[bool, str]) -> None:
+    faults = [
+        f"{name} is {getattr(warmup, name)!r}; expected {expected}"
+        for name, (fine, expected) in rules.items()
+        if not fine
+    ]
+    if faults:
+        raise ConfigError.of(type(warmup).__name__, faults)
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """Decay of a growing mean: the profile is a power of time with γ = 8 while it rises.
+
+        d_t = min(decay, (t + first)/(t + first + 9)),   d_t = 0 for t < copies
+
+    Args:
+        first: The numerator at t = 0, ≥ 1.
+        copies: How many of the first updates only copy the weights, ≥ 0.
+
+    Source:
+        `tf.train.ExponentialMovingAverage` and "Exponential Moving Average of Weights in Deep
+        Learning", section 4.1, with their t from 0 ("paper"). torch-ema counts before it asks,
+        so that its first decay is 2/11 ("torch_ema"). diffusers without `use_ema_warmup` copies
+        once and goes on with 2/11 ("diffusers").
+
+    Example:
+        >>> [round(Ratio().rise(t), 3) for t in range(3)]
+        [0.1, 0.182, 0.25]
+    """
+
+    first: int = 1
+    copies: int = 0
+
+    def __post_init__(self) -> None:
+        _require(self, first=(self.first >= 1, ">= 1"), copies=(self.copies >= 0, ">= 0"))
+
+    def rise(self, t: int, span: int = 1) -> float:
+        """The decay that the warm-up alone would set."""
+        return (t + self.first) / (t + self.first + 9) if t >= self.copies else 0.0
+
+
+@dataclass(frozen=True)
+class InverseGamma:
+    """Decay that approaches 1 like a power of the count; the first update copies the weights.
+
+        d_t = clip(1 − (1 + x/γ)^(−p), min_decay, decay),   x = t − after,   d_t = 0 for x ≤ 0
+
+    γ = p = 1 is the plain mean. At γ = 1 and p = 2/3, 0.999 is reached after 31.6 thousand counts
+    and 0.9999 after a million; at p = 3/4 after 10 and 215 thousand.
+
+    Args:
+        gamma: γ > 0, the count at which the decay begins to rise in earnest.
+        power: p > 0.
+        min_decay: Least decay once x > 0, in [0, decay].
+        after: Counts during which an update only copies the weights: `update_after_step`, ≥ 0.
+
+    Source:
+        K. Crowson's warm-up, as in timm's `ModelEmaV3(use_warmup=True)` when each call gets
+        `step=` from 1, ema-pytorch (whose period counts from its first call, ours from the first
+        step), and diffusers' `EMAModel(use_ema_warmup=True)`: there t = 0, 1, … as here.
+
+    Example:
+        >>> [round(InverseGamma(power=1.0).rise(t), 3) for t in range(4)]
+        [0.0, 0.5, 0.667, 0.75]
+    """
+
+    gamma: float = 1.0
+    power: float = 2 / 3
+    min_decay: float = 0.0
+    after: int = 0
+
+    def __post_init__(self) -> None:
+        _require(
+            self,
+            gamma=(0 < self.gamma < inf, "> 0, and finite"),
+            power=(0 < self.power < inf, "> 0, and finite"),
+            min_decay=(0 <= self.min_decay < 1, "0 <= min_decay < 1"),
+            after=(self.after >= 0, ">= 0"),
+        )
+
+    def rise(self, t: int, span: int = 1) -> float:
+        """The decay that the warm-up alone would set."""
+        x = t - self.after
+        if x <= 0:
+            return 0.0
+        return max(self.min_decay, 1.0 - float((1.0 + x / self.gamma) ** -self.power))
+
+
+@dataclass(frozen=True)
+class HalfLifeRamp:
+    """Half-life of at most a share of what has been counted so far: scale-free, like a power EMA.
+
+        d_t = min(decay, 2^(−Δ/(ratio·s))),   s = t + 1 counted so far, Δ of them for this update
+
+    Args:
+        ratio: Largest half-life over the length of the run so far, > 0.
+
+    Source:
+        EDM (ratio 0.05, whose s is one batch behind) and EDM2's traditional EMA (ratio 0.09),
+        with images for counts. The same whatever is counted as long as updates are regular.
+
+    Example:
+        >>> round(HalfLifeRamp(ratio=1.0).rise(0), 3)
+        0.5
+    """
+
+    ratio: float = 0.09
+
+    def __post_init__(self) -> None:
+        _require(self, ratio=(0 < self.ratio < inf, "> 0, and finite"))
+
+    def rise(self, t: int, span: int = 1) -> float:
+        """The decay that the warm-up alone would set."""
+        return float(2.0 ** (-span / (self.ratio * (t + 1)))) if t >= 0 else 0.0
+
+
+@dataclass(frozen=True)
+class Exponential:
+    """Decay scaled by a saturating exponential; it approaches its final value without end.
+
+        d_t = decay·(1 − e^(−(t + 1)/tau))
+
+    Args:
+        tau: Time constant in counts, > 0.
+
+    Source:
+        `ModelEMA` of YOLOv5 and Ultralytics, tau 2000 in updates.
+
+    Note:
+        Warm-up lasts longer than tau says: the weight 1 − d_t of new weights is within 1 % of
+        its final value only after tau·ln(100·decay/(1 − decay)) counts, 27,600 for 0.9999.
+    """
+
+    tau: float = 2000.0
+
+    def __post_init__(self) -> None:
+        _require(self, tau=(0 < self.tau < inf, "> 0, and finite"))
+
+    def share(self, t: int) -> float:
+        """d_t over its final value, in [0, 1]."""
+        return 1.0 - exp(-(t + 1) / self.tau)
+
+
+Warmup = Ratio | InverseGamma | HalfLifeRamp | Exponential
+WarmupName = Literal["paper", "torch_ema", "diffusers", "inverse_gamma", "edm2", "yolo"]
+WARMUPS: dict[WarmupName, Warmup] = {
+    "paper": Ratio(),
+    "torch_ema": Ratio(first=2),
+    "diffusers": Ratio(copies=1),
+    "inverse_gamma": InverseGamma(),
+    "edm2": HalfLifeRamp(),
+    "yolo": Exponential(),
+}
+_KINDS: dict[str, Callable[..., Warmup]] = {
+    "ratio": Ratio,
+    "inverse_gamma": InverseGamma,
+    "half_life_ramp": HalfLifeRamp,
+    "exponential": Exponential,
+}
+
+
+def canonical(warmup: Any) -> WarmupName | Warmup | None:
+    """A warm-up by its name where it has one, so that equal ones compare equal.
+
+    Raises:
+        ConfigError: for a name or an object that is no warm-up.
+    """
+    if isinstance(warmup, Warmup):
+        return next((name for name, known in WARMUPS.items() if known == warmup), warmup)
+    if isinstance(warmup, str):
+        named = next((name for name in WARMUPS if name == warmup), None)
+        if named is None:
+            raise ConfigError(unknown("warmup", warmup, WARMUPS))
+        return named
+    if warmup is not None:
+        raise ConfigError(
+            f"warmup is {warmup!r}; expected None, a warm-up or one of {', '.join(WARMUPS)}."
+        )
+    return None
+
+
+def decay_at(warmup: Warmup, decay: float, t: int, span: int = 1) -> float:
+    """d_t, in [0, decay]. `span` is Δ: how much of what is counted this update stands for."""
+    if isinstance(warmup, Exponential):
+        return decay * warmup.share(t)
+    return min(decay, warmup.rise(t, span))
+
+
+def governs(warmup: Warmup, decay: float, t: int, span: int = 1) -> bool:
+    """Whether the warm-up alone sets d_t, so that averages of larger decays have the same."""
+    return not isinstance(warmup, Exponential) and warmup.rise(t, span) <= decay
+
+
+def warmup_end(warmup: Warmup, decay: float, span: int = 1) -> int:
+    """The smallest t from which d_t is `decay`; for `Exponential`, 1 − d_t within 1 % of it.
+
+    Example:
+        >>> warmup_end(Ratio(), 0.998), warmup_end(Ratio(first=2), 0.998)
+        (4490, 4489)
+    """
+
+    def over(t: int) -> bool:
+        if isinstance(warmup, Exponential):
+            return 1.0 - decay_at(warmup, decay, t) <= 1.01 * (1.0 - decay)
+        return warmup.rise(t, span) >= decay
+
+    high = 0
+    while not over(high) and high < NEVER:
+        high = 2 * high + 1
+    low = high // 2 if high else 0
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if over(middle) else (middle + 1, high)
+    return high
+
+
+def warmup_record(warmup: WarmupName | Warmup | None) -> Any:
+    """The warm-up as plain JSON values: its name, or its kind with its settings."""
+    if warmup is None or isinstance(warmup, str):
+        return warmup
+    [kind] = [key for key, cls in _KINDS.items() if cls is type(warmup)]
+    return {"kind": kind, **asdict(warmup)}
+
+
+def warmup_from_record(record: Any) -> Any:
+    """The warm-up that `warmup_record` described."""
+    if not isinstance(record, dict):
+        return record
+    settings = dict(record)
+    kind = str(settings.pop("kind", None))
+    if kind not in _KINDS:
+        raise ConfigError(unknown("warm-up", kind, _KINDS))
+    return _KINDS[kind](**settings)
