@@ -43,9 +43,9 @@ def arms(trained: Trained, config: RunConfig) -> Iterator[Arm]:
     """
     longest = config.averaging.names[-1]
     final = {"epoch": config.epochs}
-    yield Arm("sgd", trained.last[BASELINE], False, {"weights": BASELINE, **final})
+    yield Arm("sgd", trained.last[BASELINE], False, {"source": BASELINE, **final})
     if "swa" in trained.last:
-        yield Arm("swa_bn", trained.last["swa"], True, {"weights": "swa", **final})
+        yield Arm("swa_bn", trained.last["swa"], True, {"source": "swa", **final})
     chosen: dict[str, list[tuple[str, str | None, bool]]] = {
         "sgd": [("sgd_stopped", BASELINE, False)],
         "acc": [
@@ -58,7 +58,7 @@ def arms(trained: Trained, config: RunConfig) -> Iterator[Arm]:
     for rule, kept in trained.kept.items():
         for name, average, refresh in chosen[rule]:
             source = average or kept.stop.average
-            origin = {"weights": source, "epoch": kept.stop.epoch, "rule": rule}
+            origin = {"source": source, "epoch": kept.stop.epoch, "rule": rule}
             yield Arm(name, kept.weights[source], refresh, origin)
 
 
@@ -86,9 +86,28 @@ def write_arms(run: Run, trained: Trained, folder: RunFolder) -> None:
             logits_nk = predict(run.model, images_nchw)
             # Of 50,000 training samples only the verdict is needed.
             said[part][arm.name] = logits_nk.argmax(dim=1) if part == "train" else logits_nk
-        manifest = {"run": run.config.id, "batchnorm_refreshed": arm.refresh, **arm.origin}
-        save({arm.name: run.model.state_dict()}, folder.arm(arm.name), manifest=manifest)
+        save({arm.name: run.model.state_dict()}, folder.arm(arm.name), manifest=_manifest(run, arm))
     write_predictions(folder.predictions, arms=said, labels=labels)
+
+
+def _manifest(run: Run, arm: Arm) -> dict[str, Any]:
+    """What the arm's file says of itself, in the words of `polyak.save`."""
+    banks = [run.averager] if run.swa is None else [run.averager, run.swa]
+    averages = {
+        name: (bank, bank.state_dict()["averages"][name]) for bank in banks for name in bank.names
+    }
+    manifest = {"run": run.config.id, **arm.origin}
+    manifest["refreshed_batchnorm"] = [arm.name] if arm.refresh else []
+    if arm.origin["source"] not in averages:
+        return {**manifest, "weights": {arm.name: "raw"}}
+    bank, kind = averages[arm.origin["source"]]
+    return {
+        **manifest,
+        "weights": {arm.name: "averaged"},
+        "averages": {arm.name: kind},
+        "every": bank.every,
+        "buffers": bank.buffers,
+    }
 
 
 def _load(run: Run, arm: Arm) -> None:
