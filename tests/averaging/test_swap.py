@@ -15,7 +15,7 @@ def test_lent_weights_go_in_and_the_own_come_back():
     model = net()
     own = snapshot(model)
     other = {name: torch.full_like(x, 7) for name, x in own.items()}
-    with swap.lent(model, model.state_dict(keep_vars=True), other):
+    with swap.lent(list(model.modules()), model.state_dict(keep_vars=True), other):
         assert_same_bits(snapshot(model), other)
     assert_same_bits(snapshot(model), own)
 
@@ -24,7 +24,7 @@ def test_own_weights_come_back_by_address():
     model = net()
     addresses = [p.data_ptr() for p in model.parameters()]
     other = {name: torch.zeros_like(p) for name, p in model.named_parameters()}
-    with swap.lent(model, dict(model.named_parameters()), other):
+    with swap.lent(list(model.modules()), dict(model.named_parameters()), other):
         assert [p.data_ptr() for p in model.parameters()] == [
             x.data_ptr() for x in other.values()
         ]  # nothing is copied
@@ -37,7 +37,7 @@ def test_own_weights_come_back_when_the_block_raises():
     other = {name: torch.zeros_like(p) for name, p in model.named_parameters()}
     with (
         pytest.raises(RuntimeError, match="on purpose"),
-        swap.lent(model, dict(model.named_parameters()), other),
+        swap.lent(list(model.modules()), dict(model.named_parameters()), other),
     ):
         raising()
     assert_same_bits(snapshot(model), own)
@@ -48,7 +48,10 @@ def test_own_weights_come_back_when_lending_fails_half_way():
     own = snapshot(model)
     other: dict[str, object] = {n: torch.zeros_like(p) for n, p in model.named_parameters()}
     other["4.bias"] = None
-    with pytest.raises(AttributeError), swap.lent(model, dict(model.named_parameters()), other):
+    with (
+        pytest.raises(AttributeError),
+        swap.lent(list(model.modules()), dict(model.named_parameters()), other),
+    ):
         pytest.fail("the block must not start")
     assert_same_bits(snapshot(model), own)
 
@@ -57,7 +60,9 @@ def test_buffers_that_were_replaced_inside_come_back():
     model = net()
     own, same = snapshot(model), model[1].running_mean
     other = {name: torch.zeros_like(x) for name, x in own.items()}
-    with swap.lent(model, model.state_dict(keep_vars=True) | dict(model.named_buffers()), other):
+    with swap.lent(
+        list(model.modules()), model.state_dict(keep_vars=True) | dict(model.named_buffers()), other
+    ):
         model[1].running_mean = model[1].running_mean + 1
         model.double()
     assert model[1].running_mean is same
@@ -67,7 +72,7 @@ def test_buffers_that_were_replaced_inside_come_back():
 def test_lending_casts_to_the_models_dtype():
     model = nn.Linear(2, 2, dtype=torch.bfloat16)
     other = {name: torch.full(p.shape, 1.001) for name, p in model.named_parameters()}
-    with swap.lent(model, dict(model.named_parameters()), other):
+    with swap.lent(list(model.modules()), dict(model.named_parameters()), other):
         assert model.weight.dtype == torch.bfloat16
         assert (model.weight == 1.0).all()
     assert (other["weight"] == 1.001).all()  # the lender's own is not rounded
@@ -77,10 +82,10 @@ def test_each_module_gets_its_own_flag_back():
     model = net()
     model.train()
     model[1].eval()
-    with swap.eval_mode(model):
+    with swap.eval_mode(list(model.modules())):
         assert not any(module.training for module in model.modules())
     assert [module.training for module in model] == [True, False, True, True, True]
-    with pytest.raises(RuntimeError, match="on purpose"), swap.eval_mode(model):
+    with pytest.raises(RuntimeError, match="on purpose"), swap.eval_mode(list(model.modules())):
         raising()
     assert [module.training for module in model] == [True, False, True, True, True]
     assert model.training
@@ -88,8 +93,8 @@ def test_each_module_gets_its_own_flag_back():
 
 def test_one_owner_may_nest_and_is_forgotten_at_the_end():
     model, owner = net(), object()
-    with swap.owning(model, owner):
-        with swap.owning(model, owner):
+    with swap.owning(list(model.modules()), owner):
+        with swap.owning(list(model.modules()), owner):
             pass
         assert swap.holds_lent_weights(model)
     assert not swap.holds_lent_weights(model)
@@ -97,10 +102,10 @@ def test_one_owner_may_nest_and_is_forgotten_at_the_end():
 
 def test_another_owner_is_refused_and_changes_nothing():
     model, owner = net(), object()
-    with swap.owning(model, owner):
+    with swap.owning(list(model.modules()), owner):
         with (
             pytest.raises(StateError, match="another averager's weights"),
-            swap.owning(model, object()),
+            swap.owning(list(model.modules()), object()),
         ):
             pytest.fail("the block must not start")
         assert swap.holds_lent_weights(model)
@@ -111,23 +116,26 @@ def test_another_owner_is_refused_and_changes_nothing():
 def test_a_model_and_its_part_cannot_have_two_owners(outer_is_whole):
     model = nn.Sequential(net(), nn.Linear(2, 2))
     outer, inner = (model, model[0]) if outer_is_whole else (model[0], model)
-    with swap.owning(outer, object()):
+    with swap.owning(list(outer.modules()), object()):
         assert swap.holds_lent_weights(inner)
-        with pytest.raises(StateError), swap.owning(inner, object()):
+        with pytest.raises(StateError), swap.owning(list(inner.modules()), object()):
             pytest.fail("the block must not start")
     assert not swap.holds_lent_weights(inner)
 
 
 def test_a_part_that_holds_no_lent_weights_is_free():
     model = nn.Sequential(net(), nn.Linear(2, 2))
-    with swap.owning(model[0], object()), swap.owning(model[1], object()):
+    with (
+        swap.owning(list(model[0].modules()), object()),
+        swap.owning(list(model[1].modules()), object()),
+    ):
         assert swap.holds_lent_weights(model)
     assert not swap.holds_lent_weights(model)
 
 
 def test_ownership_keeps_no_model_alive():
     model = net()
-    with swap.owning(model, object()):
+    with swap.owning(list(model.modules()), object()):
         pass
     gone = torch.utils.weak.WeakTensorKeyDictionary()
     gone[model[0].weight] = None

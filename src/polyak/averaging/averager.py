@@ -206,7 +206,8 @@ class Averager:
         average. Buffers may be written to.
         """
         self._require(name)
-        with swap.eval_mode(self._model), self._holdings.lent(name, self):
+        self._holdings.live()
+        with swap.eval_mode(self._holdings.modules), self._holdings.lent(name, self):
             yield self._model
 
     @torch.no_grad()

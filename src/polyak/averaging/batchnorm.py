@@ -72,7 +72,7 @@ class StatisticsPass:
         """Make the layers report to this object for the length of the block."""
         momenta = {name: layer.momentum for name, layer in self.layers.items()}
         hooks = []
-        with eval_mode(self._model):
+        with eval_mode(list(self._model.modules())):
             try:
                 for name, layer in self.layers.items():
                     layer.train()

@@ -48,6 +48,11 @@ class Holdings:
         self.refreshed: dict[str, dict[str, Tensor]] = {}
         """By average: statistics that lie over the averaged ones until the next update."""
 
+    @property
+    def modules(self) -> Sequence[nn.Module]:
+        """The model and all its parts."""
+        return self._watch.modules
+
     def live(self) -> Inventory:
         """The model's tensors at this moment.
 
@@ -128,8 +133,8 @@ class Holdings:
             for key, x in self.weights(name).items()
         }
         with (
-            swap.owning(self.model, owner),
-            swap.lent(self.model, {**live.averaged, **live.copied}, weights),
+            swap.owning(self.modules, owner),
+            swap.lent(self.modules, {**live.averaged, **live.copied}, weights),
         ):
             yield
 

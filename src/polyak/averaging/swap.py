@@ -3,7 +3,7 @@
 Nothing of the model is copied: its tensors are made to point at other storage and back.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from weakref import WeakKeyDictionary
 
@@ -17,46 +17,54 @@ _owners: WeakKeyDictionary[nn.Module, object] = WeakKeyDictionary()
 
 @contextmanager
 def lent(
-    model: nn.Module, tensors: Mapping[str, Tensor], weights: Mapping[str, Tensor]
+    modules: Sequence[nn.Module], tensors: Mapping[str, Tensor], weights: Mapping[str, Tensor]
 ) -> Iterator[None]:
     """Let each of a model's `tensors` hold the value of the same name in `weights`.
 
     Where dtype and device agree the storage itself is lent, so writing to the model inside the
     block writes to `weights`; pass clones of what may be written to.
+
+    Args:
+        modules: The model and all its parts.
+        tensors: Its parameters and buffers by name.
+        weights: What they shall hold.
     """
     own = {name: tensors[name].data for name in weights}
-    buffers = {module: dict(module._buffers) for module in model.modules() if module._buffers}
+    buffers = [(module._buffers, dict(module._buffers)) for module in modules if module._buffers]
     try:
         for name, weight in weights.items():
-            tensors[name].data = weight.to(own[name])
+            data = own[name]
+            same = weight.dtype is data.dtype and weight.device == data.device
+            tensors[name].data = weight if same else weight.to(data)
         yield
     finally:
         for name, data in own.items():
             tensors[name].data = data
         # Undoes `self.seen = self.seen + 1`, with which a forward pass replaces a buffer.
-        for module, before in buffers.items():
-            module._buffers.update(before)
+        for places, before in buffers:
+            places.update(before)
 
 
 @contextmanager
-def eval_mode(model: nn.Module) -> Iterator[None]:
-    """Put the whole model in eval mode, then give each module its own flag back."""
-    flags = [(module, module.training) for module in model.modules()]
+def eval_mode(modules: Sequence[nn.Module]) -> Iterator[None]:
+    """Put a model, given with all its parts, in eval mode; then give each its own flag back."""
+    flags = [(vars(module), module.training) for module in modules]
     try:
-        # eval() walks the whole model, which is most of the cost of a swap.
-        if any(training for _, training in flags):
-            model.eval()
+        # Past nn.Module.__setattr__, which looks for parameters first and takes ten times longer.
+        for module, (attributes, training) in zip(modules, flags, strict=True):
+            if type(module).train is not nn.Module.train:
+                module.eval()
+            elif training:
+                attributes["training"] = False
         yield
     finally:
-        # Past nn.Module.__setattr__, which looks for parameters first and takes ten times longer.
-        for module, training in flags:
-            vars(module)["training"] = training
+        for attributes, training in flags:
+            attributes["training"] = training
 
 
 @contextmanager
-def owning(model: nn.Module, owner: object) -> Iterator[None]:
-    """Mark the model as holding weights of `owner`; refuse it while another owner's are in it."""
-    modules = list(model.modules())
+def owning(modules: Sequence[nn.Module], owner: object) -> Iterator[None]:
+    """Mark modules as holding weights of `owner`; refuse it while another owner's are in them."""
     marked = [module for module in modules if module not in _owners] if _owners else modules
     if _owners and any(_owners.get(module, owner) is not owner for module in modules):
         raise StateError(

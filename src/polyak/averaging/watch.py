@@ -17,11 +17,12 @@ class Watch:
 
     def __init__(self, model: nn.Module, found: Inventory) -> None:
         self.found = found
+        self.modules = list(model.modules())
         self._sizes: list[tuple[dict[str, Any], int]] = []
         self._children: list[tuple[dict[str, Any], str, object]] = []
         self._tensors: list[tuple[dict[str, Any], str, Tensor, int, tuple[object, ...]]] = []
         self._training: list[tuple[Tensor, bool]] = []
-        for module in model.modules():
+        for module in self.modules:
             for places in (module._parameters, module._buffers, module._modules):
                 self._sizes.append((places, len(places)))
             self._children += [(module._modules, key, x) for key, x in module._modules.items()]

@@ -27,7 +27,7 @@ def predict(model: nn.Module, images_nchw: Tensor) -> Tensor:
     Raises:
         NonFiniteError: if a logit is NaN or infinite: the weights are past use.
     """
-    with eval_mode(model):
+    with eval_mode(list(model.modules())):
         logits_nk = torch.cat([model(x) for x in torch.split(images_nchw, EVALUATION_BATCH)])
     if not logits_nk.isfinite().all():
         raise NonFiniteError(

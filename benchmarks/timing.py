@@ -1,0 +1,53 @@
+"""Fair timing on a noisy machine: everything in one process, in random order, round by round."""
+
+import random
+import statistics
+import time
+from collections.abc import Callable, Mapping
+
+import torch
+
+FLUSH = torch.zeros(24_000_000)
+"""96 MB that are written between two timings, so that nothing starts with a warm cache."""
+
+
+def interleaved(
+    calls: Mapping[str, Callable[[], object]], *, rounds: int, flush: bool = True
+) -> dict[str, list[float]]:
+    """CPU seconds of each call in each round; the order is drawn anew in every round."""
+    draws = random.Random(0)
+    for call in calls.values():
+        call()
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(rounds):
+        for name in draws.sample(list(calls), len(calls)):
+            if flush:
+                FLUSH.add_(1.0)
+            started = time.process_time()
+            calls[name]()
+            seconds[name].append(time.process_time() - started)
+    return seconds
+
+
+def median(values: list[float]) -> float:
+    """Middle value."""
+    return statistics.median(values)
+
+
+def ratios(ours: list[float], peer: list[float]) -> tuple[float, float, float]:
+    """Lowest, median and highest ratio over rounds."""
+    each = sorted(a / b for a, b in zip(ours, peer, strict=True))
+    return each[0], statistics.median(each), each[-1]
+
+
+def bandwidth() -> float:
+    """Bytes a second of c = a + b on 64 MB arrays, best of nine: the machine's limit today."""
+    a, b, c = (torch.ones(16_000_000) for _ in range(3))
+    best = min(_seconds(lambda: torch.add(a, b, out=c)) for _ in range(9))
+    return 3 * 4 * a.numel() / best
+
+
+def _seconds(call: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    call()
+    return time.perf_counter() - started
