@@ -301,3 +301,18 @@ def test_averages_may_be_kept_in_inference_mode():
             averager.step()
             averager.refresh_batchnorm([batch(9)])
     assert averager.updates == 3
+
+
+def test_copied_buffers_keep_their_places_when_one_of_them_held_infinity():
+    """Such a buffer joins the copied ones late, so their order is not the model's."""
+    model = nn.BatchNorm1d(2)
+    model.register_buffer("mask", torch.tensor([0.0, float("-inf")]))
+    model.register_buffer("seen", torch.tensor(0))
+    averager = Averager(model, [0.9])
+    model.mask = torch.tensor([float("-inf"), 0.0])
+    model.seen = torch.tensor(7)
+    model.num_batches_tracked = torch.tensor(3)
+    averager.update()
+    tensors = averager.tensors("ema_0.9")
+    assert tensors["mask"].tolist() == [float("-inf"), 0.0]
+    assert (tensors["seen"].item(), tensors["num_batches_tracked"].item()) == (7, 3)

@@ -103,8 +103,10 @@ class Holdings:
     def fold(self, lerp_weights: Sequence[float]) -> None:
         """Move every average by its lerp weight towards what was gathered."""
         self._bank.fold(lerp_weights)
-        for key, x in self.live().copied.items():
-            self._copied[key].copy_(x)
+        if self._copied:
+            copied = self._watch.found.copied
+            live = [copied[key].detach() for key in self._copied]
+            torch._foreach_copy_(list(self._copied.values()), live)
         self.refreshed.clear()
 
     def weights(self, name: str) -> dict[str, Tensor]:
