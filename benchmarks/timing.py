@@ -29,6 +29,19 @@ def interleaved(
     return seconds
 
 
+def alone(calls: Mapping[str, Callable[[], object]], *, rounds: int) -> dict[str, list[float]]:
+    """CPU seconds of each call again and again by itself, with everything in cache."""
+    seconds = {}
+    for name, call in calls.items():
+        call()
+        seconds[name] = []
+        for _ in range(rounds):
+            started = time.process_time()
+            call()
+            seconds[name].append(time.process_time() - started)
+    return seconds
+
+
 def median(values: list[float]) -> float:
     """Middle value."""
     return statistics.median(values)

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from toys import assert_same_bits, batch, net, snapshot, train_step
 
-from polyak import Averager
+from polyak import EMA, Averager
 
 
 def two(make):
@@ -72,3 +72,42 @@ def one_process(tmp_path):
 
 def test_distributed_models_are_too(one_process):
     check_wrapped(nn.parallel.DistributedDataParallel)
+
+
+def test_a_parametrized_model_is_averaged_in_its_own_parameters():
+    """The computed weight is neither stored nor averaged: it follows from its parts."""
+    model = nn.utils.parametrizations.weight_norm(nn.Linear(3, 2))
+    averager = Averager(model, [EMA(0.5, warmup=None)])
+    start = {key: x.clone() for key, x in model.state_dict().items()}
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(1.0)
+    averager.update()
+    x = torch.randn(4, 3)
+    twin = nn.utils.parametrizations.weight_norm(nn.Linear(3, 2))
+    twin.load_state_dict({key: value + 0.5 for key, value in start.items()})
+    with averager.applied("ema_0.5"):
+        torch.testing.assert_close(model(x), twin(x))
+    assert averager.tensors("ema_0.5").keys() == model.state_dict().keys()
+    torch.testing.assert_close(averager.module("ema_0.5")(x), twin(x))
+
+
+def test_of_a_frozen_model_with_small_adapters_only_the_adapters_are_stored():
+    """As LoRA trains: two thin matrices beside a large frozen one."""
+
+    class Adapted(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.base = nn.Linear(64, 64).requires_grad_(False)
+            self.down = nn.Linear(64, 2, bias=False)
+            self.up = nn.Linear(2, 64, bias=False)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.base(x) + self.up(self.down(x))
+
+    model = Adapted()
+    averager = Averager(model, [0.9, 0.99])
+    stored = averager.state_dict()["tensors"]["ema_0.9"]
+    assert set(stored) == {"down.weight", "up.weight"}
+    assert averager.tensors("ema_0.9").keys() == model.state_dict().keys()
+    assert torch.equal(averager.tensors("ema_0.9")["base.weight"], model.base.weight)
