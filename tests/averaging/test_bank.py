@@ -138,3 +138,26 @@ def test_float32_follows_float64_for_ten_thousand_updates_at_0_9999():
         bank.gather()
         bank.fold([1e-4, 0.0, 0.0])
     torch.testing.assert_close(bank.rows["a"]["w"].double(), exact, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
+@pytest.mark.parametrize("device", ["cuda", "cpu"])
+def test_a_bank_of_cuda_weights_is_that_of_their_copies_on_the_cpu(device):
+    """Beside the weights, and in host memory."""
+    on_cpu = {"big": torch.randn(SMALL + 1), "small": torch.randn(3, 2), "b": torch.randn(5)}
+    on_gpu = {key: x.cuda() for key, x in on_cpu.items()}
+    dtypes = {key: torch.float32 for key in on_cpu}
+    bank = Bank(["a", "b", "c"], on_gpu, dtypes=dtypes, device=device)
+    twin = bank_of(on_cpu)
+    for key, x in on_cpu.items():
+        x.add_(1.0)
+        on_gpu[key].add_(1.0)
+    for each in (bank, twin):
+        each.gather()
+        assert each.finite()
+        each.fold([0.5, 0.1, 0.002])
+    for name, row in twin.rows.items():
+        for key, m in row.items():
+            assert bank.rows[name][key].device.type == device
+            torch.testing.assert_close(bank.rows[name][key].cpu(), m)

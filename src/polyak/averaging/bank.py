@@ -20,6 +20,7 @@ PACK = 262_144
 """Values that a pack may hold: its scratch is 1 MB of float32."""
 
 _ALIGNMENT = 64
+_CPU = torch.device("cpu")
 
 
 @dataclass(slots=True)
@@ -40,13 +41,17 @@ class Block:
     slots: list[Tensor] = field(default_factory=list)
     """The scratch's parts, each like its live tensor."""
 
+    flat: bool = False
+    """Whether the live tensors can be read as they are."""
+
     def bind(self, weights: Mapping[str, Tensor], likes: Mapping[str, Tensor]) -> None:
         """Read these tensors from now on."""
         tensors = [weights[key].detach() for key in self.keys]
-        flat = all(_same_layout(x, likes[key]) for x, key in zip(tensors, self.keys, strict=True))
-        self.live = [_flat(x) for x in tensors] if flat else tensors
+        pairs = zip(tensors, self.keys, strict=True)
+        self.flat = all(_same_layout(x, likes[key]) for x, key in pairs)
+        self.live = [_flat(x) for x in tensors] if self.flat else tensors
         self.slots = []
-        if self.scratch_n is not None and not flat:
+        if self.scratch_n is not None and not self.flat:
             self.slots = list(_parts(self.scratch_n, [likes[key] for key in self.keys]))
 
     def gather(self) -> None:
@@ -63,7 +68,7 @@ class Block:
         if self.scratch_n is not None:
             return self.scratch_n
         [x], [key] = self.live, self.keys
-        if x.ndim == 1 and x.dtype == _source_dtype(self.values_mn.dtype):
+        if self.flat:
             return x
         return _flat(torch.empty_like(likes[key], dtype=_source_dtype(likes[key].dtype)).copy_(x))
 
@@ -87,11 +92,13 @@ class Bank:
         dtypes: Mapping[str, torch.dtype],
         device: torch.device | str | None = None,
     ) -> None:
-        likes = {
-            key: torch.empty_like(x, dtype=dtypes[key], device=device or x.device).detach()
-            for key, x in weights.items()
-        }
-        blocked = {key: like for key, like in likes.items() if _fits_block(like)}
+        def like(key: str) -> Tensor:
+            x = weights[key].detach()
+            return torch.empty_like(x, dtype=dtypes[key], device=device or x.device)
+
+        # Memory that is never written to is never taken, so these cost nothing on a CPU.
+        on_cpu = [key for key, x in weights.items() if torch.device(device or x.device) == _CPU]
+        blocked = {key: x for key in on_cpu if _fits_block(x := like(key))}
         rows: dict[str, dict[str, Tensor]] = {name: {} for name in names}
         remainder: dict[str, dict[str, Tensor]] = {name: {} for name in names}
         self._blocks = []
@@ -101,14 +108,14 @@ class Bank:
             for name, tensors, cut in zip(rows, values, remainders, strict=True):
                 rows[name].update(zip(keys, tensors, strict=True))
                 remainder[name].update(zip(keys, cut, strict=bool(cut)))
-        self._listed = [key for key in likes if key not in blocked]
-        self._narrow = {key for key in self._listed if kernels.is_split(likes[key].dtype)}
+        self._listed = [key for key in weights if key not in blocked]
+        self._narrow = {key for key in self._listed if kernels.is_split(dtypes[key])}
         for name in rows:
-            rows[name] |= {key: torch.empty_like(likes[key]) for key in self._listed}
+            rows[name] |= {key: like(key) for key in self._listed}
             remainder[name] |= {
-                key: torch.empty_like(likes[key], dtype=torch.int16) for key in self._narrow
+                key: torch.empty_like(rows[name][key], dtype=torch.int16) for key in self._narrow
             }
-        self.rows = {name: {key: row[key] for key in likes} for name, row in rows.items()}
+        self.rows = {name: {key: row[key] for key in weights} for name, row in rows.items()}
         """Per average its tensors by key, in the model's order."""
         self.remainder = remainder
         """Per average what bfloat16 tensors lack to float32, by key."""
@@ -245,10 +252,9 @@ def _groups(likes: Mapping[str, Tensor]) -> Iterator[tuple[str, ...]]:
 
 
 def _fits_block(like: Tensor) -> bool:
-    """Ordinary memory of a CPU, without gaps."""
+    """Whether a tensor of the CPU is ordinary memory without gaps."""
     return (
-        like.device.type == "cpu"
-        and like.layout == torch.strided
+        like.layout == torch.strided
         and like.dtype in (torch.float32, torch.float64, torch.bfloat16)
         and type(like) is Tensor
         and like.numel() > 0
