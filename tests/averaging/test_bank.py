@@ -68,6 +68,23 @@ def test_a_weight_with_gaps_in_memory_is_averaged_too():
         assert torch.equal(bank.rows["b"][key], m.lerp(weights[key], 0.25))
 
 
+def test_split_bfloat16_is_float32_also_for_weights_with_gaps():
+    """Those lie outside blocks, as all weights of a GPU do."""
+    draws = torch.Generator().manual_seed(0)
+    whole = torch.randn(1, 4, generator=draws)
+    narrow, wide = (
+        Bank(["a"], {"w": whole.expand(3, 4)}, dtypes={"w": dtype})
+        for dtype in (torch.bfloat16, torch.float32)
+    )
+    for _ in range(50):
+        whole.add_(0.01)
+        for bank in (narrow, wide):
+            bank.gather()
+            bank.fold([1e-3])
+    high, low = narrow.rows["a"]["w"], narrow.remainder["a"]["w"]
+    assert torch.equal(kernels.joined(high, low), wide.rows["a"]["w"])
+
+
 def test_packs_are_split_before_their_scratch_grows():
     weights = {f"w{i}": torch.randn(SMALL) for i in range(PACK // SMALL + 1)}
     bank = bank_of(weights)
