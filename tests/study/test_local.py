@@ -139,7 +139,7 @@ def test_ctrl_c_ends_the_processes_and_goes_on(tmp_path, monkeypatch):
 
     started = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
-        LocalExecutor(workers=1)([Sleeps("x"), Sleeps("y")], tmp_path, tick)
+        LocalExecutor(workers=1, grace_seconds=1)([Sleeps("x"), Sleeps("y")], tmp_path, tick)
     pid = int((tmp_path / "x").read_text())
     while _alive(pid):
         assert time.monotonic() - started < 60

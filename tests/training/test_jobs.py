@@ -79,8 +79,8 @@ def test_a_run_that_breaks_in_its_very_last_step_diverged(tiny, tmp_path, monkey
     from polyak.training import jobs
 
     class Breaks(jobs.Run):
-        def train(self, on_epoch):
-            trained = super().train(on_epoch)
+        def train(self, on_epoch, **options):
+            trained = super().train(on_epoch, **options)
             trained.last["sgd"]["head.weight"][0, 0] = float("nan")
             return trained
 
