@@ -51,7 +51,10 @@ def carry_out(
         StateError: if its checkpoint is from where numbers round differently.
     """
     folder = run_folder(out, job.id)
+    checkpoints = Checkpoints(folder.checkpoints, seconds=checkpoint_seconds)
     if folder.ending is not None:
+        # They are there only if a process was killed after its last line.
+        checkpoints.remove()
         return
     job.check()
     usable = usable_device(device)
@@ -65,7 +68,6 @@ def carry_out(
                 if isinstance(job, ProbeConfig):
                     _probe(job, out)
                 else:
-                    checkpoints = Checkpoints(folder.checkpoints, seconds=checkpoint_seconds)
                     sitting = _Sitting(folder, checkpoints, on_epoch or _ignore, stop)
                     _train(job, sitting, usable)
                     checkpoints.remove()
