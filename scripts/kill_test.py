@@ -74,7 +74,7 @@ def main() -> int:
 
 
 def kill_test(folder: Path, *, kills: int, seconds: float | None = None, seed: int = 0) -> Tally:
-    """Kill runs until there were so many kills, each run then being brought to its end."""
+    """Kill runs, each some times before it may end, until there were so many kills."""
     config = small_run()
     chance = random.Random(seed)
     began = time.monotonic()
@@ -86,7 +86,8 @@ def kill_test(folder: Path, *, kills: int, seconds: float | None = None, seed: i
     while tally.kills < kills and (seconds is None or time.monotonic() - began < seconds):
         tally.runs += 1
         out = folder / f"killed-{tally.runs}"
-        bring_to_its_end(config, out, tally, chance, longest=longest, kills=kills)
+        here = min(chance.randint(1, 8), kills - tally.kills)
+        bring_to_its_end(config, out, tally, chance, longest=longest, kills=here)
         tally.identical += result(run_folder(out, config.id)) == whole
     return tally
 
@@ -94,9 +95,10 @@ def kill_test(folder: Path, *, kills: int, seconds: float | None = None, seed: i
 def bring_to_its_end(
     config: RunConfig, out: Path, tally: Tally, chance: random.Random, *, longest: float, kills: int
 ) -> None:
-    """Sittings of random length until the run has ended."""
+    """Sittings of random length, after so many kills the last one as long as it takes."""
     run = run_folder(out, config.id)
     life: float | None
+    kills += tally.kills
     while run.ending is None:
         tally.resumed += any(run.checkpoints.glob("at-*"))
         # Short ones meet the beginning, and the end of a run that is almost done.

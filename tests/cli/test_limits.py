@@ -23,7 +23,7 @@ def test_what_is_no_duration_is_refused_with_examples(limit):
         seconds_of(limit)
 
 
-@pytest.mark.parametrize(("limit", "begin"), [(10, 9), (100, 90), (3600, 3580)])
+@pytest.mark.parametrize(("limit", "begin"), [(10, 9), (100, 90), (3600, 3570)])
 def test_stopping_begins_before_the_limit(limit, begin):
     assert before_limit(limit) == begin
 

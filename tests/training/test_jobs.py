@@ -129,7 +129,7 @@ def full(*_args, **_options):
 def test_a_full_disk_is_named_and_the_run_goes_on_when_there_is_room(
     done, tmp_path, monkeypatch, what
 ):
-    _, config, shown = done
+    _, config, _ = done
     folder = run_folder(tmp_path, config.id)
     places = {
         "log": "polyak.records.runs._write_lines",

@@ -66,5 +66,5 @@ class StopRequest:
 
 
 def before_limit(seconds: float) -> float:
-    """When to begin to stop, so that all is written by the limit: a tenth before, at most 20 s."""
-    return seconds - min(20.0, seconds / 10)
+    """When to begin to stop, so that all is written by the limit: a tenth before, at most 30 s."""
+    return seconds - min(30.0, seconds / 10)

@@ -43,7 +43,7 @@ class LocalExecutor:
 
     workers: int
     device: str = "cpu"
-    grace_seconds: float = 15.0
+    grace_seconds: float = 25.0
     """What runs have to write their checkpoints when they are stopped."""
 
     def __call__(self, jobs: Sequence[Job], out: Path, on_tick: OnTick) -> dict[str, str]:
