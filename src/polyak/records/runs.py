@@ -104,7 +104,8 @@ class RunFolder:
     def tidy(self) -> None:
         """Remove what writers left that were killed; for the one who holds the folder."""
         for path in self.path.rglob(".*"):
-            path.unlink()
+            if path.is_file():
+                path.unlink()
 
     def finish(self, ending: Ending, **facts: Any) -> None:
         """Mark the run as ended, when all else is on disk; nothing is written after this."""
