@@ -229,3 +229,5 @@ def test_sigterm_is_code_143(tmp_path):
     assert process.returncode == 143
     assert "the same command goes on" in err
     assert not list(tmp_path.glob("out/runs/*/.*"))
+    assert not list(tmp_path.glob("out/runs/*/LOCK"))
+    assert list(tmp_path.glob("out/runs/*/checkpoint/at-*"))

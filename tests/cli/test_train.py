@@ -4,6 +4,7 @@ import pytest
 
 from polyak.cli.main import main
 from polyak.metrics import accuracy
+from polyak.records.locks import holding
 from polyak.records.predictions import Predictions
 
 DATA = "--data.source digits --data.train-limit 90 --data.test-limit 60".split()  # noqa: SIM905 (as typed)
@@ -64,3 +65,32 @@ def test_what_cannot_be_is_code_2(tmp_path, capsys, options, message):
     said = capsys.readouterr()
     assert message in said.err
     assert said.out == ""
+
+
+def test_a_time_limit_is_code_75_and_the_same_command_goes_on(tmp_path, capsys, monkeypatch):
+    """The clock of the limit is at its end when the first step is over."""
+    command = [*TINY, "--out", str(tmp_path)]
+    with monkeypatch.context() as patch:
+        patch.setattr("polyak.training.stopping.before_limit", lambda seconds: 0.0)
+        assert main([*command, "--time-limit", "9m"]) == 75
+    said = capsys.readouterr()
+    assert "stopped at the time limit; the same command goes on where it was" in said.err
+    assert said.out == ""
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert [path.stem for path in (folder / "checkpoint").iterdir()] == ["at-0000-00001"]
+    assert main([*command, "--time-limit", "9m"]) == 0
+    resumed = capsys.readouterr().out.splitlines()[:-1]
+    assert not (folder / "checkpoint").exists()
+    assert main([*TINY, "--out", str(tmp_path / "other")]) == 0
+    assert capsys.readouterr().out.splitlines()[:-1] == resumed
+
+
+def test_a_run_that_another_process_holds_is_code_2(tmp_path, capsys):
+    assert main([*TINY, "--out", str(tmp_path)]) == 0
+    capsys.readouterr()
+    (folder,) = (tmp_path / "runs").iterdir()
+    (folder / "DONE").unlink()
+    with holding(folder):
+        assert main([*TINY, "--out", str(tmp_path)]) == 2
+    assert f"{folder} is held by process" in capsys.readouterr().err
+    assert main([*TINY, "--out", str(tmp_path)]) == 0

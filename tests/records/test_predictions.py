@@ -84,3 +84,25 @@ def test_a_failed_write_leaves_the_old_file(path, said):
         write_predictions(path, arms={"test": {"sgd": None}}, labels={})
     assert path.read_bytes() == before
     assert list(path.parent.iterdir()) == [path]
+
+
+def test_altered_bytes_are_noticed_wherever_they_are(path, said):
+    """The file still has its form; only a value is another."""
+    content = path.read_bytes()
+    begin = 8 + int.from_bytes(content[:8], "little")
+    for at in range(begin, len(content), 7):
+        altered = bytearray(content)
+        altered[at] ^= 1
+        path.write_bytes(altered)
+        with pytest.raises(FileError, match=r"predictions\.safetensors is damaged: .*Remove"):
+            read_all(Predictions(path))
+    path.write_bytes(content)
+    read_all(Predictions(path))
+
+
+def read_all(read):
+    for part, kinds in {"test": ["labels"], "train": ["given", "clean"]}.items():
+        for arm in read.arms(part):
+            read.predicted_n(part, arm)
+        for kind in kinds:
+            read.labels_n(part, kind)

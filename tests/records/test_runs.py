@@ -136,3 +136,24 @@ def test_a_crash_while_writing_leaves_the_old_log(tmp_path, monkeypatch):
         folder.write_epochs([_epoch(e) for e in range(1, 6)])
     assert folder.epochs() == [_epoch(1)]
     assert [path.name for path in folder.path.iterdir()] == ["log.jsonl"]
+
+
+def test_done_is_written_when_all_folders_are_on_disk(tmp_path, monkeypatch):
+    folder = RunFolder(tmp_path / "runs" / "a")
+    folder.arm("sgd").parent.mkdir(parents=True)
+    events = []
+    monkeypatch.setattr(runs, "sync_folder", lambda path: events.append(path.name))
+    monkeypatch.setattr(runs, "write_json", lambda path, value: events.append(path.name))
+    folder.finish("done")
+    assert events == ["averages", "a", "runs", "DONE"]
+
+
+def test_tidying_removes_half_written_files_and_nothing_else(tmp_path):
+    folder = RunFolder(tmp_path)
+    folder.write_config({})
+    (tmp_path / "averages").mkdir()
+    (tmp_path / ".a-folder").mkdir()
+    for half in (tmp_path / ".log.jsonl.x7", tmp_path / "averages" / ".sgd.safetensors.x7"):
+        half.write_text("half")
+    folder.tidy()
+    assert {path.name for path in tmp_path.rglob("*")} == {"config.json", "averages", ".a-folder"}

@@ -14,9 +14,11 @@ import torch
 
 import polyak
 from polyak.data import prepare
+from polyak.records.predictions import Predictions
 from polyak.records.runs import run_folder
 from polyak.study.executors import local
 from polyak.study.executors.local import LocalExecutor, available_cores
+from polyak.training.jobs import carry_out
 from polyak.training.optim import OptimConfig
 
 
@@ -139,12 +141,43 @@ def test_ctrl_c_ends_the_processes_and_goes_on(tmp_path, monkeypatch):
 
     started = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
-        LocalExecutor(workers=1)([Sleeps("x"), Sleeps("y")], tmp_path, tick)
+        LocalExecutor(workers=1, grace_seconds=1)([Sleeps("x"), Sleeps("y")], tmp_path, tick)
     pid = int((tmp_path / "x").read_text())
     while _alive(pid):
         assert time.monotonic() - started < 60
         time.sleep(0.05)
     assert not (tmp_path / "y").exists()
+
+
+def test_runs_that_are_stopped_write_a_checkpoint_and_go_on_from_it(tiny, tmp_path):
+    config = replace(tiny, epochs=60)
+    out, whole = tmp_path / "out", tmp_path / "whole"
+    folder = run_folder(out, config.id)
+
+    def tick(_states):
+        if folder.epochs():
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        LocalExecutor(workers=1)([config], out, tick)
+    assert folder.ending is None
+    assert not (folder.path / "LOCK").exists()
+    (written,) = folder.checkpoints.glob("at-*")
+    before = folder.epochs()
+    assert written.stem >= f"at-{len(before):04}"
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        shown = []
+        carry_out(config, out, on_epoch=shown.append)
+        carry_out(config, whole)
+    finally:
+        torch.set_num_threads(threads)
+    # What was done before was not done again.
+    assert [record.epoch for record in shown] == list(range(len(before) + 1, 61))
+    one, other = (Predictions(run_folder(o, config.id).predictions) for o in (out, whole))
+    for arm in other.arms("test"):
+        assert torch.equal(one.logits_nk("test", arm), other.logits_nk("test", arm))
 
 
 PARENT = """

@@ -1,16 +1,19 @@
+import errno
 import json
+import os
 from dataclasses import replace
 
 import pytest
 import torch
 
 from polyak.averaging import load as load_weights
-from polyak.errors import ConfigError, DataError
+from polyak.errors import ConfigError, DataError, FileError
 from polyak.records.predictions import Predictions
 from polyak.records.runs import run_folder
 from polyak.training.config import Stop
 from polyak.training.jobs import carry_out
 from polyak.training.optim import OptimConfig
+from polyak.training.stopping import StoppedError, StopRequest
 
 
 @pytest.fixture(scope="module")
@@ -79,8 +82,8 @@ def test_a_run_that_breaks_in_its_very_last_step_diverged(tiny, tmp_path, monkey
     from polyak.training import jobs
 
     class Breaks(jobs.Run):
-        def train(self, on_epoch):
-            trained = super().train(on_epoch)
+        def train(self, on_epoch, **options):
+            trained = super().train(on_epoch, **options)
             trained.last["sgd"]["head.weight"][0, 0] = float("nan")
             return trained
 
@@ -116,3 +119,94 @@ def test_the_result_does_not_depend_on_where_it_lies(done, tmp_path):
         x, y = (load_weights(folder.arm(arm)) for folder in (a, b))
         assert all(torch.equal(x[arm][key], y[arm][key]) for key in x[arm])
         assert x.manifest == y.manifest
+
+
+def full(*_args, **_options):
+    raise OSError(errno.ENOSPC, "No space left on device", "a file")
+
+
+@pytest.mark.parametrize("what", ["log", "arm", "predictions", "DONE"])
+def test_a_full_disk_is_named_and_the_run_goes_on_when_there_is_room(
+    done, tmp_path, monkeypatch, what
+):
+    _, config, _ = done
+    folder = run_folder(tmp_path, config.id)
+    places = {
+        "log": "polyak.records.runs._write_lines",
+        "arm": "polyak.averaging.checkpoint.save_file",
+        "predictions": "polyak.records.predictions.save_file",
+        "DONE": "polyak.records.runs.RunFolder.finish",
+    }
+    with monkeypatch.context() as patch:
+        patch.setattr(places[what], full)
+        with pytest.raises(FileError, match=r"No space left on device.*free space"):
+            carry_out(config, tmp_path)
+    assert folder.ending is None
+    assert not (folder.path / "LOCK").exists()
+    carry_out(config, tmp_path)
+    assert folder.ending == "done"
+    assert_same_results(done[0], tmp_path, config)
+
+
+def assert_same_results(out, other, config):
+    one, two = (Predictions(run_folder(o, config.id).predictions) for o in (out, other))
+    for arm in one.arms("test"):
+        assert torch.equal(one.logits_nk("test", arm), two.logits_nk("test", arm))
+    logs = [run_folder(o, config.id).epochs() for o in (out, other)]
+    timeless = [[replace(record, seconds=0) for record in log] for log in logs]
+    assert timeless[0] == timeless[1]
+
+
+def test_a_folder_that_cannot_be_written_to_is_named(done, tmp_path):
+    """By its own name, also for a user who may write anywhere: a file stands in its place."""
+    _, config, _ = done
+    (tmp_path / "runs").write_text("")
+    with pytest.raises(FileError, match=r"the run in .*runs.*expected a folder that can be writ"):
+        carry_out(config, tmp_path)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_read_only_folder_is_named(done, tmp_path):
+    _, config, _ = done
+    tmp_path.chmod(0o500)
+    with pytest.raises(FileError, match="Permission denied"):
+        carry_out(config, tmp_path)
+
+
+def test_what_killed_writers_left_is_removed(done, tmp_path):
+    _, config, _ = done
+    folder = run_folder(tmp_path, config.id)
+    (folder.path / "averages").mkdir(parents=True)
+    (folder.path / ".log.jsonl.x7").write_text("half")
+    (folder.path / "averages" / ".sgd.safetensors.x7").write_text("half")
+    carry_out(config, tmp_path)
+    assert not list(folder.path.rglob(".*"))
+
+
+def test_a_run_that_ended_has_no_checkpoint_nor_a_lock(done):
+    out, config, _ = done
+    left = {path.name for path in run_folder(out, config.id).path.iterdir()}
+    files = {"config.json", "log.jsonl", "monitor.jsonl", "predictions.safetensors"}
+    assert left == files | {"averages", "DONE"}
+
+
+def test_a_run_asked_to_stop_leaves_at_the_next_step_and_goes_on_there(done, tmp_path):
+    _, config, _ = done
+    stop = StopRequest()
+    folder = run_folder(tmp_path, config.id)
+
+    def ask(record):
+        stop.signal_number = 15
+
+    with pytest.raises(StoppedError):
+        carry_out(config, tmp_path, on_epoch=ask, stop=stop)
+    assert [path.stem for path in folder.checkpoints.glob("at-*")] == ["at-0001-00000"]
+    for batch in range(1, 4):
+        with pytest.raises(StoppedError):
+            carry_out(config, tmp_path, stop=stop)
+        newest = max(folder.checkpoints.glob("at-*"))
+        assert newest.stem == f"at-0001-{batch:05}"
+    shown = []
+    carry_out(config, tmp_path, on_epoch=shown.append)
+    assert [record.epoch for record in shown] == [2, 3]
+    assert_same_results(done[0], tmp_path, config)

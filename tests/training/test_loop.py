@@ -79,9 +79,8 @@ def test_averaging_and_evaluating_leave_weights_and_generators_as_without(
     draws = _next_draws(run)
     monkeypatch.setattr(loop, "Averager", _NoAverager)
     bare = start(replace(tiny, averaging=replace(tiny.averaging, swa=False), stops=()))
-    monkeypatch.setattr(bare, "_record", lambda epoch, train: None)
+    monkeypatch.setattr(bare, "_record", lambda epoch, train: bare.trained.epochs.append(None))
     monkeypatch.setattr(bare, "_keep", lambda: None)
-    bare.trained.epochs.append(None)
     _trained(bare)
     assert _same(run.trained.last["sgd"], bare.trained.last["sgd"])
     assert _next_draws(bare) == draws
@@ -268,13 +267,26 @@ def test_kept_averages_have_averaged_statistics_although_monitors_recompute(tiny
 
 @pytest.mark.parametrize("lr", [1e4, 1e8, 1e20, 1e38])
 @pytest.mark.parametrize("holdout", [True, False], ids=["search", "refit"])
-def test_an_absurd_learning_rate_ends_the_run_in_an_epoch_that_is_named(tiny, start, lr, holdout):
+def test_an_absurd_learning_rate_ends_the_run_at_the_step_whose_loss_broke(
+    tiny, start, monkeypatch, lr, holdout
+):
     run = start(replace(tiny, holdout=holdout, optim=OptimConfig(lr=lr, warmup_epochs=0)))
+    losses = []
+    cross_entropy = F.cross_entropy
+
+    def watched(*args):
+        loss = cross_entropy(*args)
+        losses.append(loss.item())
+        return loss
+
+    monkeypatch.setattr(F, "cross_entropy", watched)
     with pytest.raises(DivergedError) as caught:
         run.train(lambda record: None)
-    assert 1 <= caught.value.epoch <= 3
-    assert caught.value.step == run.steps_per_epoch * caught.value.epoch
-    assert len(run.trained.epochs) < caught.value.epoch
+    broken = [step for step, loss in enumerate(losses, start=1) if not math.isfinite(loss)]
+    # Where every loss is finite, what the epoch's last step left is not.
+    assert caught.value.step == (broken[0] if broken else run.step)
+    assert caught.value.epoch == -(-caught.value.step // run.steps_per_epoch)
+    assert len(run.trained.epochs) == caught.value.epoch - 1
 
 
 def test_weights_that_break_in_an_epochs_last_step_are_a_divergence_too(tiny, start):

@@ -1,7 +1,7 @@
 """The command `polyak`: one file a command, and here what they share.
 
-Exit codes: 0 done · 1 some runs failed · 2 the request was wrong · 130 interrupted
-(143 by SIGTERM).
+Exit codes: 0 done · 1 some runs failed · 2 the request was wrong · 75 stopped at the time limit ·
+130 interrupted (143 by SIGTERM). After 75, 130 and 143 the same command goes on.
 """
 
 import signal
@@ -20,6 +20,7 @@ from polyak.cli.report import ReportCommand
 from polyak.cli.study import DemoCommand, StudyCommand
 from polyak.cli.train import TrainCommand
 from polyak.errors import PolyakError
+from polyak.training.stopping import StoppedError
 
 Command = (
     Annotated[DemoCommand, tyro.conf.subcommand(name="demo")]
@@ -31,6 +32,10 @@ Command = (
     | Annotated[InspectCommand, tyro.conf.subcommand(name="inspect")]
     | Annotated[ExportCommand, tyro.conf.subcommand(name="export")]
 )
+
+
+TIME_LIMIT = 75
+"""What BSD calls EX_TEMPFAIL: nothing is wrong, try again."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -50,6 +55,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except PolyakError as error:
         print(f"polyak: {error}", file=sys.stderr)
         return 2
+    except StoppedError as stopped:
+        number = stopped.signal_number
+        return _stopped(TIME_LIMIT, str(stopped)) if number is None else _stopped(128 + number)
     except KeyboardInterrupt:
         return _stopped(130)
 
@@ -61,6 +69,6 @@ def entry() -> None:
     raise SystemExit(main())
 
 
-def _stopped(code: int) -> int:
-    print("polyak: stopped; the same command goes on where it was", file=sys.stderr)
+def _stopped(code: int, how: str = "stopped") -> int:
+    print(f"polyak: {how}; the same command goes on where it was", file=sys.stderr)
     return code

@@ -9,6 +9,7 @@ import tyro
 from rich.console import Console
 
 from polyak.cli.console import StudyDisplay, failure_lines, title
+from polyak.cli.limits import seconds_of, within
 from polyak.errors import ConfigError
 from polyak.report.page import write_report
 from polyak.study import plan
@@ -16,6 +17,7 @@ from polyak.study.executors.local import LocalExecutor, available_cores
 from polyak.study.presets import preset
 from polyak.study.runner import Outcome, planned, run_study
 from polyak.training.jobs import usable_device
+from polyak.training.stopping import StopRequest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +32,9 @@ class Where:
 
     device: str = "cpu"
     """Where to compute: cpu, cuda."""
+
+    time_limit: str | None = None
+    """Such as 9m or 1h30m: write checkpoints and stop (code 75) before; call again to go on."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +69,7 @@ def carry_through(name: str, where: Where) -> int:
     """Run a study and write its report; what to look at goes to stdout."""
     study = preset(name)
     usable_device(where.device)
+    limit = StopRequest(seconds_of(where.time_limit))
     console = Console(stderr=True, soft_wrap=True)
     workers = _workers(where.workers)
     console.print(f"{study.title}: {planned(study)} runs, {workers} at a time ({study.cost})")
@@ -72,7 +78,7 @@ def carry_through(name: str, where: Where) -> int:
             study,
             where.out,
             executor=LocalExecutor(workers=workers, device=where.device),
-            on_progress=display,
+            on_progress=within(limit, display),
             workers=workers,
             command=f"polyak study {name}" if name != "demo" else "polyak demo",
         )

@@ -8,12 +8,14 @@ import tyro
 from rich.console import Console
 
 from polyak.cli.console import epoch_cells, title
+from polyak.cli.limits import seconds_of
 from polyak.data import prepare
 from polyak.metrics import accuracy, cross_entropy
 from polyak.records.predictions import Predictions
 from polyak.records.runs import EpochRecord, run_folder
 from polyak.training.config import RunConfig
 from polyak.training.jobs import carry_out, usable_device
+from polyak.training.stopping import StopRequest
 
 
 @dataclass(frozen=True)
@@ -28,10 +30,14 @@ class TrainCommand:
     device: str = "cpu"
     """Where to compute: cpu, cuda."""
 
+    time_limit: str | None = None
+    """Such as 9m or 1h30m: write a checkpoint and stop (code 75) before; call again to go on."""
+
     def run(self) -> int:
         """Exit code: 0 done, 1 diverged."""
         self.config.check()
         usable_device(self.device)
+        request = StopRequest(seconds_of(self.time_limit))
         config = _prepared(self.config)
         console = Console(stderr=True, soft_wrap=True)
         console.print(f"{title(config)}  →  {run_folder(self.out, config.id).path}")
@@ -41,7 +47,8 @@ class TrainCommand:
             epochs.append(record)
             console.print("  ".join(epoch_cells(epochs, config)))
 
-        carry_out(config, self.out, device=self.device, on_epoch=show)
+        with request.by_signals():
+            carry_out(config, self.out, device=self.device, on_epoch=show, stop=request)
         return _report(config, self.out)
 
 

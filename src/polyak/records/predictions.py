@@ -4,6 +4,8 @@ Metrics and reports come from these files, so they can be made again on any mach
 Shape suffixes: n samples, k classes.
 """
 
+import hashlib
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -28,7 +30,9 @@ class Predictions:
         try:
             with safe_open(path, framework="pt") as file:
                 self._keys = frozenset(file.keys())
-        except (SafetensorError, FileNotFoundError) as error:
+                # Files of before 23 November 2026 have no checksums.
+                self._sums: dict[str, str] = json.loads((file.metadata() or {}).get("sha256", "{}"))
+        except (SafetensorError, OSError, ValueError) as error:
             raise FileError(
                 f"{path} cannot be read ({error}); expected the predictions of a finished run. "
                 "Remove the run's folder and run the study again."
@@ -60,7 +64,13 @@ class Predictions:
         if key not in self._keys:
             raise FileError(unknown(f"the tensor in {self._path}", key, sorted(self._keys)))
         with safe_open(self._path, framework="pt") as file:
-            tensor: Tensor = file.get_tensor(key)
+            # The file is mapped: written to later, it would change what was found right.
+            tensor: Tensor = file.get_tensor(key).clone()
+        if self._sums and _checksum(tensor) != self._sums.get(key):
+            raise FileError(
+                f"{self._path} is damaged: {key} is not as it was written; expected a whole file. "
+                "Remove the run's folder and run the study again."
+            )
         return tensor
 
 
@@ -83,7 +93,16 @@ def write_predictions(
     for part, by_kind in labels.items():
         tensors |= {f"{part}/{kind}": values for kind, values in by_kind.items()}
     with replacing(path) as temporary:
-        save_file({key: _compact(values) for key, values in tensors.items()}, temporary)
+        compact = {key: _compact(values) for key, values in tensors.items()}
+        sums = {key: _checksum(values) for key, values in compact.items()}
+        save_file(compact, temporary, metadata={"sha256": json.dumps(sums)})
+
+
+def _checksum(values: Tensor) -> str:
+    """SHA-256 of dtype, shape and bytes."""
+    digest = hashlib.sha256(f"{values.dtype} {list(values.shape)} ".encode())
+    digest.update(values.contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _compact(values: Tensor) -> Tensor:

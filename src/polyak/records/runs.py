@@ -3,9 +3,11 @@
 config.json   what was asked for        log.jsonl      one EpochRecord an epoch
 DONE          how it ended              monitor.jsonl  one MonitorRecord a monitor and epoch
 averages/     one file an arm           predictions.safetensors   see `predictions`
+checkpoint/   while it has not ended    LOCK           while a process works on it
 """
 
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -94,8 +96,21 @@ class RunFolder:
         found: Ending = ending
         return found
 
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of the checkpoints of a run that has not ended."""
+        return self.path / "checkpoint"
+
+    def tidy(self) -> None:
+        """Remove what writers left that were killed; for the one who holds the folder."""
+        for path in self.path.rglob(".*"):
+            if path.is_file():
+                path.unlink()
+
     def finish(self, ending: Ending, **facts: Any) -> None:
-        """Mark the run as ended; nothing is written after this."""
+        """Mark the run as ended, when all else is on disk; nothing is written after this."""
+        for folder in (self.path / "averages", self.path, self.path.parent):
+            sync_folder(folder)
         write_json(self.path / "DONE", {"ending": ending, **facts})
 
     def facts(self) -> dict[str, Any]:
@@ -116,7 +131,7 @@ class RunFolder:
 
     def epochs(self) -> list[EpochRecord]:
         """The epochs so far."""
-        return list(_records(self.path / "log.jsonl", _epoch))
+        return list(_records(self.path / "log.jsonl", epoch_record))
 
     def write_monitors(self, records: list[MonitorRecord]) -> None:
         """Write monitor.jsonl anew."""
@@ -124,7 +139,7 @@ class RunFolder:
 
     def monitors(self) -> list[MonitorRecord]:
         """The monitors' records so far."""
-        return list(_records(self.path / "monitor.jsonl", _monitor))
+        return list(_records(self.path / "monitor.jsonl", monitor_record))
 
 
 def run_folder(out: Path, run_id: str) -> RunFolder:
@@ -132,15 +147,27 @@ def run_folder(out: Path, run_id: str) -> RunFolder:
     return RunFolder(out / "runs" / run_id)
 
 
+def sync_folder(path: Path) -> None:
+    """Bring the names in a folder to disk: a renamed file is safe only with them."""
+    if path.exists():
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
 _AGAIN = "Remove the run's folder and run the study again."
 
 
-def _epoch(line: dict[str, Any]) -> EpochRecord:
+def epoch_record(line: dict[str, Any]) -> EpochRecord:
+    """An epoch's record from its JSON values."""
     scores = {"train": Score(**line["train"]), "holdout": _scores(line["holdout"])}
     return EpochRecord(**{**line, **scores})
 
 
-def _monitor(line: dict[str, Any]) -> MonitorRecord:
+def monitor_record(line: dict[str, Any]) -> MonitorRecord:
+    """A monitor's record from its JSON values."""
     return MonitorRecord(**{**line, "scores": _scores(line["scores"])})
 
 

@@ -38,6 +38,11 @@ class Evaluation:
         if _wanted(config, "train"):
             self._images["train"] = augmentation.ready(data.train_images_nchw)
 
+    @property
+    def generators(self) -> dict[str, torch.Generator]:
+        """Its generators by purpose, for checkpoints."""
+        return {"batchnorm order": self._bn_order, "batchnorm augmentation": self._bn_draws}
+
     def holdout(self, averager: Averager) -> dict[str, Score]:
         """Scores on the hold-out's given labels, statistics as averaged."""
         labels_n = self._augmentation.data.holdout_given_n

@@ -2,39 +2,81 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 
 from polyak.data import load, partition
-from polyak.errors import ConfigError, NonFiniteError
-from polyak.records.runs import EpochRecord, run_folder
+from polyak.errors import ConfigError, FileError, NonFiniteError
+from polyak.records.locks import holding
+from polyak.records.runs import EpochRecord, RunFolder, run_folder
 from polyak.training.arms import write_arms
+from polyak.training.checkpoint import SECONDS, Checkpoints
 from polyak.training.config import RunConfig
 from polyak.training.loop import DivergedError, Run
 from polyak.training.probe import ProbeConfig, run_probe
+from polyak.training.stopping import StopRequest
 
 Job = RunConfig | ProbeConfig
 OnEpoch = Callable[[EpochRecord], None]
 
 
-def carry_out(job: Job, out: Path, *, device: str = "cpu", on_epoch: OnEpoch | None = None) -> None:
+def carry_out(
+    job: Job,
+    out: Path,
+    *,
+    device: str = "cpu",
+    on_epoch: OnEpoch | None = None,
+    stop: StopRequest | None = None,
+    checkpoint_seconds: float = SECONDS,
+) -> None:
     """Do a job and leave its result in `out/runs/<id>/`; nothing is done if it is there.
+
+    A run that was begun before goes on from its checkpoint.
 
     Args:
         job: A training run or a probe; its data must be prepared.
         out: The output folder.
         device: Where to compute.
         on_epoch: Called with each epoch's record.
+        stop: Asked between two steps whether to leave.
+        checkpoint_seconds: Time between checkpoints; no part of what the run is.
+
+    Raises:
+        HeldError: if another process works on it.
+        StoppedError: if it was asked to leave and did, with a checkpoint.
+        FileError: if its folder cannot be written to.
+        StateError: if its checkpoint is from where numbers round differently.
     """
-    if run_folder(out, job.id).ending is not None:
+    folder = run_folder(out, job.id)
+    checkpoints = Checkpoints(folder.checkpoints, seconds=checkpoint_seconds)
+    if folder.ending is not None:
+        # They are there only if a process was killed after its last line.
+        checkpoints.remove()
         return
     job.check()
-    run_folder(out, job.id).write_config(job.record())
-    if isinstance(job, ProbeConfig):
-        _probe(job, out)
-    else:
-        _train(job, out, usable_device(device), on_epoch or _ignore)
+    usable = usable_device(device)
+    try:
+        folder.path.mkdir(parents=True, exist_ok=True)
+        with holding(folder.path):
+            # Whoever held it until now may have ended it.
+            if folder.ending is None:
+                folder.tidy()
+                folder.write_config(job.record())
+                if isinstance(job, ProbeConfig):
+                    _probe(job, out)
+                else:
+                    sitting = _Sitting(folder, checkpoints, on_epoch or _ignore, stop)
+                    _train(job, sitting, usable)
+                    checkpoints.remove()
+    except (OSError, SafetensorError) as error:
+        raise FileError(
+            f"the run in {folder.path} cannot go on ({error}); expected a folder that can be "
+            "written to, on a disk with free space. Mend that and give the same command again: it "
+            "goes on from its checkpoint."
+        ) from error
 
 
 def usable_device(name: str) -> torch.device:
@@ -55,29 +97,56 @@ def usable_device(name: str) -> torch.device:
     return device
 
 
-def _train(config: RunConfig, out: Path, device: torch.device, on_epoch: OnEpoch) -> None:
-    folder = run_folder(out, config.id)
-    started = time.monotonic()
+@dataclass(frozen=True, slots=True)
+class _Sitting:
+    """What one process does beside training: records, checkpoints, leaving when asked."""
+
+    folder: RunFolder
+    checkpoints: Checkpoints
+    on_epoch: OnEpoch
+    stop: StopRequest | None
+
+    def record(self, run: Run) -> None:
+        """Write the logs."""
+        self.folder.write_epochs(run.trained.epochs)
+        if run.trained.monitors:
+            self.folder.write_monitors(run.trained.monitors)
+
+    def rest(self, run: Run) -> None:
+        """Between two steps: write a checkpoint if it is time, and leave if asked."""
+        asked = self.stop is not None and self.stop.made
+        if asked or self.checkpoints.due():
+            self.checkpoints.write(run)
+        if self.stop is not None and asked:
+            raise self.stop.error()
+
+
+def _train(config: RunConfig, sitting: _Sitting, device: torch.device) -> None:
+    folder = sitting.folder
     data = partition(load(config.data), config.data, holdout=config.holdout)
     run = Run(config, data, device=device)
+    if sitting.checkpoints.resume(run):
+        sitting.record(run)
 
     def record(epoch: EpochRecord) -> None:
-        folder.write_epochs(run.trained.epochs)
-        if run.trained.monitors:
-            folder.write_monitors(run.trained.monitors)
-        on_epoch(epoch)
+        sitting.record(run)
+        sitting.on_epoch(epoch)
 
     try:
-        trained = run.train(record)
+        trained = run.train(record, on_rest=lambda: sitting.rest(run))
         write_arms(run, trained, folder)
     except DivergedError as error:
-        folder.finish("diverged", epoch=error.epoch, step=error.step, seconds=_since(started))
+        folder.finish("diverged", epoch=error.epoch, step=error.step, seconds=_seconds(run))
         return
     except NonFiniteError:
         # A run that evaluates nothing as it goes can break in its very last step.
-        folder.finish("diverged", epoch=config.epochs, step=run.step, seconds=_since(started))
+        folder.finish("diverged", epoch=config.epochs, step=run.step, seconds=_seconds(run))
         return
-    folder.finish("done", images=len(data.train_given_n), seconds=_since(started))
+    folder.finish("done", images=len(data.train_given_n), seconds=_seconds(run))
+
+
+def _seconds(run: Run) -> float:
+    return round(run.seconds(), 3)
 
 
 def _probe(config: ProbeConfig, out: Path) -> None:
@@ -85,11 +154,8 @@ def _probe(config: ProbeConfig, out: Path) -> None:
     data = partition(load(config.data), config.data, holdout=False)
     classes = {run.id: len(load(run.data).train.classes) for run in config.backbones}
     run_probe(config, data, classes, out)
-    run_folder(out, config.id).finish("done", seconds=_since(started))
-
-
-def _since(started: float) -> float:
-    return round(time.monotonic() - started, 3)
+    seconds = round(time.monotonic() - started, 3)
+    run_folder(out, config.id).finish("done", seconds=seconds)
 
 
 def _ignore(_record: EpochRecord) -> None:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -22,20 +23,27 @@ from polyak.training.selection import BASELINE, choose_stop
 
 State = dict[str, Tensor]
 OnEpoch = Callable[[EpochRecord], None]
+OnRest = Callable[[], None]
+"""Called whenever the run stands between two steps and can be written down; may raise."""
+
+
+def _go_on() -> None:
+    """What happens between two steps where nobody asks."""
 
 
 class DivergedError(Exception):
     """Loss or logits are no longer numbers; the run ends here."""
 
     def __init__(self, epoch: int, step: int) -> None:
-        super().__init__(f"loss or logits are not finite in epoch {epoch}, by step {step}")
+        """`step`, from 1, is the first whose loss is not finite, or after which logits are not."""
+        super().__init__(f"loss or logits are not finite in epoch {epoch}, step {step}")
         self.epoch = epoch
         self.step = step
 
 
 @dataclass(slots=True)
 class Kept:
-    """Weights of SGD and of every average at a stop."""
+    """Weights of SGD and of every average at a stop; stops of one epoch share them."""
 
     stop: Stop
     weights: dict[str, State]
@@ -105,60 +113,88 @@ class Run:
         self.order = generator(config.seed, "order")
         self.draws = generator(config.seed, "augmentation")
         self.step = 0
+        self.batch = 0
+        """Batches of the epoch under way that are done; at most all of them."""
+        self.order_at_start = self.order.get_state()
+        self.losses = torch.zeros(self.steps_per_epoch, device=device)
+        """Of each batch of the epoch under way; divergence is found in it without waiting."""
+        self.right = torch.zeros((), device=device, dtype=torch.long)
         self.trained = Trained(self.model, {}, {})
+        self.seconds_before = 0.0
+        """Seconds of earlier sittings."""
         self._started = time.monotonic()
+        # Dropout draws from torch's own generator; nothing else in the loop does.
+        self.set_own_generators: Callable[[], object] = partial(
+            torch.manual_seed, seed_for(config.seed, "dropout")
+        )
 
-    def train(self, on_epoch: OnEpoch) -> Trained:
-        """All epochs; `on_epoch` is called with each record as it comes.
+    def seconds(self) -> float:
+        """Time of all sittings so far."""
+        return self.seconds_before + time.monotonic() - self._started
+
+    def train(self, on_epoch: OnEpoch, *, on_rest: OnRest = _go_on) -> Trained:
+        """All epochs that are left; `on_epoch` is called with each record as it comes.
 
         Raises:
             DivergedError: when an epoch's loss, or what its weights say, is not finite.
         """
-        # Dropout draws from torch's own generator; nothing else in the loop does.
-        torch.manual_seed(seed_for(self.config.seed, "dropout"))
-        for epoch in range(1, self.config.epochs + 1):
-            train = self._train_epoch(epoch)
+        self.set_own_generators()
+        for epoch in range(len(self.trained.epochs) + 1, self.config.epochs + 1):
+            train = self._train_epoch(epoch, on_rest)
             try:
                 self._record(epoch, train)
             except NonFiniteError as error:
                 raise DivergedError(epoch, self.step) from error
             self._keep()
+            self.batch = 0
             on_epoch(self.trained.epochs[-1])
+            on_rest()
         self.model.eval()
         self.trained.last = {BASELINE: _weights(self.model)}
         if self.swa is not None:
             self.trained.last["swa"] = self.swa.tensors("swa")
         return self.trained
 
-    def _train_epoch(self, epoch: int) -> Score:
+    def _train_epoch(self, epoch: int, on_rest: OnRest = _go_on) -> Score:
         self.model.train()
-        seen = 0
-        loss_sum = torch.zeros((), device=self.device)
-        right = torch.zeros((), device=self.device, dtype=torch.long)
+        if self.batch == 0:
+            self.order_at_start = self.order.get_state()
+            self.right.zero_()
         batches = self.augmentation.batches(
-            self.config.batch_size, order=self.order, draws=self.draws
+            self.config.batch_size, order=self.order, draws=self.draws, skip=self.batch
         )
         for x_bchw, labels_b in batches:
-            self._set_learning_rate()
-            self.optimizer.zero_grad()
-            logits_bk = self.model(x_bchw)
-            loss = F.cross_entropy(logits_bk, labels_b)
-            loss.backward()  # type: ignore[no-untyped-call]  # torch's own annotation is missing
-            self.optimizer.step()
-            self.step += 1
-            self.averager.step()
-            if self.swa is not None:
-                self.swa.step()
-            seen += len(labels_b)
-            loss_sum += loss.detach() * len(labels_b)
-            right += (logits_bk.detach().argmax(dim=1) == labels_b).sum()
-        if not torch.isfinite(loss_sum):
-            raise DivergedError(epoch, self.step)
-        return Score(loss=loss_sum.item() / seen, accuracy=right.item() / seen)
+            self._train_batch(x_bchw, labels_b)
+            on_rest()
+        broken = torch.nonzero(~torch.isfinite(self.losses))
+        if len(broken):
+            begun = self.step - self.steps_per_epoch
+            raise DivergedError(epoch, begun + int(broken[0]) + 1)
+        n = len(self.data.train_given_n)
+        loss_sum = self.losses.double().sum() * self.config.batch_size
+        # The last batch may be short.
+        short = self.steps_per_epoch * self.config.batch_size - n
+        loss_sum -= self.losses[-1].double() * short
+        return Score(loss=loss_sum.item() / n, accuracy=self.right.item() / n)
 
-    def _set_learning_rate(self) -> None:
-        self.optimizer.param_groups[0]["lr"] = learning_rate(
-            self.step,
+    def _train_batch(self, x_bchw: Tensor, labels_b: Tensor) -> None:
+        self.optimizer.param_groups[0]["lr"] = self._learning_rate(self.step)
+        self.optimizer.zero_grad()
+        logits_bk = self.model(x_bchw)
+        loss = F.cross_entropy(logits_bk, labels_b)
+        loss.backward()  # type: ignore[no-untyped-call]  # torch's own annotation is missing
+        self.optimizer.step()
+        self.step += 1
+        self.averager.step()
+        if self.swa is not None:
+            self.swa.step()
+        self.losses[self.batch] = loss.detach()
+        self.right += (logits_bk.detach().argmax(dim=1) == labels_b).sum()
+        self.batch += 1
+
+    def _learning_rate(self, step: int) -> float:
+        return learning_rate(
+            step,
             self.config.optim,
             steps_per_epoch=self.steps_per_epoch,
             epochs=self.config.epochs,
@@ -172,9 +208,9 @@ class Run:
             EpochRecord(
                 epoch=epoch,
                 step=self.step,
-                learning_rate=self.optimizer.param_groups[0]["lr"],
+                learning_rate=self._learning_rate(self.step - 1),
                 train=train,
-                seconds=time.monotonic() - self._started,
+                seconds=self.seconds(),
                 holdout=holdout,
             )
         )
@@ -182,9 +218,9 @@ class Run:
     def _keep(self) -> None:
         """Keep all weights of this epoch if a rule stops here (so far, in a search)."""
         epoch = self.trained.epochs[-1].epoch
-        for stop in self._stops():
-            if stop.epoch == epoch:
-                self.trained.kept[stop.rule] = Kept(stop, self._all_weights())
+        stops = [stop for stop in self._stops() if stop.epoch == epoch]
+        weights = self._all_weights() if stops else {}
+        self.trained.kept |= {stop.rule: Kept(stop, weights) for stop in stops}
 
     def _stops(self) -> tuple[Stop, ...]:
         if not self.config.holdout:

@@ -5,6 +5,7 @@ Shape suffixes: n samples, c channels, h height, w width, k classes.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 import torch
 from torch import Tensor, nn
@@ -51,7 +52,7 @@ class Augmentation:
     device: torch.device
 
     def batches(
-        self, batch_size: int, *, order: torch.Generator, draws: torch.Generator
+        self, batch_size: int, *, order: torch.Generator, draws: torch.Generator, skip: int = 0
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """One epoch of the training part: normalised images and given labels.
 
@@ -59,8 +60,10 @@ class Augmentation:
             batch_size: Images a batch; the last may be smaller.
             order: Generator of the order.
             draws: Generator of crops and flips.
+            skip: Batches of this order to leave out at its beginning, without draws for them.
         """
-        for chosen in epoch_batches(len(self.data.train_given_n), batch_size, order):
+        batches = epoch_batches(len(self.data.train_given_n), batch_size, order)
+        for chosen in islice(batches, skip, None):
             images = augment(
                 self.data.train_images_nchw[chosen],
                 padding=self.padding,

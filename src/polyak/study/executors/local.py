@@ -7,8 +7,9 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import (
     FIRST_COMPLETED,
     Future,
@@ -17,14 +18,17 @@ from concurrent.futures import (
     wait,
 )
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 
 import torch
 
 from polyak.errors import PolyakError
 from polyak.study.executors import OnTick
 from polyak.training.jobs import Job, carry_out
+from polyak.training.stopping import StopRequest
 
 TICK_SECONDS = 0.5
 Pool = ProcessPoolExecutor | ThreadPoolExecutor
@@ -39,9 +43,15 @@ class LocalExecutor:
 
     workers: int
     device: str = "cpu"
+    grace_seconds: float = 25.0
+    """What runs have to write their checkpoints when they are stopped."""
 
     def __call__(self, jobs: Sequence[Job], out: Path, on_tick: OnTick) -> dict[str, str]:
-        """See `Executor`. On Ctrl-C the processes are ended before the exception goes on."""
+        """See `Executor`.
+
+        When it is interrupted, by Ctrl-C or by an exception of `on_tick`, runs write a
+        checkpoint and their processes are ended before the exception goes on.
+        """
         if not jobs:
             return {}
         states: dict[str, str] = {}
@@ -68,10 +78,7 @@ class LocalExecutor:
             return _watch(futures, on_tick)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
-            while not all(future.done() for future in futures):
-                for process in multiprocessing.active_children():
-                    process.terminate()
-                wait(futures, timeout=TICK_SECONDS)
+            _end_workers(futures, self.grace_seconds)
             raise
         finally:
             pool.shutdown()
@@ -93,6 +100,26 @@ def _watch(futures: dict[Future[str | None], str], on_tick: OnTick) -> dict[str,
                 failures[futures[future]] = failure
         on_tick({name: _state(future, failures, name) for future, name in futures.items()})
     return failures
+
+
+def _end_workers(futures: Iterable[Future[str | None]], grace_seconds: float) -> None:
+    """Ask all worker processes to leave; end those that have not when the time is up."""
+    waiting = set(futures)
+    asked: set[int | None] = set()
+    deadline = time.monotonic() + grace_seconds
+    try:
+        while waiting and time.monotonic() < deadline:
+            for process in multiprocessing.active_children():
+                if process.pid not in asked:
+                    process.terminate()
+                    asked.add(process.pid)
+            waiting = wait(waiting, timeout=TICK_SECONDS).not_done
+    finally:
+        # Also if nobody had the patience to wait.
+        while waiting:
+            for process in multiprocessing.active_children():
+                process.kill()
+            waiting = wait(waiting, timeout=TICK_SECONDS).not_done
 
 
 def _outcome(future: Future[str | None]) -> str | None:
@@ -120,7 +147,39 @@ def _prepare_worker() -> None:
     torch.set_num_threads(1)
     # The parent decides what Ctrl-C means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _WORKER.asked_to_leave)
     threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+class _Worker:
+    """A worker process, and how it leaves: at once when idle, else when its run allows it.
+
+    It never goes back to its queue when it was asked to leave, since nobody may fill that again.
+    """
+
+    def __init__(self) -> None:
+        self.stop = StopRequest()
+        self._busy = False
+
+    def asked_to_leave(self, number: int, _frame: FrameType | None) -> None:
+        """What SIGTERM does."""
+        self.stop.signal_number = number
+        if not self._busy:
+            os._exit(128 + number)
+
+    @contextmanager
+    def busy(self) -> Iterator[None]:
+        """While a job is carried out."""
+        self._busy = True
+        try:
+            yield
+        finally:
+            self._busy = False
+            if self.stop.signal_number is not None:
+                os._exit(128 + self.stop.signal_number)
+
+
+_WORKER = _Worker()
 
 
 def _end_with_parent() -> None:
@@ -140,11 +199,12 @@ def _attempt_alone(job: Job, out: Path, device: str) -> str | None:
 
 
 def _attempt(job: Job, out: Path, device: str) -> str | None:
-    try:
-        carry_out(job, out, device=device)
-    except PolyakError as error:
-        return str(error)
-    except Exception:
-        # One run's bug must not stop the others; the text is shown at the end.
-        return traceback.format_exc()
+    with _WORKER.busy():
+        try:
+            carry_out(job, out, device=device, stop=_WORKER.stop)
+        except PolyakError as error:
+            return str(error)
+        except Exception:
+            # One run's bug must not stop the others; the text is shown at the end.
+            return traceback.format_exc()
     return None
