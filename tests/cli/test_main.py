@@ -1,14 +1,20 @@
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import polyak
 from polyak.cli.main import main
+from polyak.errors import DataError
+from polyak.records.studies import read_study
+from polyak.study.presets import PAPER_STUDIES
+from polyak.study.scales import SCALES
 
 COMMANDS = (
     [],
@@ -77,12 +83,78 @@ def test_an_unknown_study_is_code_2_with_the_nearest_on_stderr(capsys):
 def test_a_dry_run_lists_the_runs_and_leaves_nothing(in_process, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(["study", "small", "--dry-run"]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert lines == [
-        "digits resnet8 search lr 0.1 seed 0",
-        "2 runs in all, refits and probes included",
-    ]
+    run, last = capsys.readouterr().out.splitlines()
+    name, words = run.split("  ")
+    assert words == "small digits: digits resnet8 search lr 0.1 seed 0"
+    assert last == "2 runs in all, refits and probes included; moments"
     assert list(tmp_path.iterdir()) == []
+    # The ids are those of the runs that come.
+    assert main(["study", "small", "--out", "out"]) == 0
+    assert name in {folder.name for folder in (tmp_path / "out" / "runs").iterdir()}
+
+
+def test_list_shows_every_preset_at_every_scale_with_runs_and_cost(capsys):
+    assert main(["list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    for name in PAPER_STUDIES:
+        at = next(i for i, line in enumerate(lines) if line.startswith(f"  {name} "))
+        for scale, line in zip(SCALES, lines[at + 1 :], strict=False):
+            assert re.match(rf"    {scale} +\d+ runs, about .* on two cores, .* on one GPU$", line)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["table1"], "expected one of paper (about"),
+        (["table1", "--scale", "tinny"], "scale is 'tinny'"),
+        (["table1", "--scale", "tiny", "--data", "cifar=x"], "Did you mean 'cifar10'?"),
+        (["table1", "--scale", "tiny", "--data", "cifar10"], "expected NAME=SOURCE"),
+        (["demo", "--scale", "tiny"], "expected neither for study 'demo'"),
+        (["tabel1", "--scale", "tiny"], "Did you mean 'table1'?"),
+    ],
+)
+def test_scales_and_places_that_cannot_be_are_code_2(arguments, message, capsys):
+    assert main(["study", *arguments]) == 2
+    said = capsys.readouterr()
+    assert message in said.err
+    assert said.out == ""
+
+
+def test_a_dry_run_without_the_data_says_which_to_give(tmp_path, capsys, monkeypatch):
+    """The hub is out of reach, and two places were given."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("polyak.data.tables._library", _no_hub)
+    given = ["--data", "cifar10=digits", "--data", "tiny-imagenet=digits"]
+    command = ["study", "table1", "--scale", "tiny", *given]
+    assert main([*command, "--dry-run"]) == 0
+    said = capsys.readouterr()
+    lines = said.out.splitlines()
+    assert sum(line.startswith("data missing") for line in lines) == 8
+    assert sum(re.match("[0-9a-f]{12}  digits for ", line) is not None for line in lines) == 4
+    assert said.err.count("--data cifar100=FOLDER") == 1
+    # In earnest nothing begins.
+    assert main(command) == 2
+    said = capsys.readouterr()
+    assert "--data cifar100=FOLDER" in said.err
+    assert said.out == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def _no_hub():
+    raise DataError("the hub cannot be reached.")
+
+
+def test_the_scale_and_what_was_put_in_are_in_the_record(
+    in_process, small, tmp_path, capsys, monkeypatch
+):
+    """So that the page says what to type again."""
+    named = replace(small, name="table1-tiny")
+    monkeypatch.setattr("polyak.cli.study.preset", lambda name, scale, places: named)
+    given = ["--scale", "tiny", "--data", "cifar10=my data"]
+    assert main(["study", "table1", *given, "--out", str(tmp_path)]) == 0
+    record = read_study(tmp_path / "table1-tiny")
+    assert record.command == "polyak study table1 --scale tiny --data 'cifar10=my data'"
+    assert capsys.readouterr().out.splitlines()[1].endswith("table1-tiny/page")
 
 
 def test_a_study_is_carried_through_and_counted_on_stdout(in_process, tmp_path, capsys):
@@ -113,8 +185,6 @@ def test_a_failed_run_is_code_1_and_named_on_stderr(in_process, tmp_path, capsys
 def test_a_row_all_of_whose_rates_diverge_is_code_1_and_says_what_to_do(
     in_process, small, tmp_path, capsys, monkeypatch
 ):
-    from dataclasses import replace
-
     from polyak.study import presets
 
     absurd = replace(small, rows=(replace(small.rows[0], learning_rates=(1e30,)),))

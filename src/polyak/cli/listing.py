@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 
 from polyak.models import MODELS
-from polyak.study.presets import PRESETS
+from polyak.study.presets import PAPER_STUDIES, PRESETS, paper_study
 from polyak.study.runner import planned
+from polyak.study.scales import SCALES
 
 
 @dataclass(frozen=True)
@@ -17,6 +18,14 @@ class ListCommand:
         for name, build in PRESETS.items():
             study = build()
             print(f"  {name:<10}{study.title}; {planned(study)} runs, {study.cost}")
+        print(
+            "the paper's tables and figures (polyak study NAME --scale SCALE); costs are estimates"
+        )
+        for name, paper in PAPER_STUDIES.items():
+            print(f"  {name:<10}{paper.title}")
+            for scale in SCALES:
+                sized = paper_study(name, scale)
+                print(f"    {scale:<8}{planned(sized)} runs, {sized.cost}")
         print("models (--model.name)")
         print(f"  {', '.join(MODELS)}")
         return 0

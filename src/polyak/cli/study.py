@@ -1,5 +1,6 @@
 """polyak study NAME, and polyak demo, which is one of them."""
 
+import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,9 @@ from polyak.errors import ConfigError
 from polyak.report.page import write_report
 from polyak.study import plan
 from polyak.study.executors.local import LocalExecutor, available_cores
+from polyak.study.places import parse_places
+from polyak.study.plan import Study
+from polyak.study.preparation import prepare_some
 from polyak.study.presets import preset
 from polyak.study.runner import Outcome, planned, run_study
 from polyak.training.jobs import usable_device
@@ -46,12 +50,26 @@ class StudyCommand:
 
     where: Annotated[Where, tyro.conf.arg(name="")]
 
+    scale: str | None = None
+    """Of the paper's studies: paper (as published), small or tiny; `polyak list` shows what each
+    costs."""
+
+    data: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """NAME=SOURCE puts any data set in a place of the paper's: cifar10, cifar100 or tiny-imagenet;
+    cifar10n and cifar100n for the files of human labels. Can be given several times."""
+
     dry_run: bool = False
-    """List the search runs and stop."""
+    """List the search runs with their ids and stop."""
 
     def run(self) -> int:
         """Exit code: 0 done, 1 some runs failed or a row has no result."""
-        return _list_runs(self.name) if self.dry_run else carry_through(self.name, self.where)
+        study = preset(self.name, scale=self.scale, places=parse_places(self.data))
+        if self.dry_run:
+            return _list_runs(study)
+        scale = () if self.scale is None else ("--scale", self.scale)
+        data = [word for pair in self.data for word in ("--data", pair)]
+        words = ("polyak", "study", self.name, *scale, *data)
+        return carry_through(study, self.where, command=shlex.join(words))
 
 
 @dataclass(frozen=True)
@@ -62,12 +80,11 @@ class DemoCommand:
 
     def run(self) -> int:
         """Exit code: 0 done, 1 some runs failed or a row has no result."""
-        return carry_through("demo", self.where)
+        return carry_through(preset("demo"), self.where, command="polyak demo")
 
 
-def carry_through(name: str, where: Where) -> int:
+def carry_through(study: Study, where: Where, *, command: str) -> int:
     """Run a study and write its report; what to look at goes to stdout."""
-    study = preset(name)
     usable_device(where.device)
     limit = StopRequest(seconds_of(where.time_limit))
     console = Console(stderr=True, soft_wrap=True)
@@ -80,9 +97,9 @@ def carry_through(name: str, where: Where) -> int:
             executor=LocalExecutor(workers=workers, device=where.device),
             on_progress=within(limit, display),
             workers=workers,
-            command=f"polyak study {name}" if name != "demo" else "polyak demo",
+            command=command,
         )
-    page = write_report(where.out, name)
+    page = write_report(where.out, study.name)
     for line in failure_lines(outcome.failures, where.out):
         print(line, file=sys.stderr)
     for label, reason in outcome.row_failures.items():
@@ -105,11 +122,16 @@ def _summary(outcome: Outcome) -> str:
     )
 
 
-def _list_runs(name: str) -> int:
-    study = preset(name)
+def _list_runs(study: Study) -> int:
+    """The search's runs; only with their data at hand is it known which runs they are."""
+    study.check()
+    prepared, missing = prepare_some(study.rows)
     for row in study.rows:
-        for by_seed in plan.search(row).values():
+        for by_seed in plan.search(prepared.get(row.label, row)).values():
             for run in by_seed.values():
-                print(title(run))
-    print(f"{planned(study)} runs in all, refits and probes included")
+                name = run.id if row.label in prepared else "data missing"
+                print(f"{name:<12}  {row.label}: {title(run)}")
+    for message in missing:
+        print(f"missing: {message}", file=sys.stderr)
+    print(f"{planned(study)} runs in all, refits and probes included; {study.cost}")
     return 0

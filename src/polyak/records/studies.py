@@ -47,6 +47,9 @@ class RowRecord:
     paper_averages: tuple[str, ...]
     """The same in the paper's numbers, where decays were fitted to a shorter run."""
 
+    refits: bool = True
+    """Whether the study wants models of all training data, or those of the search alone."""
+
     search: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """Run ids by learning rate and seed, both as text."""
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from polyak.data import DataConfig
+from polyak.data.sources import name_of
 from polyak.errors import ConfigError
 from polyak.training.config import PAPER_DECAYS, Monitor, RunConfig, Stop
 from polyak.training.probe import ProbeConfig
@@ -37,6 +38,13 @@ class Row:
     paper_decays: tuple[float, ...] = PAPER_DECAYS
     """The paper's decays that `config.averaging.decays` stand for, one each."""
 
+    paper_updates: int | None = None
+    """Updates of the paper's run, from which `fitted` fits the decays to this row's own. None:
+    the decays are as they should be."""
+
+    refits: bool = True
+    """Whether models of all training data are wanted, or those of the search are enough."""
+
     search_monitors: tuple[Monitor, ...] = ()
     refit_monitors: tuple[Monitor, ...] = ()
     transfer: tuple[DataConfig, ...] = ()
@@ -55,6 +63,10 @@ class Row:
             found.append(f"seeds is {self.seeds!r}; expected different ones")
         if len(self.paper_decays) != len(self.config.averaging.decays):
             found.append("paper_decays has another length than decays; expected one for each")
+        if self.transfer and not self.refits:
+            found.append("transfer is given where refits is False; expected refits to probe")
+        if len({name_of(target.source) for target in self.transfer}) != len(self.transfer):
+            found.append("two targets of transfer have one name; expected different data sets")
         return list(dict.fromkeys(found))
 
 
@@ -116,13 +128,65 @@ def refit(row: Row, rate: float, stops: Mapping[int, tuple[Stop, ...]]) -> dict[
 def transfer(row: Row, refits: tuple[RunConfig, ...]) -> dict[str, ProbeConfig]:
     """A linear probe of the refitted backbones on each target, by the target's name."""
     return {
-        target.source: ProbeConfig(data=target, backbones=refits, arms=PROBED_ARMS)
+        name_of(target.source): ProbeConfig(data=target, backbones=refits, arms=PROBED_ARMS)
         for target in row.transfer
     }
 
 
+def limited(data: DataConfig, *, train_images: int, test_images: int) -> DataConfig:
+    """The data with limits above what is there meaning all of it."""
+    return replace(
+        data,
+        train_limit=_limit(data.train_limit, train_images),
+        test_limit=_limit(data.test_limit, test_images),
+    )
+
+
+def fitted(row: Row, *, train_images: int) -> Row:
+    """The row with its decays fitted to the length that its runs have with so many images.
+
+    Only where `paper_updates` says from which length; else as it is.
+
+    Raises:
+        ConfigError: if that is too short for decays that differ.
+    """
+    if row.paper_updates is None:
+        return row
+    config = row.config
+    length = updates(
+        config.data.train_limit or train_images,
+        batch_size=config.batch_size,
+        epochs=config.epochs,
+        every=config.averaging.every,
+    )
+    try:
+        decays = scaled_decays(length, paper=row.paper_decays, paper_updates=row.paper_updates)
+    except ConfigError as error:
+        raise ConfigError(f"{row.label}: {error}") from error
+    averaging = replace(config.averaging, decays=decays)
+    return replace(row, config=replace(config, averaging=averaging))
+
+
+def _limit(limit: int | None, available: int) -> int | None:
+    return None if limit is None or limit >= available else limit
+
+
+def updates(images: int, *, batch_size: int, epochs: int, every: int) -> int:
+    """Updates of the averages in a whole run.
+
+    Example:
+        >>> updates(50_000, batch_size=128, epochs=200, every=16)
+        4887
+    """
+    return epochs * -(-images // batch_size) // every
+
+
 def scaled_decays(
-    updates: int, *, paper: tuple[float, ...] = PAPER_DECAYS, digits: int = 3
+    updates: int,
+    *,
+    paper: tuple[float, ...] = PAPER_DECAYS,
+    paper_updates: int = PAPER_UPDATES,
+    digits: int = 3,
 ) -> tuple[float, ...]:
     """The paper's decays for a run of another length: each keeps its share of the run.
 
@@ -134,7 +198,11 @@ def scaled_decays(
     Args:
         updates: U, at least 1.
         paper: The paper's decays d.
+        paper_updates: U_paper, of its run on the same data set.
         digits: Decimals kept, so that names stay readable.
+
+    Raises:
+        ConfigError: if U is so small that decays become equal.
 
     Source:
         Ours.
@@ -143,4 +211,10 @@ def scaled_decays(
         >>> scaled_decays(540)
         (0.745, 0.864, 0.93, 0.964, 0.982)
     """
-    return tuple(round(d ** (PAPER_UPDATES / updates), digits) for d in paper)
+    scaled = tuple(round(d ** (paper_updates / updates), digits) for d in paper)
+    if len(set(scaled)) != len(scaled):
+        raise ConfigError(
+            f"the run has {updates} updates of its averages; expected more, since their decays "
+            f"would be {', '.join(f'{d:g}' for d in scaled)}. Use more images or epochs."
+        )
+    return scaled

@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from polyak.data import prepare
 from polyak.errors import DataError, FileError
 from polyak.records.runs import EpochRecord, run_folder
 from polyak.records.studies import (
@@ -19,6 +18,7 @@ from polyak.records.studies import (
 from polyak.study import plan
 from polyak.study.executors import Executor
 from polyak.study.plan import Row, Study
+from polyak.study.preparation import prepare_rows
 from polyak.training.config import RULES, RunConfig, Stop
 from polyak.training.jobs import Job
 from polyak.training.selection import choose_learning_rate, choose_stop
@@ -82,7 +82,9 @@ def run_study(
     """
     study.check()
     started = time.monotonic()
-    rows = [_prepared(row) for row in study.rows]
+    rows = prepare_rows(study.rows)
+    # What the data decides, such as fitted decays, can be at fault too.
+    replace(study, rows=tuple(rows)).check()
     folder = out / study.name
     before = _seconds_before(folder)
     record = _begin(study, rows, workers=workers, command=command)
@@ -102,11 +104,11 @@ def run_study(
         refits: dict[str, dict[int, RunConfig]] = {}
         for row in rows:
             chosen = _select(row, _row_record(record, row), searches[row.label], out)
-            if chosen.failure is None:
+            if chosen.failure is None and row.refits:
                 refits[row.label] = _refits(row, chosen)
                 ids = {str(seed): run.id for seed, run in refits[row.label].items()}
                 chosen = replace(chosen, refit=ids)
-            else:
+            elif chosen.failure is not None:
                 outcome.row_failures[row.label] = chosen.failure
             record = with_row(record, chosen)
         phase("refit", [run for runs in refits.values() for run in runs.values()])
@@ -128,15 +130,9 @@ def run_study(
 def planned(study: Study) -> int:
     """Runs of a study: search, refits and probes."""
     return sum(
-        (len(row.learning_rates) + 1) * len(row.seeds) + len(row.transfer) for row in study.rows
+        (len(row.learning_rates) + row.refits) * len(row.seeds) + len(row.transfer)
+        for row in study.rows
     )
-
-
-def _prepared(row: Row) -> Row:
-    """The row with its data in the cache, fingerprints filled in."""
-    data = prepare(row.config.data)
-    targets = tuple(prepare(target) for target in row.transfer)
-    return replace(row, config=replace(row.config, data=data), transfer=targets)
 
 
 def _seconds_before(folder: Path) -> float:
@@ -165,6 +161,7 @@ def _new_row(row: Row) -> RowRecord:
         seeds=row.seeds,
         learning_rates=row.learning_rates,
         averages=row.config.averaging.names,
+        refits=row.refits,
         paper_averages=tuple(f"ema_{decay:g}" for decay in row.paper_decays),
         search={
             f"{rate:g}": {str(seed): run.id for seed, run in by_seed.items()}

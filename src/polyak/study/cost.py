@@ -1,0 +1,96 @@
+"""What a study costs, estimated from its images and networks: nothing is measured here."""
+
+from collections.abc import Mapping
+
+from polyak.models import ModelConfig
+from polyak.study.places import IMAGES
+from polyak.study.plan import Row
+
+# Multiply-adds of one image of 32×32 pixels, forward; resnet8 and resnet20 with 16 channels.
+MACS = {
+    "resnet8": 12.5e6,
+    "resnet20": 40.8e6,
+    "resnet18": 555e6,
+    "resnet34": 1.16e9,
+    "vgg16": 314e6,
+    "wrn28_10": 5.24e9,
+}
+
+# What one core of a server processor does in this loop, for these networks (2026): 60 billion
+# operations a second, and 0.1 ms an image for everything else. Of a GPU: assumptions.
+_CORE_SPEED, _CORE_SECONDS_PER_IMAGE = 6e10, 1e-4
+_GPU_SPEED, _GPU_SECONDS_PER_IMAGE = 1e13, 4e-5
+
+_ARMS, _RECOMPUTED_ARMS = 8, 3
+
+
+def macs(model: ModelConfig, image_size: int) -> float:
+    """Multiply-adds of one image, forward."""
+    width = (model.width or 16) / 16
+    return MACS[model.name] * width**2 * (image_size / 32) ** 2
+
+
+def core_seconds(row: Row, *, place: str) -> float:
+    """Time of a row's runs on one core, as if they were the only ones."""
+    forward = macs(row.config.model, IMAGES[place].image_size)
+    per_image = 2 * forward / _CORE_SPEED + _CORE_SECONDS_PER_IMAGE
+    return per_image * forward_passes(row, place=place)
+
+
+def gpu_seconds(row: Row, *, place: str) -> float:
+    """The same on one GPU."""
+    forward = macs(row.config.model, IMAGES[place].image_size)
+    per_image = 2 * forward / _GPU_SPEED + _GPU_SECONDS_PER_IMAGE
+    return per_image * forward_passes(row, place=place)
+
+
+def forward_passes(row: Row, *, place: str) -> float:
+    """Images that a row's searches and refits bring through the network.
+
+    A training step counts as three passes; the hold-out is passed by SGD and every average.
+    """
+    data, bank = row.config.data, len(row.config.averaging.decays)
+    images = data.train_limit or IMAGES[place].train_images
+    tests = data.test_limit or IMAGES[place].test_images
+    held = data.holdout * images
+    models = 1 + bank
+    per_epoch = 3 * (images - held) + models * held
+    if "holdout_bn" in row.search_monitors:
+        per_epoch += bank * (images - held) + models * held
+    if "test" in row.search_monitors:
+        per_epoch += models * tests
+    evaluated = _ARMS * (images + tests) + _RECOMPUTED_ARMS * images
+    searches = len(row.learning_rates) * len(row.seeds)
+    passes = searches * (row.config.epochs * per_epoch + evaluated)
+    if row.refits:
+        passes += len(row.seeds) * (row.config.epochs * 3 * images + evaluated)
+    return passes
+
+
+def cost_words(rows: Mapping[str, Row], *, places: Mapping[str, str]) -> str:
+    """A study's cost in words.
+
+    Args:
+        rows: By name.
+        places: The place in `IMAGES` of each row's data.
+    """
+    cores = sum(core_seconds(row, place=places[name]) for name, row in rows.items())
+    gpu = sum(gpu_seconds(row, place=places[name]) for name, row in rows.items())
+    return f"about {_words(cores / 2)} on two cores, {_words(gpu)} on one GPU"
+
+
+def _words(seconds: float) -> str:
+    """A rough time.
+
+    Example:
+        >>> _words(50), _words(5_400), _words(200_000)
+        ('1 minute', '2 hours', '2 days')
+    """
+    for unit, size, above in (("day", 86_400, 129_600), ("hour", 3_600, 5_400)):
+        if seconds >= above:
+            return _counted(round(seconds / size), unit)
+    return _counted(max(1, round(seconds / 60)), "minute")
+
+
+def _counted(number: int, unit: str) -> str:
+    return f"{number:,} {unit}{'' if number == 1 else 's'}"

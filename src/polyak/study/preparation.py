@@ -1,0 +1,68 @@
+"""The data of a study, decoded before anything runs; all that is missing in one message."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from polyak.data import DataConfig, load, prepare
+from polyak.errors import DataError, FileError
+from polyak.study.places import hint
+from polyak.study.plan import Row, fitted, limited
+
+Prepared = dict[DataConfig, DataConfig]
+
+
+def prepare_rows(rows: Sequence[Row]) -> list[Row]:
+    """The rows with their data in the cache, fingerprints filled in, fitted to what is there.
+
+    Raises:
+        DataError: that names every source and file that is not to be had, with what to type.
+    """
+    ready, missing = _prepare_all(config for row in rows for config in _configs(row))
+    if missing:
+        raise DataError("\n".join(missing))
+    return [_prepared(row, ready) for row in rows]
+
+
+def prepare_some(rows: Sequence[Row]) -> tuple[dict[str, Row], list[str]]:
+    """The rows whose data is to be had, by label, and what is missing for the others."""
+    ready, missing = _prepare_all(config for row in rows for config in _configs(row))
+    whole = [row for row in rows if all(config in ready for config in _configs(row))]
+    return {row.label: _prepared(row, ready) for row in whole}, missing
+
+
+def _configs(row: Row) -> tuple[DataConfig, ...]:
+    return (row.config.data, *row.transfer)
+
+
+def _prepare_all(configs: Iterable[DataConfig]) -> tuple[Prepared, list[str]]:
+    """Prepared configurations, and a message for each that cannot be."""
+    ready: Prepared = {}
+    failed: dict[DataConfig, str] = {}
+    for config in configs:
+        # Images first and once: a hub that cannot be reached is slow to say so.
+        images = DataConfig(
+            source=config.source,
+            image_column=config.image_column,
+            label_column=config.label_column,
+            fingerprint=config.fingerprint,
+        )
+        for wanted in (images, config):
+            if images in failed or wanted in ready or wanted in failed:
+                continue
+            try:
+                ready[wanted] = prepare(wanted)
+            except (DataError, FileError) as error:
+                failed[wanted] = f"{error}{hint(wanted)}"
+    return ready, list(dict.fromkeys(failed.values()))
+
+
+def _prepared(row: Row, ready: Prepared) -> Row:
+    data = _limited(ready[row.config.data])
+    targets = tuple(_limited(ready[target]) for target in row.transfer)
+    row = replace(row, config=replace(row.config, data=data), transfer=targets)
+    return fitted(row, train_images=len(load(data).train))
+
+
+def _limited(data: DataConfig) -> DataConfig:
+    content = load(data)
+    return limited(data, train_images=len(content.train), test_images=len(content.test))

@@ -1,0 +1,59 @@
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from polyak.models import ModelConfig, build
+from polyak.study.cost import MACS, core_seconds, forward_passes, macs
+from polyak.study.presets import preset
+
+
+@pytest.mark.parametrize("name", MACS)
+def test_multiply_adds_are_those_that_torch_counts(name):
+    # On the meta device nothing is computed.
+    model = build(
+        ModelConfig(name=name), classes=100, channels=3, image_size=32, generator_seed=0
+    ).to("meta")
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model.eval()(torch.zeros(1, 3, 32, 32, device="meta"))
+    assert macs(ModelConfig(name=name), 32) == pytest.approx(
+        counter.get_total_flops() / 2, rel=0.02
+    )
+
+
+def test_width_and_side_count_squared():
+    base = macs(ModelConfig(name="resnet8"), 32)
+    assert macs(ModelConfig(name="resnet8", width=32), 32) == 4 * base
+    assert macs(ModelConfig(name="resnet8"), 64) == 4 * base
+
+
+def test_passes_are_those_of_training_hold_out_and_monitors():
+    row = preset("table1", scale="paper").rows[3]
+    row = replace(row, learning_rates=(0.1,), seeds=(0,), refits=False)
+    final = 8 * 60_000 + 3 * 50_000
+    search = 200 * (3 * 40_000 + 6 * 10_000)
+    assert forward_passes(row, place="cifar10") == search + final
+    refit = 200 * 3 * 50_000
+    with_refit = replace(row, refits=True)
+    assert forward_passes(with_refit, place="cifar10") == search + refit + 2 * final
+    tested = replace(row, search_monitors=("test",))
+    assert forward_passes(tested, place="cifar10") == search + 200 * 6 * 10_000 + final
+    recomputed = replace(row, search_monitors=("holdout_bn",))
+    more = 200 * (5 * 40_000 + 6 * 10_000)
+    assert forward_passes(recomputed, place="cifar10") == search + more + final
+
+
+def test_the_scales_cost_days_hours_and_minutes():
+    """Of one core: what the list promises in words."""
+    names = ("cifar100", "cifar100", "cifar100", "cifar10", "tiny-imagenet")
+    seconds = {
+        scale: sum(
+            core_seconds(row, place=place)
+            for row, place in zip(preset("table1", scale=scale).rows, names, strict=True)
+        )
+        for scale in ("paper", "small", "tiny")
+    }
+    assert seconds["paper"] > 100 * 86_400
+    assert 3_600 < seconds["small"] < 86_400
+    assert seconds["tiny"] < 600

@@ -1,0 +1,223 @@
+from dataclasses import replace
+
+import pytest
+
+from polyak.records.runs import run_folder
+from polyak.records.studies import read_study
+from polyak.report.page import write_report
+from polyak.report.paper import numbers_for
+from polyak.study import plan
+from polyak.study.places import PLACES
+from polyak.study.presets import PAPER_STUDIES, paper_study, preset
+from polyak.study.runner import planned, run_study
+from polyak.study.scales import SCALES
+from polyak.training.config import PAPER_DECAYS, Stop
+from polyak.training.jobs import carry_out
+
+STOP = Stop(rule="sgd", epoch=1, average="sgd")
+EVERY_SIZE = [(name, scale) for name in PAPER_STUDIES for scale in SCALES]
+
+
+def searches(study):
+    return {
+        run.id: run
+        for row in study.rows
+        for by_seed in plan.search(row).values()
+        for run in by_seed.values()
+    }
+
+
+def refits(study):
+    return {
+        run.id
+        for row in study.rows
+        if row.refits
+        for rate in row.learning_rates
+        for run in plan.refit(row, rate, {seed: (STOP,) for seed in row.seeds}).values()
+    }
+
+
+@pytest.mark.parametrize(("name", "scale"), EVERY_SIZE)
+def test_every_preset_is_sound_at_every_scale_and_names_it(name, scale):
+    study = preset(name, scale=scale)
+    study.check()
+    assert study.name == f"{name}-{scale}"
+    assert scale in study.title
+    assert " on two cores, " in study.cost
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_studies_plan_the_same_runs_for_a_common_row(scale):
+    studies = {name: paper_study(name, scale) for name in PAPER_STUDIES}
+    ids = {name: searches(study).keys() for name, study in studies.items()}
+    assert ids["table1"] == ids["table3"] == ids["table5"]
+    assert ids["table4"] < ids["table1"]
+    assert ids["figure2"] < ids["table2"]
+    assert refits(studies["table1"]) == refits(studies["table3"]) > refits(studies["table4"])
+    assert refits(studies["table5"]) == set()
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_figure_1_trains_as_table_1_does_but_watches_more(scale):
+    watched = searches(paper_study("figure1", scale))
+    assert all(run.monitors == ("holdout_bn",) for run in watched.values())
+    unwatched = {replace(run, monitors=()).id for run in watched.values()}
+    assert unwatched < searches(paper_study("table1", scale)).keys()
+    # What a folder holds depends on its monitors, so its name does too.
+    assert unwatched.isdisjoint(watched)
+
+
+@pytest.mark.parametrize(("name", "scale"), EVERY_SIZE)
+def test_no_monitor_of_test_data_is_in_a_study_but_that_of_figure_2s_row(name, scale):
+    for row in paper_study(name, scale).rows:
+        assert ("test" in row.search_monitors) == (row.dataset == "CIFAR-100N")
+
+
+def test_table_4_has_the_papers_four_pairs():
+    rows = preset("table4", scale="paper").rows
+    assert {(row.dataset, target.source) for row in rows for target in row.transfer} == {
+        ("TinyImageNet", "cifar10"),
+        ("CIFAR-100", "cifar10"),
+        ("TinyImageNet", "cifar100"),
+        ("CIFAR-10", "cifar100"),
+    }
+    assert {row.architecture for row in rows} == {"ResNet-18"}
+
+
+@pytest.mark.parametrize("name", ["table1", "table2", "table3", "table4", "table5"])
+def test_the_papers_numbers_are_found_for_every_row_as_published(name):
+    for row in preset(name, scale="paper").rows:
+        tables = {number.table for number in numbers_for(row.dataset, row.architecture)}
+        assert int(name[-1]) in tables
+        assert " for " not in row.label
+
+
+@pytest.mark.parametrize("name", PAPER_STUDIES)
+def test_no_stand_in_stands_beside_the_papers_numbers(name):
+    for scale in ("small", "tiny"):
+        for row in preset(name, scale=scale).rows:
+            assert numbers_for(row.dataset, row.architecture) == ()
+            assert " for " in row.label
+
+
+def test_as_published_means_the_papers_settings():
+    """Section 4.1, appendix F and table 21."""
+    rows = {row.label: row for row in preset("table1", scale="paper").rows}
+    assert list(rows) == [
+        "CIFAR-100, ResNet-18",
+        "CIFAR-100, VGG-16",
+        "CIFAR-100, WRN-28-10",
+        "CIFAR-10, ResNet-18",
+        "TinyImageNet, ResNet-18",
+    ]
+    for label, row in rows.items():
+        config = row.config
+        assert config.epochs == (150 if label.startswith("Tiny") else 200)
+        assert config.optim.weight_decay == (1e-4 if "ResNet" in label else 5e-4)
+        assert (config.batch_size, config.averaging.every, row.seeds) == (128, 16, (0, 1, 2))
+        assert (config.optim.warmup_epochs, config.optim.schedule) == (5, "cosine")
+        assert config.averaging.decays == row.paper_decays == PAPER_DECAYS
+        assert (config.data.train_limit, config.data.test_limit) == (None, None)
+    assert rows["CIFAR-100, ResNet-18"].learning_rates == (0.4, 0.8, 1.2, 1.6)
+    assert rows["CIFAR-100, WRN-28-10"].learning_rates == (0.1,)
+
+
+@pytest.mark.parametrize("scale", ["small", "tiny"])
+def test_below_the_papers_scale_decays_keep_their_share_of_the_run(scale):
+    for name, papers in (("table1", 4_887), ("table2", 4_887)):
+        for row in preset(name, scale=scale).rows:
+            config = row.config
+            steps = -(-config.data.train_limit // config.batch_size)
+            length = config.epochs * steps // config.averaging.every
+            # Tiny-ImageNet: 150 epochs of 782 steps.
+            expected = 7_331 if row.dataset == "TinyImageNet" else papers
+            decays = plan.scaled_decays(length, paper_updates=expected)
+            assert config.averaging.decays == decays
+            assert row.paper_decays == PAPER_DECAYS
+
+
+def test_what_is_put_in_a_place_is_called_by_its_own_name():
+    given = {"cifar10": "fashion-mnist", "cifar100": "data/CIFAR-100"}
+    rows = preset("table1", scale="paper", places=given).rows
+    assert rows[0].label == "CIFAR-100, ResNet-18"
+    assert rows[0].config.data.source == "data/CIFAR-100"
+    assert rows[3].label == "fashion-mnist for CIFAR-10, ResNet-18"
+    assert numbers_for(rows[3].dataset, rows[3].architecture) == ()
+    noisy = preset("table2", scale="paper", places={"cifar10": "jpegs", "cifar10n": "n.pt"}).rows
+    assert noisy[0].label == "jpegs, worse_label for CIFAR-10N(Worse), ResNet-34"
+    assert noisy[0].config.data.noise.file == "n.pt"
+
+
+def test_one_data_set_in_every_place_makes_no_two_rows_one(official):
+    given = dict.fromkeys(PLACES[:3], "digits")
+    preset("table1", scale="tiny", places=given).check()
+
+
+def in_process(jobs, out, on_tick):
+    for job in jobs:
+        carry_out(job, out)
+        on_tick({job.id: "done"})
+    return {}
+
+
+def carried_through(study, out):
+    return run_study(
+        study,
+        out,
+        executor=in_process,
+        on_progress=lambda progress: None,
+        workers=1,
+        command="polyak study",
+    )
+
+
+# One test for those that share runs, so that nothing is trained in two processes.
+FAMILIES = (("table1", "table3", "table5", "table4", "figure1"), ("table2", "figure2"))
+
+
+def test_every_preset_is_run_below():
+    assert sorted(name for family in FAMILIES for name in family) == sorted(PAPER_STUDIES)
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=" ".join)
+def test_every_preset_runs_on_files_in_the_official_formats(family, official, tmp_path):
+    given = {place: str(path) for place, path in official.items()}
+    for name in family:
+        _check_runs(name, given, tmp_path)
+
+
+def _check_runs(name, given, out):
+    study = preset(name, scale="tiny", places=given)
+    outcome = carried_through(study, out)
+    assert (outcome.failures, outcome.row_failures, outcome.diverged) == ({}, {}, 0)
+    assert outcome.done + outcome.skipped == planned(study)
+    # The first of a family trains for all.
+    new = {"table1": 22, "table2": 8, "table4": 4, "figure1": 2}.get(name, 0)
+    assert outcome.done == new
+    record = read_study(out / f"{name}-tiny")
+    for planned_row, row in zip(study.rows, record.rows, strict=True):
+        # The folders have the data sets' own names.
+        assert row.dataset == planned_row.dataset
+        assert row.refits == planned_row.refits
+        assert set(row.refit) == ({"0", "1"} if row.refits else set())
+        assert len(row.transfer) == len(planned_row.transfer)
+        # Fewer images than the scale asks for: other decays, still a bank.
+        assert len(set(row.averages)) == 5
+        assert row.averages != planned_row.config.averaging.names
+        assert row.paper_averages[-1] == "ema_0.998"
+        for run_id in row.chosen_search.values():
+            monitors = {m.monitor for m in run_folder(out, run_id).monitors()}
+            assert monitors == set(planned_row.search_monitors)
+    assert carried_through(study, out).skipped == planned(study)
+    page = write_report(out, study.name).read_text()
+    assert all(row.label in page for row in study.rows)
+
+
+@pytest.mark.slow
+def test_table_1_runs_on_real_images_in_every_place(real_data, tmp_path):
+    source = str(real_data / "cifar10-jpeg")
+    study = preset("table1", scale="tiny", places=dict.fromkeys(PLACES[:3], source))
+    outcome = carried_through(study, tmp_path)
+    assert (outcome.failures, outcome.row_failures) == ({}, {})
+    assert outcome.done == planned(study)
+    assert write_report(tmp_path, study.name).exists()
