@@ -50,7 +50,7 @@ def test_every_number_can_be_asked_for():
     assert {p.arm for p in everything} <= {*ARMS, ""}
     assert {p.phase for p in everything} == {"search", "refit", "transfer"}
     assert all(p.model for p in everything)
-    assert all(p.table == 2 for p in everything if not p.arm)
+    assert all(p.quoted for p in everything if not p.arm)
 
 
 def test_baseline_of_the_search_is_the_stopped_one():
