@@ -15,7 +15,10 @@ from polyak.report.words import average_name
 
 SMOOTHING_EPOCHS = 5
 _PARTS = {
-    "holdout": ("hold-out", "On the hold-out, during the search (the paper’s figure 1a)"),
+    "holdout": (
+        "hold-out",
+        "On the hold-out, during the search (as the paper’s figure 1a, with every average)",
+    ),
     "test": ("test", "On the test set, during the refit (the paper’s figure 2)"),
 }
 

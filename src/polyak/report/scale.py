@@ -6,6 +6,7 @@ from pathlib import Path
 from polyak.records.runs import run_folder
 from polyak.records.studies import RowRecord, StudyRecord
 from polyak.report.facts import configuration
+from polyak.report.formatting import counted
 from polyak.report.paper import key, protocol
 from polyak.report.words import average_name, paper_name
 
@@ -45,12 +46,12 @@ def _short_of_protocol(out: Path, row: RowRecord) -> list[str]:
     if key(model) != key(row.architecture):
         found.append(f"model {model} instead of {row.architecture}")
     for what, ours, theirs in (
-        ("epochs", config.get("epochs"), paper["epochs"]),
-        ("training images", _images(out, list(row.refit.values())), paper["training_images"]),
-        ("seeds", len(row.seeds), paper["seeds"]),
+        ("epoch", config.get("epochs"), paper["epochs"]),
+        ("training image", _images(out, list(row.refit.values())), paper["training_images"]),
+        ("seed", len(row.seeds), paper["seeds"]),
     ):
         if ours is not None and ours < theirs:
-            found.append(f"{ours:,} {what} instead of {theirs:,}")
+            found.append(f"{counted(ours, what)} instead of {theirs:,}")
     return found
 
 
