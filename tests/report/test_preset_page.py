@@ -130,8 +130,7 @@ def test_the_authors_curves_are_named_on_the_page(paper_page):
     assert "their average peaks at 64.8 near epoch 100 and ends at 56.0" in Text(paper_page).text
 
 
-def test_no_cell_of_the_form_is_empty(paper_page):
-    form = paper_page[paper_page.index('id="paper-form"') :].split("</table>")[0]
-    cells = Text("<table " + form + "</table>").cells
-    assert len(cells) == 26
+def test_no_cell_is_empty(paper_page):
+    cells = Text(paper_page).cells
+    assert len(cells) > 100
     assert all(cells)

@@ -61,3 +61,10 @@ def test_what_all_rows_share_is_said_once(whole, toy, tmp_path):
         ("all rows", ["2 seeds instead of 3"]),
         ("b", ["50,000 training images instead of 100,000"]),
     ]
+
+
+def test_another_data_set_at_small_scale_is_named(toy):
+    out, study = toy
+    first, second = smaller(out, study.rows[0])
+    assert first == "toy is no data set of the paper"
+    assert second.startswith("decays fitted to the shorter run: EMA 0.5 for")

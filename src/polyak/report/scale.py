@@ -19,6 +19,8 @@ def smaller(out: Path, row: RowRecord) -> list[str]:
         for name in row.averages
         if (paper := paper_name(row, name))
     ]
+    if pairs and not protocol(row.dataset):
+        found.append(f"{row.dataset} is no data set of the paper")
     if pairs:
         found.append("decays fitted to the shorter run: " + ", ".join(pairs))
     return found
