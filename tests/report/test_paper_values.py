@@ -1,8 +1,11 @@
 """Numbers here are copied by hand from the paper's tables, so they check the file."""
 
+import json
+from importlib.resources import files
+
 import pytest
 
-from polyak.report.paper import beside, numbers_for, published
+from polyak.report.paper import beside, notes_on, numbers_for, protocol, published
 from polyak.report.words import ARMS
 
 
@@ -50,7 +53,7 @@ def test_every_number_can_be_asked_for():
     assert {p.arm for p in everything} <= {*ARMS, ""}
     assert {p.phase for p in everything} == {"search", "refit", "transfer"}
     assert all(p.model for p in everything)
-    assert all(p.table == 2 for p in everything if not p.arm)
+    assert all(p.quoted for p in everything if not p.arm)
 
 
 def test_baseline_of_the_search_is_the_stopped_one():
@@ -68,3 +71,37 @@ def test_a_version_appears_at_most_once_beside_a_number():
 
 def test_nothing_is_known_of_other_data():
     assert numbers_for("digits", "ResNet-8") == ()
+
+
+def test_every_note_concerns_a_published_number():
+    text = files("polyak.report").joinpath("paper_notes.json").read_text(encoding="utf-8")
+    notes = {note["text"] for note in json.loads(text)["notes"]}
+    assert len(notes) == 14
+    assert notes <= {note for p in published() for note in notes_on(p)}
+
+
+def test_supervised_and_codistillation_are_quoted():
+    quoted = {p.table for p in published() if p.quoted}
+    assert quoted == {1, 2, 3, 4}
+    assert {p.model for p in published() if p.quoted and p.table == 1} == {"SWA"}
+    assert [p.value for p in published() if p.quoted and p.table == 1] == [74.27, 82.15]
+
+
+@pytest.mark.parametrize(
+    ("dataset", "epochs", "images"),
+    [
+        ("CIFAR-10", 200, 50_000),
+        ("CIFAR-10N", 200, 50_000),
+        ("CIFAR-100N", 200, 50_000),
+        ("TinyImageNet", 150, 100_000),
+    ],
+)
+def test_protocol_is_the_papers(dataset, epochs, images):
+    assert protocol(dataset) == {"epochs": epochs, "training_images": images, "seeds": 3}
+
+
+def test_a_number_of_a_named_table_is_found_there():
+    numbers = numbers_for("CIFAR-10", "ResNet-18")
+    asked = {"phase": "refit", "arm": "sgd", "metric": "accuracy"}
+    assert [p.value for p in beside(numbers, **asked)] == [95.19, 95.25]
+    assert [p.value for p in beside(numbers, **asked, table=3)] == [95.25, 95.25]

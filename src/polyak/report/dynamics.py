@@ -7,7 +7,7 @@ from pathlib import Path
 from polyak.analysis.curves import CurvePoint, learning_curves, learning_rates
 from polyak.records.runs import run_folder
 from polyak.records.studies import RowRecord
-from polyak.report import style
+from polyak.report import authors, style
 from polyak.report.chart import Chart, Panel, Series
 from polyak.report.lines import bank_lines, legend_words, smooth_line
 from polyak.report.reliability import reliability_chart
@@ -15,25 +15,32 @@ from polyak.report.words import average_name
 
 SMOOTHING_EPOCHS = 5
 _PARTS = {
-    "holdout": ("hold-out", "On the hold-out, during the search (the paper’s figure 1a)"),
+    "holdout": (
+        "hold-out",
+        "On the hold-out, during the search (as the paper’s figure 1a, with every average)",
+    ),
     "test": ("test", "On the test set, during the refit (the paper’s figure 2)"),
 }
 
 
-def row_charts(out: Path, row: RowRecord, *, prefix: str) -> dict[str, Chart]:
+def row_charts(
+    out: Path, row: RowRecord, *, prefix: str, preset: str | None = None
+) -> dict[str, Chart]:
     """All charts that a row's finished runs allow, by kind and in reading order.
 
     Args:
         out: The output folder.
         row: Names the runs.
         prefix: Starts the names of the charts' files.
+        preset: The table or figure of the paper that the study is for.
     """
     search, refit = (_finished(out, runs.values()) for runs in (row.chosen_search, row.refit))
     searched, refitted = learning_curves(out, search), learning_curves(out, refit)
     marks = _stops(out, row)
     charts = {
+        "figure1": _figure1(searched, row, _rates(out, search)) if preset == "figure1" else None,
         "holdout": _learning(searched, row, "holdout", (*marks, *_rates(out, search))),
-        "test": _learning(refitted, row, "test", _rates(out, refit)),
+        "test": _with_authors(_learning(refitted, row, "test", _rates(out, refit)), row),
         "batchnorm": _recomputed(refitted, row, "test") or _recomputed(searched, row, "holdout"),
         "memorised": _memorised(refitted, row, "refit") or _memorised(searched, row, "search"),
         "reliability": reliability_chart(out, row, search, name="reliability"),
@@ -100,6 +107,45 @@ def _learning(
             Panel(y_label="learning rate", series=rates),
         ),
         heights=(3.1, 2.3, 1.1),
+    )
+
+
+def _with_authors(chart: Chart | None, row: RowRecord) -> Chart | None:
+    """The authors' curves behind ours where they are of the same data."""
+    if chart is None or not authors.drawn_for(row.dataset):
+        return chart
+    accuracy, loss, rate = chart.panels
+    epochs = round(max(max(line.x) for line in accuracy.series))
+    theirs = replace(authors.rate_line(epochs), in_legend=False)
+    return replace(
+        chart,
+        caption=f"{chart.caption} {authors.facts()}",
+        panels=(
+            replace(accuracy, series=(*authors.test_lines(epochs), *accuracy.series)),
+            loss,
+            replace(rate, series=(theirs, *rate.series)),
+        ),
+    )
+
+
+def _figure1(points: Sequence[CurvePoint], row: RowRecord, rates: Sequence[Series]) -> Chart | None:
+    """The paper's figure 1a: the bank's best, SGD and the learning rate, nothing else."""
+    lines = bank_lines(points, row, part="holdout", metric="accuracy", bank=False)
+    if not lines:
+        return None
+    return Chart(
+        name="figure1",
+        subject=row.label,
+        title="The best of the averages at each epoch (the paper’s figure 1a)",
+        caption="On the hold-out, BatchNorm statistics averaged along. “Best average” is a maximum "
+        "over the bank at each epoch, so it is too high by what chance adds to the best of "
+        "several; it is drawn as in the paper and no result.",
+        legend=legend_words(points, part="holdout"),
+        panels=(
+            Panel(y_label="hold-out accuracy (%)", series=lines),
+            Panel(y_label="learning rate", series=tuple(rates)),
+        ),
+        heights=(3.1, 1.1),
     )
 
 

@@ -69,7 +69,7 @@ def wrong_labels(out: Path, row: RowRecord) -> tuple[int, int] | None:
 
 def settings(out: Path, row: RowRecord) -> list[tuple[str, str]]:
     """What all runs of the row have in common, from a run's configuration."""
-    config = _config(out, row)
+    config = configuration(out, row)
     if config is None:
         return []
     data, optim, averaging = (config.get(part, {}) for part in ("data", "optim", "averaging"))
@@ -82,6 +82,15 @@ def settings(out: Path, row: RowRecord) -> list[tuple[str, str]]:
         ("averages", _averages(row, averaging)),
     ]
     return [(name, text) for name, text in found if text]
+
+
+def configuration(out: Path, row: RowRecord) -> dict[str, Any] | None:
+    """Configuration of one of the row's runs; None while there is none."""
+    for run_id in all_runs(row):
+        folder: RunFolder = run_folder(out, run_id)
+        if (folder.path / "config.json").exists():
+            return folder.config()
+    return None
 
 
 def reason(out: Path, row: RowRecord, phase: Phase) -> str:
@@ -131,14 +140,6 @@ def _ended_badly(out: Path, phase: str, runs: Mapping[str, str]) -> list[str]:
 
 def _seeds(seeds: list[str]) -> str:
     return f"seed{'s' if len(seeds) > 1 else ''} {joined(seeds)}"
-
-
-def _config(out: Path, row: RowRecord) -> dict[str, Any] | None:
-    for run_id in all_runs(row):
-        folder: RunFolder = run_folder(out, run_id)
-        if (folder.path / "config.json").exists():
-            return folder.config()
-    return None
 
 
 def _data(data: Mapping[str, Any]) -> str:

@@ -22,6 +22,7 @@ def bank_lines(
     part: str,
     metric: Metric,
     best: bool = True,
+    bank: bool = True,
 ) -> tuple[Series, ...]:
     """Every average of the bank, SGD, and the bank's best.
 
@@ -31,13 +32,14 @@ def bank_lines(
         part: "holdout" or a monitor.
         metric: Accuracy comes out in percent.
         best: With the maximum over the bank at each epoch.
+        bank: With each average.
 
     Returns:
         A line for each that has points; bands on SGD and the best, where there are two seeds.
     """
     styles = {**style.bank(row.averages), BASELINE: style.SGD, BEST: style.BEST}
     series = []
-    for weights in (*row.averages, BASELINE, *([BEST] if best else [])):
+    for weights in (*(row.averages if bank else ()), BASELINE, *([BEST] if best else [])):
         found = _chosen(points, part, weights, metric)
         if found:
             label = _LABELS.get(weights) or average_name(weights)

@@ -13,9 +13,12 @@ from polyak.report import facts, tables
 from polyak.report.chart import write_csv
 from polyak.report.figures import write_svg
 from polyak.report.formatting import counted, duration, joined
+from polyak.report.forms import preset_of
 from polyak.report.interactive import library, spec
-from polyak.report.paper import numbers_for
+from polyak.report.methods import paper_form
+from polyak.report.paper import note_everywhere, numbers_for
 from polyak.report.parts import RULES, RowPart, row_part
+from polyak.report.scale import scale_notice
 from polyak.report.statements import headline
 from polyak.report.table import Cell, Measure, Table
 from polyak.report.tables import ACCURACY, ECE, LOSS, Question, arm_table, paper_cell
@@ -60,7 +63,7 @@ def write_report(out: Path, name: str) -> Path:
     results = study_results(out, study)
     write_results(out / name / "results.parquet", results)
     parts = [
-        row_part(out, row, results, anchor=f"row{number}")
+        row_part(out, row, results, anchor=f"row{number}", preset=preset_of(name))
         for number, row in enumerate(study.rows, start=1)
     ]
     folder = out / name / "report"
@@ -92,6 +95,10 @@ def render(
         parts=parts,
         headlines=[headline(out, row, results) for row in study.rows],
         tables=_tables(out, study, results),
+        form=paper_form(out, study, results),
+        everywhere=note_everywhere(),
+        scale=scale_notice(out, study),
+        figure=_figure(name=study.name),
         cost=facts.cost(out, [r for row in study.rows for r in facts.all_runs(row)]),
         wall_time=duration(study.seconds),
         arms=[ARMS[arm] for arm in tables.arms_in(results, "refit") if arm in ARMS],
@@ -140,6 +147,12 @@ def _tables(
     return found
 
 
+def _figure(name: str) -> str:
+    """The figure of the paper that a study is for; empty where it is for none."""
+    preset = preset_of(name) or ""
+    return preset.removeprefix("figure") if preset.startswith("figure") else ""
+
+
 def _aiming(rows: Sequence[RowRecord], target: str) -> list[RowRecord]:
     """Rows with a probe on the target, and those that may have lost theirs."""
     return [row for row in rows if target in row.transfer or not row.transfer]
@@ -154,7 +167,9 @@ def _other_methods(study: StudyRecord) -> list[tuple[str, list[tuple[str, Cell]]
     """What the paper quotes of other people's methods, for rows with wrong labels."""
     found = []
     for row in study.rows:
-        numbers = [p for p in numbers_for(row.dataset, row.architecture) if not p.arm]
+        numbers = [
+            p for p in numbers_for(row.dataset, row.architecture) if p.table == 2 and not p.arm
+        ]
         models = dict.fromkeys(p.model for p in numbers)
         if models:
             cells = [

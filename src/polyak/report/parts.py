@@ -57,7 +57,7 @@ class RowPart:
     overlaps: list[str]
     controls: list[tuple[str, str]]
     charts: dict[str, Chart]
-    """By kind: holdout, test, batchnorm, memorised, reliability."""
+    """By kind: figure1, holdout, test, batchnorm, memorised, reliability."""
 
     no_chart: dict[str, str]
     """Why a kind of chart is missing."""
@@ -66,9 +66,16 @@ class RowPart:
     """Averages and the paper's that they stand for."""
 
 
-def row_part(out: Path, row: RowRecord, results: Sequence[Result], *, anchor: str) -> RowPart:
+def row_part(
+    out: Path,
+    row: RowRecord,
+    results: Sequence[Result],
+    *,
+    anchor: str,
+    preset: str | None = None,
+) -> RowPart:
     """Gather it from the row's files and the study's results."""
-    charts = row_charts(out, row, prefix=anchor)
+    charts = row_charts(out, row, prefix=anchor, preset=preset)
     return RowPart(
         label=row.label,
         anchor=anchor,

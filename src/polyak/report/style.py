@@ -36,6 +36,8 @@ IDEAL = Style("#8a949c", dash="dash", width=1.2)
 STOP = Style("#111111", marker="x", width=0)
 RECOMPUTED = Style("#0072b2", width=2.0)
 AVERAGED = Style("#e69f00", dash="dash", width=2.0)
+AUTHORS_EMA = Style("#b9a9c9", width=3.2)
+AUTHORS_SGD = Style("#e3c3a8", width=3.2)
 ARMS = (
     SGD,
     Style("#0072b2", dash="dash", marker="square", width=2.0),

@@ -8,8 +8,9 @@ from polyak.analysis.results import Phase, Result, values
 from polyak.analysis.seeds import mean_interval, paired_difference
 from polyak.records.studies import RowRecord
 from polyak.report.facts import images_in_test, reason
-from polyak.report.formatting import accuracy_digits, number
-from polyak.report.paper import Published, beside, numbers_for
+from polyak.report.formatting import accuracy_digits, joined, number
+from polyak.report.paper import Published, beside, notes_on, numbers_for
+from polyak.report.printed import printed
 from polyak.report.table import Cell, Column, Group, Line, Measure, Table, fitted
 from polyak.report.words import arm_name, ordered
 
@@ -79,24 +80,7 @@ def arms_in(results: Sequence[Result], phase: Phase) -> list[str]:
 
 def paper_cell(twins: Sequence[Published]) -> Cell:
     """Published numbers as printed; one entry where both versions agree."""
-    entries: list[tuple[str, str, str]] = []
-    for p in twins:
-        spread = "" if p.std is None else f" ± {_printed(p.std, p.metric)}"
-        note = f"table {p.table}" + (f": {p.note}" if p.note else "")
-        entries.append((_printed(p.value, p.metric) + spread, p.version, note))
-    if len(entries) == 2 and _value(entries[0]) == _value(entries[1]):
-        fuller = max(entries, key=lambda entry: len(entry[0]))
-        notes = "; ".join(dict.fromkeys(entry[2] for entry in entries))
-        entries = [(fuller[0], "both", notes)]
-    return Cell(published=tuple(entries))
-
-
-def _value(entry: tuple[str, str, str]) -> str:
-    return entry[0].split(" ")[0]
-
-
-def _printed(value: float, metric: str) -> str:
-    return number(value, 3 if metric.startswith("js") else 2)
+    return Cell(published=tuple((p.text, p.version, p.source) for p in printed(twins)))
 
 
 def _columns(measures: Sequence[Measure], in_paper: Mapping[str, bool]) -> tuple[Column, ...]:
@@ -111,7 +95,8 @@ def _columns(measures: Sequence[Measure], in_paper: Mapping[str, bool]) -> tuple
     return tuple(found)
 
 
-def _mean(found: Mapping[str, float], m: Measure, digits: int) -> Cell | None:
+def mean_cell(found: Mapping[str, float], m: Measure, digits: int) -> Cell | None:
+    """Mean over seeds ± standard deviation, over pairs their range; None without a number."""
     if not found:
         return None
     interval = mean_interval(m.scale * value for value in found.values())
@@ -153,7 +138,7 @@ def _line(
     for m in asked.measures:
         digits = by_size if m.digits is None else m.digits
         ours, sgd = (asked.ours(results, row, a, m) for a in (arm, BASELINE))
-        cells.append(_mean(ours, m, digits) or _reason(out, row, asked.phase))
+        cells.append(mean_cell(ours, m, digits) or _reason(out, row, asked.phase))
         if m.difference:
             cells.append(_difference(ours, sgd, m, digits, baseline=arm == BASELINE))
         if in_paper[m.metric]:
@@ -170,8 +155,13 @@ def _notes(row: RowRecord, asked: Question) -> tuple[str, ...]:
         known = numbers_for(row.dataset, row.architecture)
         what = "no such numbers" if known else "no numbers"
         return (f"The paper has {what} for {row.dataset} with {row.architecture}.",)
-    notes = (f"the paper’s {arm_name(arm)} ({p.version}): {p.note}." for arm, p in twins if p.note)
-    return tuple(dict.fromkeys(notes))
+    by_note: dict[str, list[str]] = {}
+    for arm, p in twins:
+        for note in notes_on(p):
+            by_note.setdefault(note, []).append(arm_name(arm))
+    return tuple(
+        f"the paper’s {joined(list(dict.fromkeys(arms)))}: {note}" for note, arms in by_note.items()
+    )
 
 
 def _reason(out: Path, row: RowRecord, phase: Phase) -> Cell:

@@ -1,0 +1,136 @@
+"""The whole page of a study for one of the paper's tables."""
+
+import re
+import shutil
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import pytest
+
+from polyak.records.runs import Score, run_folder
+from polyak.records.studies import StudyRecord, write_study
+from polyak.report.page import write_report
+
+# Higher than every other score of the small study, and written like nothing else on the page.
+PEAKS = {"holdout": 0.97531, "test": 0.98642}
+
+
+class Text(HTMLParser):
+    """What a reader sees, and every cell of every table."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.text, self.cells = "", []
+        self._hidden = self._cell = False
+        self.feed(page)
+
+    def handle_starttag(self, tag, attrs):
+        self._hidden = tag in ("script", "style")
+        if tag == "td":
+            self._cell = True
+            self.cells.append("")
+        elif tag in ("tr", "th"):
+            self._cell = False
+
+    def handle_endtag(self, tag):
+        self._hidden = False
+        if tag == "td":
+            self._cell = False
+
+    def handle_data(self, data):
+        if not self._hidden:
+            self.text += " ".join(data.split()) + " "
+            if self._cell:
+                self.cells[-1] += data.strip()
+
+
+def with_peak(scores, value):
+    return {**scores, "ema_0.9": Score(loss=0.01357, accuracy=value)}
+
+
+@pytest.fixture(scope="module")
+def paper_page(toy, tmp_path_factory):
+    out = tmp_path_factory.mktemp("preset")
+    source, small = toy
+    shutil.copytree(source / "runs", out / "runs")
+    row = small.rows[0]
+    for run_id in row.chosen_search.values():
+        folder = run_folder(out, run_id)
+        folder.write_epochs(
+            [
+                replace(r, holdout=with_peak(r.holdout, PEAKS["holdout"])) if r.epoch == 3 else r
+                for r in folder.epochs()
+            ]
+        )
+    for run_id in row.refit.values():
+        folder = run_folder(out, run_id)
+        folder.write_monitors(
+            [
+                replace(r, scores=with_peak(r.scores, PEAKS["test"]))
+                if (r.epoch, r.monitor) == (3, "test")
+                else r
+                for r in folder.monitors()
+            ]
+        )
+    rows = (replace(row, label="humans", dataset="CIFAR-100N", architecture="ResNet-34"),)
+    write_study(
+        out / "table2", StudyRecord(name="table2", title="Noise", command="again", rows=rows)
+    )
+    return write_report(out, "table2").read_text(encoding="utf-8")
+
+
+def test_a_maximum_over_averages_and_epochs_is_no_number_of_the_page(paper_page):
+    text = Text(paper_page).text
+    for peak in PEAKS.values():
+        # It is drawn, so it was there to be printed.
+        assert f"{100 * peak:.5g}" in paper_page
+        for digits in (1, 2, 3):
+            assert f"{100 * peak:.{digits}f}" not in text
+        assert f"{peak:.3f}" not in text
+    assert "0.014" not in text
+
+
+def test_the_notice_comes_before_the_first_number(paper_page):
+    text = Text(paper_page).text
+    notice = text.index("Smaller than the paper: no number here reproduces or refutes one of it")
+    assert notice < text.index("As in the paper: table 2") < text.index("In short")
+    between = text[notice : text.index("As in the paper: table 2")]
+    for words in (
+        "model tiny instead of ResNet-34",
+        "4 epochs instead of 200",
+        "EMA 0.9 for the paper’s EMA 0.998",
+    ):
+        assert words in between
+
+
+def test_quoted_lines_are_marked_on_the_page(paper_page):
+    table = paper_page[paper_page.index('id="paper-form"') :].split("</table>")[0]
+    lines = table.split("<tbody>")[1].split("</tr>")[:-1]
+    assert len(lines) == 13
+    for line in lines:
+        marked = 'class="badge">quoted' in line
+        assert marked is ("EMA(acc)" not in line)
+
+
+def test_each_letter_leads_to_a_note(paper_page):
+    form = paper_page[paper_page.index('id="paper-form"') :].split("</ol>")[0]
+    letters = {
+        mark for found in re.findall(r"<sup>([a-z ]+)</sup>", form) for mark in found.split()
+    }
+    notes = form.split('<ol class="notes"')[1].count("<li>")
+    assert letters == {chr(ord("a") + i) for i in range(notes)}
+    assert "look swapped" in form
+
+
+def test_a_data_set_that_the_study_lacks_says_so_in_its_cells(paper_page):
+    assert "not in this study" in paper_page
+
+
+def test_the_authors_curves_are_named_on_the_page(paper_page):
+    assert "their average peaks at 64.8 near epoch 100 and ends at 56.0" in Text(paper_page).text
+
+
+def test_no_cell_is_empty(paper_page):
+    cells = Text(paper_page).cells
+    assert len(cells) > 100
+    assert all(cells)
