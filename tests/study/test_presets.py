@@ -174,6 +174,9 @@ def carried_through(study, out):
 # One test for those that share runs, so that nothing is trained in two processes.
 FAMILIES = (("table1", "table3", "table5", "table4", "figure1"), ("table2", "figure2"))
 
+# With probes, without refits, with wrong labels: the kinds of page, on few rows.
+PAGES = ("table4", "figure1", "table2")
+
 
 def test_every_preset_is_run_below():
     assert sorted(name for family in FAMILIES for name in family) == sorted(PAPER_STUDIES)
@@ -209,8 +212,9 @@ def _check_runs(name, given, out):
             monitors = {m.monitor for m in run_folder(out, run_id).monitors()}
             assert monitors == set(planned_row.search_monitors)
     assert carried_through(study, out).skipped == planned(study)
-    page = write_report(out, study.name).read_text()
-    assert all(row.label in page for row in study.rows)
+    if name in PAGES:
+        page = write_report(out, study.name).read_text()
+        assert all(row.label in page for row in study.rows)
 
 
 @pytest.mark.slow
