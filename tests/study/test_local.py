@@ -140,8 +140,10 @@ def test_ctrl_c_ends_the_processes_and_goes_on(tmp_path, monkeypatch):
             raise KeyboardInterrupt
 
     started = time.monotonic()
+    # More than a pool's queue takes: some are cancelled before they begin.
+    jobs = [Sleeps(name) for name in "xyzuvw"]
     with pytest.raises(KeyboardInterrupt):
-        LocalExecutor(workers=1, grace_seconds=1)([Sleeps("x"), Sleeps("y")], tmp_path, tick)
+        LocalExecutor(workers=1, grace_seconds=1)(jobs, tmp_path, tick)
     pid = int((tmp_path / "x").read_text())
     while _alive(pid):
         assert time.monotonic() - started < 60

@@ -113,13 +113,19 @@ def _end_workers(futures: Iterable[Future[str | None]], grace_seconds: float) ->
                 if process.pid not in asked:
                     process.terminate()
                     asked.add(process.pid)
-            waiting = wait(waiting, timeout=TICK_SECONDS).not_done
+            waiting = _unfinished(waiting)
     finally:
         # Also if nobody had the patience to wait.
         while waiting:
             for process in multiprocessing.active_children():
                 process.kill()
-            waiting = wait(waiting, timeout=TICK_SECONDS).not_done
+            waiting = _unfinished(waiting)
+
+
+def _unfinished(futures: set[Future[str | None]]) -> set[Future[str | None]]:
+    """Those that are not done a moment later; `wait` alone waits for cancelled ones for ever."""
+    wait({future for future in futures if not future.done()}, timeout=TICK_SECONDS)
+    return {future for future in futures if not future.done()}
 
 
 def _outcome(future: Future[str | None]) -> str | None:
