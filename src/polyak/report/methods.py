@@ -7,9 +7,10 @@ from pathlib import Path
 from polyak.analysis.results import Result
 from polyak.records.studies import RowRecord, StudyRecord
 from polyak.report.form import Form, FormGroup, FormLine, Place
-from polyak.report.forms import ACCURACY, LAYOUTS, Asked, by_row, place, preset_of, row_remark
+from polyak.report.forms import ACCURACY, LAYOUTS, Asked, by_row, place, preset_of
 from polyak.report.paper import VERSIONS, Published, key, numbers_for, published
 from polyak.report.printed import printed
+from polyak.report.scale import row_remark
 from polyak.report.table import Cell
 
 NOT_HERE = Cell(text="not in this study", missing=True)
