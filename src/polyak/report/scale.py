@@ -52,11 +52,11 @@ def _short_of_protocol(out: Path, row: RowRecord) -> list[str]:
     paper, config = protocol(row.dataset), configuration(out, row)
     if not paper or config is None:
         return []
+    model = str(config.get("model", {}).get("name", row.architecture))
     found = []
     if not numbers_for(row.dataset, row.architecture):
         found.append(f"{row.architecture}, with which the paper has nothing on {row.dataset}")
-    model = str(config.get("model", {}).get("name", row.architecture))
-    if key(model) != key(row.architecture):
+    elif key(model) != key(row.architecture):
         found.append(f"model {model} instead of {row.architecture}")
     for what, ours, theirs in (
         ("epoch", config.get("epochs"), paper["epochs"]),
