@@ -23,7 +23,11 @@ NOISY = (("CIFAR-10N(Worse)", "ResNet-34"), ("CIFAR-100N", "ResNet-34"))
 ARMS = ("sgd", "sgd_stopped", "ema_acc_bn", "ema_loss_bn", "swa_bn")
 PAIRED = ("churn", "js", "js_paper_code")
 SINGLE = ("accuracy", "loss", "ece", "ece_floor", "ece_scaled")
-TARGETS = {"TinyImageNet": ("CIFAR-10", "CIFAR-100"), "CIFAR-100": ("CIFAR-10",)}
+TARGETS = {
+    "TinyImageNet": ("CIFAR-10", "CIFAR-100"),
+    "CIFAR-100": ("CIFAR-10",),
+    "CIFAR-10": ("CIFAR-100",),
+}
 
 
 @pytest.fixture(scope="module")
@@ -254,3 +258,22 @@ def test_one_row_of_no_preset_has_no_form_and_two_rows_have_table_1(make):
     assert paper_form(*make("mine", FIVE[:2])).table == 1
     assert paper_form(*make("figure1", FIVE[:2])) is None
     assert paper_form(*make("table1-tiny", FIVE[:1])).table == 1
+
+
+@pytest.mark.parametrize("name", ["table2", "table4"])
+def test_a_smaller_network_stands_in_columns_of_its_own(make, name):
+    rows = NOISY if name == "table2" else (FIVE[0], FIVE[3], FIVE[4])
+    out, study, results = make(name, tuple((dataset, "ResNet-8") for dataset, _ in rows))
+    form = paper_form(out, study, results)
+    seen = 0
+    for line in form.lines:
+        for place in line.places:
+            if place.ours and not place.ours.missing:
+                assert not place.paper
+                seen += 1
+            if place.paper and place.ours:
+                assert place.ours.text == "not in this study"
+    heads = [head for group in form.groups for head in group.columns]
+    # Two lines of ours for two rows; four lines for four pairs.
+    assert (len(heads), seen) == ((4, 4) if name == "table2" else (8, 16))
+    assert sum("ours is ResNet-8, no reproduction" in head for head in heads) == len(heads) / 2

@@ -9,6 +9,7 @@ from polyak.records.runs import run_folder
 from polyak.records.studies import RowRecord
 from polyak.report import authors, style
 from polyak.report.chart import Chart, Panel, Series
+from polyak.report.facts import wants_refits
 from polyak.report.lines import bank_lines, legend_words, smooth_line
 from polyak.report.reliability import reliability_chart
 from polyak.report.words import average_name
@@ -19,7 +20,7 @@ _PARTS = {
         "hold-out",
         "On the hold-out, during the search (as the paper’s figure 1a, with every average)",
     ),
-    "test": ("test", "On the test set, during the refit (the paper’s figure 2)"),
+    "test": ("test", "On the test set, during the {phase} (the paper’s figure 2)"),
 }
 
 
@@ -40,7 +41,12 @@ def row_charts(
     charts = {
         "figure1": _figure1(searched, row, _rates(out, search)) if preset == "figure1" else None,
         "holdout": _learning(searched, row, "holdout", (*marks, *_rates(out, search))),
-        "test": _with_authors(_learning(refitted, row, "test", _rates(out, refit)), row),
+        "test": _with_authors(
+            _learning(refitted, row, "test", _rates(out, refit))
+            if wants_refits(row)
+            else _learning(searched, row, "test", _rates(out, search), phase="search"),
+            row,
+        ),
         "batchnorm": _recomputed(refitted, row, "test") or _recomputed(searched, row, "holdout"),
         "memorised": _memorised(refitted, row, "refit") or _memorised(searched, row, "search"),
         "reliability": reliability_chart(out, row, search, name="reliability"),
@@ -77,7 +83,12 @@ def _stops(out: Path, row: RowRecord) -> tuple[Series, ...]:
 
 
 def _learning(
-    points: Sequence[CurvePoint], row: RowRecord, part: str, more: Sequence[Series]
+    points: Sequence[CurvePoint],
+    row: RowRecord,
+    part: str,
+    more: Sequence[Series],
+    *,
+    phase: str = "refit",
 ) -> Chart | None:
     accuracy = bank_lines(points, row, part=part, metric="accuracy")
     if not accuracy:
@@ -88,7 +99,7 @@ def _learning(
     return Chart(
         name=part,
         subject=row.label,
-        title=title,
+        title=title.format(phase=phase),
         caption="“Best average” is the maximum over the bank at each epoch. It is drawn as in the "
         "paper, but the maximum of several noisy numbers is too high, so no table reports it. "
         + (

@@ -93,12 +93,20 @@ def configuration(out: Path, row: RowRecord) -> dict[str, Any] | None:
     return None
 
 
+def wants_refits(row: RowRecord) -> bool:
+    """Whether the study wants models of all training data, or those of the search alone."""
+    # Studies recorded before rows had the field wanted them.
+    return bool(getattr(row, "refits", True))
+
+
 def reason(out: Path, row: RowRecord, phase: Phase) -> str:
     """Why a row has no number of a phase, short enough for a cell."""
     if row.failure is not None:
         return "search failed"
     if not row.stops:
         return "search not finished"
+    if phase != "search" and not wants_refits(row):
+        return "no refits in this study"
     runs = {"search": row.chosen_search, "refit": row.refit, "transfer": row.transfer}[phase]
     if not runs and phase == "transfer":
         return "no probe was run"
@@ -116,7 +124,7 @@ def problems(out: Path, row: RowRecord) -> list[str]:
     for target, run_id in row.transfer.items():
         if run_folder(out, run_id).ending != "done":
             found.append(f"The linear probe on {target} is not finished.")
-    if row.failure is None and row.stops and not row.refit:
+    if row.failure is None and row.stops and not row.refit and wants_refits(row):
         found.append("No refit was run yet.")
     if len(row.seeds) == 1:
         found.append(

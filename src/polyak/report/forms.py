@@ -10,9 +10,9 @@ from polyak.records.studies import RowRecord, StudyRecord
 from polyak.report.facts import NOT_MEASURED, images_in_test, reason
 from polyak.report.form import Form, FormGroup, FormLine, Place
 from polyak.report.formatting import accuracy_digits
-from polyak.report.paper import beside, numbers_for
-from polyak.report.printed import printed
-from polyak.report.scale import smaller
+from polyak.report.paper import beside, key, numbers_for, published
+from polyak.report.printed import Printed, printed
+from polyak.report.scale import row_remark
 from polyak.report.table import Cell, Measure
 from polyak.report.tables import mean_cell
 
@@ -157,6 +157,7 @@ def by_row(out: Path, study: StudyRecord, results: Sequence[Result], layout: Lay
                 remark=row_remark(out, row),
             )
         )
+    lines += _unmatched(study, layout)
     return Form(
         table=layout.table,
         title=layout.title,
@@ -170,30 +171,53 @@ def by_row(out: Path, study: StudyRecord, results: Sequence[Result], layout: Lay
     )
 
 
-def row_remark(out: Path, row: RowRecord) -> str:
-    """Under a row's heading: that it is smaller than the paper's, or not the paper's at all."""
-    if not numbers_for(row.dataset, row.architecture):
-        return "not a row of the paper"
-    return "ours is smaller, no reproduction" if smaller(out, row) else ""
+def _unmatched(study: StudyRecord, layout: Layout) -> list[FormLine]:
+    """The paper's rows that the study has no twin of, such as its networks at a smaller scale."""
+    asked = [a for _, columns in layout.groups for _, a in columns]
+    here = {(key(row.dataset), key(row.architecture)) for row in study.rows}
+    lines = []
+    for dataset, architecture in dict.fromkeys(
+        (p.dataset, p.architecture) for p in published() if p.table == layout.table and p.arm
+    ):
+        if (key(dataset), key(architecture)) not in here:
+            places = (papers(dataset, architecture, a) for a in asked)
+            lines.append(
+                FormLine(
+                    heads=(dataset, architecture),
+                    places=tuple(
+                        Place(paper=found, nothing="" if found else "none in the paper")
+                        for found in places
+                    ),
+                    remark="the paper’s alone, not in this study",
+                )
+            )
+    return lines
+
+
+def papers(dataset: str, architecture: str, asked: Asked) -> tuple[Printed, ...]:
+    """What the paper has in a place."""
+    return printed(
+        beside(
+            numbers_for(dataset, architecture),
+            phase=asked.phase,
+            arm=asked.arm,
+            metric=asked.measure.metric,
+            target=asked.target,
+            table=asked.table,
+        )
+    )
 
 
 def place(
     out: Path, row: RowRecord, results: Sequence[Result], asked: Asked, *, known: bool = True
 ) -> Place:
     """Our number, or the reason why there is none, and the paper's."""
-    twins = beside(
-        numbers_for(row.dataset, row.architecture),
-        phase=asked.phase,
-        arm=asked.arm,
-        metric=asked.measure.metric,
-        target=asked.target,
-        table=asked.table,
-    )
+    found = papers(row.dataset, row.architecture, asked)
     return Place(
         ours=_ours(out, row, results, asked, asked.measure),
         aside=_aside(out, row, results, asked),
-        paper=printed(twins),
-        nothing="" if twins or not known else "none in the paper",
+        paper=found,
+        nothing="" if found or not known else "none in the paper",
     )
 
 

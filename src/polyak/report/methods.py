@@ -1,15 +1,16 @@
 """The paper's tables whose lines are methods, and the lines that it quotes of other people."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from polyak.analysis.results import Result
 from polyak.records.studies import RowRecord, StudyRecord
 from polyak.report.form import Form, FormGroup, FormLine, Place
-from polyak.report.forms import ACCURACY, LAYOUTS, Asked, by_row, place, preset_of, row_remark
+from polyak.report.forms import ACCURACY, LAYOUTS, Asked, by_row, place, preset_of
 from polyak.report.paper import VERSIONS, Published, key, numbers_for, published
 from polyak.report.printed import printed
+from polyak.report.scale import row_remark
 from polyak.report.table import Cell
 
 NOT_HERE = Cell(text="not in this study", missing=True)
@@ -48,7 +49,7 @@ def label_noise(out: Path, study: StudyRecord, results: Sequence[Result]) -> For
     """Table 2: the leaderboard with our two lines in it."""
     numbers = [p for p in published() if p.table == 2]
     datasets = list(dict.fromkeys(p.dataset for p in numbers))
-    ours = {name: _row_of(study, name) for name in datasets}
+    ours = {name: _row_of(study, name, numbers[0].architecture) for name in datasets}
     more = [row for row in study.rows if row not in ours.values()]
     lines = []
     for model, arm in dict.fromkeys((p.model, p.arm) for p in numbers):
@@ -79,32 +80,35 @@ def label_noise(out: Path, study: StudyRecord, results: Sequence[Result]) -> For
 def transfer(out: Path, study: StudyRecord, results: Sequence[Result]) -> Form:
     """Table 4: linear probes on frozen features, one column for each source and target."""
     numbers = [p for p in published() if p.table == 4 and p.phase == "transfer"]
-    pairs = list(dict.fromkeys((p.dataset, p.target) for p in numbers))
-    known = {(key(source), key(target)) for source, target in pairs}
-    pairs += [
-        (row.dataset, target)
+    network = numbers[0].architecture
+    columns = [
+        _Pair(source, target, _row_of(study, source, network), in_paper=True)
+        for source, target in dict.fromkeys((p.dataset, p.target) for p in numbers)
+    ]
+    known = {(pair.row.label, key(pair.target)) for pair in columns if pair.row}
+    columns += [
+        _Pair(row.label, target, row, in_paper=False)
         for row in study.rows
         for target in row.transfer
-        if (key(row.dataset), key(target)) not in known
+        if (row.label, key(target)) not in known
     ]
+    titles = {key(pair.target): pair.target for pair in reversed(columns)}
+    columns.sort(key=lambda pair: list(reversed(titles)).index(key(pair.target)))
     lines = [
         FormLine(
             heads=(heading,),
-            places=tuple(_probe_place(out, study, results, arm, *pair) for pair in pairs),
+            places=tuple(_probe_place(out, results, arm, pair, numbers) for pair in columns),
         )
         for heading, arm in _TRANSFER_ARMS
     ]
-    supervised = [p for p in published() if p.model == "Supervised"]
     lines.append(
         FormLine(
             heads=("Supervised",),
-            places=tuple(_supervised(out, study, results, supervised, t) for _, t in pairs),
+            places=tuple(_supervised(out, study, results, pair, network) for pair in columns),
             remark="training on the target itself",
             quoted=True,
         )
     )
-    by_target = dict.fromkeys(target for _, target in pairs)
-    ordered = [i for t in by_target for i, (_, target) in enumerate(pairs) if target == t]
     return Form(
         table=4,
         title="Transfer",
@@ -113,17 +117,35 @@ def transfer(out: Path, study: StudyRecord, results: Sequence[Result]) -> Form:
         stubs=("model",),
         groups=tuple(
             FormGroup(
-                heading=f"{target}: linear probe on features of",
-                columns=tuple(_head(out, s, _row_of(study, s)) for s, t in pairs if t == target),
+                heading=f"{titles[target]}: linear probe on features of",
+                columns=tuple(
+                    _head(out, pair.source, pair.row)
+                    for pair in columns
+                    if key(pair.target) == target
+                ),
             )
-            for target in by_target
+            for target in reversed(titles)
         ),
-        lines=tuple(replace(line, places=tuple(line.places[i] for i in ordered)) for line in lines),
+        lines=tuple(lines),
     )
 
 
-def _row_of(study: StudyRecord, dataset: str) -> RowRecord | None:
-    return next((row for row in study.rows if key(row.dataset) == key(dataset)), None)
+@dataclass(frozen=True, slots=True)
+class _Pair:
+    """A column of table 4."""
+
+    source: str
+    target: str
+    row: RowRecord | None
+    """Ours, trained on the source."""
+
+    in_paper: bool
+
+
+def _row_of(study: StudyRecord, dataset: str, architecture: str) -> RowRecord | None:
+    """The study's row of a data set and a network: a smaller network stands beside no number."""
+    wanted = (key(dataset), key(architecture))
+    return next((r for r in study.rows if (key(r.dataset), key(r.architecture)) == wanted), None)
 
 
 def _head(out: Path, dataset: str, row: RowRecord | None) -> str:
@@ -159,31 +181,30 @@ def _extra_place(
 
 
 def _probe_place(
-    out: Path, study: StudyRecord, results: Sequence[Result], arm: str, source: str, target: str
+    out: Path, results: Sequence[Result], arm: str, pair: _Pair, numbers: Sequence[Published]
 ) -> Place:
-    row = _row_of(study, source)
-    name = next((t for t in (row.transfer if row else ()) if key(t) == key(target)), target)
+    row, wanted = pair.row, key(pair.target)
+    name = next((t for t in (row.transfer if row else ()) if key(t) == wanted), pair.target)
     asked = Asked(table=4, arm=arm, measure=ACCURACY, phase="transfer", target=name)
-    numbers = [
-        p
-        for p in published()
-        if (p.table, p.phase, p.arm) == (4, "transfer", arm)
-        and (key(p.dataset), key(p.target)) == (key(source), key(target))
-    ]
-    return _method_place(out, row, results, asked, numbers)
+    if not pair.in_paper and row:
+        return place(out, row, results, asked, known=False)
+    here = [p for p in numbers if (p.arm, p.dataset, p.target) == (arm, pair.source, pair.target)]
+    return _method_place(out, row, results, asked, here)
 
 
 def _supervised(
-    out: Path,
-    study: StudyRecord,
-    results: Sequence[Result],
-    numbers: Sequence[Published],
-    target: str,
+    out: Path, study: StudyRecord, results: Sequence[Result], pair: _Pair, network: str
 ) -> Place:
     """Plain training on the target: the paper's, and ours where a row is trained on it."""
-    here = [p for p in numbers if key(p.dataset) == key(target)]
     asked = Asked(table=1, arm="sgd", measure=ACCURACY)
-    return _method_place(out, _row_of(study, target), results, asked, here)
+    if not pair.in_paper and pair.row:
+        trained = _row_of(study, pair.target, pair.row.architecture)
+        ours = place(out, trained, results, asked).ours if trained else NOT_HERE
+        return Place(ours=ours)
+    here = [
+        p for p in published() if p.model == "Supervised" and key(p.dataset) == key(pair.target)
+    ]
+    return _method_place(out, _row_of(study, pair.target, network), results, asked, here)
 
 
 def _codistillation() -> list[FormLine]:

@@ -98,6 +98,7 @@ def render(
         form=paper_form(out, study, results),
         everywhere=note_everywhere(),
         scale=scale_notice(out, study),
+        refits=any(facts.wants_refits(row) for row in study.rows),
         figure=_figure(name=study.name),
         cost=facts.cost(out, [r for row in study.rows for r in facts.all_runs(row)]),
         wall_time=duration(study.seconds),

@@ -7,7 +7,7 @@ from polyak.records.runs import run_folder
 from polyak.records.studies import RowRecord, StudyRecord
 from polyak.report.facts import configuration
 from polyak.report.formatting import counted
-from polyak.report.paper import key, protocol
+from polyak.report.paper import key, numbers_for, protocol
 from polyak.report.words import average_name, paper_name
 
 
@@ -24,6 +24,15 @@ def smaller(out: Path, row: RowRecord) -> list[str]:
     if pairs:
         found.append("decays fitted to the shorter run: " + ", ".join(pairs))
     return found
+
+
+def row_remark(out: Path, row: RowRecord) -> str:
+    """Under a row's heading: that it is smaller than the paper's, or not the paper's at all."""
+    if not protocol(row.dataset):
+        return "not a row of the paper"
+    if not numbers_for(row.dataset, row.architecture):
+        return f"ours is {row.architecture}, no reproduction"
+    return "ours is smaller, no reproduction" if smaller(out, row) else ""
 
 
 def scale_notice(out: Path, study: StudyRecord) -> list[tuple[str, list[str]]]:
@@ -43,9 +52,11 @@ def _short_of_protocol(out: Path, row: RowRecord) -> list[str]:
     paper, config = protocol(row.dataset), configuration(out, row)
     if not paper or config is None:
         return []
-    found = []
     model = str(config.get("model", {}).get("name", row.architecture))
-    if key(model) != key(row.architecture):
+    found = []
+    if not numbers_for(row.dataset, row.architecture):
+        found.append(f"{row.architecture}, with which the paper has nothing on {row.dataset}")
+    elif key(model) != key(row.architecture):
         found.append(f"model {model} instead of {row.architecture}")
     for what, ours, theirs in (
         ("epoch", config.get("epochs"), paper["epochs"]),

@@ -7,7 +7,7 @@ from pathlib import Path
 from polyak.analysis.results import Result, values
 from polyak.analysis.seeds import Interval, mean_interval, paired_difference
 from polyak.records.studies import RowRecord
-from polyak.report.facts import images_in_test, reason
+from polyak.report.facts import images_in_test, reason, wants_refits
 from polyak.report.formatting import accuracy_digits, counted, number
 from polyak.report.headline import effect
 from polyak.report.words import arm_name
@@ -29,6 +29,9 @@ class Headline:
 
 def headline(out: Path, row: RowRecord, results: Sequence[Result]) -> Headline:
     """The paper's average against the baseline: test accuracy of the refits, paired by seed."""
+    if not wants_refits(row):
+        text = "Models of the search only: this study trains nothing again on all images."
+        return Headline(label=row.label, text=text, verdict="unclear")
     digits = accuracy_digits(images_in_test(out, row) or 0)
     difference = compare(results, row, HEADLINE_ARM, BASELINE, metric="accuracy")
     if difference is None:
