@@ -96,7 +96,7 @@ def configuration(out: Path, row: RowRecord) -> dict[str, Any] | None:
 def wants_refits(row: RowRecord) -> bool:
     """Whether the study wants models of all training data, or those of the search alone."""
     # Studies recorded before rows had the field wanted them.
-    return bool(getattr(row, "refits", True))
+    return row.refits
 
 
 def reason(out: Path, row: RowRecord, phase: Phase) -> str:
