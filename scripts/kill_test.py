@@ -77,9 +77,10 @@ def kill_test(folder: Path, *, kills: int, seconds: float | None = None, seed: i
     """Kill runs, each some times before it may end, until there were so many kills."""
     config = small_run()
     chance = random.Random(seed)
-    began = time.monotonic()
     in_a_process(lambda: carry_out(config, folder / "whole", checkpoint_seconds=1e9))
     whole = result(run_folder(folder / "whole", config.id))
+    began = time.monotonic()
+    in_a_process(lambda: carry_out(config, folder / "timed", checkpoint_seconds=0))
     # Long enough that some sittings end the run, short enough that most do not.
     longest = time.monotonic() - began
     tally = Tally()
@@ -101,8 +102,7 @@ def bring_to_its_end(
     kills += tally.kills
     while run.ending is None:
         tally.resumed += any(run.checkpoints.glob("at-*"))
-        # Short ones meet the beginning, and the end of a run that is almost done.
-        life = chance.uniform(0.0, chance.choice([longest, longest / 4]))
+        life = chance.uniform(0.0, longest)
         if tally.kills >= kills:
             life = None
         # Some sittings write a checkpoint at every step, some seldom.
