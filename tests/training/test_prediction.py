@@ -6,7 +6,14 @@ import torch.nn.functional as F
 from torch import nn
 
 from polyak.errors import NonFiniteError
-from polyak.training.prediction import EVALUATION_BATCH, Augmentation, predict, score
+from polyak.models import resnet8
+from polyak.training.prediction import (
+    EVALUATION_BATCH,
+    Augmentation,
+    memory_format_for,
+    predict,
+    score,
+)
 from polyak.training.randomness import generator
 
 
@@ -77,3 +84,19 @@ def test_the_holdout_is_normalised_by_the_training_part(tiny, start):
     assert run.data.normalisation.mean == pytest.approx((mean.item(),))
     other = start(replace(tiny, holdout=False)).data.normalisation
     assert other.mean != run.data.normalisation.mean
+
+
+@pytest.mark.parametrize(
+    ("width", "size", "expected"),
+    [
+        (4, 64, torch.contiguous_format),
+        (8, 64, torch.contiguous_format),
+        (16, 64, torch.channels_last),
+        (4, 32, torch.channels_last),
+    ],
+)
+def test_narrow_networks_on_large_images_keep_the_plain_layout(width, size, expected):
+    """In channels last they crashed; see `memory_format_for`."""
+    model = resnet8(classes=2, channels=3, width=width)
+    found = memory_format_for(model, image_size=size, device=torch.device("cpu"))
+    assert found == expected

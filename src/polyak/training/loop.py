@@ -17,7 +17,7 @@ from polyak.records.runs import EpochRecord, MonitorRecord, Score
 from polyak.training.config import RULES, RunConfig, Stop
 from polyak.training.evaluation import Evaluation
 from polyak.training.optim import build_optimizer, learning_rate
-from polyak.training.prediction import Augmentation
+from polyak.training.prediction import Augmentation, memory_format_for
 from polyak.training.randomness import generator, seed_for
 from polyak.training.selection import BASELINE, choose_stop
 
@@ -85,7 +85,8 @@ class Run:
             image_size=size,
             generator_seed=seed_for(config.seed, "initialisation"),
         )
-        self.model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub omits it
+        layout = memory_format_for(model, image_size=size, device=device)
+        self.model = model.to(device, memory_format=layout)  # type: ignore[call-overload]  # torch's stub omits it
         self.optimizer = build_optimizer(self.model, config.optim)
         self.steps_per_epoch = -(-len(data.train_given_n) // config.batch_size)
         self.averager = Averager(
@@ -108,7 +109,9 @@ class Run:
             if config.averaging.swa
             else None
         )
-        self.augmentation = Augmentation(data, config.data.crop_padding, config.data.flip, device)
+        self.augmentation = Augmentation(
+            data, config.data.crop_padding, config.data.flip, device, layout
+        )
         self.evaluation = Evaluation(self.augmentation, config)
         self.order = generator(config.seed, "order")
         self.draws = generator(config.seed, "augmentation")
