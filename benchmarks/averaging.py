@@ -92,12 +92,12 @@ def _growth(tool: str) -> float:
 
 def _peak() -> int:
     status = Path("/proc/self/status").read_text()
-    return 1024 * int(re.search(r"VmHWM:\s+(\d+)", status)[1])  # type: ignore[index]
+    return 1024 * int(re.search(r"VmHWM:\s+(\d+)", status)[1])
 
 
 def _entered(swap: Callable[[], object]) -> Callable[[], None]:
     def call() -> None:
-        with swap():  # type: ignore[attr-defined]
+        with swap():
             pass
 
     return call

@@ -29,7 +29,7 @@ class Subject:
 
 def ours(model: nn.Module, averages: int, *, nonfinite: str = "skip") -> Subject:
     kinds = [EMA(decay, warmup=None) for decay in DECAYS[-averages:]]
-    averager = Averager(model, kinds, nonfinite=nonfinite)  # type: ignore[arg-type]
+    averager = Averager(model, kinds, nonfinite=nonfinite)
     return Subject(averager.update, lambda: averager.applied(averager.names[-1]))
 
 

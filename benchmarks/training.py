@@ -25,7 +25,7 @@ class Loop:
     def __init__(self, every: int | None) -> None:
         size = ModelConfig(name="resnet20")
         model = build(size, classes=10, channels=3, image_size=32, generator_seed=0)
-        self.model: nn.Module = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.model: nn.Module = model.to(memory_format=torch.channels_last)
         self.optimizer = torch.optim.SGD(
             self.model.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=1e-4
         )
