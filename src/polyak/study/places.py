@@ -20,9 +20,6 @@ class ImagePlace:
     image_size: int
     """Height and width in pixels."""
 
-    archive: str | None = None
-    """What its official archive unpacks to, where that is another name."""
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LabelPlace:
@@ -48,11 +45,7 @@ IMAGES = {
         title="CIFAR-100", train_images=50_000, test_images=10_000, image_size=32
     ),
     "tiny-imagenet": ImagePlace(
-        title="TinyImageNet",
-        train_images=100_000,
-        test_images=10_000,
-        image_size=64,
-        archive="tiny-imagenet-200",
+        title="TinyImageNet", train_images=100_000, test_images=10_000, image_size=64
     ),
 }
 
@@ -104,12 +97,10 @@ def title_of(place: str, given: Mapping[str, str]) -> str:
         'CIFAR-10'
         >>> title_of("cifar10", {"cifar10": "data/cifar10-jpeg"})
         'cifar10-jpeg'
-        >>> title_of("tiny-imagenet", {"tiny-imagenet": "tiny-imagenet-200"})
-        'TinyImageNet'
     """
-    title, archive = IMAGES[place].title, IMAGES[place].archive
+    title = IMAGES[place].title
     name = name_of(given[place]) if place in given else title
-    return title if _letters(name) in (_letters(title), _letters(archive or title)) else name
+    return title if _letters(name) == _letters(title) else name
 
 
 def hint(config: DataConfig) -> str:
