@@ -81,7 +81,7 @@ def write_arms(run: Run, trained: Trained, folder: RunFolder) -> None:
         labels["holdout"] = {"given": data.holdout_given_n, "clean": data.holdout_clean_n}
     said: dict[str, dict[str, Tensor]] = {part: {} for part in images}
     for arm in arms(trained, run.config):
-        _load(run, arm)
+        load_arm(run, arm)
         for part, images_nchw in images.items():
             logits_nk = predict(run.model, images_nchw)
             # Of 50,000 training samples only the verdict is needed.
@@ -110,7 +110,8 @@ def _manifest(run: Run, arm: Arm) -> dict[str, Any]:
     }
 
 
-def _load(run: Run, arm: Arm) -> None:
+def load_arm(run: Run, arm: Arm) -> None:
+    """Make the run's model say what an arm says."""
     run.model.load_state_dict(arm.weights)
     run.model.eval()
     if arm.refresh:

@@ -15,7 +15,12 @@ Rule = Literal["sgd", "acc", "loss"]
 Monitor = Literal["test", "test_bn", "holdout_bn", "train_given", "train_clean", "train_wrong"]
 RULES: tuple[Rule, ...] = get_args(Rule)
 MONITORS: tuple[Monitor, ...] = get_args(Monitor)
+Keep = Literal["every", "chosen"]
 PAPER_DECAYS = (0.968, 0.984, 0.992, 0.996, 0.998)
+
+LATER: dict[str, Any] = {"bootstrap": None, "keep": "every"}
+"""Settings that came after the first runs, with what those had: not in the record where they
+have that value, so that the ids of runs stay what they were."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -105,6 +110,14 @@ class RunConfig:
     monitors: tuple[Monitor, ...] = ()
     """Evaluated each epoch for figures; nothing that selects sees them."""
 
+    bootstrap: str | None = None
+    """An average that SGD goes on from after each epoch but the last: once all is evaluated, its
+    weights and buffers become the model's; momentum stays. None: SGD goes its own way."""
+
+    keep: Keep = "every"
+    """What a run with stops is evaluated as at them when it is over: every average, with averaged
+    and with recomputed statistics, or only those that were chosen."""
+
     def check(self) -> None:
         """Raise a ConfigError that names every fault of every part."""
         faults = self.faults()
@@ -131,11 +144,18 @@ class RunConfig:
             faults.append("monitor is 'holdout_bn'; expected a run that keeps a hold-out")
         if len({stop.rule for stop in self.stops}) != len(self.stops):
             faults.append("two stops have one rule; expected at most one for each rule")
+        faults += unknown_settings(self)
+        if self.bootstrap is not None and not self.averaging.faults():
+            names = self.averaging.names
+            faults += (
+                [] if self.bootstrap in names else [unknown("bootstrap", self.bootstrap, names)]
+            )
         return faults + [f for stop in self.stops for f in _stop_faults(stop, self)]
 
     def record(self) -> dict[str, Any]:
         """The configuration as plain JSON values."""
-        return {"kind": "train", **asdict(self)}
+        settings = {k: v for k, v in asdict(self).items() if k not in LATER or v != LATER[k]}
+        return {"kind": "train", **settings}
 
     @property
     def id(self) -> str:

@@ -18,6 +18,7 @@ from polyak.training.config import RunConfig
 from polyak.training.loop import DivergedError, Run
 from polyak.training.probe import ProbeConfig, run_probe
 from polyak.training.stopping import StopRequest
+from polyak.training.variants import write_variants
 
 Job = RunConfig | ProbeConfig
 OnEpoch = Callable[[EpochRecord], None]
@@ -135,6 +136,7 @@ def _train(config: RunConfig, sitting: _Sitting, device: torch.device) -> None:
     try:
         trained = run.train(record, on_rest=lambda: sitting.rest(run))
         write_arms(run, trained, folder)
+        write_variants(run, trained, folder)
     except DivergedError as error:
         folder.finish("diverged", epoch=error.epoch, step=error.step, seconds=_seconds(run))
         return
