@@ -86,7 +86,7 @@ def test_a_dry_run_lists_the_runs_and_leaves_nothing(in_process, tmp_path, capsy
     run, last = capsys.readouterr().out.splitlines()
     name, words = run.split("  ")
     assert words == "small digits: digits resnet8 search lr 0.1 seed 0"
-    assert last == "2 runs in all, refits and probes included; moments"
+    assert last == "2 runs in all, refits, follow-ups and probes included; moments"
     assert list(tmp_path.iterdir()) == []
     # The ids are those of the runs that come.
     assert main(["study", "small", "--out", "out"]) == 0

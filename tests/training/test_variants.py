@@ -7,7 +7,7 @@ import torch
 
 from polyak.records.predictions import Predictions
 from polyak.records.runs import run_folder
-from polyak.training.arms import write_arms
+from polyak.training.arms import arms, write_arms
 from polyak.training.config import Stop
 from polyak.training.variants import variants, write_variants
 
@@ -82,10 +82,18 @@ def test_equal_weights_are_evaluated_once(tiny, start, tmp_path, monkeypatch):
     original = module.load_arm
     monkeypatch.setattr(module, "load_arm", lambda run, arm: (seen.append(arm), original(run, arm)))
     folder = run_folder(tmp_path, run.config.id)
+    write_arms(run, trained, folder)
     write_variants(run, trained, folder)
-    assert len(list(variants(trained, run.config))) == 12
-    epochs = {trained.kept[rule].stop.epoch for rule in ("acc", "loss")}
-    assert len(seen) == 4 * len(epochs)
+    found = list(variants(trained, run.config))
+    assert len(found) == 12
+
+    def what(arm):
+        twin = {"ema_0.96": "ema_0.95"}
+        source = arm.origin["source"]
+        return arm.origin["epoch"], twin.get(source, source), arm.refresh
+
+    known = {what(arm) for arm in arms(trained, run.config)}
+    assert sorted(map(what, seen)) == sorted({what(arm) for arm in found} - known)
     said = Predictions(folder.variants)
     twins = (f"acc.ema_{decay}.recomputed" for decay in ("0.95", "0.96"))
     first, second = (said.logits_nk("test", twin) for twin in twins)

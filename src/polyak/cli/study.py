@@ -58,17 +58,27 @@ class StudyCommand:
     """NAME=SOURCE puts any data set in a place of the paper's: cifar10, cifar100 or tiny-imagenet;
     cifar10n and cifar100n for the files of human labels. Can be given several times."""
 
+    controls: bool = False
+    """Beside the paper's arms of a study with refits: SGD annealed in the average's budget, an
+    average on that shorter schedule, and weight decay 5e-4."""
+
     dry_run: bool = False
     """List the search runs with their ids and stop."""
 
     def run(self) -> int:
         """Exit code: 0 done, 1 some runs failed or a row has no result."""
-        study = preset(self.name, scale=self.scale, places=parse_places(self.data))
+        study = preset(
+            self.name,
+            scale=self.scale,
+            places=parse_places(self.data),
+            controls=self.controls,
+        )
         if self.dry_run:
             return _list_runs(study)
         scale = () if self.scale is None else ("--scale", self.scale)
         data = [word for pair in self.data for word in ("--data", pair)]
-        words = ("polyak", "study", self.name, *scale, *data)
+        controls = ("--controls",) if self.controls else ()
+        words = ("polyak", "study", self.name, *scale, *data, *controls)
         return carry_through(study, self.where, command=shlex.join(words))
 
 
@@ -133,5 +143,5 @@ def _list_runs(study: Study) -> int:
                 print(f"{name:<12}  {row.label}: {title(run)}")
     for message in missing:
         print(f"missing: {message}", file=sys.stderr)
-    print(f"{planned(study)} runs in all, refits and probes included; {study.cost}")
+    print(f"{planned(study)} runs in all, refits, follow-ups and probes included; {study.cost}")
     return 0

@@ -7,11 +7,10 @@ appendix B. Their logits are kept and their weights are not.
 from collections.abc import Iterator
 
 import torch
-from torch import Tensor
 
-from polyak.records.predictions import write_predictions
+from polyak.records.predictions import Predictions, write_predictions
 from polyak.records.runs import RunFolder
-from polyak.training.arms import Arm, load_arm
+from polyak.training.arms import Arm, arms, load_arm
 from polyak.training.config import RunConfig
 from polyak.training.loop import Run, State, Trained
 from polyak.training.prediction import predict
@@ -38,8 +37,10 @@ def variant_name(rule: str, average: str, statistics: str) -> str:
 
 
 def write_variants(run: Run, trained: Trained, folder: RunFolder) -> None:
-    """Save what every variant says about test and hold-out samples; weights that are equal, such
-    as averages that warm-up still holds equal, are evaluated once.
+    """Save what every variant says about test and hold-out samples, once the arms have their file.
+
+    Weights that are equal are evaluated once: those of an arm, and averages that warm-up still
+    holds equal.
     """
     found = list(variants(trained, run.config))
     if not found or run.config.keep != "every":
@@ -48,8 +49,9 @@ def write_variants(run: Run, trained: Trained, folder: RunFolder) -> None:
     images = {"test": ready(data.test_images_nchw)}
     if data.holdout_images_nchw is not None:
         images["holdout"] = ready(data.holdout_images_nchw)
-    said: dict[str, dict[str, Tensor]] = {part: {} for part in images}
-    known: list[Arm] = []
+    known = list(arms(trained, run.config))
+    predictions = Predictions(folder.predictions)
+    said = {part: {a.name: predictions.logits_nk(part, a.name) for a in known} for part in images}
     for arm in found:
         twin = next((other for other in known if _equal(arm, other)), None)
         if twin is None:
@@ -57,13 +59,18 @@ def write_variants(run: Run, trained: Trained, folder: RunFolder) -> None:
             known.append(arm)
         for part, images_nchw in images.items():
             logits = said[part]
-            logits[arm.name] = (
-                logits[twin.name].clone() if twin else predict(run.model, images_nchw)
-            )
-    write_predictions(folder.variants, arms=said, labels={"test": {"labels": data.test_labels_n}})
+            logits[arm.name] = logits[twin.name] if twin else predict(run.model, images_nchw)
+    names = [arm.name for arm in found]
+    write_predictions(
+        folder.variants,
+        arms={part: {name: said[part][name].clone() for name in names} for part in images},
+        labels={"test": {"labels": data.test_labels_n}},
+    )
 
 
 def _equal(arm: Arm, other: Arm) -> bool:
+    if arm.weights is other.weights:
+        return arm.refresh == other.refresh
     same_use = arm.refresh == other.refresh or not _has_statistics(arm.weights)
     return same_use and all(torch.equal(x, other.weights[key]) for key, x in arm.weights.items())
 
