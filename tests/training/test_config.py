@@ -11,6 +11,7 @@ from polyak.data import DataConfig, NoiseConfig
 from polyak.errors import ConfigError
 from polyak.models import ModelConfig
 from polyak.training.config import (
+    LATER,
     MONITORS,
     PAPER_DECAYS,
     AveragingConfig,
@@ -64,6 +65,8 @@ CHANGED = {
         "holdout": False,
         "stops": (STOP,),
         "monitors": ("test",),
+        "selection": "bn_safe",
+        "variants": ("batchnorm",),
     },
 }
 NOISE = {
@@ -116,6 +119,26 @@ def test_every_field_of_a_stop_changes_the_id(change):
 def test_the_id_is_the_same_in_every_process_and_version():
     # Raw material of all output folders: if this must change, say so in the change log.
     assert digest({"kind": "train", "lr": 0.5, "decays": [0.9]}) == "bacdf02db024"
+
+
+def test_settings_that_came_later_leave_earlier_ids_as_they_were():
+    # Recorded before they came.
+    assert RunConfig().id == "ae216f5a3175"
+    assert RunConfig().record().keys().isdisjoint(LATER)
+    assert {name: getattr(RunConfig(), name) for name in LATER} == LATER
+
+
+@pytest.mark.parametrize(
+    ("variants", "message"),
+    [
+        (("js",), "variant is 'js'; expected one of holdout-images"),
+        (("batchnorm", "loss-decay"), "expected \\('loss-decay', 'batchnorm'\\)"),
+        (("batchnorm", "batchnorm"), "expected \\('batchnorm',\\)"),
+    ],
+)
+def test_variants_are_known_and_in_one_order_so_that_equal_runs_have_one_id(variants, message):
+    with pytest.raises(ConfigError, match=message):
+        RunConfig(variants=variants).check()
 
 
 def test_equal_configurations_have_equal_ids():

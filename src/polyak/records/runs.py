@@ -53,6 +53,10 @@ class EpochRecord:
     holdout: Mapping[str, Score] = field(default_factory=dict)
     """Per set of weights ("sgd" and the averages' names); empty if the run keeps no hold-out."""
 
+    holdout_bn: Mapping[str, Score] = field(default_factory=dict)
+    """The same with the averages' BatchNorm statistics recomputed; empty unless the run selects
+    with those."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MonitorRecord:
@@ -162,8 +166,15 @@ _AGAIN = "Remove the run's folder and run the study again."
 
 def epoch_record(line: dict[str, Any]) -> EpochRecord:
     """An epoch's record from its JSON values."""
-    scores = {"train": Score(**line["train"]), "holdout": _scores(line["holdout"])}
-    return EpochRecord(**{**line, **scores})
+    return EpochRecord(
+        **{
+            **line,
+            "train": Score(**line["train"]),
+            "holdout": _scores(line["holdout"]),
+            # Runs recorded before there was such a choice have no such scores.
+            "holdout_bn": _scores(line.get("holdout_bn", {})),
+        }
+    )
 
 
 def monitor_record(line: dict[str, Any]) -> MonitorRecord:

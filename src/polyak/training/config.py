@@ -9,13 +9,19 @@ from polyak.averaging import EMA, Average
 from polyak.data import DataConfig
 from polyak.errors import ConfigError, unknown
 from polyak.models import ModelConfig
+from polyak.records.variants import OF_RUNS, in_order
 from polyak.training.optim import OptimConfig, unknown_settings
 
 Rule = Literal["sgd", "acc", "loss"]
+Selection = Literal["paper", "bn_safe"]
 Monitor = Literal["test", "test_bn", "holdout_bn", "train_given", "train_clean", "train_wrong"]
 RULES: tuple[Rule, ...] = get_args(Rule)
 MONITORS: tuple[Monitor, ...] = get_args(Monitor)
 PAPER_DECAYS = (0.968, 0.984, 0.992, 0.996, 0.998)
+
+LATER: dict[str, Any] = {"selection": "paper", "variants": ()}
+"""Fields of `RunConfig` that came after the first runs, with their defaults: with those they are
+left out of the record, so that the ids of earlier runs hold."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -105,6 +111,13 @@ class RunConfig:
     monitors: tuple[Monitor, ...] = ()
     """Evaluated each epoch for figures; nothing that selects sees them."""
 
+    selection: Selection = "paper"
+    """paper: averages are chosen with the BatchNorm statistics that were averaged along. bn_safe:
+    with statistics recomputed after each epoch, and the chosen average is what is evaluated."""
+
+    variants: tuple[str, ...] = ()
+    """Where the run does as the authors' code does, or an oracle: names of `OF_RUNS`."""
+
     def check(self) -> None:
         """Raise a ConfigError that names every fault of every part."""
         faults = self.faults()
@@ -125,17 +138,25 @@ class RunConfig:
                 f"warmup_epochs is {self.optim.warmup_epochs!r}; expected < epochs ({self.epochs})"
             )
         faults += [unknown("monitor", m, MONITORS) for m in self.monitors if m not in MONITORS]
+        faults += [unknown("variant", v, OF_RUNS) for v in self.variants if v not in OF_RUNS]
+        if self.variants != in_order(self.variants) and set(self.variants) <= set(OF_RUNS):
+            faults.append(f"variants is {self.variants!r}; expected {in_order(self.variants)!r}")
         if self.holdout and self.stops:
             faults.append("stops are given; expected none where the hold-out chooses them")
         if not self.holdout and "holdout_bn" in self.monitors:
             faults.append("monitor is 'holdout_bn'; expected a run that keeps a hold-out")
         if len({stop.rule for stop in self.stops}) != len(self.stops):
             faults.append("two stops have one rule; expected at most one for each rule")
+        faults += unknown_settings(self)
         return faults + [f for stop in self.stops for f in _stop_faults(stop, self)]
 
     def record(self) -> dict[str, Any]:
         """The configuration as plain JSON values."""
-        return {"kind": "train", **asdict(self)}
+        values = asdict(self)
+        for name, default in LATER.items():
+            if values[name] == default:
+                del values[name]
+        return {"kind": "train", **values}
 
     @property
     def id(self) -> str:

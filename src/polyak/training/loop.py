@@ -205,6 +205,8 @@ class Run:
 
     def _record(self, epoch: int, train: Score) -> None:
         holdout = self.evaluation.holdout(self.averager) if self.config.holdout else {}
+        bn_safe = self.config.holdout and self.config.selection == "bn_safe"
+        holdout_bn = self.evaluation.holdout_bn(self.averager) if bn_safe else {}
         monitors = self.evaluation.monitors(self.averager, epoch)
         self.trained.monitors += monitors
         self.trained.epochs.append(
@@ -215,6 +217,7 @@ class Run:
                 train=train,
                 seconds=self.seconds(),
                 holdout=holdout,
+                holdout_bn=holdout_bn,
             )
         )
 
@@ -229,7 +232,14 @@ class Run:
         if not self.config.holdout:
             return self.config.stops
         names = self.config.averaging.names
-        return tuple(choose_stop(self.trained.epochs, rule=r, averages=names) for r in RULES)
+        chosen = partial(
+            choose_stop,
+            self.trained.epochs,
+            averages=names,
+            selection=self.config.selection,
+            variants=self.config.variants,
+        )
+        return tuple(chosen(rule=rule) for rule in RULES)
 
     def _all_weights(self) -> dict[str, State]:
         averages = {name: self.averager.tensors(name) for name in self.averager.names}
