@@ -66,7 +66,8 @@ CHANGED = {
         "stops": (STOP,),
         "monitors": ("test",),
         "selection": "bn_safe",
-        "variants": ("batchnorm",),
+        "holdout_labels": "clean",
+        "paper_code": ("batchnorm",),
     },
 }
 NOISE = {
@@ -129,16 +130,16 @@ def test_settings_that_came_later_leave_earlier_ids_as_they_were():
 
 
 @pytest.mark.parametrize(
-    ("variants", "message"),
+    ("names", "message"),
     [
-        (("js",), "variant is 'js'; expected one of holdout-images"),
+        (("js",), "paper_code is 'js'; expected one of holdout-images"),
         (("batchnorm", "loss-decay"), "expected \\('loss-decay', 'batchnorm'\\)"),
         (("batchnorm", "batchnorm"), "expected \\('batchnorm',\\)"),
     ],
 )
-def test_variants_are_known_and_in_one_order_so_that_equal_runs_have_one_id(variants, message):
+def test_paper_code_is_known_and_in_one_order_so_that_equal_runs_have_one_id(names, message):
     with pytest.raises(ConfigError, match=message):
-        RunConfig(variants=variants).check()
+        RunConfig(paper_code=names).check()
 
 
 def test_equal_configurations_have_equal_ids():

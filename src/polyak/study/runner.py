@@ -222,7 +222,7 @@ def _stop_records(config: RunConfig, records: Sequence[EpochRecord]) -> tuple[St
             rule=rule,
             averages=config.averaging.names,
             selection=config.selection,
-            variants=config.variants,
+            paper_code=config.paper_code,
         )
         for rule in RULES
     )

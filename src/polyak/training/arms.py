@@ -81,7 +81,7 @@ def write_arms(run: Run, trained: Trained, folder: RunFolder) -> None:
         assert data.holdout_given_n is not None
         assert data.holdout_clean_n is not None
         images["holdout"] = ready(data.holdout_images_nchw)
-        if "holdout-images" in run.config.variants:
+        if "holdout-images" in run.config.paper_code:
             draws = generator(run.config.seed, "final holdout augmentation")
             images["holdout"] = run.augmentation.holdout(draws)
         labels["holdout"] = {"given": data.holdout_given_n, "clean": data.holdout_clean_n}
@@ -128,4 +128,4 @@ def _load(run: Run, arm: Arm) -> None:
             draws=generator(seed, "final batchnorm augmentation"),
         )
         with torch.no_grad():
-            refresh_batchnorm(run.model, batches, pooled="batchnorm" not in run.config.variants)
+            refresh_batchnorm(run.model, batches, pooled="batchnorm" not in run.config.paper_code)

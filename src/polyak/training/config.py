@@ -9,7 +9,7 @@ from polyak.averaging import EMA, Average
 from polyak.data import DataConfig
 from polyak.errors import ConfigError, unknown
 from polyak.models import ModelConfig
-from polyak.records.variants import OF_RUNS, in_order
+from polyak.records.paper_code import OF_RUNS, in_order
 from polyak.training.optim import OptimConfig, unknown_settings
 
 Rule = Literal["sgd", "acc", "loss"]
@@ -19,7 +19,7 @@ RULES: tuple[Rule, ...] = get_args(Rule)
 MONITORS: tuple[Monitor, ...] = get_args(Monitor)
 PAPER_DECAYS = (0.968, 0.984, 0.992, 0.996, 0.998)
 
-LATER: dict[str, Any] = {"selection": "paper", "variants": ()}
+LATER: dict[str, Any] = {"selection": "paper", "holdout_labels": "given", "paper_code": ()}
 """Fields of `RunConfig` that came after the first runs, with their defaults: with those they are
 left out of the record, so that the ids of earlier runs hold."""
 
@@ -115,8 +115,11 @@ class RunConfig:
     """paper: averages are chosen with the BatchNorm statistics that were averaged along. bn_safe:
     with statistics recomputed after each epoch, and the chosen average is what is evaluated."""
 
-    variants: tuple[str, ...] = ()
-    """Where the run does as the authors' code does, or an oracle: names of `OF_RUNS`."""
+    holdout_labels: Literal["given", "clean"] = "given"
+    """Which labels of the hold-out choose. clean: an oracle, where training labels are wrong."""
+
+    paper_code: tuple[str, ...] = ()
+    """Where the run does as the authors' code does: names of `OF_RUNS`, in that order."""
 
     def check(self) -> None:
         """Raise a ConfigError that names every fault of every part."""
@@ -138,9 +141,11 @@ class RunConfig:
                 f"warmup_epochs is {self.optim.warmup_epochs!r}; expected < epochs ({self.epochs})"
             )
         faults += [unknown("monitor", m, MONITORS) for m in self.monitors if m not in MONITORS]
-        faults += [unknown("variant", v, OF_RUNS) for v in self.variants if v not in OF_RUNS]
-        if self.variants != in_order(self.variants) and set(self.variants) <= set(OF_RUNS):
-            faults.append(f"variants is {self.variants!r}; expected {in_order(self.variants)!r}")
+        strange = [name for name in self.paper_code if name not in OF_RUNS]
+        faults += [unknown("paper_code", name, OF_RUNS) for name in strange]
+        ordered = in_order(self.paper_code)
+        if not strange and self.paper_code != ordered:
+            faults.append(f"paper_code is {self.paper_code!r}; expected {ordered!r}")
         if self.holdout and self.stops:
             faults.append("stops are given; expected none where the hold-out chooses them")
         if not self.holdout and "holdout_bn" in self.monitors:
@@ -152,11 +157,8 @@ class RunConfig:
 
     def record(self) -> dict[str, Any]:
         """The configuration as plain JSON values."""
-        values = asdict(self)
-        for name, default in LATER.items():
-            if values[name] == default:
-                del values[name]
-        return {"kind": "train", **values}
+        settings = {k: v for k, v in asdict(self).items() if k not in LATER or v != LATER[k]}
+        return {"kind": "train", **settings}
 
     @property
     def id(self) -> str:

@@ -43,13 +43,13 @@ class Evaluation:
     def generators(self) -> dict[str, torch.Generator]:
         """Its generators by purpose, for checkpoints."""
         found = {"batchnorm order": self._bn_order, "batchnorm augmentation": self._bn_draws}
-        if "holdout-images" in self._config.variants:
+        if "holdout-images" in self._config.paper_code:
             found["holdout augmentation"] = self._holdout_draws
         return found
 
     def holdout(self, averager: Averager) -> dict[str, Score]:
         """Scores on the hold-out's given labels, statistics as averaged."""
-        if "holdout-images" in self._config.variants:
+        if "holdout-images" in self._config.paper_code:
             self._images["holdout"] = self._augmentation.holdout(self._holdout_draws)
         return self._scores(averager, "holdout")
 
@@ -89,14 +89,14 @@ class Evaluation:
         averager.refresh_batchnorm(
             self.batchnorm_batches(),
             sorted(set(_twins(averager).values())),
-            pooled="batchnorm" not in self._config.variants,
+            pooled="batchnorm" not in self._config.paper_code,
         )
         yield
         averager.drop_refreshed()
 
     def _scores(self, averager: Averager, part: str) -> dict[str, Score]:
         data = self._augmentation.data
-        clean = "clean-holdout" in self._config.variants
+        clean = self._config.holdout_labels == "clean"
         held_n = data.holdout_clean_n if clean else data.holdout_given_n
         labels_n = data.test_labels_n if part == "test" else held_n
         assert labels_n is not None

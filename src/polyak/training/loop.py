@@ -237,7 +237,7 @@ class Run:
             self.trained.epochs,
             averages=names,
             selection=self.config.selection,
-            variants=self.config.variants,
+            paper_code=self.config.paper_code,
         )
         return tuple(chosen(rule=rule) for rule in RULES)
 

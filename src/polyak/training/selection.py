@@ -19,7 +19,7 @@ def choose_stop(
     rule: Rule,
     averages: Sequence[str],
     selection: Selection = "paper",
-    variants: Sequence[str] = (),
+    paper_code: Sequence[str] = (),
 ) -> Stop:
     """The epoch and weights that a rule picks.
 
@@ -32,7 +32,7 @@ def choose_stop(
         rule: Which of the three.
         averages: The bank's names, from the shortest window to the longest.
         selection: "bn_safe" takes the scores with recomputed BatchNorm statistics.
-        variants: With "loss-decay" the lowest loss chooses the epoch, and accuracy the decay.
+        paper_code: With "loss-decay" the lowest loss chooses the epoch, and accuracy the decay.
 
     Raises:
         DataError: if there is no record, or one without hold-out scores: nothing else may choose.
@@ -47,7 +47,7 @@ def choose_stop(
     value: Callable[[Score], float] = _loss if rule == "loss" else _accuracy
     candidates = [(e, name, value(of_e[name])) for e, of_e in scores.items() for name in names]
     epoch, average, _ = max(candidates, key=lambda candidate: (candidate[2], -candidate[0]))
-    if rule == "loss" and "loss-decay" in variants:
+    if rule == "loss" and "loss-decay" in paper_code:
         average = max(names, key=lambda name: scores[epoch][name].accuracy)
     return Stop(rule=rule, epoch=epoch, average=average)
 

@@ -1,4 +1,4 @@
-"""Where a study may depart from its default, by name: what the authors' code does instead.
+"""What the authors' code does where the default is otherwise, by name.
 
 Training, analysis and report use the same names; a page says which are on.
 """
@@ -25,15 +25,7 @@ PAPER_CODE = {
 }
 """What the authors' code does where the default is otherwise, a sentence each for the page."""
 
-ORACLES = {
-    "clean-holdout": "An oracle, not to be had in practice: selection and temperature see the "
-    "right labels of the hold-out, where training labels are wrong.",
-}
-"""What nobody could do with the data at hand; for comparison."""
-
-VARIANTS = {**PAPER_CODE, **ORACLES}
-
-OF_RUNS = ("holdout-images", "loss-decay", "batchnorm", "clean-holdout")
+OF_RUNS = ("holdout-images", "loss-decay", "batchnorm")
 """Those that change what a run leaves; the others act between and after runs."""
 
 
@@ -55,6 +47,6 @@ def parse_paper_code(words: Iterable[str]) -> tuple[str, ...]:
 
 
 def in_order(names: Iterable[str]) -> tuple[str, ...]:
-    """Known names, each once, in the order of `VARIANTS`, so that equal sets are equal."""
+    """Known names, each once, in the order of `PAPER_CODE`, so that equal sets are equal."""
     wanted = set(names)
-    return tuple(name for name in VARIANTS if name in wanted)
+    return tuple(name for name in PAPER_CODE if name in wanted)

@@ -81,10 +81,10 @@ def test_loss_decay_takes_the_most_accurate_decay_at_the_epoch_of_lowest_loss(re
             loss = min(loss, score.loss)
         if loss < lowest:
             lowest, best_epoch, best_decay = loss, record.epoch, decay
-    stop = choose_stop(records, rule="loss", averages=NAMES, variants=("loss-decay",))
+    stop = choose_stop(records, rule="loss", averages=NAMES, paper_code=("loss-decay",))
     assert (stop.epoch, stop.average) == (best_epoch, best_decay)
     for rule in ("sgd", "acc"):
-        chosen = choose_stop(records, rule=rule, averages=NAMES, variants=("loss-decay",))
+        chosen = choose_stop(records, rule=rule, averages=NAMES, paper_code=("loss-decay",))
         assert chosen == choose_stop(records, rule=rule, averages=NAMES)
 
 
@@ -115,11 +115,12 @@ def scored(model, images_nchw, labels_n):
     return F.cross_entropy(logits_nk, labels_n).item(), right
 
 
-def test_variants_change_no_step_of_training(done):
+def test_no_way_of_selecting_changes_a_step_of_training(done):
     plain = done()
     logs = {(): plain.epochs()}
-    for variants in (("holdout-images",), ("clean-holdout",), ("batchnorm",)):
-        logs[variants] = done(variants=variants).epochs()
+    for name in ("holdout-images", "batchnorm"):
+        logs[name] = done(paper_code=(name,)).epochs()
+    logs["clean"] = done(holdout_labels="clean").epochs()
     logs["bn_safe"] = done(selection="bn_safe").epochs()
     for log in logs.values():
         assert [record.train for record in log] == [record.train for record in logs[()]]
@@ -130,7 +131,7 @@ def test_variants_change_no_step_of_training(done):
 
 CHANGES = (
     ("plain", {}),
-    ("images", {"variants": ("holdout-images",)}),
+    ("images", {"paper_code": ("holdout-images",)}),
     ("bn_safe", {"selection": "bn_safe"}),
 )
 
@@ -172,7 +173,7 @@ def by_hand(images_nchw, *, padding, flip, draws):
 
 
 def test_holdout_images_are_cropped_and_flipped_anew_for_every_evaluation(tiny, start):
-    run = start(replace(tiny, variants=("holdout-images",)))
+    run = start(replace(tiny, paper_code=("holdout-images",)))
     run._train_epoch(1)
     draws = generator(tiny.seed, "holdout augmentation")
     data = run.data
@@ -189,7 +190,7 @@ def test_holdout_images_are_cropped_and_flipped_anew_for_every_evaluation(tiny, 
 
 
 def test_holdout_images_of_the_saved_logits_are_augmented_too(done, tiny, start):
-    folder = done(variants=("holdout-images",))
+    folder = done(paper_code=("holdout-images",))
     run = start(tiny)
     draws = generator(tiny.seed, "final holdout augmentation")
     images = by_hand(run.data.holdout_images_nchw, padding=1, flip=True, draws=draws)
@@ -201,7 +202,7 @@ def test_holdout_images_of_the_saved_logits_are_augmented_too(done, tiny, start)
 
 
 def test_a_clean_holdout_is_scored_on_right_labels(tiny, start):
-    run = start(replace(tiny, variants=("clean-holdout",)))
+    run = start(replace(tiny, holdout_labels="clean"))
     data = run.data
     assert (data.holdout_given_n != data.holdout_clean_n).any()
     images = data.normalisation(data.holdout_images_nchw)
@@ -216,7 +217,7 @@ def test_batchnorm_of_the_arms_has_the_mean_of_the_batches_variances(done, tiny,
     """Batch by batch, from what the first layer sees: torch's mean and unbiased variance."""
     # A full batch of 128 and one of 32.
     config = replace(tiny, data=replace(tiny.data, train_limit=200))
-    folder = done(data=config.data, variants=("batchnorm",))
+    folder = done(data=config.data, paper_code=("batchnorm",))
     weights = load_weights(folder.arm("ema_acc_bn"))["ema_acc_bn"]
     run = start(config)
     model = network(run, weights)
@@ -236,14 +237,14 @@ def test_batchnorm_of_the_arms_has_the_mean_of_the_batches_variances(done, tiny,
     assert torch.allclose(layer.running_var, torch.stack(variances).mean(dim=0), rtol=1e-4)
 
 
-def test_monitors_and_bn_safe_recompute_as_the_variant_says(tiny, start):
+def test_monitors_and_bn_safe_recompute_alike(tiny, start):
     """With batches of unequal size the two ways differ."""
     scores = {}
-    for variants in ((), ("batchnorm",)):
-        config = replace(tiny, variants=variants, data=replace(tiny.data, train_limit=200))
+    for names in ((), ("batchnorm",)):
+        config = replace(tiny, paper_code=names, data=replace(tiny.data, train_limit=200))
         run = start(config)
         run._train_epoch(1)
-        scores[variants] = run.evaluation.holdout_bn(run.averager)
+        scores[names] = run.evaluation.holdout_bn(run.averager)
     assert scores[()]["sgd"] == scores["batchnorm",]["sgd"]
     assert scores[()]["ema_0.9"] != scores["batchnorm",]["ema_0.9"]
 
