@@ -4,6 +4,7 @@ config.json   what was asked for        log.jsonl      one EpochRecord an epoch
 DONE          how it ended              monitor.jsonl  one MonitorRecord a monitor and epoch
 averages/     one file an arm           predictions.safetensors   see `predictions`
 checkpoint/   while it has not ended    LOCK           while a process works on it
+timings.json  of a measurement of overhead, see `timings`
 """
 
 import json
@@ -80,6 +81,11 @@ class RunFolder:
     def predictions(self) -> Path:
         """Logits of the run's arms."""
         return self.path / "predictions.safetensors"
+
+    @property
+    def timings(self) -> Path:
+        """What a measurement of overhead found."""
+        return self.path / "timings.json"
 
     def arm(self, name: str) -> Path:
         """Weights of one arm."""

@@ -98,9 +98,10 @@ def write_arms(run: Run, trained: Trained, folder: RunFolder) -> None:
 
 def _manifest(run: Run, arm: Arm) -> dict[str, Any]:
     """What the arm's file says of itself, in the words of `polyak.save`."""
-    banks = [run.averager] if run.swa is None else [run.averager, run.swa]
     averages = {
-        name: (bank, bank.state_dict()["averages"][name]) for bank in banks for name in bank.names
+        name: (bank, bank.state_dict()["averages"][name])
+        for bank in run.banks
+        for name in bank.names
     }
     manifest = {"run": run.config.id, **arm.origin}
     manifest["refreshed_batchnorm"] = [arm.name] if arm.refresh else []

@@ -109,6 +109,8 @@ class Run:
             if config.averaging.swa
             else None
         )
+        self.banks = (self.averager,) if self.swa is None else (self.averager, self.swa)
+        """What is stepped after the optimizer."""
         self.augmentation = Augmentation(
             data, config.data.crop_padding, config.data.flip, device, layout
         )
@@ -158,6 +160,11 @@ class Run:
             self.trained.last["swa"] = self.swa.tensors("swa")
         return self.trained
 
+    def train_only(self, epoch: int) -> Score:
+        """An epoch of steps that evaluates, records and keeps nothing: for measuring them."""
+        self.batch = 0
+        return self._train_epoch(epoch)
+
     def _train_epoch(self, epoch: int, on_rest: OnRest = _go_on) -> Score:
         self.model.train()
         if self.batch == 0:
@@ -188,9 +195,8 @@ class Run:
         loss.backward()  # type: ignore[no-untyped-call]  # torch's own annotation is missing
         self.optimizer.step()
         self.step += 1
-        self.averager.step()
-        if self.swa is not None:
-            self.swa.step()
+        for bank in self.banks:
+            bank.step()
         self.losses[self.batch] = loss.detach()
         self.right += (logits_bk.detach().argmax(dim=1) == labels_b).sum()
         self.batch += 1
