@@ -109,7 +109,7 @@ def test_list_shows_every_preset_at_every_scale_with_runs_and_cost(capsys):
         (["table1", "--scale", "tinny"], "scale is 'tinny'"),
         (["table1", "--scale", "tiny", "--data", "cifar=x"], "Did you mean 'cifar10'?"),
         (["table1", "--scale", "tiny", "--data", "cifar10"], "expected NAME=SOURCE"),
-        (["demo", "--scale", "tiny"], "expected neither for study 'demo'"),
+        (["demo", "--scale", "tiny"], "expected none for study 'demo'"),
         (["tabel1", "--scale", "tiny"], "Did you mean 'table1'?"),
     ],
 )
@@ -149,7 +149,7 @@ def test_the_scale_and_what_was_put_in_are_in_the_record(
 ):
     """So that the page says what to type again."""
     named = replace(small, name="table1-tiny")
-    monkeypatch.setattr("polyak.cli.study.preset", lambda name, scale, places: named)
+    monkeypatch.setattr("polyak.cli.study.preset", lambda name, scale, places, controls: named)
     given = ["--scale", "tiny", "--data", "cifar10=my data"]
     assert main(["study", "table1", *given, "--out", str(tmp_path)]) == 0
     record = read_study(tmp_path / "table1-tiny")

@@ -67,6 +67,9 @@ CHANGED = {
         "monitors": ("test",),
         "bootstrap": "ema_0.992",
         "keep": "chosen",
+        "selection": "bn_safe",
+        "holdout_labels": "clean",
+        "paper_code": ("batchnorm",),
     },
 }
 NOISE = {
@@ -112,7 +115,6 @@ def test_every_field_changes_the_id_and_no_two_alike():
 
 def test_what_came_later_is_not_in_the_id_where_it_is_as_before():
     """The ids of runs that were made before there was more to say."""
-    assert RunConfig().record().keys().isdisjoint(LATER)
     assert RunConfig().id == "ae216f5a3175"
     refit = RunConfig(holdout=False, stops=(STOP,), optim=OptimConfig(lr=1.2), seed=2)
     assert refit.id == "3b9036438c33"
@@ -128,6 +130,26 @@ def test_every_field_of_a_stop_changes_the_id(change):
 def test_the_id_is_the_same_in_every_process_and_version():
     # Raw material of all output folders: if this must change, say so in the change log.
     assert digest({"kind": "train", "lr": 0.5, "decays": [0.9]}) == "bacdf02db024"
+
+
+def test_settings_that_came_later_leave_earlier_ids_as_they_were():
+    # Recorded before they came.
+    assert RunConfig().id == "ae216f5a3175"
+    assert RunConfig().record().keys().isdisjoint(LATER)
+    assert {name: getattr(RunConfig(), name) for name in LATER} == LATER
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (("js",), "paper_code is 'js'; expected one of holdout-images"),
+        (("batchnorm", "loss-decay"), "expected \\('loss-decay', 'batchnorm'\\)"),
+        (("batchnorm", "batchnorm"), "expected \\('batchnorm',\\)"),
+    ],
+)
+def test_paper_code_is_known_and_in_one_order_so_that_equal_runs_have_one_id(names, message):
+    with pytest.raises(ConfigError, match=message):
+        RunConfig(paper_code=names).check()
 
 
 def test_equal_configurations_have_equal_ids():

@@ -9,18 +9,26 @@ from polyak.averaging import EMA, Average
 from polyak.data import DataConfig
 from polyak.errors import ConfigError, unknown
 from polyak.models import ModelConfig
+from polyak.records.paper_code import OF_RUNS, in_order
 from polyak.training.optim import OptimConfig, unknown_settings
 
 Rule = Literal["sgd", "acc", "loss"]
+Selection = Literal["paper", "bn_safe"]
 Monitor = Literal["test", "test_bn", "holdout_bn", "train_given", "train_clean", "train_wrong"]
 RULES: tuple[Rule, ...] = get_args(Rule)
 MONITORS: tuple[Monitor, ...] = get_args(Monitor)
 Keep = Literal["every", "chosen"]
 PAPER_DECAYS = (0.968, 0.984, 0.992, 0.996, 0.998)
 
-LATER: dict[str, Any] = {"bootstrap": None, "keep": "every"}
-"""Settings that came after the first runs, with what those had: not in the record where they
-have that value, so that the ids of runs stay what they were."""
+LATER: dict[str, Any] = {
+    "selection": "paper",
+    "holdout_labels": "given",
+    "paper_code": (),
+    "bootstrap": None,
+    "keep": "every",
+}
+"""Fields of `RunConfig` that came after the first runs, with their defaults: with those they are
+left out of the record, so that the ids of earlier runs hold."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -110,6 +118,16 @@ class RunConfig:
     monitors: tuple[Monitor, ...] = ()
     """Evaluated each epoch for figures; nothing that selects sees them."""
 
+    selection: Selection = "paper"
+    """paper: averages are chosen with the BatchNorm statistics that were averaged along. bn_safe:
+    with statistics recomputed after each epoch, and the chosen average is what is evaluated."""
+
+    holdout_labels: Literal["given", "clean"] = "given"
+    """Which labels of the hold-out choose. clean: an oracle, where training labels are wrong."""
+
+    paper_code: tuple[str, ...] = ()
+    """Where the run does as the authors' code does: names of `OF_RUNS`, in that order."""
+
     bootstrap: str | None = None
     """An average that SGD goes on from after each epoch but the last: once all is evaluated, its
     weights and buffers become the model's; momentum stays. None: SGD goes its own way."""
@@ -138,6 +156,11 @@ class RunConfig:
                 f"warmup_epochs is {self.optim.warmup_epochs!r}; expected < epochs ({self.epochs})"
             )
         faults += [unknown("monitor", m, MONITORS) for m in self.monitors if m not in MONITORS]
+        strange = [name for name in self.paper_code if name not in OF_RUNS]
+        faults += [unknown("paper_code", name, OF_RUNS) for name in strange]
+        ordered = in_order(self.paper_code)
+        if not strange and self.paper_code != ordered:
+            faults.append(f"paper_code is {self.paper_code!r}; expected {ordered!r}")
         if self.holdout and self.stops:
             faults.append("stops are given; expected none where the hold-out chooses them")
         if not self.holdout and "holdout_bn" in self.monitors:

@@ -10,7 +10,7 @@ import torch
 
 from polyak.records.predictions import Predictions, write_predictions
 from polyak.records.runs import RunFolder
-from polyak.training.arms import Arm, arms, load_arm
+from polyak.training.arms import Arm, arms, final_holdout, load_arm
 from polyak.training.config import RunConfig
 from polyak.training.loop import Run, State, Trained
 from polyak.training.prediction import predict
@@ -45,10 +45,10 @@ def write_variants(run: Run, trained: Trained, folder: RunFolder) -> None:
     found = list(variants(trained, run.config))
     if not found or run.config.keep != "every":
         return
-    data, ready = run.data, run.augmentation.ready
-    images = {"test": ready(data.test_images_nchw)}
+    data = run.data
+    images = {"test": run.augmentation.ready(data.test_images_nchw)}
     if data.holdout_images_nchw is not None:
-        images["holdout"] = ready(data.holdout_images_nchw)
+        images["holdout"] = final_holdout(run, data.holdout_images_nchw)
     known = list(arms(trained, run.config))
     predictions = Predictions(folder.predictions)
     said = {part: {a.name: predictions.logits_nk(part, a.name) for a in known} for part in images}
