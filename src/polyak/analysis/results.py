@@ -138,6 +138,9 @@ def _arm_metrics(predictions: Predictions, arm: str) -> dict[str, float]:
             predictions.logits_nk("holdout", arm), predictions.labels_n("holdout", "given")
         )
         scaled_nk = logits_nk.double() / temperature
+        found["holdout_accuracy"] = metrics.accuracy(
+            predictions.logits_nk("holdout", arm), predictions.labels_n("holdout", "given")
+        )
         found["temperature"] = temperature
         found["ece_scaled"] = metrics.ece(scaled_nk, labels_n, bins=bins)
         found["loss_scaled"] = metrics.cross_entropy(scaled_nk, labels_n)
@@ -168,6 +171,7 @@ def _pairs(label: str, phase: Phase, done: Mapping[str, Predictions]) -> Iterato
                 ("churn", metrics.churn(*logits)),
                 ("js", metrics.js_divergence(*logits)),
                 ("js_paper_code", metrics.js_paper_code(*logits)),
+                *asdict(metrics.agreement(*logits, a.labels_n("test"))).items(),
             ):
                 yield Result(
                     row=label,

@@ -52,4 +52,10 @@ APPENDICES = {
         search_monitors=_MEMORISING,
         follow_ups=("held",),
     ),
+    "app-g": PaperStudy(
+        title="Averages chosen with recomputed BatchNorm: the paper’s appendix G",
+        rows=(_PLAIN,),
+        searched=False,
+        variations=(Variation(row=_PLAIN, words="chosen with recomputed BN", selection="bn_safe"),),
+    ),
 }

@@ -64,10 +64,10 @@ def forward_passes(row: Row, *, place: str) -> float:
 
 
 def _watched(row: Row, *, images: float, held: float, tests: float) -> float:
-    """What the search's monitors cost each epoch."""
+    """What the search's monitors, and choosing with recomputed statistics, cost each epoch."""
     bank, monitors = len(row.config.averaging.decays), row.search_monitors
     passes = 0.0
-    if "holdout_bn" in monitors:
+    if "holdout_bn" in monitors or row.config.selection == "bn_safe":
         passes += bank * images + (1 + bank) * held
     if "test" in monitors:
         passes += (1 + bank) * tests

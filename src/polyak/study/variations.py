@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from polyak.study.paper_rows import PAPER_ROWS, papers_updates
 from polyak.study.places import IMAGES
 from polyak.study.plan import Row, fitted
+from polyak.training.config import Selection
 from polyak.training.optim import OptimConfig
 
 STEP_DIGITS = 6
@@ -31,6 +32,7 @@ class Variation:
     """Update the averages after each step, with decays d^(1/T)."""
 
     weight_decay: float | None = None
+    selection: Selection = "paper"
 
 
 def varied(base: Row, variation: Variation) -> Row:
@@ -45,7 +47,7 @@ def varied(base: Row, variation: Variation) -> Row:
         against=base.label,
         transfer=(),
         follow_ups=(),
-        config=replace(base.config, optim=_optim(base, variation)),
+        config=replace(base.config, optim=_optim(base, variation), selection=variation.selection),
     )
     if variation.bootstrap is not None:
         name = row.config.averaging.names[variation.bootstrap]
