@@ -109,8 +109,10 @@ class Run:
             if config.averaging.swa
             else None
         )
-        self.banks = (self.averager,) if self.swa is None else (self.averager, self.swa)
-        """What is stepped after the optimizer."""
+        # What is stepped after the optimizer.
+        self.banks: tuple[Averager, ...] = (self.averager,)
+        if self.swa is not None:
+            self.banks += (self.swa,)
         self.augmentation = Augmentation(
             data, config.data.crop_padding, config.data.flip, device, layout
         )
