@@ -71,6 +71,9 @@ CHANGED = {
         "holdout": False,
         "stops": (STOP,),
         "monitors": ("test",),
+        "selection": "bn_safe",
+        "holdout_labels": "clean",
+        "paper_code": ("batchnorm",),
     },
 }
 NOISE = {
@@ -123,6 +126,19 @@ def test_every_field_of_a_stop_changes_the_id(change):
 def test_the_id_is_the_same_in_every_process_and_version():
     # Raw material of all output folders: if this must change, say so in the change log.
     assert digest({"kind": "train", "lr": 0.5, "decays": [0.9]}) == "bacdf02db024"
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (("js",), "paper_code is 'js'; expected one of holdout-images"),
+        (("batchnorm", "loss-decay"), "expected \\('loss-decay', 'batchnorm'\\)"),
+        (("batchnorm", "batchnorm"), "expected \\('batchnorm',\\)"),
+    ],
+)
+def test_paper_code_is_known_and_in_one_order_so_that_equal_runs_have_one_id(names, message):
+    with pytest.raises(ConfigError, match=message):
+        RunConfig(paper_code=names).check()
 
 
 def test_equal_configurations_have_equal_ids():
