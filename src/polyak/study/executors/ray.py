@@ -140,7 +140,6 @@ def connected(
         ConfigError: if Ray is not installed, nobody answers, or no machine has that much.
     """
     _check(device, cpus, gpus)
-    ray = _ray()
     # Ray puts its own in place of the command line's.
     on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
@@ -155,7 +154,7 @@ def connected(
             checkpoint_seconds=checkpoint_seconds,
         )
     finally:
-        ray.shutdown()
+        _ray().shutdown()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -214,7 +213,9 @@ def _connect(address: str | None) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     settings: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     if address is None:
-        settings |= {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
+        # Only so do all its parts listen to this machine alone. It asks when it is imported.
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+        settings["include_dashboard"] = False
     try:
         _ray().init(address or "local", **settings)
     except (ConnectionError, ValueError, RuntimeError) as error:
