@@ -23,7 +23,7 @@ from polyak.averaging.explain import coinciding, explain
 from polyak.averaging.history import History
 from polyak.averaging.holdings import Holdings
 from polyak.averaging.inventory import Buffers, unwrapped
-from polyak.averaging.kinds import Average, to_record
+from polyak.averaging.kinds import Average, Window, to_record
 from polyak.averaging.profile import profile_in_bank
 from polyak.averaging.settings import NonFinite, checked
 from polyak.averaging.state import check_state
@@ -89,7 +89,12 @@ class Averager:
         self._attachments: list[Attachment] = []
         self._model = unwrapped(model)
         self._holdings = Holdings(
-            self._model, tuple(self._kinds), buffers=buffers, dtype=dtype, device=device
+            self._model,
+            self.names,
+            windows={name: k.last for name, k in self._kinds.items() if isinstance(k, Window)},
+            buffers=buffers,
+            dtype=dtype,
+            device=device,
         )
         # Whoever reads a snapshot from another thread waits for an update to end.
         self._lock = RLock()

@@ -40,15 +40,15 @@ class History:
         since = self.steps - self.steps_at_update or self.every
         return Update(index=self.updates, step=self.position + since, since=since)
 
-    def fold(self, averages: Mapping[str, Average]) -> list[float]:
+    def fold(self, averages: Mapping[str, Average]) -> dict[str, float]:
         """Count an update and return each average's lerp weight in it."""
         moment = self.next_update()
-        weights = []
+        weights = {}
         for name, average in averages.items():
             w = average.weight(moment, self.folded.setdefault(name, 0))
             self.folded[name] += w > 0
             self.initial_share[name] = self.initial_share.get(name, 1.0) * (1.0 - w)
-            weights.append(w)
+            weights[name] = w
         self.updates += 1
         self.position, self.steps_at_update = moment.step, self.steps
         return weights

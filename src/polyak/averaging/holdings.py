@@ -11,6 +11,7 @@ from polyak.averaging import kernels, swap
 from polyak.averaging.bank import Bank
 from polyak.averaging.inventory import Buffers, Inventory, copy_infinite, inventory, wide
 from polyak.averaging.watch import Watch
+from polyak.averaging.window import Snapshots
 
 
 class Holdings:
@@ -21,6 +22,7 @@ class Holdings:
     Args:
         model: Whose weights, without wrappers.
         names: The averages' names.
+        windows: Of those that are windows, how many snapshots each keeps.
         buffers: Whether floating-point buffers are averaged or copied.
         dtype: Of the averages; None keeps the weights', with float32 for narrow ones.
         device: Where the averages live; None means beside the weights.
@@ -31,12 +33,15 @@ class Holdings:
         model: nn.Module,
         names: Sequence[str],
         *,
+        windows: Mapping[str, int],
         buffers: Buffers,
         dtype: torch.dtype | None,
         device: torch.device | str | None,
     ) -> None:
         self.model = model
-        self._names = tuple(names)
+        # The bank folds its first averages; windows come after them.
+        self._names = tuple(sorted(names, key=lambda name: name in windows))
+        self._windows = {name: Snapshots(last, device) for name, last in windows.items()}
         self.buffers: Buffers = buffers
         self._dtype = dtype
         self._device = device
@@ -83,6 +88,8 @@ class Holdings:
                 (self._bank.remainder[name], old.remainder[name]),
             ):
                 _copy_over(kept, {key: x for key, x in before.items() if key in kept})
+        for snapshots in self._windows.values():
+            snapshots.track(self._first.averaged)
 
     def nonfinite(self) -> list[str]:
         """Names of the averaged weights that hold NaN or infinity in the model."""
@@ -100,9 +107,15 @@ class Holdings:
         self.live()
         self._bank.gather()
 
-    def fold(self, lerp_weights: Sequence[float]) -> None:
+    def fold(self, lerp_weights: Mapping[str, float]) -> None:
         """Move every average by its lerp weight towards what was gathered."""
-        self._bank.fold(lerp_weights)
+        self._bank.fold([lerp_weights[name] for name in self._names if name not in self._windows])
+        for name, snapshots in self._windows.items():
+            if lerp_weights[name] > 0:
+                snapshots.take(self._watch.found.averaged)
+                dtypes = {key: m.dtype for key, m in self._bank.rows[name].items()}
+                for key, mean in snapshots.mean(dtypes):
+                    self._bank.put(name, key, mean)
         if self._copied:
             copied = self._watch.found.copied
             live = [copied[key].detach() for key in self._copied]
@@ -123,6 +136,8 @@ class Holdings:
 
     def still(self, name: str, lerp_weight: float) -> float:
         """Share of the values off the model's that an update would leave as they are."""
+        if name in self._windows:
+            return 0.0  # Every mean is computed anew, so no step is lost in rounding.
         return self._bank.still(name, self.live().averaged, lerp_weight)
 
     @contextmanager
@@ -144,7 +159,7 @@ class Holdings:
         """The stored tensors themselves."""
         return {
             "tensors": {name: dict(row) for name, row in self._bank.rows.items()},
-            "remainder": {name: dict(row) for name, row in self._bank.remainder.items()},
+            "remainder": {name: self._remainder(name) for name in self._names},
             "copied": dict(self._copied),
             "refreshed": {name: dict(row) for name, row in self.refreshed.items()},
         }
@@ -153,12 +168,21 @@ class Holdings:
         """Take over the values of `record()`."""
         for name in self._names:
             _copy_over(self._bank.rows[name], record["tensors"][name])
-            _copy_over(self._bank.remainder[name], record["remainder"][name])
+            remainder = dict(record["remainder"][name])
+            low = {key: remainder.pop(key) for key in self._bank.remainder[name]}
+            _copy_over(self._bank.remainder[name], low)
+            if name in self._windows:
+                self._windows[name].restore(remainder, self._first.averaged)
         _copy_over(self._copied, record["copied"])
         self.refreshed = {
             name: {key: x.clone() for key, x in tensors.items()}
             for name, tensors in record["refreshed"].items()
         }
+
+    def _remainder(self, name: str) -> dict[str, Tensor]:
+        """What going on exactly needs beside an average's tensors."""
+        window = self._windows.get(name)
+        return {**self._bank.remainder[name], **(window.record() if window else {})}
 
     def _new_bank(self, found: Inventory) -> Bank:
         dtypes = {key: self._stored_dtype(x) for key, x in found.averaged.items()}
