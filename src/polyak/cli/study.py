@@ -17,7 +17,7 @@ from polyak.study import plan
 from polyak.study.executors.local import LocalExecutor, available_cores
 from polyak.study.files import load_study, write_example
 from polyak.study.places import parse_places
-from polyak.study.plan import Study
+from polyak.study.plan import Study, with_more_averages
 from polyak.study.preparation import prepare_some
 from polyak.study.presets import preset
 from polyak.study.runner import Outcome, planned, run_study
@@ -63,6 +63,10 @@ class StudyCommand:
     """NAME=SOURCE puts any data set in a place of the paper's: cifar10, cifar100 or tiny-imagenet;
     cifar10n and cifar100n for the files of human labels. Can be given several times."""
 
+    more_averages: bool = False
+    """Also evaluate tail averages, LAWA, power-function EMA and SWAD along the same runs, as a
+    study of its own, NAME-more."""
+
     dry_run: bool = False
     """List the search runs with their ids and stop."""
 
@@ -71,11 +75,14 @@ class StudyCommand:
         if self.init is not None:
             return _write_example(self.init)
         study = self._study()
+        if self.more_averages:
+            study = with_more_averages(study)
         if self.dry_run:
             return _list_runs(study)
         scale = () if self.scale is None else ("--scale", self.scale)
         data = [word for pair in self.data for word in ("--data", pair)]
-        words = ("polyak", "study", self.name or "", *scale, *data)
+        more = ("--more-averages",) if self.more_averages else ()
+        words = ("polyak", "study", self.name or "", *scale, *data, *more)
         return carry_through(study, self.where, command=shlex.join(words))
 
     def _study(self) -> Study:

@@ -21,7 +21,7 @@ from polyak.study.plan import Row, Study
 from polyak.study.preparation import prepare_rows
 from polyak.training.config import RULES, RunConfig, Stop
 from polyak.training.jobs import Job
-from polyak.training.selection import choose_learning_rate, choose_stop
+from polyak.training.selection import choose_learning_rate, choose_stop, swad_interval
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +105,7 @@ def run_study(
         for row in rows:
             chosen = _select(row, _row_record(record, row), searches[row.label], out)
             if chosen.failure is None and row.refits:
-                refits[row.label] = _refits(row, chosen)
+                refits[row.label] = _refits(row, chosen, searches[row.label], out)
                 ids = {str(seed): run.id for seed, run in refits[row.label].items()}
                 chosen = replace(chosen, refit=ids)
             elif chosen.failure is not None:
@@ -234,7 +234,9 @@ def _epochs(run: RunConfig, out: Path) -> list[EpochRecord] | None:
     return folder.epochs() if folder.ending == "done" else None
 
 
-def _refits(row: Row, record: RowRecord) -> dict[int, RunConfig]:
+def _refits(
+    row: Row, record: RowRecord, runs: dict[float, dict[int, RunConfig]], out: Path
+) -> dict[int, RunConfig]:
     assert record.chosen_learning_rate is not None
     stops = {
         int(seed): tuple(
@@ -243,7 +245,11 @@ def _refits(row: Row, record: RowRecord) -> dict[int, RunConfig]:
         )
         for seed, by_rule in record.stops.items()
     }
-    return plan.refit(row, record.chosen_learning_rate, stops)
+    swad = None
+    if "swad" in row.config.more_averages:
+        searched = runs[record.chosen_learning_rate]
+        swad = {seed: swad_interval(_epochs(run, out) or ()) for seed, run in searched.items()}
+    return plan.refit(row, record.chosen_learning_rate, stops, swad=swad)
 
 
 def _all_done(runs: Iterable[RunConfig], out: Path) -> bool:
