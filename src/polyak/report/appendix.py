@@ -10,7 +10,7 @@ from polyak.report.compared import compared_chart
 from polyak.report.comparisons import against_table, base_of
 from polyak.report.forms import preset_of
 from polyak.report.memorising import held_table, memorised_table
-from polyak.report.paper import key
+from polyak.report.paper import numbers_for
 from polyak.report.parts import RowPart
 from polyak.report.table import Table
 from polyak.report.variants import variants_table
@@ -111,7 +111,7 @@ def _blocks(out: Path, study: StudyRecord, results: Sequence[Result], preset: st
             for heading, phase in halves
         ]
     if preset == "app-e1":
-        published = any(key(row.dataset) == "cifar100n" for row in rows)
+        published = any(numbers_for(row.dataset, row.architecture) for row in rows)
         return [
             Block(
                 heading="Learning and memorising",

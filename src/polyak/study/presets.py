@@ -95,6 +95,9 @@ PRESETS: dict[str, Callable[[], Study]] = {"demo": demo}
 """Studies of one size."""
 
 
+_OWN = " Or give a Python file of yours; `polyak study --init FILE` writes an example."
+
+
 def preset(
     name: str,
     *,
@@ -115,7 +118,7 @@ def preset(
             that is missing, unknown or not wanted; for controls where nothing is refitted.
     """
     if name not in (*PRESETS, *PAPER_STUDIES):
-        raise ConfigError(unknown("study", name, (*PRESETS, *PAPER_STUDIES)))
+        raise ConfigError(unknown("study", name, (*PRESETS, *PAPER_STUDIES)) + _OWN)
     if name in PRESETS:
         if scale is not None or places or controls:
             raise ConfigError(

@@ -22,7 +22,7 @@ from polyak.study.plan import FollowUp, Row, Study
 from polyak.study.preparation import prepare_rows
 from polyak.training.config import RULES, RunConfig
 from polyak.training.jobs import Job
-from polyak.training.selection import choose_learning_rate, choose_stop
+from polyak.training.selection import choose_learning_rate, choose_stop, swad_interval
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +111,7 @@ def run_study(
                 following += [run for runs in by_name.values() for run in runs.values()]
                 chosen = replace(chosen, follow_ups=_ids(by_name))
             if chosen.failure is None and row.refits:
-                refits[row.label] = _refits(row, chosen)
+                refits[row.label] = _refits(row, chosen, searches[row.label], out)
                 ids = {str(seed): run.id for seed, run in refits[row.label].items()}
                 chosen = replace(chosen, refit=ids)
             elif chosen.failure is not None:
@@ -244,9 +244,15 @@ def _epochs(run: RunConfig, out: Path) -> list[EpochRecord] | None:
     return folder.epochs() if folder.ending == "done" else None
 
 
-def _refits(row: Row, record: RowRecord) -> dict[int, RunConfig]:
+def _refits(
+    row: Row, record: RowRecord, runs: dict[float, dict[int, RunConfig]], out: Path
+) -> dict[int, RunConfig]:
     assert record.chosen_learning_rate is not None
-    return plan.refit(row, record.chosen_learning_rate, stops_of(record))
+    swad = None
+    if "swad" in row.config.more_averages:
+        searched = runs[record.chosen_learning_rate]
+        swad = {seed: swad_interval(_epochs(run, out) or ()) for seed, run in searched.items()}
+    return plan.refit(row, record.chosen_learning_rate, stops_of(record), swad=swad)
 
 
 def _ids(by_name: Mapping[FollowUp, Mapping[int, RunConfig]]) -> dict[str, dict[str, str]]:

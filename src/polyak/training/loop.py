@@ -16,6 +16,7 @@ from polyak.models import build
 from polyak.records.runs import EpochRecord, MonitorRecord, Score
 from polyak.training.config import RULES, RunConfig, Stop
 from polyak.training.evaluation import Evaluation
+from polyak.training.more_averages import more_bank, of_use
 from polyak.training.optim import build_optimizer, learning_rate
 from polyak.training.prediction import Augmentation, memory_format_for
 from polyak.training.randomness import generator, seed_for
@@ -57,7 +58,7 @@ class Trained:
     """With SGD's last weights, in eval mode."""
 
     last: dict[str, State]
-    """SGD's last weights as "sgd" and, if it was averaged, SWA's as "swa"."""
+    """SGD's last weights as "sgd", averages of other kinds by name, such as "swa"."""
 
     kept: dict[str, Kept]
     """By rule."""
@@ -109,8 +110,10 @@ class Run:
             if config.averaging.swa
             else None
         )
-        self.banks = (self.averager,) if self.swa is None else (self.averager, self.swa)
-        """What is stepped after the optimizer."""
+        self.more = more_bank(self.model, config, steps_per_epoch=self.steps_per_epoch)
+        # What is stepped after the optimizer.
+        banks = (self.averager, self.swa, self.more)
+        self.banks = tuple(bank for bank in banks if bank is not None)
         self.augmentation = Augmentation(
             data, config.data.crop_padding, config.data.flip, device, layout
         )
@@ -159,6 +162,7 @@ class Run:
         self.trained.last = {BASELINE: _weights(self.model)}
         if self.swa is not None:
             self.trained.last["swa"] = self.swa.tensors("swa")
+        self.trained.last |= of_use(self.more)
         return self.trained
 
     def train_only(self, epoch: int) -> Score:
@@ -255,7 +259,7 @@ class Run:
 
     def _all_weights(self) -> dict[str, State]:
         averages = {name: self.averager.tensors(name) for name in self.averager.names}
-        return {BASELINE: _weights(self.model), **averages}
+        return {BASELINE: _weights(self.model), **averages, **of_use(self.more, at_any_time=True)}
 
 
 def _weights(model: nn.Module) -> State:

@@ -22,7 +22,7 @@ from polyak.errors import ConfigError
 from polyak.models import build, features
 from polyak.records.predictions import write_predictions
 from polyak.records.runs import run_folder
-from polyak.training.config import RunConfig, digest
+from polyak.training.config import RunConfig, digest, without_defaults
 from polyak.training.optim import unknown_settings
 from polyak.training.prediction import EVALUATION_BATCH, Augmentation
 from polyak.training.randomness import generator
@@ -73,11 +73,10 @@ class ProbeConfig:
 
     def record(self) -> dict[str, Any]:
         """The configuration as plain JSON values, backbones by their ids."""
-        left_out = _COMPOSED if self.batchnorm == "adapts" else (*_COMPOSED, "batchnorm")
-        values = {key: getattr(self, key) for key in self.__slots__ if key not in left_out}
+        values = {key: getattr(self, key) for key in self.__slots__ if key not in _COMPOSED}
         return {
             "kind": "probe",
-            **values,
+            **without_defaults(values),
             "data": asdict(self.data),
             "backbones": [run.id for run in self.backbones],
         }
