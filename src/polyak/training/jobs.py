@@ -12,6 +12,7 @@ from polyak.data import load, partition
 from polyak.errors import ConfigError, FileError, NonFiniteError
 from polyak.records.locks import holding
 from polyak.records.runs import EpochRecord, RunFolder, run_folder
+from polyak.training.allocator import keep_freed_memory
 from polyak.training.arms import write_arms
 from polyak.training.checkpoint import SECONDS, Checkpoints
 from polyak.training.config import RunConfig
@@ -58,6 +59,7 @@ def carry_out(
         return
     job.check()
     usable = usable_device(device)
+    keep_freed_memory()
     try:
         folder.path.mkdir(parents=True, exist_ok=True)
         with holding(folder.path):

@@ -120,4 +120,6 @@ def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.SGD:
         momentum=config.momentum,
         weight_decay=config.weight_decay,
         nesterov=config.momentum > 0,
+        # One kernel for all of a step; the same bits as the others'.
+        fused=True,
     )

@@ -4,7 +4,7 @@ Shape suffixes: n samples, c channels, h height, w width, k classes.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from polyak.averaging.swap import eval_mode
 from polyak.data import Partition, augment, epoch_batches
+from polyak.data.normalisation import normalise
 from polyak.errors import NonFiniteError
 from polyak.metrics import accuracy, cross_entropy
 from polyak.records.runs import Score
@@ -51,6 +52,11 @@ class Augmentation:
     flip: bool
     device: torch.device
     memory_format: torch.memory_format = torch.channels_last
+    factors: tuple[Tensor, Tensor] = field(init=False)
+    """Scale and shift of the normalisation, on the device."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "factors", self.data.normalisation.factors(self.device))
 
     def batches(
         self, batch_size: int, *, order: torch.Generator, draws: torch.Generator, skip: int = 0
@@ -75,7 +81,7 @@ class Augmentation:
 
     def ready(self, images_nchw: Tensor) -> Tensor:
         """uint8 images as the network takes them: normalised, on the device, in its layout."""
-        normalised = self.data.normalisation(images_nchw.to(self.device))
+        normalised = normalise(images_nchw.to(self.device), *self.factors)
         return normalised.contiguous(memory_format=self.memory_format)
 
 
