@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from polyak.data.sources import name_of
 from polyak.records.runs import EpochRecord, run_folder
 from polyak.study.runner import Progress
 from polyak.training.config import RunConfig
@@ -82,7 +83,8 @@ def title(job: Job) -> str:
     """A run in a few words."""
     if isinstance(job, RunConfig):
         part = "search" if job.holdout else "refit"
-        return f"{job.data.source} {job.model.name} {part} lr {job.optim.lr:g} seed {job.seed}"
+        what = f"{name_of(job.data.source)} {Path(job.model.name).name}"
+        return f"{what} {part} lr {job.optim.lr:g} seed {job.seed}"
     return f"linear probe on {job.data.source}"
 
 

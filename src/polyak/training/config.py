@@ -135,7 +135,7 @@ class RunConfig:
 
     def record(self) -> dict[str, Any]:
         """The configuration as plain JSON values."""
-        return {"kind": "train", **asdict(self)}
+        return {"kind": "train", **without_defaults(asdict(self))}
 
     @property
     def id(self) -> str:
@@ -143,20 +143,36 @@ class RunConfig:
         return digest(self.record())
 
 
+LATER: dict[str, Any] = {"file_sha256": None}
+"""Settings that came after the first runs, with their defaults: where a setting has its default
+it is not in the record, so that the ids of those runs stay what they were."""
+
+
 def digest(record: dict[str, Any]) -> str:
     """Twelve hexadecimal digits of what determines a result.
 
-    Where a fingerprint says what the data is, the path it was read from does not count; 1 and
-    1.0 are one setting.
+    Where a fingerprint or checksum says what a file holds, its path does not count; 1 and 1.0 are
+    one setting.
     """
     text = json.dumps(_canonical(record), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def without_defaults(record: dict[str, Any]) -> dict[str, Any]:
+    """A record without the settings of `LATER` that have their defaults, at any depth."""
+    return {
+        key: without_defaults(value) if isinstance(value, dict) else value
+        for key, value in record.items()
+        if key not in LATER or value != LATER[key]
+    }
 
 
 def _canonical(value: Any) -> Any:
     if isinstance(value, dict):
         known = value.get("fingerprint") is not None
         dropped = {"source", "file"} if known else set()
+        if value.get("file_sha256") is not None:
+            value = {**value, "name": str(value["name"]).rpartition(":")[2]}
         return {k: _canonical(v) for k, v in value.items() if k not in dropped}
     if isinstance(value, list | tuple):
         return [_canonical(v) for v in value]
