@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from polyak.data import DataConfig, Partition
 from polyak.data.normalisation import Normalisation
 from polyak.models import ModelConfig, build
+from polyak.training.allocator import keep_freed_memory
 from polyak.training.config import AveragingConfig, RunConfig
 from polyak.training.loop import Run
 from polyak.training.optim import OptimConfig
@@ -113,6 +114,8 @@ class Ours:
             batch_size=BATCH,
             monitors=("holdout_bn",),
         )
+        # As every run does when it begins.
+        keep_freed_memory()
         self.device = torch.device(setting.device)
         self.run = Run(config, data, device=self.device)
 

@@ -71,6 +71,8 @@ CHANGED = {
         "holdout": False,
         "stops": (STOP,),
         "monitors": ("test",),
+        "batchnorm_images": 512,
+        "fp32": True,
     },
 }
 NOISE = {

@@ -105,6 +105,15 @@ class RunConfig:
     monitors: tuple[Monitor, ...] = ()
     """Evaluated each epoch for figures; nothing that selects sees them."""
 
+    batchnorm_images: int | None = None
+    """Training images from which BatchNorm statistics are recomputed after an epoch, the same ones
+    and with the same crops all through the run; a few thousand do. None: all, cropped anew. What
+    is evaluated when the run is over always has statistics of all."""
+
+    fp32: bool = False
+    """Compute in float32 on GPUs too, where the default is bfloat16 with float32 weights,
+    statistics and averages. CPUs always compute in float32."""
+
     def check(self) -> None:
         """Raise a ConfigError that names every fault of every part."""
         faults = self.faults()
@@ -124,6 +133,8 @@ class RunConfig:
             faults.append(
                 f"warmup_epochs is {self.optim.warmup_epochs!r}; expected < epochs ({self.epochs})"
             )
+        if self.batchnorm_images is not None:
+            faults += _at_least_one(self, "batchnorm_images")
         faults += [unknown("monitor", m, MONITORS) for m in self.monitors if m not in MONITORS]
         if self.holdout and self.stops:
             faults.append("stops are given; expected none where the hold-out chooses them")
@@ -143,7 +154,7 @@ class RunConfig:
         return digest(self.record())
 
 
-LATER: dict[str, Any] = {"file_sha256": None}
+LATER: dict[str, Any] = {"file_sha256": None, "batchnorm_images": None, "fp32": False}
 """Settings that came after the first runs, with their defaults: where a setting has its default
 it is not in the record, so that the ids of those runs stay what they were."""
 

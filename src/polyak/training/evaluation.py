@@ -9,6 +9,7 @@ from torch import Tensor
 from polyak.averaging import Averager
 from polyak.records.runs import MonitorRecord, Score
 from polyak.training.config import Monitor, RunConfig
+from polyak.training.folding import Folded
 from polyak.training.prediction import BATCHNORM_BATCH, Augmentation, predict, score
 from polyak.training.randomness import generator
 from polyak.training.selection import BASELINE
@@ -21,7 +22,8 @@ class Evaluation:
 
     Images are normalised once and stay on the device. Evaluating draws from generators of its
     own and leaves weights, statistics and train flags as they were. Averages that warm-up still
-    holds equal are evaluated once.
+    holds equal are evaluated once. All are evaluated by one module with BatchNorm folded into the
+    convolutions.
     """
 
     def __init__(self, augmentation: Augmentation, config: RunConfig) -> None:
@@ -29,6 +31,9 @@ class Evaluation:
         self._config = config
         self._bn_order = generator(config.seed, "batchnorm order")
         self._bn_draws = generator(config.seed, "batchnorm augmentation")
+        self.batchnorm_images = config.batchnorm_images
+        """Training images of a recomputation; None: all."""
+        self._folded: Folded | None = None
         data = augmentation.data
         self._images: dict[str, Tensor] = {}
         if data.holdout_images_nchw is not None:
@@ -59,7 +64,9 @@ class Evaluation:
             found |= self._memorised(averager)
         if any(m.endswith("_bn") for m in wanted):
             averager.refresh_batchnorm(
-                self.batchnorm_batches(), sorted(set(_twins(averager).values()))
+                self.batchnorm_batches(),
+                sorted(set(_twins(averager).values())),
+                max_samples=self.batchnorm_images,
             )
             found |= {
                 monitor: self._scores(averager, part)
@@ -72,10 +79,16 @@ class Evaluation:
         ]
 
     def batchnorm_batches(self) -> Batches:
-        """One pass over the run's training part with its augmentation, for recomputation."""
-        return self._augmentation.batches(
-            BATCHNORM_BATCH, order=self._bn_order, draws=self._bn_draws
-        )
+        """One pass over the run's training part with its augmentation, for recomputation.
+
+        Where only some images are taken they and their crops are the same after every epoch, so
+        that what the others would have changed is the same for all epochs.
+        """
+        order, draws = self._bn_order, self._bn_draws
+        if self.batchnorm_images is not None:
+            order = generator(self._config.seed, "batchnorm order")
+            draws = generator(self._config.seed, "batchnorm augmentation")
+        return self._augmentation.batches(BATCHNORM_BATCH, order=order, draws=draws)
 
     def _scores(self, averager: Averager, part: str) -> dict[str, Score]:
         data = self._augmentation.data
@@ -107,11 +120,13 @@ class Evaluation:
         images_nchw = self._images[part]
         twins = _twins(averager)
         known: dict[str, Tensor] = {}
+        # Not before the first use: a run that evaluates nothing needs no second module.
+        folded = self._folded = self._folded or Folded(averager.model)
         for name in (BASELINE, *averager.names):
             twin = twins.get(name, name)
             if twin not in known:
                 with nullcontext() if twin == BASELINE else averager.applied(twin):
-                    known[twin] = predict(averager.model, images_nchw).cpu()
+                    known[twin] = predict(folded.load(), images_nchw).cpu()
             yield name, known[twin]
 
 

@@ -95,7 +95,9 @@ def _folded(model: nn.Module, convolution: str, norm: str) -> tuple[Tensor, Tens
     scale_o = torch.rsqrt(statistics.running_var + statistics.eps)
     if statistics.weight is not None:
         scale_o = scale_o * statistics.weight
-    shift_o = -statistics.running_mean if layer.bias is None else layer.bias - statistics.running_mean
+    shift_o = (
+        -statistics.running_mean if layer.bias is None else layer.bias - statistics.running_mean
+    )
     bias_o = shift_o * scale_o
     if statistics.bias is not None:
         bias_o = bias_o + statistics.bias
