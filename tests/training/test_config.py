@@ -11,6 +11,7 @@ from polyak.data import DataConfig, NoiseConfig
 from polyak.errors import ConfigError
 from polyak.models import ModelConfig
 from polyak.training.config import (
+    LATER,
     MONITORS,
     PAPER_DECAYS,
     AveragingConfig,
@@ -38,7 +39,13 @@ CHANGED = {
         "fingerprint": SOME,
         "noise": NoiseConfig(kind="symmetric", rate=0.5),
     },
-    "model": {"name": "resnet18", "width": 8, "conv_bias": True, "final_norm_momentum": 0.9},
+    "model": {
+        "name": "resnet18",
+        "width": 8,
+        "conv_bias": True,
+        "final_norm_momentum": 0.9,
+        "file_sha256": SOME,
+    },
     "optim": {
         "lr": 0.8,
         "momentum": 0.0,
@@ -64,6 +71,13 @@ CHANGED = {
         "holdout": False,
         "stops": (STOP,),
         "monitors": ("test",),
+        "bootstrap": "ema_0.992",
+        "keep": "chosen",
+        "selection": "bn_safe",
+        "holdout_labels": "clean",
+        "paper_code": ("batchnorm",),
+        "more_averages": ("tail",),
+        "swad": (2, 3),
     },
 }
 NOISE = {
@@ -107,6 +121,14 @@ def test_every_field_changes_the_id_and_no_two_alike():
     assert len(set(ids)) == len(CASES) + len(NOISE) + 1
 
 
+def test_what_came_later_is_not_in_the_id_where_it_is_as_before():
+    """The ids of runs that were made before there was more to say."""
+    assert RunConfig().id == "ae216f5a3175"
+    refit = RunConfig(holdout=False, stops=(STOP,), optim=OptimConfig(lr=1.2), seed=2)
+    assert refit.id == "3b9036438c33"
+    assert _changed("run", "bootstrap").record()["bootstrap"] == "ema_0.992"
+
+
 @pytest.mark.parametrize("change", [{"rule": "loss"}, {"epoch": 4}, {"average": "sgd"}])
 def test_every_field_of_a_stop_changes_the_id(change):
     config = RunConfig(holdout=False, stops=(STOP,))
@@ -116,6 +138,19 @@ def test_every_field_of_a_stop_changes_the_id(change):
 def test_the_id_is_the_same_in_every_process_and_version():
     # Raw material of all output folders: if this must change, say so in the change log.
     assert digest({"kind": "train", "lr": 0.5, "decays": [0.9]}) == "bacdf02db024"
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (("js",), "paper_code is 'js'; expected one of holdout-images"),
+        (("batchnorm", "loss-decay"), "expected \\('loss-decay', 'batchnorm'\\)"),
+        (("batchnorm", "batchnorm"), "expected \\('batchnorm',\\)"),
+    ],
+)
+def test_paper_code_is_known_and_in_one_order_so_that_equal_runs_have_one_id(names, message):
+    with pytest.raises(ConfigError, match=message):
+        RunConfig(paper_code=names).check()
 
 
 def test_equal_configurations_have_equal_ids():
@@ -239,6 +274,14 @@ def test_all_faults_come_in_one_message():
         (RunConfig(stops=(STOP,)), "expected none where the hold-out chooses"),
         (RunConfig(holdout=False, stops=(replace(STOP, epoch=0),)), "epoch 0; expected 1 to 200"),
         (RunConfig(holdout=False, stops=(replace(STOP, epoch=201),)), "epoch 201; expected 1 to"),
+        (
+            RunConfig(bootstrap="ema_0.99"),
+            r"bootstrap is 'ema_0.99'; expected one of ema_0.968, .*Did you mean",
+        ),
+        (
+            RunConfig(keep="all"),  # type: ignore[arg-type]
+            "keep is 'all'; expected one of every, chosen",
+        ),
         (RunConfig(optim=OptimConfig(schedule="step")), "milestones"),
         (RunConfig(optim=OptimConfig(milestones=(60,))), "milestones"),
         (RunConfig(optim=OptimConfig(schedule="held")), "hold_epoch"),
@@ -298,3 +341,14 @@ def test_an_unknown_monitor_is_refused_by_the_flags_with_the_choices(capsys):
     assert caught.value.code == 2
     err = capsys.readouterr().err
     assert all(monitor in err for monitor in MONITORS)
+
+
+def test_settings_that_came_later_leave_the_ids_of_earlier_runs_alone():
+    """The id of the default run as it was before any setting of `LATER` was there."""
+    assert not LATER.keys() & keys(RunConfig().record())
+    assert RunConfig().id == "ae216f5a3175"
+
+
+def keys(record):
+    inner = [keys(value) for value in record.values() if isinstance(value, dict)]
+    return set(record).union(*inner)

@@ -272,6 +272,7 @@ class Averager:
         max_samples: int | None = None,
         forward: Forward | None = None,
         progress: bool = False,
+        pooled: bool = True,
     ) -> None:
         """Compute BatchNorm statistics for averages, all in one pass over the data.
 
@@ -279,7 +280,8 @@ class Averager:
         the next update, which drops them, so no later average changes by a bit.
 
         Args:
-            batches: As in `polyak.refresh_batchnorm`, with `max_samples`, `forward`, `progress`.
+            batches: As in `polyak.refresh_batchnorm`, with `max_samples`, `forward`, `progress`
+                and `pooled`.
             names: Which averages; None means all.
         """
         self._refuse_while_lent("refresh_batchnorm()")
@@ -298,9 +300,8 @@ class Averager:
                         statistics.add(batch, moments[name])
         for name in chosen:
             held = self._holdings.weights(name)
-            self._holdings.refreshed[name] = {
-                key: x.to(held[key]) for key, x in running_statistics(moments[name]).items()
-            }
+            found = running_statistics(moments[name], pooled=pooled)
+            self._holdings.refreshed[name] = {key: x.to(held[key]) for key, x in found.items()}
 
     def drop_refreshed(self) -> None:
         """Go back to averaged BatchNorm statistics now instead of at the next update."""
