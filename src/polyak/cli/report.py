@@ -6,6 +6,7 @@ from typing import Annotated
 
 import tyro
 
+from polyak.report.ledger import claims_line
 from polyak.report.page import write_report
 
 
@@ -21,5 +22,6 @@ class ReportCommand:
         # "." has a name only once it is resolved.
         folder = self.folder.resolve()
         page = write_report(folder.parent, folder.name)
+        print(claims_line(folder))
         print(f"report: {page.resolve()}")
         return 0

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from polyak.analysis.claims.ledger import Entry
 from polyak.analysis.results import Phase, Result, bins_for, study_results, write_results
 from polyak.files import replacing
 from polyak.records.studies import RowRecord, StudyRecord, read_study
@@ -15,6 +16,7 @@ from polyak.report.figures import write_svg
 from polyak.report.formatting import counted, duration, joined
 from polyak.report.forms import preset_of
 from polyak.report.interactive import library, spec
+from polyak.report.ledger import judge, ledger_part, write_ledger
 from polyak.report.methods import paper_form
 from polyak.report.paper import note_everywhere, numbers_for
 from polyak.report.parts import RULES, RowPart, row_part
@@ -48,16 +50,16 @@ PROBED = ("sgd", "sgd_at_ema", "ema_acc_bn", "ema_loss_bn")
 def write_report(out: Path, name: str) -> Path:
     """Compute a study's results from its files and write its page.
 
-    Args:
-        out: The output folder that holds `runs/` and the study's folder.
-        name: Of the study.
+        Args:
+            out: The output folder that holds `runs/` and the study's folder.
+            name: Of the study.
 
-    Returns:
-        Path of `out/<name>/report/index.html`; figures and their CSV files lie in `figures/`
-        beside it, all numbers in `out/<name>/results.parquet`.
+        Returns:
+            Path of `out/<name>/report/index.html`; figures and their CSV files lie in `figures/`
+    beside it, all numbers in `out/<name>/results.parquet`.
 
-    Raises:
-        FileError: if there is no such study or a file of a finished run is damaged.
+        Raises:
+            FileError: if there is no such study or a file of a finished run is damaged.
     """
     study = read_study(out / name)
     results = study_results(out, study)
@@ -71,15 +73,21 @@ def write_report(out: Path, name: str) -> Path:
         for chart in part.charts.values():
             write_svg(chart, folder / "figures" / f"{chart.name}.svg")
             write_csv(chart, folder / "figures" / f"{chart.name}.csv")
+    entries = judge(out, study, results)
+    write_ledger(out / name, entries)
     page = folder / "index.html"
-    html = render(out, study, results, parts)
+    html = render(out, study, results, parts, entries)
     with replacing(page) as temporary:
         temporary.write_text(html, encoding="utf-8")
     return page
 
 
 def render(
-    out: Path, study: StudyRecord, results: Sequence[Result], parts: Sequence[RowPart]
+    out: Path,
+    study: StudyRecord,
+    results: Sequence[Result],
+    parts: Sequence[RowPart],
+    entries: Sequence[Entry],
 ) -> str:
     """The page as text."""
     environment = Environment(
@@ -106,6 +114,7 @@ def render(
         bins=_bins(out, study),
         rules=list(RULES.values()),
         others=_other_methods(study),
+        ledger=ledger_part(study, entries),
         specs={chart.name: spec(chart) for chart in charts},
         library=library() if charts else "",
         duration=duration,
