@@ -16,6 +16,7 @@ from polyak.report.ledger import claims_line
 from polyak.report.page import write_report
 from polyak.study import plan
 from polyak.study.executors.local import LocalExecutor, available_cores
+from polyak.study.files import load_study, write_example
 from polyak.study.places import parse_places
 from polyak.study.plan import Study
 from polyak.study.preparation import prepare_some
@@ -46,10 +47,14 @@ class Where:
 class StudyCommand:
     """Run what a study still lacks, then write its report."""
 
-    name: Annotated[str, tyro.conf.Positional]
-    """Which study; `polyak list` shows them."""
-
     where: Annotated[Where, tyro.conf.arg(name="")]
+
+    name: tyro.conf.Positional[str | None] = None
+    """Which study, as `polyak list` shows them, or a Python file with one of yours, whose code is
+    run."""
+
+    init: Path | None = None
+    """Write a commented example of such a file there, and stop."""
 
     scale: str | None = None
     """Of the paper's studies: paper (as published), small or tiny; `polyak list` shows what each
@@ -64,13 +69,25 @@ class StudyCommand:
 
     def run(self) -> int:
         """Exit code: 0 done, 1 some runs failed or a row has no result."""
-        study = preset(self.name, scale=self.scale, places=parse_places(self.data))
+        if self.init is not None:
+            return _write_example(self.init)
+        study = self._study()
         if self.dry_run:
             return _list_runs(study)
         scale = () if self.scale is None else ("--scale", self.scale)
         data = [word for pair in self.data for word in ("--data", pair)]
-        words = ("polyak", "study", self.name, *scale, *data)
+        words = ("polyak", "study", self.name or "", *scale, *data)
         return carry_through(study, self.where, command=shlex.join(words))
+
+    def _study(self) -> Study:
+        if self.name is None or not self.name.endswith(".py"):
+            return preset(self.name or "", scale=self.scale, places=parse_places(self.data))
+        if self.scale is not None or self.data:
+            raise ConfigError(
+                f"scale or data is given; expected neither for '{self.name}', which says itself "
+                "what to run. Leave them out."
+            )
+        return load_study(Path(self.name).expanduser())
 
 
 @dataclass(frozen=True)
@@ -82,6 +99,12 @@ class DemoCommand:
     def run(self) -> int:
         """Exit code: 0 done, 1 some runs failed or a row has no result."""
         return carry_through(preset("demo"), self.where, command="polyak demo")
+
+
+def _write_example(path: Path) -> int:
+    write_example(path)
+    print(f"wrote {path}; polyak study {shlex.quote(str(path))} runs it")
+    return 0
 
 
 def carry_through(study: Study, where: Where, *, command: str) -> int:
@@ -106,7 +129,7 @@ def carry_through(study: Study, where: Where, *, command: str) -> int:
     for label, reason in outcome.row_failures.items():
         print(f"no result for {label}: {reason}", file=sys.stderr)
     print(_summary(outcome))
-    print(claims_line(where.out / study.name))
+    print(claims_line(page.parent))
     print(f"report: {page.resolve()}")
     return 1 if outcome.failures or outcome.row_failures else 0
 

@@ -14,7 +14,8 @@ from polyak.analysis.results import Result
 from polyak.errors import FileError
 from polyak.files import write_json
 from polyak.records.studies import StudyRecord
-from polyak.report.formatting import counted, number
+from polyak.report.formatting import number
+from polyak.report.words import ARMS, arm_name, average_name
 
 FILE = "claims.json"
 _SCALES = {"points": (100, " points"), "nats": (1, " nats"), "share": (100, " %"), "%": (100, " %")}
@@ -37,6 +38,9 @@ class FindingLine:
     detectable: str
     seeds: int
     verdict: Verdict
+    """Of this finding alone, uncorrected."""
+
+    kind: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,12 +96,12 @@ def ledger_part(study: StudyRecord, entries: Sequence[Entry]) -> LedgerPart:
 
 
 def write_ledger(folder: Path, entries: Sequence[Entry]) -> None:
-    """Write claims.json into a study's folder."""
+    """Write claims.json beside a page."""
     write_json(folder / FILE, {"level": LEVEL, "claims": [_record(entry) for entry in entries]})
 
 
 def claims_line(folder: Path) -> str:
-    """One line about the claims of a study whose report is written.
+    """One line about the claims of a report, from its folder.
 
     Raises:
         FileError: if claims.json is missing or damaged.
@@ -161,19 +165,26 @@ def _because(entry: Entry) -> list[str]:
     found = []
     finding, weighed = weakest
     if len(entry.findings) > 1:
-        found.append(finding.what + (f", {finding.row}" if _rows(entry) > 1 else ""))
+        found.append(_words(finding.what) + (f"; {finding.row}" if _rows(entry) > 1 else ""))
     if weighed.n == 1:
         found.append("one seed: nothing tells chance from effect")
     elif weighed.sd is None:
         found.append("no spread between seeds to judge by")
     elif entry.verdict == "underpowered" and not finding.every_seed:
         detectable = _shown(weighed.detectable or 0.0, finding)
-        found.append(
-            f"{counted(weighed.n, 'seed')} of this spread would need {detectable} beyond the bound"
-        )
+        found.append(f"detectable by {weighed.n} such seeds: {detectable} beyond the bound")
     if small(entry):
         found.append("there, but smaller than the smallest effect of interest")
     return found
+
+
+def _words(what: str) -> str:
+    """Arms and averages in a finding as tables call them."""
+    return re.sub(r"\b(?:ema|sgd|swa)(?:_[a-z0-9.]*[a-z0-9])?", _called, what)
+
+
+def _called(found: re.Match[str]) -> str:
+    return average_name(found[0]) if found[0] not in ARMS else arm_name(found[0])
 
 
 def _rows(entry: Entry) -> int:
@@ -183,19 +194,20 @@ def _rows(entry: Entry) -> int:
 def _finding_line(finding: Finding, weighed: Weighed) -> FindingLine:
     beyond, short = (">", "<") if finding.side == "above" else ("<", ">")
     return FindingLine(
-        what=finding.what,
+        what=_words(finding.what),
         row=finding.row,
-        claimed=f"{beyond} {_plain(finding.bound, finding)}",
+        claimed=f"{beyond} {_shown(finding.bound, finding)}",
         refuted_if=f"{short} {_plain(finding.refuted_at, finding)}",
-        mean=_shown(weighed.mean, finding),
+        mean=_plain(weighed.mean, finding),
         interval="–" if weighed.low is None else _interval(finding, weighed),
         shown=_p(weighed.shown),
         refuted=_p(weighed.refuted),
         detectable="–"
         if weighed.detectable is None or finding.every_seed
-        else _shown(weighed.detectable, finding),
+        else _plain(weighed.detectable, finding),
         seeds=weighed.n,
         verdict=alone(weighed),
+        kind=_kind(alone(weighed)),
     )
 
 

@@ -50,33 +50,52 @@ PROBED = ("sgd", "sgd_at_ema", "ema_acc_bn", "ema_loss_bn")
 def write_report(out: Path, name: str) -> Path:
     """Compute a study's results from its files and write its page.
 
-        Args:
-            out: The output folder that holds `runs/` and the study's folder.
-            name: Of the study.
+    Args:
+        out: The output folder that holds `runs/` and the study's folder.
+        name: Of the study.
 
-        Returns:
-            Path of `out/<name>/report/index.html`; figures and their CSV files lie in `figures/`
-    beside it, all numbers in `out/<name>/results.parquet`.
+    Returns:
+        Path of `out/<name>/report/index.html`; figures and their CSV files lie in `figures/`
+        beside it, all numbers in `out/<name>/results.parquet`.
 
-        Raises:
-            FileError: if there is no such study or a file of a finished run is damaged.
+    Raises:
+        FileError: if there is no such study or a file of a finished run is damaged.
     """
     study = read_study(out / name)
     results = study_results(out, study)
     write_results(out / name / "results.parquet", results)
+    return write_page(out, study, results, out / name / "report")
+
+
+def write_page(
+    out: Path,
+    study: StudyRecord,
+    results: Sequence[Result],
+    folder: Path,
+    *,
+    interactive: bool = True,
+) -> Path:
+    """Write the page, its figures and its ledger of claims into a folder.
+
+    Args:
+        out: The output folder that holds `runs/`.
+        study: What the page is about.
+        results: Its numbers.
+        folder: Where to.
+        interactive: Whether figures can be looked into, which takes 5 MB, or are pictures.
+    """
     parts = [
-        row_part(out, row, results, anchor=f"row{number}", preset=preset_of(name))
+        row_part(out, row, results, anchor=f"row{number}", preset=preset_of(study.name))
         for number, row in enumerate(study.rows, start=1)
     ]
-    folder = out / name / "report"
     for part in parts:
         for chart in part.charts.values():
             write_svg(chart, folder / "figures" / f"{chart.name}.svg")
             write_csv(chart, folder / "figures" / f"{chart.name}.csv")
     entries = judge(out, study, results)
-    write_ledger(out / name, entries)
+    write_ledger(folder, entries)
     page = folder / "index.html"
-    html = render(out, study, results, parts, entries)
+    html = render(out, study, results, parts, entries, interactive=interactive)
     with replacing(page) as temporary:
         temporary.write_text(html, encoding="utf-8")
     return page
@@ -88,6 +107,8 @@ def render(
     results: Sequence[Result],
     parts: Sequence[RowPart],
     entries: Sequence[Entry],
+    *,
+    interactive: bool = True,
 ) -> str:
     """The page as text."""
     environment = Environment(
@@ -115,8 +136,8 @@ def render(
         rules=list(RULES.values()),
         others=_other_methods(study),
         ledger=ledger_part(study, entries),
-        specs={chart.name: spec(chart) for chart in charts},
-        library=library() if charts else "",
+        specs={chart.name: spec(chart) for chart in charts} if interactive else {},
+        library=library() if charts and interactive else "",
         duration=duration,
         counted=counted,
     )

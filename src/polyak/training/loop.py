@@ -109,6 +109,10 @@ class Run:
             if config.averaging.swa
             else None
         )
+        # What is stepped after the optimizer.
+        self.banks: tuple[Averager, ...] = (self.averager,)
+        if self.swa is not None:
+            self.banks += (self.swa,)
         self.augmentation = Augmentation(
             data, config.data.crop_padding, config.data.flip, device, layout
         )
@@ -158,6 +162,11 @@ class Run:
             self.trained.last["swa"] = self.swa.tensors("swa")
         return self.trained
 
+    def train_only(self, epoch: int) -> Score:
+        """An epoch of steps that evaluates, records and keeps nothing: for measuring them."""
+        self.batch = 0
+        return self._train_epoch(epoch)
+
     def _train_epoch(self, epoch: int, on_rest: OnRest = _go_on) -> Score:
         self.model.train()
         if self.batch == 0:
@@ -188,9 +197,8 @@ class Run:
         loss.backward()  # type: ignore[no-untyped-call]  # torch's own annotation is missing
         self.optimizer.step()
         self.step += 1
-        self.averager.step()
-        if self.swa is not None:
-            self.swa.step()
+        for bank in self.banks:
+            bank.step()
         self.losses[self.batch] = loss.detach()
         self.right += (logits_bk.detach().argmax(dim=1) == labels_b).sum()
         self.batch += 1
@@ -205,6 +213,8 @@ class Run:
 
     def _record(self, epoch: int, train: Score) -> None:
         holdout = self.evaluation.holdout(self.averager) if self.config.holdout else {}
+        bn_safe = self.config.holdout and self.config.selection == "bn_safe"
+        holdout_bn = self.evaluation.holdout_bn(self.averager) if bn_safe else {}
         monitors = self.evaluation.monitors(self.averager, epoch)
         self.trained.monitors += monitors
         self.trained.epochs.append(
@@ -215,6 +225,7 @@ class Run:
                 train=train,
                 seconds=self.seconds(),
                 holdout=holdout,
+                holdout_bn=holdout_bn,
             )
         )
 
@@ -229,7 +240,14 @@ class Run:
         if not self.config.holdout:
             return self.config.stops
         names = self.config.averaging.names
-        return tuple(choose_stop(self.trained.epochs, rule=r, averages=names) for r in RULES)
+        chosen = partial(
+            choose_stop,
+            self.trained.epochs,
+            averages=names,
+            selection=self.config.selection,
+            paper_code=self.config.paper_code,
+        )
+        return tuple(chosen(rule=rule) for rule in RULES)
 
     def _all_weights(self) -> dict[str, State]:
         averages = {name: self.averager.tensors(name) for name in self.averager.names}
