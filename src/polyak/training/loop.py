@@ -16,6 +16,7 @@ from polyak.models import build
 from polyak.records.runs import EpochRecord, MonitorRecord, Score
 from polyak.training.config import RULES, RunConfig, Stop
 from polyak.training.evaluation import Evaluation
+from polyak.training.more_averages import more_bank, of_use
 from polyak.training.optim import build_optimizer, learning_rate
 from polyak.training.prediction import Augmentation, memory_format_for
 from polyak.training.randomness import generator, seed_for
@@ -57,7 +58,7 @@ class Trained:
     """With SGD's last weights, in eval mode."""
 
     last: dict[str, State]
-    """SGD's last weights as "sgd" and, if it was averaged, SWA's as "swa"."""
+    """SGD's last weights as "sgd", averages of other kinds by name, such as "swa"."""
 
     kept: dict[str, Kept]
     """By rule."""
@@ -109,10 +110,10 @@ class Run:
             if config.averaging.swa
             else None
         )
+        self.more = more_bank(self.model, config, steps_per_epoch=self.steps_per_epoch)
         # What is stepped after the optimizer.
-        self.banks: tuple[Averager, ...] = (self.averager,)
-        if self.swa is not None:
-            self.banks += (self.swa,)
+        banks = (self.averager, self.swa, self.more)
+        self.banks = tuple(bank for bank in banks if bank is not None)
         self.augmentation = Augmentation(
             data, config.data.crop_padding, config.data.flip, device, layout
         )
@@ -153,6 +154,7 @@ class Run:
             except NonFiniteError as error:
                 raise DivergedError(epoch, self.step) from error
             self._keep()
+            self._bootstrap(epoch)
             self.batch = 0
             on_epoch(self.trained.epochs[-1])
             on_rest()
@@ -160,6 +162,7 @@ class Run:
         self.trained.last = {BASELINE: _weights(self.model)}
         if self.swa is not None:
             self.trained.last["swa"] = self.swa.tensors("swa")
+        self.trained.last |= of_use(self.more)
         return self.trained
 
     def train_only(self, epoch: int) -> Score:
@@ -236,6 +239,11 @@ class Run:
         weights = self._all_weights() if stops else {}
         self.trained.kept |= {stop.rule: Kept(stop, weights) for stop in stops}
 
+    def _bootstrap(self, epoch: int) -> None:
+        """Let SGD go on from an average; what was evaluated last stays what the run ends with."""
+        if self.config.bootstrap is not None and epoch < self.config.epochs:
+            self.model.load_state_dict(self.averager.tensors(self.config.bootstrap))
+
     def _stops(self) -> tuple[Stop, ...]:
         if not self.config.holdout:
             return self.config.stops
@@ -251,7 +259,7 @@ class Run:
 
     def _all_weights(self) -> dict[str, State]:
         averages = {name: self.averager.tensors(name) for name in self.averager.names}
-        return {BASELINE: _weights(self.model), **averages}
+        return {BASELINE: _weights(self.model), **averages, **of_use(self.more, at_any_time=True)}
 
 
 def _weights(model: nn.Module) -> State:
