@@ -208,15 +208,25 @@ def _select(
         rate = choose_learning_rate(epochs)
     except DataError as error:
         return replace(record, failure=str(error))
-    names = row.config.averaging.names
     stops = {
-        str(seed): tuple(
-            StopRecord(rule=stop.rule, epoch=stop.epoch, average=stop.average)
-            for stop in (choose_stop(records or (), rule=r, averages=names) for r in RULES)
-        )
+        str(seed): _stop_records(row.config, records or ())
         for seed, records in epochs[rate].items()
     }
     return replace(record, chosen_learning_rate=rate, stops=stops)
+
+
+def _stop_records(config: RunConfig, records: Sequence[EpochRecord]) -> tuple[StopRecord, ...]:
+    stops = (
+        choose_stop(
+            records,
+            rule=rule,
+            averages=config.averaging.names,
+            selection=config.selection,
+            paper_code=config.paper_code,
+        )
+        for rule in RULES
+    )
+    return tuple(StopRecord(rule=s.rule, epoch=s.epoch, average=s.average) for s in stops)
 
 
 def _epochs(run: RunConfig, out: Path) -> list[EpochRecord] | None:

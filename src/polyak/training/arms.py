@@ -43,8 +43,11 @@ def arms(trained: Trained, config: RunConfig) -> Iterator[Arm]:
     tail_bn, …    the run's `more_averages` after the last epoch, recomputed
     lawa_acc_bn, power_acc_bn, lawa_loss_bn, power_loss_bn
                   those that are of use at any time, at the epochs of ema_acc and ema_loss
+
+    Where the run selects with recomputed statistics, the chosen average stands in place of the
+    longest window.
     """
-    longest = config.averaging.names[-1]
+    longest = None if config.selection == "bn_safe" else config.averaging.names[-1]
     final = {"epoch": config.epochs}
     yield Arm("sgd", trained.last[BASELINE], False, {"source": BASELINE, **final})
     if "swa" in trained.last:
@@ -88,6 +91,9 @@ def write_arms(run: Run, trained: Trained, folder: RunFolder) -> None:
         assert data.holdout_given_n is not None
         assert data.holdout_clean_n is not None
         images["holdout"] = ready(data.holdout_images_nchw)
+        if "holdout-images" in run.config.paper_code:
+            draws = generator(run.config.seed, "final holdout augmentation")
+            images["holdout"] = run.augmentation.holdout(draws)
         labels["holdout"] = {"given": data.holdout_given_n, "clean": data.holdout_clean_n}
     said: dict[str, dict[str, Tensor]] = {part: {} for part in images}
     for arm in arms(trained, run.config):
@@ -102,9 +108,10 @@ def write_arms(run: Run, trained: Trained, folder: RunFolder) -> None:
 
 def _manifest(run: Run, arm: Arm) -> dict[str, Any]:
     """What the arm's file says of itself, in the words of `polyak.save`."""
-    banks = [bank for bank in (run.averager, run.swa, run.more) if bank is not None]
     averages = {
-        name: (bank, bank.state_dict()["averages"][name]) for bank in banks for name in bank.names
+        name: (bank, bank.state_dict()["averages"][name])
+        for bank in run.banks
+        for name in bank.names
     }
     manifest = {"run": run.config.id, **arm.origin}
     manifest["refreshed_batchnorm"] = [arm.name] if arm.refresh else []
@@ -132,4 +139,4 @@ def _load(run: Run, arm: Arm) -> None:
             draws=generator(seed, "final batchnorm augmentation"),
         )
         with torch.no_grad():
-            refresh_batchnorm(run.model, batches)
+            refresh_batchnorm(run.model, batches, pooled="batchnorm" not in run.config.paper_code)

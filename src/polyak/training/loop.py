@@ -111,6 +111,12 @@ class Run:
             else None
         )
         self.more = more_bank(self.model, config, steps_per_epoch=self.steps_per_epoch)
+        # What is stepped after the optimizer.
+        self.banks: tuple[Averager, ...] = (self.averager,)
+        if self.swa is not None:
+            self.banks += (self.swa,)
+        if self.more is not None:
+            self.banks += (self.more,)
         self.augmentation = Augmentation(
             data, config.data.crop_padding, config.data.flip, device, layout
         )
@@ -161,6 +167,11 @@ class Run:
         self.trained.last |= of_use(self.more)
         return self.trained
 
+    def train_only(self, epoch: int) -> Score:
+        """An epoch of steps that evaluates, records and keeps nothing: for measuring them."""
+        self.batch = 0
+        return self._train_epoch(epoch)
+
     def _train_epoch(self, epoch: int, on_rest: OnRest = _go_on) -> Score:
         self.model.train()
         if self.batch == 0:
@@ -191,11 +202,8 @@ class Run:
         loss.backward()  # type: ignore[no-untyped-call]  # torch's own annotation is missing
         self.optimizer.step()
         self.step += 1
-        self.averager.step()
-        if self.swa is not None:
-            self.swa.step()
-        if self.more is not None:
-            self.more.step()
+        for bank in self.banks:
+            bank.step()
         self.losses[self.batch] = loss.detach()
         self.right += (logits_bk.detach().argmax(dim=1) == labels_b).sum()
         self.batch += 1
@@ -210,6 +218,8 @@ class Run:
 
     def _record(self, epoch: int, train: Score) -> None:
         holdout = self.evaluation.holdout(self.averager) if self.config.holdout else {}
+        bn_safe = self.config.holdout and self.config.selection == "bn_safe"
+        holdout_bn = self.evaluation.holdout_bn(self.averager) if bn_safe else {}
         monitors = self.evaluation.monitors(self.averager, epoch)
         self.trained.monitors += monitors
         self.trained.epochs.append(
@@ -220,6 +230,7 @@ class Run:
                 train=train,
                 seconds=self.seconds(),
                 holdout=holdout,
+                holdout_bn=holdout_bn,
             )
         )
 
@@ -234,7 +245,14 @@ class Run:
         if not self.config.holdout:
             return self.config.stops
         names = self.config.averaging.names
-        return tuple(choose_stop(self.trained.epochs, rule=r, averages=names) for r in RULES)
+        chosen = partial(
+            choose_stop,
+            self.trained.epochs,
+            averages=names,
+            selection=self.config.selection,
+            paper_code=self.config.paper_code,
+        )
+        return tuple(chosen(rule=rule) for rule in RULES)
 
     def _all_weights(self) -> dict[str, State]:
         averages = {name: self.averager.tensors(name) for name in self.averager.names}
