@@ -74,6 +74,8 @@ CHANGED = {
         "selection": "bn_safe",
         "holdout_labels": "clean",
         "paper_code": ("batchnorm",),
+        "more_averages": ("lawa",),
+        "swad": (1, 2),
     },
 }
 NOISE = {
