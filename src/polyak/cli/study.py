@@ -66,6 +66,9 @@ class StudyCommand:
     more_averages: bool = False
     """Also evaluate tail averages, LAWA, power-function EMA and SWAD along the same runs, as a
     study of its own, NAME-more."""
+    controls: bool = False
+    """Beside the paper's arms of a study with refits: SGD annealed in the average's budget, an
+    average on that shorter schedule, and weight decay 5e-4."""
 
     dry_run: bool = False
     """List the search runs with their ids and stop."""
@@ -81,17 +84,29 @@ class StudyCommand:
             return _list_runs(study)
         scale = () if self.scale is None else ("--scale", self.scale)
         data = [word for pair in self.data for word in ("--data", pair)]
-        more = ("--more-averages",) if self.more_averages else ()
-        words = ("polyak", "study", self.name or "", *scale, *data, *more)
+        switches = [
+            word
+            for word, given in (
+                ("--controls", self.controls),
+                ("--more-averages", self.more_averages),
+            )
+            if given
+        ]
+        words = ("polyak", "study", self.name or "", *scale, *data, *switches)
         return carry_through(study, self.where, command=shlex.join(words))
 
     def _study(self) -> Study:
         if self.name is None or not self.name.endswith(".py"):
-            return preset(self.name or "", scale=self.scale, places=parse_places(self.data))
-        if self.scale is not None or self.data:
+            return preset(
+                self.name or "",
+                scale=self.scale,
+                places=parse_places(self.data),
+                controls=self.controls,
+            )
+        if self.scale is not None or self.data or self.controls:
             raise ConfigError(
-                f"scale or data is given; expected neither for '{self.name}', which says itself "
-                "what to run. Leave them out."
+                f"scale, data or controls is given; expected none for '{self.name}', which says "
+                "itself what to run. Leave them out."
             )
         return load_study(Path(self.name).expanduser())
 
@@ -163,5 +178,5 @@ def _list_runs(study: Study) -> int:
                 print(f"{name:<12}  {row.label}: {title(run)}")
     for message in missing:
         print(f"missing: {message}", file=sys.stderr)
-    print(f"{planned(study)} runs in all, refits and probes included; {study.cost}")
+    print(f"{planned(study)} runs in all, refits, follow-ups and probes included; {study.cost}")
     return 0

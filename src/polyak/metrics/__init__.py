@@ -3,6 +3,7 @@
 Rates are fractions, entropies are in nats. Needs torch only.
 """
 
+from polyak.metrics.agreement import Agreement, agreement
 from polyak.metrics.calibration import (
     ReliabilityBin,
     ece,
@@ -35,6 +36,8 @@ __all__ = [
     "ReliabilityBin",
     "fit_temperature",
     "fit_temperature_paper_code",
+    "agreement",
+    "Agreement",
     "churn",
     "js_divergence",
     "js_paper_code",

@@ -73,7 +73,8 @@ def arm_table(
 
 def arms_in(results: Sequence[Result], phase: Phase) -> list[str]:
     """The arms that any row has, in the page's order; the paper's five where none has any."""
-    found = {r.arm for r in results if r.phase == phase}
+    # Variants have dots in their names, and a table of their own.
+    found = {r.arm for r in results if r.phase == phase and "." not in r.arm}
     usual = {"sgd", "ema_acc", "ema_loss", "ema_acc_bn", "ema_loss_bn"}
     return ordered(found or usual)
 

@@ -90,20 +90,24 @@ def write_arms(run: Run, trained: Trained, folder: RunFolder) -> None:
     if data.holdout_images_nchw is not None:
         assert data.holdout_given_n is not None
         assert data.holdout_clean_n is not None
-        images["holdout"] = ready(data.holdout_images_nchw)
-        if "holdout-images" in run.config.paper_code:
-            draws = generator(run.config.seed, "final holdout augmentation")
-            images["holdout"] = run.augmentation.holdout(draws)
+        images["holdout"] = final_holdout(run, data.holdout_images_nchw)
         labels["holdout"] = {"given": data.holdout_given_n, "clean": data.holdout_clean_n}
     said: dict[str, dict[str, Tensor]] = {part: {} for part in images}
     for arm in arms(trained, run.config):
-        _load(run, arm)
+        load_arm(run, arm)
         for part, images_nchw in images.items():
             logits_nk = predict(run.model, images_nchw)
             # Of 50,000 training samples only the verdict is needed.
             said[part][arm.name] = logits_nk.argmax(dim=1) if part == "train" else logits_nk
         save({arm.name: run.model.state_dict()}, folder.arm(arm.name), manifest=_manifest(run, arm))
     write_predictions(folder.predictions, arms=said, labels=labels)
+
+
+def final_holdout(run: Run, images_nchw: Tensor) -> Tensor:
+    """The hold-out's images as the finished run is evaluated on them, the same at every call."""
+    if "holdout-images" in run.config.paper_code:
+        return run.augmentation.holdout(generator(run.config.seed, "final holdout augmentation"))
+    return run.augmentation.ready(images_nchw)
 
 
 def _manifest(run: Run, arm: Arm) -> dict[str, Any]:
@@ -127,7 +131,8 @@ def _manifest(run: Run, arm: Arm) -> dict[str, Any]:
     }
 
 
-def _load(run: Run, arm: Arm) -> None:
+def load_arm(run: Run, arm: Arm) -> None:
+    """Make the run's model say what an arm says."""
     run.model.load_state_dict(arm.weights)
     run.model.eval()
     if arm.refresh:

@@ -19,6 +19,7 @@ RULES: tuple[Rule, ...] = get_args(Rule)
 MONITORS: tuple[Monitor, ...] = get_args(Monitor)
 MoreAverage = Literal["tail", "lawa", "power", "swad"]
 MORE_AVERAGES: tuple[MoreAverage, ...] = get_args(MoreAverage)
+Keep = Literal["every", "chosen"]
 PAPER_DECAYS = (0.968, 0.984, 0.992, 0.996, 0.998)
 
 
@@ -127,6 +128,14 @@ class RunConfig:
     """Of a run without hold-out: first and last epoch that SWAD averages, chosen elsewhere. None:
     such a run has no SWAD."""
 
+    bootstrap: str | None = None
+    """An average that SGD goes on from after each epoch but the last: once all is evaluated, its
+    weights and buffers become the model's; momentum stays. None: SGD goes its own way."""
+
+    keep: Keep = "every"
+    """What a run with stops is evaluated as at them when it is over: every average, with averaged
+    and with recomputed statistics, or only those that were chosen."""
+
     def check(self) -> None:
         """Raise a ConfigError that names every fault of every part."""
         faults = self.faults()
@@ -158,8 +167,12 @@ class RunConfig:
             faults.append("monitor is 'holdout_bn'; expected a run that keeps a hold-out")
         if len({stop.rule for stop in self.stops}) != len(self.stops):
             faults.append("two stops have one rule; expected at most one for each rule")
-        faults += _more_faults(self)
-        faults += unknown_settings(self)
+        faults += [*unknown_settings(self), *_more_faults(self)]
+        if self.bootstrap is not None and not self.averaging.faults():
+            names = self.averaging.names
+            faults += (
+                [] if self.bootstrap in names else [unknown("bootstrap", self.bootstrap, names)]
+            )
         return faults + [f for stop in self.stops for f in _stop_faults(stop, self)]
 
     def record(self) -> dict[str, Any]:
@@ -180,6 +193,8 @@ LATER: dict[str, Any] = {
     "batchnorm": "frozen",
     "more_averages": (),
     "swad": None,
+    "bootstrap": None,
+    "keep": "every",
 }
 """Settings that came after the first runs, with their defaults: where a setting has its default
 it is not in the record, so that the ids of those runs stay what they were."""

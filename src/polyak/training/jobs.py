@@ -20,6 +20,7 @@ from polyak.training.loop import DivergedError, Run
 from polyak.training.overhead import OverheadConfig, measure
 from polyak.training.probe import ProbeConfig, run_probe
 from polyak.training.stopping import StopRequest
+from polyak.training.variants import write_variants
 
 Job = RunConfig | ProbeConfig | OverheadConfig
 OnEpoch = Callable[[EpochRecord], None]
@@ -139,6 +140,7 @@ def _train(config: RunConfig, sitting: _Sitting, device: torch.device) -> None:
     try:
         trained = run.train(record, on_rest=lambda: sitting.rest(run))
         write_arms(run, trained, folder)
+        write_variants(run, trained, folder)
     except DivergedError as error:
         folder.finish("diverged", epoch=error.epoch, step=error.step, seconds=_seconds(run))
         return

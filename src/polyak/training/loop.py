@@ -112,11 +112,8 @@ class Run:
         )
         self.more = more_bank(self.model, config, steps_per_epoch=self.steps_per_epoch)
         # What is stepped after the optimizer.
-        self.banks: tuple[Averager, ...] = (self.averager,)
-        if self.swa is not None:
-            self.banks += (self.swa,)
-        if self.more is not None:
-            self.banks += (self.more,)
+        banks = (self.averager, self.swa, self.more)
+        self.banks = tuple(bank for bank in banks if bank is not None)
         self.augmentation = Augmentation(
             data, config.data.crop_padding, config.data.flip, device, layout
         )
@@ -157,6 +154,7 @@ class Run:
             except NonFiniteError as error:
                 raise DivergedError(epoch, self.step) from error
             self._keep()
+            self._bootstrap(epoch)
             self.batch = 0
             on_epoch(self.trained.epochs[-1])
             on_rest()
@@ -240,6 +238,11 @@ class Run:
         stops = [stop for stop in self._stops() if stop.epoch == epoch]
         weights = self._all_weights() if stops else {}
         self.trained.kept |= {stop.rule: Kept(stop, weights) for stop in stops}
+
+    def _bootstrap(self, epoch: int) -> None:
+        """Let SGD go on from an average; what was evaluated last stays what the run ends with."""
+        if self.config.bootstrap is not None and epoch < self.config.epochs:
+            self.model.load_state_dict(self.averager.tensors(self.config.bootstrap))
 
     def _stops(self) -> tuple[Stop, ...]:
         if not self.config.holdout:
