@@ -6,6 +6,7 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from polyak.analysis.claims.ledger import Entry
 from polyak.analysis.results import Phase, Result, bins_for, write_results
 from polyak.analysis.variants import all_results
 from polyak.files import replacing
@@ -19,6 +20,7 @@ from polyak.report.figures import write_svg
 from polyak.report.formatting import counted, duration, joined
 from polyak.report.forms import preset_of
 from polyak.report.interactive import library, spec
+from polyak.report.ledger import judge, ledger_part, write_ledger
 from polyak.report.methods import paper_form
 from polyak.report.paper import note_everywhere, numbers_for
 from polyak.report.parts import RULES, RowPart, row_part
@@ -77,7 +79,7 @@ def write_page(
     *,
     interactive: bool = True,
 ) -> Path:
-    """Write the page and its figures into a folder.
+    """Write the page, its figures and its ledger of claims into a folder.
 
     Args:
         out: The output folder that holds `runs/`.
@@ -95,8 +97,10 @@ def write_page(
         for chart in part.charts.values():
             write_svg(chart, folder / "figures" / f"{chart.name}.svg")
             write_csv(chart, folder / "figures" / f"{chart.name}.csv")
+    entries = judge(out, study, results)
+    write_ledger(folder, entries)
     page = folder / "index.html"
-    html = render(out, study, results, parts, interactive=interactive)
+    html = render(out, study, results, parts, entries, interactive=interactive)
     with replacing(page) as temporary:
         temporary.write_text(html, encoding="utf-8")
     return page
@@ -107,6 +111,7 @@ def render(
     study: StudyRecord,
     results: Sequence[Result],
     parts: Sequence[RowPart],
+    entries: Sequence[Entry],
     *,
     interactive: bool = True,
 ) -> str:
@@ -137,6 +142,7 @@ def render(
         bins=_bins(out, study),
         rules=list(RULES.values()),
         others=_other_methods(study),
+        ledger=ledger_part(study, entries),
         specs={chart.name: spec(chart) for chart in charts} if interactive else {},
         library=library() if charts and interactive else "",
         duration=duration,
