@@ -18,6 +18,7 @@ from polyak.report.appendix import APPENDICES, appendix, with_comparisons
 from polyak.report.churn import SPLIT, matched
 from polyak.report.comparisons import against_table, budget_table
 from polyak.report.forms import preset_of
+from polyak.report.ledger import judge
 from polyak.report.memorising import held_table, memorised_table
 from polyak.report.methods import paper_form
 from polyak.report.page import render
@@ -305,7 +306,8 @@ def test_the_page_has_the_sections_of_its_kind(written, name, words):
     parts = [row_part(out, row, results, anchor=f"row{i}") for i, row in enumerate(study.rows)]
     parts = with_comparisons(out, study, [replace(part, charts={}) for part in parts])
     assert [list(part.charts) for part in parts] == [["compared"], ["compared"]]
-    page = " ".join(render(out, study, results, parts, interactive=False).split())
+    entries = judge(out, study, results)
+    page = " ".join(render(out, study, results, parts, entries, interactive=False).split())
     for word in words:
         assert word in page
 
