@@ -28,7 +28,7 @@ FALSE = {
     "better-than-sgd": {"refit__loss__ema_acc_bn": 1.1},
     "noise": {"refit__accuracy__sgd_stopped": 0.75},
     "fits-noise": {"refit__memorised__sgd": 0.9},
-    "memorisation": {"held_share": lambda t: 0.9, "cosine_share": lambda t: 0.9},
+    "memorisation": {"held_share": lambda t: 0.9, "cosine_share": lambda t: 0.85},
     "churn": {"refit__churn__ema_loss_bn": 0.25},
     "loss-beats-accuracy": {"transfer__accuracy__ema_loss_bn": 0.55},
     "calibration": {"search__ece_scaled__ema_loss_bn": 0.06},
@@ -108,7 +108,7 @@ def approx_gain(row) -> dict[str, float]:
 
 
 def test_rows_of_appendices_are_no_evidence_for_the_papers_own_claims(true_world):
-    ordinary = {"main", "T = 1", "plain", "annealed"}
+    ordinary = {"main", "plain"}
     for claim in ("never-behind", "stops-early", "better-than-sgd", "fits-noise"):
         assert {f.row for f in BY_ID[claim].findings(true_world)} <= ordinary
     assert {f.row for f in BY_ID["step-decay"].findings(true_world)} == {"step"}

@@ -12,6 +12,7 @@ from rich.console import Console
 from polyak.cli.console import StudyDisplay, failure_lines, title
 from polyak.cli.limits import seconds_of, within
 from polyak.errors import ConfigError
+from polyak.report.ledger import claims_line
 from polyak.report.page import write_report
 from polyak.study import plan
 from polyak.study.executors.local import LocalExecutor, available_cores
@@ -150,6 +151,7 @@ def carry_through(study: Study, where: Where, *, command: str) -> int:
     for label, reason in outcome.row_failures.items():
         print(f"no result for {label}: {reason}", file=sys.stderr)
     print(_summary(outcome))
+    print(claims_line(page.parent))
     print(f"report: {page.resolve()}")
     return 1 if outcome.failures or outcome.row_failures else 0
 
