@@ -35,8 +35,8 @@ class OptimConfig:
     """After warm-up: cosine to 0; step: ÷ `drop` at each of `milestones`; held: cosine until
     `hold_epoch`, then unchanged; constant."""
 
-    milestones: tuple[int, ...] = ()
-    """Epochs at which schedule "step" drops."""
+    milestones: tuple[float, ...] = ()
+    """Epochs at which schedule "step" drops. Fractions allowed."""
 
     drop: float = 5.0
     """Divisor of schedule "step"."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from polyak.averaging.swap import eval_mode
-from polyak.data import Partition, epoch_batches
+from polyak.data import Partition, augment, epoch_batches
 from polyak.data.batches import crop_and_flip, draw_crops_and_flips, sent
 from polyak.data.normalisation import normalise
 from polyak.errors import NonFiniteError
@@ -93,6 +93,14 @@ class Augmentation:
                 self.images_nchw[index_b], corner_b2, mirrored_b, padding=self.padding
             )
             yield self.ready(images), self.labels_n[index_b]
+
+    def holdout(self, draws: torch.Generator) -> Tensor:
+        """The hold-out as the network takes it, cropped and flipped like training images."""
+        images_nchw = self.data.holdout_images_nchw
+        assert images_nchw is not None
+        return self.ready(
+            augment(images_nchw, padding=self.padding, flip=self.flip, generator=draws)
+        )
 
     def ready(self, images_nchw: Tensor) -> Tensor:
         """uint8 images as the network takes them: normalised, on the device, in its layout."""
