@@ -2,7 +2,7 @@
 
 import shlex
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -71,6 +71,9 @@ class StudyCommand:
     """Beside the paper's arms of a study with refits: SGD annealed in the average's budget, an
     average on that shorter schedule, and weight decay 5e-4."""
 
+    fp32: bool = False
+    """Compute in float32 on a GPU, where the default is bfloat16; for comparison."""
+
     dry_run: bool = False
     """List the search runs with their ids and stop."""
 
@@ -81,6 +84,8 @@ class StudyCommand:
         study = self._study()
         if self.more_averages:
             study = with_more_averages(study)
+        if self.fp32:
+            study = _in_float32(study)
         if self.dry_run:
             return _list_runs(study)
         scale = () if self.scale is None else ("--scale", self.scale)
@@ -90,6 +95,7 @@ class StudyCommand:
             for word, given in (
                 ("--controls", self.controls),
                 ("--more-averages", self.more_averages),
+                ("--fp32", self.fp32),
             )
             if given
         ]
@@ -121,6 +127,11 @@ class DemoCommand:
     def run(self) -> int:
         """Exit code: 0 done, 1 some runs failed or a row has no result."""
         return carry_through(preset("demo"), self.where, command="polyak demo")
+
+
+def _in_float32(study: Study) -> Study:
+    rows = (replace(row, config=replace(row.config, fp32=True)) for row in study.rows)
+    return replace(study, rows=tuple(rows))
 
 
 def _write_example(path: Path) -> int:
