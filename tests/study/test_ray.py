@@ -11,8 +11,6 @@ from pathlib import Path
 import pytest
 
 from polyak.averaging import load as load_weights
-from polyak.data import prepare
-from polyak.errors import ConfigError
 from polyak.records.predictions import Predictions
 from polyak.records.runs import run_folder
 from polyak.records.studies import read_study
@@ -96,23 +94,23 @@ def _parent(pid):
 def test_a_study_that_loses_a_node_ends_as_on_one_machine(study, row, tmp_path):
     longer = replace(study, rows=(replace(row, config=replace(row.config, epochs=4)),))
     out, alone = tmp_path / "ray", tmp_path / "alone"
-    t=time.monotonic()
+    t = time.monotonic()
     with cluster_of(4) as cluster, connected(cluster.address, checkpoint_seconds=0) as executor:
-        print("up", time.monotonic()-t)
+        print("up", time.monotonic() - t)
         assert executor.workers == 4
         kills = KillsANode(cluster, out)
         outcome = run_study(
             longer, out, executor=executor, on_progress=kills, workers=4, command="x"
         )
-        print("done", time.monotonic()-t)
-    print("down", time.monotonic()-t)
+        print("done", time.monotonic() - t)
+    print("down", time.monotonic() - t)
     assert kills.killed is not None
     assert (outcome.done, outcome.failures, outcome.row_failures) == (7, {}, {})
     # The lost run went on from its checkpoint: what was done before was not done again.
     assert run_folder(out, kills.killed).epochs()[: len(kills.before)] == kills.before
     local = LocalExecutor(workers=1)
     run_study(longer, alone, executor=local, on_progress=print, workers=4, command="x")
-    print("local", time.monotonic()-t)
+    print("local", time.monotonic() - t)
     one, other = (read_study(folder / "small") for folder in (out, alone))
     assert replace(one, seconds=0.0) == replace(other, seconds=0.0)
     names = sorted(path.name for path in (out / "runs").iterdir())

@@ -1,5 +1,6 @@
 """What a person sees while runs go on: on stderr, a live table in a terminal, lines elsewhere."""
 
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -119,12 +120,16 @@ def best_average(epochs: Sequence[EpochRecord]) -> str:
     return f"{accuracy:.1%} {name} @{-epoch}"
 
 
-def failure_lines(failures: Mapping[str, str], out: Path) -> list[str]:
-    """What went wrong, run by run: its folder and the last lines of its error."""
+def failure_lines(failures: Mapping[str, str], out: Path, *, device: str = "cpu") -> list[str]:
+    """What went wrong, run by run: its folder, the last lines of its error, how to repeat it."""
     lines = []
     for run_id, text in failures.items():
-        lines.append(f"failed: {run_folder(out, run_id).path}")
+        folder = run_folder(out, run_id).path
+        lines.append(f"failed: {folder}")
         lines += [f"  {line}" for line in text.strip().splitlines()[-3:]]
+        words = ["polyak", "train", "--config", str(folder / "config.json"), "--out", str(out)]
+        words += [] if device == "cpu" else ["--device", device]
+        lines.append(f"  alone: {shlex.join(words)}")
     return lines
 
 

@@ -4,6 +4,7 @@ config.json   what was asked for        log.jsonl      one EpochRecord an epoch
 DONE          how it ended              monitor.jsonl  one MonitorRecord a monitor and epoch
 averages/     one file an arm           predictions.safetensors   see `predictions`
 checkpoint/   while it has not ended    LOCK           while a process works on it
+FAILED        the error of a run that failed, until it is begun again
 """
 
 import json
@@ -102,10 +103,24 @@ class RunFolder:
         return self.path / "checkpoint"
 
     def tidy(self) -> None:
-        """Remove what writers left that were killed; for the one who holds the folder."""
+        """Remove what sittings left that failed or were killed; for who holds the folder."""
+        (self.path / "FAILED").unlink(missing_ok=True)
         for path in self.path.rglob(".*"):
             if path.is_file():
                 path.unlink()
+
+    def fail(self, text: str) -> None:
+        """Record why a sitting failed; the next one begins with removing it."""
+        with replacing(self.path / "FAILED") as temporary:
+            temporary.write_text(text)
+
+    @property
+    def failure(self) -> str | None:
+        """Why the last sitting failed, if it did and none was begun since."""
+        try:
+            return (self.path / "FAILED").read_text()
+        except (OSError, ValueError):
+            return None
 
     def finish(self, ending: Ending, **facts: Any) -> None:
         """Mark the run as ended, when all else is on disk; nothing is written after this."""
