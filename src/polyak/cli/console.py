@@ -102,7 +102,7 @@ def epoch_cells(epochs: Sequence[EpochRecord], config: RunConfig) -> list[str]:
         f"{last.train.loss:.3f}",
         best_average(epochs),
         f"{images / per_epoch:,.0f}/s",
-        _clock((config.epochs - last.epoch) * per_epoch),
+        clock((config.epochs - last.epoch) * per_epoch),
     ]
 
 
@@ -133,7 +133,8 @@ def failure_lines(failures: Mapping[str, str], out: Path, *, device: str = "cpu"
     return lines
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """Seconds as people read them: 0:45, 12:00, 1:30:00."""
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -18,6 +18,7 @@ from polyak.cli.export import ExportCommand
 from polyak.cli.inspect import InspectCommand
 from polyak.cli.listing import ListCommand
 from polyak.cli.report import ReportCommand
+from polyak.cli.status import StatusCommand
 from polyak.cli.study import DemoCommand, StudyCommand
 from polyak.cli.train import TrainCommand
 from polyak.errors import PolyakError
@@ -29,6 +30,7 @@ Command = (
     | Annotated[TrainCommand, tyro.conf.subcommand(name="train")]
     | Annotated[ReportCommand, tyro.conf.subcommand(name="report")]
     | Annotated[ListCommand, tyro.conf.subcommand(name="list")]
+    | Annotated[StatusCommand, tyro.conf.subcommand(name="status")]
     | Annotated[DataCommand, tyro.conf.subcommand(name="data")]
     | Annotated[InspectCommand, tyro.conf.subcommand(name="inspect")]
     | Annotated[ExportCommand, tyro.conf.subcommand(name="export")]
