@@ -3,6 +3,7 @@
 from polyak.averaging.averager import Averager
 from polyak.averaging.batchnorm import refresh_batchnorm
 from polyak.averaging.checkpoint import SavedWeights, load, save
+from polyak.averaging.gathering import gathered
 from polyak.averaging.kinds import EMA, Average, PowerEMA, Schedule, Uniform
 from polyak.averaging.profile import profile
 from polyak.averaging.readers import read_foreign
@@ -20,6 +21,7 @@ __all__ = [
     "SavedWeights",
     "Schedule",
     "Uniform",
+    "gathered",
     "load",
     "profile",
     "read_foreign",

@@ -14,7 +14,6 @@ from polyak.averaging import swap
 from polyak.averaging.attachment import Attachment
 from polyak.averaging.batchnorm import (
     Forward,
-    Moments,
     StatisticsPass,
     limited,
     running_statistics,
@@ -24,6 +23,7 @@ from polyak.averaging.history import History
 from polyak.averaging.holdings import Holdings
 from polyak.averaging.inventory import Buffers, unwrapped
 from polyak.averaging.kinds import Average, to_record
+from polyak.averaging.moments import Moments, groups_of, pooled
 from polyak.averaging.profile import profile_in_bank
 from polyak.averaging.settings import NonFinite, checked
 from polyak.averaging.state import check_state
@@ -91,11 +91,13 @@ class Averager:
         self._holdings = Holdings(
             self._model, tuple(self._kinds), buffers=buffers, dtype=dtype, device=device
         )
+        self._groups = groups_of(model, self._holdings.mesh)
         # Whoever reads a snapshot from another thread waits for an update to end.
         self._lock = RLock()
-        if nonfinite != "allow" and (bad := self._holdings.nonfinite()):
+        bad = [] if nonfinite == "allow" else self._holdings.nonfinite()
+        if nonfinite != "allow" and not self._holdings.all_agree(not bad):
             raise NonFiniteError(
-                f"{few(bad)} hold NaN or infinity; expected finite initial weights, since every "
+                f"{_named(bad)} hold NaN or infinity; expected finite initial weights, since every "
                 "average starts from them. Build the averager after initialising the model."
             )
 
@@ -212,7 +214,16 @@ class Averager:
 
     @torch.no_grad()
     def module(self, name: str) -> nn.Module:
-        """A copy of the model that holds an average, in eval mode and without gradients."""
+        """A copy of the model that holds an average, in eval mode and without gradients.
+
+        Raises:
+            StateError: for a sharded model, of which no process can have a copy.
+        """
+        if self._holdings.is_sharded:
+            raise StateError(
+                "module() was called of a model that is spread over processes; expected one that "
+                "is whole. Use applied(name), or polyak.averaging.gathered and load its state dict."
+            )
         with self.applied(name):
             copy = deepcopy(self._model)
         return copy.requires_grad_(False)
@@ -222,7 +233,8 @@ class Averager:
         """Independent copies of an average's weights under the keys of `state_dict()`.
 
         Averaged tensors keep the average's dtype; integer buffers are those of the last update;
-        BatchNorm statistics are the refreshed ones while they are fresh.
+        BatchNorm statistics are the refreshed ones while they are fresh. Of a sharded model they
+        are DTensors, and `full_tensor()` of one is a collective: every process must call it.
         """
         self._require(name)
         with self._lock:
@@ -252,6 +264,7 @@ class Averager:
         max_samples: int | None = None,
         forward: Forward | None = None,
         progress: bool = False,
+        pool: bool = True,
     ) -> None:
         """Compute BatchNorm statistics for averages, all in one pass over the data.
 
@@ -261,6 +274,8 @@ class Averager:
         Args:
             batches: As in `polyak.refresh_batchnorm`, with `max_samples`, `forward`, `progress`.
             names: Which averages; None means all.
+            pool: Under DDP and of a sharded model: take the batches of all processes together,
+                each with its own ones. Two all-reduces at the end, so every process must call.
         """
         self._refuse_while_lent("refresh_batchnorm()")
         chosen = self.names if names is None else tuple(names)
@@ -275,7 +290,9 @@ class Averager:
                 for name in chosen:
                     with self._holdings.lent(name, self):
                         statistics.add(batch, moments[name])
+        groups = self._groups if pool else []
         for name in chosen:
+            moments[name] = pooled(moments[name], statistics.channels, groups)
             held = self._holdings.weights(name)
             self._holdings.refreshed[name] = {
                 key: x.to(held[key]) for key, x in running_statistics(moments[name]).items()
@@ -292,6 +309,7 @@ class Averager:
         return {
             "history": self._history.record(),
             "averages": {name: to_record(kind) for name, kind in self._kinds.items()},
+            "dtypes": self._holdings.dtypes,
             **self._holdings.record(),
         }
 
@@ -340,7 +358,7 @@ class Averager:
         )
 
     def _meet_nonfinite(self, bad: Sequence[str]) -> None:
-        message = f"{few(bad)} hold NaN or infinity; expected finite weights."
+        message = f"{_named(bad)} hold NaN or infinity; expected finite weights."
         if self._nonfinite == "raise":
             raise NonFiniteError(f"{message} Lower the learning rate.")
         if not self.skipped:
@@ -357,6 +375,10 @@ class Averager:
                 f"{call} was called while the model holds an average; expected its own weights. "
                 "Leave the `applied` block first."
             )
+
+
+def _named(bad: Sequence[str]) -> str:
+    return few(bad) if bad else "weights that another process holds"
 
 
 def _warn(message: str) -> None:

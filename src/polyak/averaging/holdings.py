@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from polyak.averaging import kernels, swap
+from polyak.averaging import kernels, sharded, swap
 from polyak.averaging.bank import Bank
 from polyak.averaging.inventory import Buffers, Inventory, copy_infinite, inventory, wide
 from polyak.averaging.watch import Watch
@@ -40,13 +40,29 @@ class Holdings:
         self.buffers: Buffers = buffers
         self._dtype = dtype
         self._device = device
+        sharded.refuse_flat(model.modules())
+        sharded.reshard(list(model.modules()))
         self._first = inventory(model, buffers=buffers)
         copy_infinite(self._first)
         self._watch = Watch(model, self._first)
         self._bank = self._new_bank(self._first)
-        self._copied = {key: x.detach().clone() for key, x in self._first.copied.items()}
+        self.mesh = sharded.mesh_of(self._first.averaged.values())
+        self._copied = {
+            key: x.detach().clone() for key, x in sharded.local_all(self._first.copied).items()
+        }
         self.refreshed: dict[str, dict[str, Tensor]] = {}
         """By average: statistics that lie over the averaged ones until the next update."""
+
+    @property
+    def is_sharded(self) -> bool:
+        """Whether processes hold parts of the model's weights."""
+        return any(map(sharded.is_sharded, self._watch.found.all()))
+
+    @property
+    def dtypes(self) -> str:
+        """The dtypes of the stored averages, such as "float32"."""
+        row = self._bank.rows[self._names[0]]
+        return ", ".join(sorted({str(x.dtype).removeprefix("torch.") for x in row.values()}))
 
     @property
     def modules(self) -> Sequence[nn.Module]:
@@ -61,21 +77,24 @@ class Holdings:
         """
         if self._watch.holds():
             return self._watch.found
+        sharded.reshard(list(self.model.modules()))
         live = inventory(self.model, buffers=self.buffers, like=self._first)
         self._first.check_same(live)
         # What is lent goes back to where it was, and then the old watch holds again.
         if not swap.holds_lent_weights(self.model):
             self._watch = Watch(self.model, live)
-            self._bank.bind(live.averaged)
+            self._bank.bind(sharded.local_all(live.averaged))
         return live
 
     def track(self) -> None:
         """Average from now on what trains now, frozen before or not."""
         old = self._bank
+        sharded.reshard(list(self.model.modules()))
         self._first = inventory(self.model, buffers=self.buffers)
         copy_infinite(self._first)
         self._watch = Watch(self.model, self._first)
         self._bank = self._new_bank(self._first)
+        self.mesh = sharded.mesh_of(self._first.averaged.values())
         # A parameter that was frozen is its own average so far.
         for name in self._names:
             for kept, before in (
@@ -86,14 +105,18 @@ class Holdings:
 
     def nonfinite(self) -> list[str]:
         """Names of the averaged weights that hold NaN or infinity in the model."""
-        averaged = self.live().averaged
+        averaged = sharded.local_all(self.live().averaged)
         return [name for name, x in averaged.items() if not kernels.all_finite([x])]
 
     def gather(self) -> bool:
-        """Take the live weights in; whether they are all finite."""
+        """Take the live weights in; whether they are all finite, in every process's shards."""
         self.live()
         self._bank.gather()
-        return self._bank.finite()
+        return self.all_agree(self._bank.finite())
+
+    def all_agree(self, fine: bool) -> bool:
+        """Whether all processes that hold shards say `fine`; of plain weights, this one alone."""
+        return sharded.all_agree(fine, self.mesh)
 
     def gather_unchecked(self) -> None:
         """Take the live weights in as they are."""
@@ -105,25 +128,24 @@ class Holdings:
         self._bank.fold(lerp_weights)
         if self._copied:
             copied = self._watch.found.copied
-            live = [copied[key].detach() for key in self._copied]
+            live = [sharded.local(copied[key]).detach() for key in self._copied]
             torch._foreach_copy_(list(self._copied.values()), live)
         self.refreshed.clear()
 
     def weights(self, name: str) -> dict[str, Tensor]:
-        """All that is stored for an average, refreshed statistics in their place."""
+        """All that is stored here for an average, refreshed statistics in their place."""
         return {**self._bank.rows[name], **self._copied, **self.refreshed.get(name, {})}
 
     def state_dict(self, name: str) -> dict[str, Tensor]:
         """Copies of an average's weights under all names of the model's `state_dict()`."""
         live = self.live()
-        copies = {
-            key: x.detach().clone() for key, x in {**live.frozen, **self.weights(name)}.items()
-        }
+        stored = sharded.whole_all(self.weights(name), {**live.averaged, **live.copied})
+        copies = {key: x.detach().clone() for key, x in {**live.frozen, **stored}.items()}
         return {key: copies[listed] for key, listed in live.names.items()}
 
     def still(self, name: str, lerp_weight: float) -> float:
         """Share of the values off the model's that an update would leave as they are."""
-        return self._bank.still(name, self.live().averaged, lerp_weight)
+        return self._bank.still(name, sharded.local_all(self.live().averaged), lerp_weight)
 
     @contextmanager
     def lent(self, name: str, owner: object) -> Iterator[None]:
@@ -134,19 +156,29 @@ class Holdings:
             key: x if isinstance(live.averaged.get(key), nn.Parameter) else x.clone()
             for key, x in self.weights(name).items()
         }
+        tensors = {**live.averaged, **live.copied}
+        spread = {key: x for key, x in tensors.items() if sharded.is_sharded(x)}
+        plain = {key: x for key, x in weights.items() if key not in spread}
         with (
             swap.owning(self.modules, owner),
-            swap.lent(self.modules, {**live.averaged, **live.copied}, weights),
+            sharded.lent(self.modules, spread, weights),
+            swap.lent(self.modules, tensors, plain),
         ):
             yield
 
     def record(self) -> dict[str, Any]:
-        """The stored tensors themselves."""
+        """The stored tensors themselves, shards as DTensors."""
+        found = self._watch.found
+        likes = {**found.averaged, **found.copied}
+
+        def rows(stored: Mapping[str, Mapping[str, Tensor]]) -> dict[str, dict[str, Tensor]]:
+            return {name: sharded.whole_all(row, likes) for name, row in stored.items()}
+
         return {
-            "tensors": {name: dict(row) for name, row in self._bank.rows.items()},
-            "remainder": {name: dict(row) for name, row in self._bank.remainder.items()},
-            "copied": dict(self._copied),
-            "refreshed": {name: dict(row) for name, row in self.refreshed.items()},
+            "tensors": rows(self._bank.rows),
+            "remainder": rows(self._bank.remainder),
+            "copied": sharded.whole_all(self._copied, likes),
+            "refreshed": rows(self.refreshed),
         }
 
     def restore(self, record: Mapping[str, Any]) -> None:
@@ -156,13 +188,14 @@ class Holdings:
             _copy_over(self._bank.remainder[name], record["remainder"][name])
         _copy_over(self._copied, record["copied"])
         self.refreshed = {
-            name: {key: x.clone() for key, x in tensors.items()}
+            name: {key: x.clone() for key, x in sharded.local_all(tensors).items()}
             for name, tensors in record["refreshed"].items()
         }
 
     def _new_bank(self, found: Inventory) -> Bank:
         dtypes = {key: self._stored_dtype(x) for key, x in found.averaged.items()}
-        return Bank(self._names, found.averaged, dtypes=dtypes, device=self._device)
+        weights = sharded.local_all(found.averaged)
+        return Bank(self._names, weights, dtypes=dtypes, device=self._device)
 
     def _stored_dtype(self, tensor: Tensor) -> torch.dtype:
         keeps = self._dtype is None or tensor.is_complex()
@@ -171,4 +204,4 @@ class Holdings:
 
 def _copy_over(kept: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> None:
     for key, x in values.items():
-        kept[key].copy_(x)
+        kept[key].copy_(sharded.local(x))

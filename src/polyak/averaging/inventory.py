@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from polyak.averaging import sharded
 from polyak.errors import StateError, WeightMismatchError, few
 
 Buffers = Literal["average", "copy"]
@@ -33,6 +34,10 @@ class Inventory:
     names: dict[str, str] = field(default_factory=dict)
     """Every name of `state_dict()`, in its order, with the name it is listed under."""
 
+    def all(self) -> Iterator[Tensor]:
+        """Every tensor once."""
+        yield from (*self.averaged.values(), *self.copied.values(), *self.frozen.values())
+
     def check_same(self, other: "Inventory") -> None:
         """Refuse `other` unless it has the same names and shapes to average and to copy."""
         thawed = other.averaged.keys() & self.frozen.keys()
@@ -51,6 +56,13 @@ class Inventory:
                 raise WeightMismatchError(
                     f"the shape of {few(changed)} is no longer that of the average. "
                     "Build a new averager after changing a model's layers."
+                )
+            spread = {n: sharded.layout(x) != sharded.layout(got[n]) for n, x in expected.items()}
+            if moved := [name for name, differs in spread.items() if differs]:
+                raise WeightMismatchError(
+                    f"{few(moved)} is not spread over processes as the average is; expected the "
+                    "same sharding. Shard the model before building the averager, and load "
+                    "states of another number of processes by torch.distributed.checkpoint."
                 )
 
 
@@ -81,7 +93,7 @@ def inventory(model: nn.Module, *, buffers: Buffers, like: Inventory | None = No
 def copy_infinite(found: Inventory) -> None:
     """Move buffers that hold infinity, such as attention masks, to those that are copied."""
     for name, tensor in list(found.averaged.items()):
-        if not isinstance(tensor, nn.Parameter) and bool(torch.isinf(tensor).any()):
+        if not isinstance(tensor, nn.Parameter) and bool(torch.isinf(sharded.local(tensor)).any()):
             found.copied[name] = found.averaged.pop(name)
 
 

@@ -16,7 +16,8 @@ def check_state(saved: Mapping[str, Any], own: Mapping[str, Any]) -> None:
         ConfigError: for other averages, another period, or no averager's state at all.
         WeightMismatchError: for other weights, or the same in another dtype.
     """
-    missing = own.keys() - saved.keys()
+    # States of early versions do not say their dtypes.
+    missing = own.keys() - saved.keys() - {"dtypes"}
     if missing:
         raise ConfigError(
             f"the state lacks {few(missing)}; expected what an averager's state_dict() gives. "
@@ -28,6 +29,12 @@ def check_state(saved: Mapping[str, Any], own: Mapping[str, Any]) -> None:
             f"the saved averages are {list(saved['averages'])} every {every} steps; "
             f"expected {list(own['averages'])} every {own_every}. "
             "Build the averager with the saved averages and period."
+        )
+    # torch.distributed.checkpoint casts what it loads to the dtype of what it loads into.
+    if saved.get("dtypes", own["dtypes"]) != own["dtypes"]:
+        raise WeightMismatchError(
+            f"the saved averages are {saved['dtypes']}; expected {own['dtypes']}, or they would be "
+            "rounded. Build the averager with the saved dtype=."
         )
     for name, tensors in own["tensors"].items():
         _check_tensors(tensors, saved["tensors"][name])
