@@ -9,12 +9,13 @@ import polyak
 
 ROOT = Path(polyak.__file__).parent
 
-PLAIN = {"errors", "files"}
+PLAIN = {"errors", "files", "userfile"}
 TRAINING = PLAIN | {"averaging", "metrics", "models", "data", "records"}
 ANALYSIS = PLAIN | {"metrics", "records"}
 MAY_IMPORT = {
     "errors": set(),
     "files": set(),
+    "userfile": {"errors"},
     "averaging": PLAIN,
     "metrics": PLAIN,
     "models": PLAIN,

@@ -18,7 +18,8 @@ from worlds import World
 
 import polyak
 from polyak import EMA, Averager, PowerEMA, Uniform
-from polyak.averaging import gathered
+from polyak.averaging import Window, gathered
+from polyak.averaging.sharded import whole
 from polyak.errors import (
     ConfigError,
     NonFiniteError,
@@ -87,10 +88,31 @@ def feed(model: nn.Module, seed: int) -> None:
     }
     with torch.no_grad():
         for key, x in model.state_dict().items():
-            full = given[key]
-            if isinstance(x, DTensor):
-                full = distribute_tensor(full, x.device_mesh, x.placements).to_local()
-            (x.to_local() if isinstance(x, DTensor) else x).copy_(full)
+            shard = x.to_local() if isinstance(x, DTensor) else x
+            shard.copy_(part(given[key], x))
+
+
+def part(whole: Tensor, like: Tensor) -> Tensor:
+    """What this process holds of a whole tensor that is spread as `like` is."""
+    if isinstance(like, DTensor):
+        for dimension, placement in enumerate(like.placements):
+            if isinstance(placement, Shard):
+                pieces = whole.chunk(like.device_mesh.size(dimension), placement.dim)
+                rank = like.device_mesh.get_local_rank(dimension)
+                whole = pieces[rank] if rank < len(pieces) else whole[:0]
+    return whole
+
+
+def parts_of(whole: State, likes: State) -> State:
+    return {k: part(whole[k], x) for k, x in likes.items()}
+
+
+def shards(state: State) -> State:
+    """Copies of what this process holds."""
+    return {
+        k: (x.to_local() if isinstance(x, DTensor) else x).detach().clone()
+        for k, x in state.items()
+    }
 
 
 def full(state: State) -> State:
@@ -99,7 +121,13 @@ def full(state: State) -> State:
 
 
 def own(model: nn.Module) -> State:
+    """Whole copies of a model's weights; every process must call it."""
     return {k: x.detach().clone() for k, x in full(model.state_dict()).items()}
+
+
+def held(model: nn.Module) -> State:
+    """Copies of what this process holds of a model, of FSDP2's after a reshard."""
+    return shards(model.state_dict())
 
 
 def inputs(seed: int = 9, size: int = 4) -> Tensor:
@@ -134,17 +162,18 @@ def twins(world: World, **settings: object) -> tuple[nn.Module, Averager, nn.Mod
 
 def assert_same_averages(spread: Averager, single: Averager) -> None:
     for name in single.names:
-        assert_same_bits(full(spread.tensors(name)), single.tensors(name))
+        found = spread.tensors(name)
+        assert_same_bits(shards(found), parts_of(single.tensors(name), found))
     assert (spread.steps, spread.updates) == (single.steps, single.updates)
 
 
 def check_equals_one_process(world: World, **settings: object) -> None:
     model, averager, single, expected = twins(world, **settings)
-    shards = {k: x.to_local().shape for k, x in model.named_parameters()}
+    rows = {k: x.to_local().shape[0] for k, x in model.named_parameters()}
     # Seven rows in two or three shards are uneven, and one row leaves the others' shards empty.
-    assert shards["3.weight"][0] in ((4, 3) if world.size == 2 else (3, 1))
-    assert shards["4.weight"][0] == (1 if world.rank == 0 else 0)
-    for seed in range(1, 12):
+    assert rows["3.weight"] in ((4, 3) if world.size == 2 else (3, 1))
+    assert rows["4.weight"] == (1 if world.rank == 0 else 0)
+    for seed in range(1, 8):
         feed(model, seed)
         feed(single, seed)
         if seed % 3 == 0:
@@ -153,6 +182,8 @@ def check_equals_one_process(world: World, **settings: object) -> None:
         averager.step()
         expected.step()
     assert_same_averages(averager, expected)
+    found = full(averager.tensors("uniform"))
+    assert_same_bits(found, expected.tensors("uniform"))
 
 
 def check_every_period_and_precision(world: World) -> None:
@@ -231,10 +262,10 @@ def check_dtensors_without_fsdp(world: World) -> None:
     averager.update()
     expected.update()
     assert_same_averages(averager, expected)
-    before = own(model)
+    before = held(model)
     with averager.applied("ema_0.5"):
-        assert_same_bits(own(model), expected.tensors("ema_0.5"))
-    assert_same_bits(own(model), before)
+        assert_same_bits(held(model), parts_of(expected.tensors("ema_0.5"), model.state_dict()))
+    assert_same_bits(held(model), before)
 
 
 def moved(world: World) -> tuple[nn.Module, Averager, nn.Module, Averager]:
@@ -252,19 +283,19 @@ def moved(world: World) -> tuple[nn.Module, Averager, nn.Module, Averager]:
 
 def check_applied(world: World) -> None:
     model, averager, single, expected = moved(world)
-    before = own(model)
-    for whole in (False, True):
-        if whole:
+    before = held(model)
+    for root_whole in (False, True):
+        if root_whole:
             outputs(model)
-        assert is_whole(model) is whole
+        assert is_whole(model) is root_whole
         for name in averager.names:
             with averager.applied(name), expected.applied(name):
                 assert not model.training
                 assert torch.equal(outputs(model), outputs(single)), name
-                assert_same_bits(own(model), expected.tensors(name))
+                assert_same_bits(held(model), parts_of(expected.tensors(name), model.state_dict()))
             assert torch.equal(outputs(model), outputs(single)), name
             assert model.training
-        assert_same_bits(own(model), before)
+        assert_same_bits(held(model), before)
 
 
 def check_training_goes_on_after_applied(world: World) -> None:
@@ -279,10 +310,10 @@ def check_training_goes_on_after_applied(world: World) -> None:
 
 def check_applied_and_exceptions(world: World) -> None:
     model, averager, single, _ = moved(world)
-    before = own(model)
+    before = held(model)
     with pytest.raises(RuntimeError, match="on purpose"), averager.applied("uniform"):
         raising()
-    assert_same_bits(own(model), before)
+    assert_same_bits(held(model), before)
     # In the middle of a forward pass FSDP2's root stays whole, and reshard() leaves it so.
     Fault.armed = True
     try:
@@ -292,13 +323,13 @@ def check_applied_and_exceptions(world: World) -> None:
         Fault.armed = False
     model.train()
     assert torch.equal(outputs(model), outputs(single))
-    assert_same_bits(own(model), before)
+    assert_same_bits(held(model), before)
 
 
 def check_applied_nests_and_refuses(world: World) -> None:
     model, averager, single, expected = moved(world)
     other = Averager(model, [0.9])
-    before = own(model)
+    before = held(model)
     with averager.applied("uniform"):
         outputs(model)
         with averager.applied("ema_0.9"), expected.applied("ema_0.9"):
@@ -311,7 +342,7 @@ def check_applied_nests_and_refuses(world: World) -> None:
         with pytest.raises(StateError, match="another averager"), other.applied("ema_0.9"):
             pass
         averager.tensors("uniform")
-    assert_same_bits(own(model), before)
+    assert_same_bits(held(model), before)
     averager.update()
     expected.update()
     assert_same_averages(averager, expected)
@@ -367,7 +398,7 @@ def spoil(model: nn.Module, world: World, value: float) -> None:
 
 def check_one_bad_shard_stops_all(world: World) -> None:
     model, averager, single, expected = moved(world)
-    before = {name: full(averager.tensors(name)) for name in averager.names}
+    before = {name: shards(averager.tensors(name)) for name in averager.names}
     strict = Averager(model, [0.9], nonfinite="raise")
     model.reshard()
     spoil(model, world, float("nan"))
@@ -380,12 +411,50 @@ def check_one_bad_shard_stops_all(world: World) -> None:
         Averager(model, [0.9])
     assert (averager.updates, averager.skipped) == (4, 1)
     for name, state in before.items():
-        assert_same_bits(full(averager.tensors(name)), state)
+        assert_same_bits(shards(averager.tensors(name)), state)
     feed(model, 8)
     feed(single, 8)
     averager.update()
     expected.update()
     assert_same_averages(averager, expected)
+
+
+def check_windows(world: World) -> None:
+    """Snapshots are shards too; a new averager has none, so DCP cannot load them."""
+    model, single = sharded(world), net()
+    averager, expected = Averager(model, [Window(2)]), Averager(single, [Window(2)])
+    for seed in (1, 2, 3):
+        feed(model, seed)
+        feed(single, seed)
+        averager.update()
+        expected.update()
+    assert_same_averages(averager, expected)
+    state = averager.state_dict()
+    resumed = Averager(sharded(world, 5), [Window(2)])
+    resumed.load_state_dict(copy.deepcopy(state))
+    assert_same_averages(resumed, expected)
+    with pytest.raises(ConfigError, match="0 snapshots; expected 2"):
+        resumed.load_state_dict({**state, "remainder": {"window_2": {}}})
+
+
+def check_averages_on_another_device_stay_there(world: World) -> None:
+    """A mesh of another kind of device than the shards, as with averages in host memory."""
+    elsewhere = DeviceMesh("cuda", list(range(world.size)))
+    like = whole(
+        torch.ones(2, 3), distribute_tensor(torch.ones(2 * world.size, 3), mesh(world), [Shard(0)])
+    )
+    there = DTensor(
+        torch.empty(2, 3),
+        DTensor.from_local(
+            torch.empty(2, 3, device="meta"), elsewhere, like.placements, run_check=False
+        )._spec,
+        requires_grad=False,
+    )
+    shard = torch.rand(2, 3, dtype=torch.float64)
+    made = whole(shard, there)
+    assert made.device_mesh is elsewhere
+    assert made.dtype == torch.float64
+    assert made.to_local().data_ptr() == shard.data_ptr()
 
 
 def check_frozen_weights_are_read_live(world: World) -> None:
@@ -430,7 +499,7 @@ def check_resume_in_memory(world: World) -> None:
             outputs(resumed_model)
             resumed.step()
     for name in averager.names:
-        assert_same_bits(full(resumed.tensors(name)), full(averager.tensors(name)))
+        assert_same_bits(shards(resumed.tensors(name)), shards(averager.tensors(name)))
     plain = Averager(net(), KINDS, every=2)
     with pytest.raises(WeightMismatchError, match="same sharding"):
         plain.load_state_dict(averager.state_dict())
@@ -476,11 +545,11 @@ def check_data_parallel(world: World) -> None:
     with CommDebugMode() as seen:
         averager.update()
     assert seen.get_total_counts() == 0
-    before = own(model.module)
+    before = held(model.module)
     expected.update()
     with averager.applied("uniform"), expected.applied("uniform"):
         assert torch.equal(outputs(model.module), outputs(single))
-    assert_same_bits(own(model.module), before)
+    assert_same_bits(held(model.module), before)
 
 
 def check_a_bad_batch_of_one_process_stops_all_under_ddp(world: World) -> None:
@@ -518,7 +587,10 @@ def check_batchnorm_of_all_batches_under_ddp(world: World) -> None:
         mean = state["0.1.running_mean"].clone()
         dist.broadcast(mean, src=rank)
         assert torch.equal(mean, state["0.1.running_mean"])
-    averager.refresh_batchnorm(shares[world.rank], pool=False)
+    averager.refresh_batchnorm(shares[world.rank], pooled=False)
+    expected.refresh_batchnorm(everything, pooled=False)
+    compare_statistics(averager.tensors("uniform"), expected.tensors("uniform"))
+    averager.refresh_batchnorm(shares[world.rank], all_ranks=False)
     expected.refresh_batchnorm(shares[world.rank])
     assert_same_averages(averager, expected)
     polyak.refresh_batchnorm(model, shares[world.rank])
@@ -531,12 +603,12 @@ def check_batchnorm_of_all_batches_when_sharded(world: World) -> None:
     shares = [share[:2] for share in parts(world)]
     everything = [batch for share in shares for batch in share]
     model, averager, single, expected = moved(world)
-    before = own(model)
+    before = held(model)
     averager.refresh_batchnorm(shares[world.rank], ["uniform", "ema_0.9"])
     expected.refresh_batchnorm(everything, ["uniform", "ema_0.9"])
     for name in ("uniform", "ema_0.9"):
         compare_statistics(full(averager.tensors(name)), expected.tensors(name))
-    assert_same_bits(own(model), before)
+    assert_same_bits(held(model), before)
     with averager.applied("uniform"), expected.applied("uniform"):
         assert torch.allclose(outputs(model), outputs(single), rtol=1e-5, atol=1e-6)
     outputs(model)
@@ -565,6 +637,8 @@ ALONE = [
     check_reading,
     check_saving_whole_averages,
     check_one_bad_shard_stops_all,
+    check_windows,
+    check_averages_on_another_device_stay_there,
     check_frozen_weights_are_read_live,
     check_resume_in_memory,
     check_what_cannot_be_right_is_refused,

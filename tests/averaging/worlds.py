@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-SECONDS = 300
+SECONDS = 500
 HEAVY = ["torch.distributed.checkpoint", "torch.distributed.fsdp", "torch.distributed.tensor"]
 
 
@@ -75,7 +75,7 @@ def _phase(world: World, phase: str, checks: Sequence[Check]) -> None:
         init_method=f"file://{world.folder}/{phase}-store",
         rank=world.rank,
         world_size=world.size,
-        timeout=datetime.timedelta(seconds=60),
+        timeout=datetime.timedelta(seconds=120),
     )
     for check in checks:
         torch.manual_seed(0)

@@ -47,7 +47,7 @@ def test_the_help_of_train_shows_every_part_of_a_run(capsys):
 
 
 @pytest.mark.parametrize(
-    "arguments", [["stduy", "demo"], [], ["train", "--epochs", "many"], ["study"], ["list", "x"]]
+    "arguments", [["stduy", "demo"], [], ["train", "--epochs", "many"], ["list", "x"]]
 )
 def test_a_command_line_that_cannot_be_read_is_code_2(arguments, capsys):
     with pytest.raises(SystemExit) as caught:
@@ -70,6 +70,20 @@ def test_list_shows_studies_with_runs_and_cost_and_the_models(capsys):
     assert "runs, two minutes" in said.out
     assert "resnet18" in said.out
     assert said.err == ""
+
+
+def test_a_study_without_a_name_is_code_2_with_the_choices(capsys):
+    assert main(["study"]) == 2
+    assert "expected one of demo, table1" in capsys.readouterr().err
+
+
+def test_a_study_file_is_written_read_and_listed(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["study", "--init", "mine.py"]) == 0
+    assert main(["study", "mine.py", "--dry-run"]) == 0
+    assert "9 runs in all" in capsys.readouterr().out
+    assert main(["study", "mine.py", "--scale", "tiny"]) == 2
+    assert "expected neither for 'mine.py'" in capsys.readouterr().err
 
 
 def test_an_unknown_study_is_code_2_with_the_nearest_on_stderr(capsys):

@@ -2,8 +2,9 @@ from pathlib import Path
 
 import pytest
 
-from polyak.data.userfile import decode_user_file, parse_reference
+from polyak.data.userfile import decode_user_file
 from polyak.errors import DataError
+from polyak.userfile import parse_reference
 
 SETS = """
 from __future__ import annotations

@@ -149,7 +149,7 @@ def test_an_unknown_name_lists_the_choices_and_the_nearest() -> None:
     config = ModelConfig(name="resnet19")
     (fault,) = config.faults()
     assert fault.startswith("name is 'resnet19'; expected one of resnet8, ")
-    with pytest.raises(ConfigError, match=r"vgg16\. Did you mean 'resnet18'\?$"):
+    with pytest.raises(ConfigError, match=r"file\.py:build\. Did you mean 'resnet18'\?$"):
         build(config, classes=10, channels=3, image_size=32, generator_seed=0)
 
 

@@ -11,6 +11,7 @@ from polyak.data import DataConfig, NoiseConfig
 from polyak.errors import ConfigError
 from polyak.models import ModelConfig
 from polyak.training.config import (
+    LATER,
     MONITORS,
     PAPER_DECAYS,
     AveragingConfig,
@@ -38,7 +39,13 @@ CHANGED = {
         "fingerprint": SOME,
         "noise": NoiseConfig(kind="symmetric", rate=0.5),
     },
-    "model": {"name": "resnet18", "width": 8, "conv_bias": True, "final_norm_momentum": 0.9},
+    "model": {
+        "name": "resnet18",
+        "width": 8,
+        "conv_bias": True,
+        "final_norm_momentum": 0.9,
+        "file_sha256": SOME,
+    },
     "optim": {
         "lr": 0.8,
         "momentum": 0.0,
@@ -64,6 +71,11 @@ CHANGED = {
         "holdout": False,
         "stops": (STOP,),
         "monitors": ("test",),
+        "selection": "bn_safe",
+        "holdout_labels": "clean",
+        "paper_code": ("batchnorm",),
+        "more_averages": ("tail",),
+        "swad": (2, 3),
     },
 }
 NOISE = {
@@ -116,6 +128,19 @@ def test_every_field_of_a_stop_changes_the_id(change):
 def test_the_id_is_the_same_in_every_process_and_version():
     # Raw material of all output folders: if this must change, say so in the change log.
     assert digest({"kind": "train", "lr": 0.5, "decays": [0.9]}) == "bacdf02db024"
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (("js",), "paper_code is 'js'; expected one of holdout-images"),
+        (("batchnorm", "loss-decay"), "expected \\('loss-decay', 'batchnorm'\\)"),
+        (("batchnorm", "batchnorm"), "expected \\('batchnorm',\\)"),
+    ],
+)
+def test_paper_code_is_known_and_in_one_order_so_that_equal_runs_have_one_id(names, message):
+    with pytest.raises(ConfigError, match=message):
+        RunConfig(paper_code=names).check()
 
 
 def test_equal_configurations_have_equal_ids():
@@ -298,3 +323,14 @@ def test_an_unknown_monitor_is_refused_by_the_flags_with_the_choices(capsys):
     assert caught.value.code == 2
     err = capsys.readouterr().err
     assert all(monitor in err for monitor in MONITORS)
+
+
+def test_settings_that_came_later_leave_the_ids_of_earlier_runs_alone():
+    """The id of the default run as it was before any setting of `LATER` was there."""
+    assert not LATER.keys() & keys(RunConfig().record())
+    assert RunConfig().id == "ae216f5a3175"
+
+
+def keys(record):
+    inner = [keys(value) for value in record.values() if isinstance(value, dict)]
+    return set(record).union(*inner)

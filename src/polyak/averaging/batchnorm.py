@@ -14,7 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from polyak.averaging import sharded
 from polyak.averaging.inventory import unwrapped
-from polyak.averaging.moments import Moments, groups_of, pooled
+from polyak.averaging.moments import Moments, groups_of, of_all_ranks
 from polyak.averaging.swap import eval_mode
 from polyak.errors import ConfigError, DataError
 
@@ -101,7 +101,8 @@ def refresh_batchnorm(
     max_samples: int | None = None,
     forward: Forward | None = None,
     progress: bool = False,
-    pool: bool = True,
+    pooled: bool = True,
+    all_ranks: bool = True,
 ) -> None:
     """Give every BatchNorm layer the statistics that it sees under the model's present weights.
 
@@ -119,16 +120,17 @@ def refresh_batchnorm(
             tensor nor a collection of tensors counts as one sample.
         forward: `forward(model, batch)` runs the model on one batch of the user's form.
         progress: Show a line with the number of samples (needs rich).
-        pool: Under DistributedDataParallel and of a sharded model: take the batches of all
+        pooled: Whether the variance is that of all values together. False takes the plain mean
+            of the batches' means and of their unbiased variances, as torch.optim.swa_utils does.
+        all_ranks: Under DistributedDataParallel and of a sharded model: take the batches of all
             processes together, each with its own ones. Two all-reduces at the end, so every
-            process must call.
+            process must call. False takes this process's alone.
 
     Raises:
         DataError: if `batches` holds none.
 
     Source:
-        Izmailov et al. 2018 reset and recompute; the pooled variance is ours, where
-        torch.optim.swa_utils.update_bn takes the mean of the batches' variances.
+        Izmailov et al. 2018 reset and recompute; the pooled variance is ours.
     """
     if isinstance(model, nn.parallel.DistributedDataParallel):
         # The wrapper would send its buffers around in every forward pass.
@@ -144,18 +146,24 @@ def refresh_batchnorm(
         for batch in limited(batches, max_samples=max_samples, progress=progress):
             statistics.add(batch, moments)
     buffers = dict(model.named_buffers())
-    moments = pooled(moments, statistics.channels, groups if pool else [])
-    for name, value in running_statistics(moments).items():
+    if all_ranks:
+        moments = of_all_ranks(moments, statistics.channels, groups)
+    for name, value in running_statistics(moments, pooled=pooled).items():
         buffers[name].copy_(value)
 
 
-def running_statistics(moments: Mapping[str, Moments]) -> dict[str, Tensor]:
-    """Collected moments as buffers, named as in `state_dict()`."""
+def running_statistics(moments: Mapping[str, Moments], *, pooled: bool = True) -> dict[str, Tensor]:
+    """Collected moments as buffers, named as in `state_dict()`; `pooled` as above."""
     found = {}
     for name, moment in moments.items():
         prefix = f"{name}." if name else ""
-        found[f"{prefix}running_mean"] = moment.mean_c
-        found[f"{prefix}running_var"] = moment.variance_c
+        if pooled:
+            mean_c, variance_c = moment.mean_c, moment.variance_c
+        else:
+            mean_c = moment.batch_means_c / moment.batches
+            variance_c = moment.batch_variances_c / moment.batches
+        found[f"{prefix}running_mean"] = mean_c
+        found[f"{prefix}running_var"] = variance_c
     return found
 
 

@@ -7,10 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from polyak.averaging import kernels, sharded, swap
+from polyak.averaging import kernels, offload, sharded, swap
 from polyak.averaging.bank import Bank
 from polyak.averaging.inventory import Buffers, Inventory, copy_infinite, inventory, wide
 from polyak.averaging.watch import Watch
+from polyak.averaging.window import Snapshots
+from polyak.errors import StateError
 
 
 class Holdings:
@@ -21,6 +23,7 @@ class Holdings:
     Args:
         model: Whose weights, without wrappers.
         names: The averages' names.
+        windows: Of those that are windows, how many snapshots each keeps.
         buffers: Whether floating-point buffers are averaged or copied.
         dtype: Of the averages; None keeps the weights', with float32 for narrow ones.
         device: Where the averages live; None means beside the weights.
@@ -31,12 +34,15 @@ class Holdings:
         model: nn.Module,
         names: Sequence[str],
         *,
+        windows: Mapping[str, int],
         buffers: Buffers,
         dtype: torch.dtype | None,
         device: torch.device | str | None,
     ) -> None:
         self.model = model
-        self._names = tuple(names)
+        # The bank folds its first averages; windows come after them.
+        self._names = tuple(sorted(names, key=lambda name: name in windows))
+        self._windows = {name: Snapshots(last, device) for name, last in windows.items()}
         self.buffers: Buffers = buffers
         self._dtype = dtype
         self._device = device
@@ -44,19 +50,28 @@ class Holdings:
         sharded.reshard(list(model.modules()))
         self._first = inventory(model, buffers=buffers)
         copy_infinite(self._first)
-        self._watch = Watch(model, self._first)
+        self._look_at(self._first)
         self._bank = self._new_bank(self._first)
-        self.mesh = sharded.mesh_of(self._first.averaged.values())
         self._copied = {
-            key: x.detach().clone() for key, x in sharded.local_all(self._first.copied).items()
+            key: x.detach().to(device or x.device, copy=True)
+            for key, x in self._here.copied.items()
         }
+        self._staging = self._new_staging()
         self.refreshed: dict[str, dict[str, Tensor]] = {}
         """By average: statistics that lie over the averaged ones until the next update."""
 
-    @property
-    def is_sharded(self) -> bool:
-        """Whether processes hold parts of the model's weights."""
-        return any(map(sharded.is_sharded, self._watch.found.all()))
+    def _look_at(self, found: Inventory) -> None:
+        self._watch = Watch(self.model, found)
+        self._here = found.holding(sharded.local_all({**found.averaged, **found.copied}))
+        self.mesh = sharded.mesh_of(found.averaged.values())
+
+    def refuse_sharded(self, call: str) -> None:
+        """Refuse what needs the whole model in one process."""
+        if any(map(sharded.is_sharded, self._watch.found.tensors())):
+            raise StateError(
+                f"{call} was called of a model that is spread over processes; expected one that is "
+                "whole. Use applied(name), or polyak.averaging.gathered and load its state dict."
+            )
 
     @property
     def dtypes(self) -> str:
@@ -82,8 +97,9 @@ class Holdings:
         self._first.check_same(live)
         # What is lent goes back to where it was, and then the old watch holds again.
         if not swap.holds_lent_weights(self.model):
-            self._watch = Watch(self.model, live)
-            self._bank.bind(sharded.local_all(live.averaged))
+            self._look_at(live)
+            if self._staging is None:
+                self._bank.bind(self._here.averaged)
         return live
 
     def track(self) -> None:
@@ -92,9 +108,9 @@ class Holdings:
         sharded.reshard(list(self.model.modules()))
         self._first = inventory(self.model, buffers=self.buffers)
         copy_infinite(self._first)
-        self._watch = Watch(self.model, self._first)
+        self._look_at(self._first)
         self._bank = self._new_bank(self._first)
-        self.mesh = sharded.mesh_of(self._first.averaged.values())
+        self._staging = self._new_staging()
         # A parameter that was frozen is its own average so far.
         for name in self._names:
             for kept, before in (
@@ -102,35 +118,104 @@ class Holdings:
                 (self._bank.remainder[name], old.remainder[name]),
             ):
                 _copy_over(kept, {key: x for key, x in before.items() if key in kept})
+        for snapshots in self._windows.values():
+            snapshots.track(self._here.averaged)
 
-    def nonfinite(self) -> list[str]:
-        """Names of the averaged weights that hold NaN or infinity in the model."""
-        averaged = sharded.local_all(self.live().averaged)
-        return [name for name, x in averaged.items() if not kernels.all_finite([x])]
+    @property
+    def offloaded(self) -> bool:
+        """Whether weights come down to host memory: `send`, `fence`, later `receive`."""
+        return self._staging is not None
 
-    def gather(self) -> bool:
-        """Take the live weights in; whether they are all finite, in every process's shards."""
+    @property
+    def lags(self) -> bool:
+        """Whether the host would have to wait for a device to know if weights are finite."""
+        return self._staging is None and any(x.is_cuda for x in self._here.averaged.values())
+
+    def send(self) -> None:
+        """Begin to copy the live weights down; `fence` must follow before they are written to."""
         self.live()
+        weights = {**self._here.averaged, **self._here.copied}
+        if self._staging is None or not self._staging.fits(weights):
+            self._staging = self._new_staging()
+        assert self._staging is not None
+        self._staging.send(weights)
+
+    def fence(self) -> None:
+        """Let who writes to the weights next wait, on the device, until they are down."""
+        if self._staging is not None:
+            self._staging.fence()
+
+    def sent(self) -> bool:
+        """Whether `receive` would return at once."""
+        return self._staging is None or self._staging.arrived()
+
+    def receive(self) -> bool:
+        """Take in what was sent; whether all of it is finite, here."""
+        assert self._staging is not None
+        self._staging.wait()
         self._bank.gather()
-        return self.all_agree(self._bank.finite())
+        return self._bank.finite()
 
     def all_agree(self, fine: bool) -> bool:
         """Whether all processes that hold shards say `fine`; of plain weights, this one alone."""
-        return sharded.all_agree(fine, self.mesh)
+        if self.mesh is None:
+            return fine
+        votes = torch.tensor(fine, device=self.mesh.device_type)
+        return bool(sharded.unanimous(votes, self.mesh))
+
+    def parameters(self) -> list[nn.Parameter]:
+        """The averaged parameters of the model."""
+        return [x for x in self._watch.found.averaged.values() if isinstance(x, nn.Parameter)]
+
+    def finite_flag(self) -> Tensor:
+        """Whether what was gathered is finite on all processes, as a 0-dim bool on the device."""
+        return sharded.unanimous(self._bank.finite_flag(), self.mesh)
+
+    def nonfinite(self, *, sent: bool = False) -> list[str]:
+        """Names of the averaged weights that hold NaN or infinity in the model, or as `sent`."""
+        self.live()
+        averaged = self._here.averaged
+        if self._staging is not None and sent:
+            averaged = {key: self._staging.tensors[key] for key in averaged}
+        return [name for name, x in averaged.items() if not kernels.all_finite([x])]
+
+    def gather(self) -> bool:
+        """Take the live weights in; whether they are all finite, here."""
+        self.live()
+        self._bank.gather()
+        return self._bank.finite()
 
     def gather_unchecked(self) -> None:
         """Take the live weights in as they are."""
         self.live()
         self._bank.gather()
 
-    def fold(self, lerp_weights: Sequence[float]) -> None:
-        """Move every average by its lerp weight towards what was gathered."""
-        self._bank.fold(lerp_weights)
+    def fold(self, lerp_weights: Mapping[str, float], *, keep: Tensor | None = None) -> None:
+        """Move every average by its lerp weight towards what was gathered or received.
+
+        Args:
+            lerp_weights: By average; that of a window may be above 0 only without `keep`.
+            keep: 0-dim bool on a device: whether to move at all; None moves.
+        """
+        weights = [lerp_weights[name] for name in self._names if name not in self._windows]
+        self._bank.fold(weights, keep=keep)
+        source = self._here
+        if self._staging is not None:
+            source = source.holding(self._staging.tensors)
+        for name, snapshots in self._windows.items():
+            if lerp_weights[name] > 0:
+                snapshots.take(source.averaged)
+                dtypes = {key: m.dtype for key, m in self._bank.rows[name].items()}
+                for key, mean in snapshots.mean(dtypes):
+                    self._bank.put(name, key, mean)
         if self._copied:
-            copied = self._watch.found.copied
-            live = [sharded.local(copied[key]).detach() for key in self._copied]
-            torch._foreach_copy_(list(self._copied.values()), live)
-        self.refreshed.clear()
+            live = [source.copied[key].detach() for key in self._copied]
+            held = list(self._copied.values())
+            if keep is not None:
+                live = [
+                    torch.where(keep.to(x.device), x, m) for x, m in zip(live, held, strict=True)
+                ]
+            torch._foreach_copy_(held, live)
 
     def weights(self, name: str) -> dict[str, Tensor]:
         """All that is stored here for an average, refreshed statistics in their place."""
@@ -145,7 +230,10 @@ class Holdings:
 
     def still(self, name: str, lerp_weight: float) -> float:
         """Share of the values off the model's that an update would leave as they are."""
-        return self._bank.still(name, sharded.local_all(self.live().averaged), lerp_weight)
+        if name in self._windows:
+            return 0.0  # Every mean is computed anew, so no step is lost in rounding.
+        self.live()
+        return self._bank.still(name, self._here.averaged, lerp_weight)
 
     @contextmanager
     def lent(self, name: str, owner: object) -> Iterator[None]:
@@ -176,7 +264,7 @@ class Holdings:
 
         return {
             "tensors": rows(self._bank.rows),
-            "remainder": rows(self._bank.remainder),
+            "remainder": rows({name: self._remainder(name) for name in self._names}),
             "copied": sharded.whole_all(self._copied, likes),
             "refreshed": rows(self.refreshed),
         }
@@ -185,17 +273,34 @@ class Holdings:
         """Take over the values of `record()`."""
         for name in self._names:
             _copy_over(self._bank.rows[name], record["tensors"][name])
-            _copy_over(self._bank.remainder[name], record["remainder"][name])
+            remainder = sharded.local_all(record["remainder"][name])
+            low = {key: remainder.pop(key) for key in self._bank.remainder[name]}
+            _copy_over(self._bank.remainder[name], low)
+            if name in self._windows:
+                self._windows[name].restore(remainder, self._here.averaged)
         _copy_over(self._copied, record["copied"])
         self.refreshed = {
             name: {key: x.clone() for key, x in sharded.local_all(tensors).items()}
             for name, tensors in record["refreshed"].items()
         }
 
+    def _remainder(self, name: str) -> dict[str, Tensor]:
+        """What going on exactly needs beside an average's tensors."""
+        window = self._windows.get(name)
+        return {**self._bank.remainder[name], **(window.record() if window else {})}
+
     def _new_bank(self, found: Inventory) -> Bank:
         dtypes = {key: self._stored_dtype(x) for key, x in found.averaged.items()}
-        weights = sharded.local_all(found.averaged)
-        return Bank(self._names, weights, dtypes=dtypes, device=self._device)
+        return Bank(self._names, self._here.averaged, dtypes=dtypes, device=self._device)
+
+    def _new_staging(self) -> offload.Staging | None:
+        """Host memory for the weights if averages do not live beside them, bound to the bank."""
+        weights = {**self._here.averaged, **self._here.copied}
+        if not offload.needed(weights, self._device):
+            return None
+        staging = offload.Staging(weights)
+        self._bank.bind({key: staging.tensors[key] for key in self._here.averaged})
+        return staging
 
     def _stored_dtype(self, tensor: Tensor) -> torch.dtype:
         keeps = self._dtype is None or tensor.is_complex()

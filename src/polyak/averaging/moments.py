@@ -19,6 +19,11 @@ class Moments:
     count: float = 0.0
     mean_c: Tensor = field(default_factory=lambda: torch.zeros(()))
     deviation_c: Tensor = field(default_factory=lambda: torch.zeros(()))
+    batches: int = 0
+    batch_means_c: Tensor = field(default_factory=lambda: torch.zeros(()))
+    """Sum of the batches' means."""
+    batch_variances_c: Tensor = field(default_factory=lambda: torch.zeros(()))
+    """Sum of the batches' variances."""
 
     def add(self, count: int, mean_c: Tensor, variance_c: Tensor) -> None:
         """Pool with a batch, given its unbiased variance.
@@ -29,6 +34,9 @@ class Moments:
             Chan, Golub & LeVeque 1979.
         """
         mean_c, variance_c = mean_c.double(), variance_c.double()
+        self.batches += 1
+        self.batch_means_c = self.batch_means_c.to(mean_c) + mean_c
+        self.batch_variances_c = self.batch_variances_c.to(mean_c) + variance_c
         total = self.count + count
         delta_c = mean_c - self.mean_c.to(mean_c)
         between_c = delta_c**2 * (self.count * count / total)
@@ -55,7 +63,7 @@ def groups_of(model: nn.Module, mesh: "DeviceMesh | None") -> "list[ProcessGroup
     return [] if mesh is None else mesh.get_all_groups()
 
 
-def pooled(
+def of_all_ranks(
     moments: Mapping[str, Moments], channels: Mapping[str, int], groups: "Sequence[ProcessGroup]"
 ) -> dict[str, Moments]:
     """The moments of all processes' values, equal on all of them.
@@ -73,29 +81,41 @@ def pooled(
     if not groups or not channels:
         return dict(moments)
     device = next((m.mean_c.device for m in moments.values()), torch.device("cpu"))
-    own = [
-        moments.get(name) or Moments(0.0, *torch.zeros(2, c, dtype=torch.float64, device=device))
-        for name, c in channels.items()
-    ]
-    count_l = torch.tensor([m.count for m in own], dtype=torch.float64, device=device)
+    own = [moments.get(name) or _nothing(c, device) for name, c in channels.items()]
     sizes = list(channels.values())
-    count_c = count_l.repeat_interleave(torch.tensor(sizes, device=device))
+    repeats = torch.tensor(sizes, device=device)
+    counts_2l = torch.tensor(
+        [[m.count for m in own], [float(m.batches) for m in own]],
+        dtype=torch.float64,
+        device=device,
+    )
+    count_c = counts_2l[0].repeat_interleave(repeats)
     mean_c = torch.cat([m.mean_c for m in own])
-    sums = _summed(torch.cat([count_l, count_c * mean_c]), groups)
-    all_count_l = sums[: len(own)]
-    all_count_c = all_count_l.repeat_interleave(torch.tensor(sizes, device=device))
-    all_mean_c = sums[len(own) :] / all_count_c
+    batch_c = [torch.cat([m.batch_means_c for m in own])]
+    batch_c += [torch.cat([m.batch_variances_c for m in own])]
+    sums = _summed(torch.cat([counts_2l.flatten(), count_c * mean_c, *batch_c]), groups)
+    counts_2l = sums[: 2 * len(own)].view(2, -1)
+    total_c, means_c, variances_c = sums[2 * len(own) :].view(3, -1)
+    all_mean_c = total_c / counts_2l[0].repeat_interleave(repeats)
     deviation_c = torch.cat([m.deviation_c for m in own])
     deviation_c = _summed(deviation_c + count_c * (mean_c - all_mean_c) ** 2, groups)
     parts = zip(
         channels,
-        all_count_l.tolist(),
-        torch.split(all_mean_c, sizes),
-        torch.split(deviation_c, sizes),
+        counts_2l.T.tolist(),
+        *(torch.split(x, sizes) for x in (all_mean_c, deviation_c, means_c, variances_c)),
         strict=True,
     )
-    seen = {name: Moments(n, mean, m2) for name, n, mean, m2 in parts if n}
+    seen = {
+        name: Moments(n, mean, deviation, int(batches), means, variances)
+        for name, (n, batches), mean, deviation, means, variances in parts
+        if n
+    }
     return {**moments, **seen}
+
+
+def _nothing(channels: int, device: torch.device) -> Moments:
+    zeros_c = torch.zeros(channels, dtype=torch.float64, device=device)
+    return Moments(0.0, zeros_c, zeros_c, 0, zeros_c, zeros_c)
 
 
 def _summed(values: Tensor, groups: "Sequence[ProcessGroup]") -> Tensor:

@@ -49,8 +49,9 @@ def whole(shard: Tensor, like: Tensor) -> Tensor:
     if not is_sharded(like):
         return shard
     cls: type[DTensor] = sys.modules["torch.distributed.tensor"].DTensor
+    on_mesh = shard.device.type == like.device_mesh.device_type
     made = cls.from_local(
-        shard,
+        shard if on_mesh else torch.empty_like(shard, device="meta"),
         like.device_mesh,
         like.placements,
         run_check=False,
@@ -58,12 +59,19 @@ def whole(shard: Tensor, like: Tensor) -> Tensor:
         stride=like.stride(),
     )
     assert isinstance(made, Tensor)
-    return made
+    # Made from values it would have moved them to the mesh's kind of device.
+    return made if on_mesh else cls(shard, made._spec, requires_grad=False)
 
 
 def whole_all(shards: Mapping[str, Tensor], likes: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The shards of a mapping as DTensors, where its namesakes are."""
-    return {name: whole(x, likes[name]) if name in likes else x for name, x in shards.items()}
+    """The shards of a mapping as DTensors, where the weights of their names are.
+
+    Snapshots are called `<number>/<name>`.
+    """
+    found = {name: likes.get(name, likes.get(name.partition("/")[2])) for name in shards}
+    return {
+        name: x if (like := found[name]) is None else whole(x, like) for name, x in shards.items()
+    }
 
 
 def layout(tensor: Tensor) -> tuple[Any, ...] | None:
@@ -149,15 +157,22 @@ def mesh_of(tensors: Iterable[Tensor]) -> "DeviceMesh | None":
     return largest
 
 
-def all_agree(fine: bool, mesh: "DeviceMesh | None") -> bool:
-    """Whether all processes of a mesh say `fine`: one all-reduce of one number per dimension."""
+def unanimous(vote: Tensor, mesh: "DeviceMesh | None") -> Tensor:
+    """Whether all processes of a mesh vote true: one all-reduce of one number per dimension.
+
+    The host does not wait for a device here.
+
+    Args:
+        vote: This process's, a 0-dim bool.
+        mesh: None for a process on its own.
+    """
     if mesh is None:
-        return fine
+        return vote
+    votes = vote.to(mesh.device_type, torch.int32)
     # Dimension after dimension reaches every process of the mesh.
-    votes = torch.tensor(int(fine), dtype=torch.int32, device=mesh.device_type)
     for group in mesh.get_all_groups():
         torch.distributed.all_reduce(votes, op=torch.distributed.ReduceOp.MIN, group=group)
-    return bool(votes)
+    return votes.to(vote.device, torch.bool)
 
 
 def _write(tensors: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> None:

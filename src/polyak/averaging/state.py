@@ -36,9 +36,26 @@ def check_state(saved: Mapping[str, Any], own: Mapping[str, Any]) -> None:
             f"the saved averages are {saved['dtypes']}; expected {own['dtypes']}, or they would be "
             "rounded. Build the averager with the saved dtype=."
         )
+    _check_snapshots(saved)
     for name, tensors in own["tensors"].items():
         _check_tensors(tensors, saved["tensors"][name])
     Inventory(copied=own["copied"]).check_same(Inventory(copied=saved["copied"]))
+
+
+def _check_snapshots(saved: Mapping[str, Any]) -> None:
+    """torch.distributed.checkpoint leaves out what a new averager has none of."""
+    for name, kind in saved["averages"].items():
+        if kind["kind"] != "window":
+            continue
+        beside = saved["remainder"][name].keys() - saved["tensors"][name].keys()
+        there = {key.partition("/")[0] for key in beside}
+        due = min(kind["last"], saved["history"]["folded"][name])
+        if len(there) != due:
+            raise ConfigError(
+                f"the state of {name!r} has {len(there)} snapshots; expected {due}. "
+                "torch.distributed.checkpoint does not load them: keep the window in an averager "
+                "of its own and begin it anew, or use another kind."
+            )
 
 
 def _check_tensors(own: dict[str, Tensor], saved: dict[str, Tensor]) -> None:

@@ -8,10 +8,12 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from polyak.data.sources import name_of
 from polyak.records.runs import EpochRecord, run_folder
 from polyak.study.runner import Progress
 from polyak.training.config import RunConfig
 from polyak.training.jobs import Job
+from polyak.training.overhead import OverheadConfig
 
 SHOWN = 12
 """Rows of the live table: running jobs first, then the rest counted in one line."""
@@ -82,7 +84,10 @@ def title(job: Job) -> str:
     """A run in a few words."""
     if isinstance(job, RunConfig):
         part = "search" if job.holdout else "refit"
-        return f"{job.data.source} {job.model.name} {part} lr {job.optim.lr:g} seed {job.seed}"
+        what = f"{name_of(job.data.source)} {Path(job.model.name).name}"
+        return f"{what} {part} lr {job.optim.lr:g} seed {job.seed}"
+    if isinstance(job, OverheadConfig):
+        return f"overhead beside {Path(job.run.model.name).name}, {job.rounds} rounds"
     return f"linear probe on {job.data.source}"
 
 

@@ -15,8 +15,9 @@ from polyak.errors import ConfigError
 from polyak.report.page import write_report
 from polyak.study import plan
 from polyak.study.executors.local import LocalExecutor, available_cores
+from polyak.study.files import load_study, write_example
 from polyak.study.places import parse_places
-from polyak.study.plan import Study
+from polyak.study.plan import Study, with_more_averages
 from polyak.study.preparation import prepare_some
 from polyak.study.presets import preset
 from polyak.study.runner import Outcome, planned, run_study
@@ -45,10 +46,14 @@ class Where:
 class StudyCommand:
     """Run what a study still lacks, then write its report."""
 
-    name: Annotated[str, tyro.conf.Positional]
-    """Which study; `polyak list` shows them."""
-
     where: Annotated[Where, tyro.conf.arg(name="")]
+
+    name: tyro.conf.Positional[str | None] = None
+    """Which study, as `polyak list` shows them, or a Python file with one of yours, whose code is
+    run."""
+
+    init: Path | None = None
+    """Write a commented example of such a file there, and stop."""
 
     scale: str | None = None
     """Of the paper's studies: paper (as published), small or tiny; `polyak list` shows what each
@@ -58,18 +63,37 @@ class StudyCommand:
     """NAME=SOURCE puts any data set in a place of the paper's: cifar10, cifar100 or tiny-imagenet;
     cifar10n and cifar100n for the files of human labels. Can be given several times."""
 
+    more_averages: bool = False
+    """Also evaluate tail averages, LAWA, power-function EMA and SWAD along the same runs, as a
+    study of its own, NAME-more."""
+
     dry_run: bool = False
     """List the search runs with their ids and stop."""
 
     def run(self) -> int:
         """Exit code: 0 done, 1 some runs failed or a row has no result."""
-        study = preset(self.name, scale=self.scale, places=parse_places(self.data))
+        if self.init is not None:
+            return _write_example(self.init)
+        study = self._study()
+        if self.more_averages:
+            study = with_more_averages(study)
         if self.dry_run:
             return _list_runs(study)
         scale = () if self.scale is None else ("--scale", self.scale)
         data = [word for pair in self.data for word in ("--data", pair)]
-        words = ("polyak", "study", self.name, *scale, *data)
+        more = ("--more-averages",) if self.more_averages else ()
+        words = ("polyak", "study", self.name or "", *scale, *data, *more)
         return carry_through(study, self.where, command=shlex.join(words))
+
+    def _study(self) -> Study:
+        if self.name is None or not self.name.endswith(".py"):
+            return preset(self.name or "", scale=self.scale, places=parse_places(self.data))
+        if self.scale is not None or self.data:
+            raise ConfigError(
+                f"scale or data is given; expected neither for '{self.name}', which says itself "
+                "what to run. Leave them out."
+            )
+        return load_study(Path(self.name).expanduser())
 
 
 @dataclass(frozen=True)
@@ -81,6 +105,12 @@ class DemoCommand:
     def run(self) -> int:
         """Exit code: 0 done, 1 some runs failed or a row has no result."""
         return carry_through(preset("demo"), self.where, command="polyak demo")
+
+
+def _write_example(path: Path) -> int:
+    write_example(path)
+    print(f"wrote {path}; polyak study {shlex.quote(str(path))} runs it")
+    return 0
 
 
 def carry_through(study: Study, where: Where, *, command: str) -> int:

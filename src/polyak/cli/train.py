@@ -11,6 +11,7 @@ from polyak.cli.console import epoch_cells, title
 from polyak.cli.limits import seconds_of
 from polyak.data import prepare
 from polyak.metrics import accuracy, cross_entropy
+from polyak.models import pinned
 from polyak.records.predictions import Predictions
 from polyak.records.runs import EpochRecord, run_folder
 from polyak.training.config import RunConfig
@@ -53,7 +54,7 @@ class TrainCommand:
 
 
 def _prepared(config: RunConfig) -> RunConfig:
-    return replace(config, data=prepare(config.data))
+    return replace(config, data=prepare(config.data), model=pinned(config.model))
 
 
 def _report(config: RunConfig, out: Path) -> int:

@@ -15,6 +15,7 @@ from polyak.data.config import DataConfig
 from polyak.data.images import DataSet, ImageSet
 from polyak.data.labels import stratified_order
 from polyak.errors import ConfigError, DataError, unknown
+from polyak.userfile import parse_reference
 
 HUB_NAMES = {
     "cifar10": "uoft-cs/cifar10",
@@ -44,7 +45,7 @@ class Source:
 
 def name_of(source: str) -> str:
     """What pages call a source: the last part of its path or name."""
-    reference = userfile.parse_reference(source)
+    reference = parse_reference(source)
     if reference:
         return reference[0].stem
     return source if source in NAMES else Path(source).expanduser().resolve().name
@@ -84,7 +85,7 @@ def decode(config: DataConfig) -> DataSet:
 
 
 def _find(source: str, columns: tables.Columns) -> Source:
-    reference = userfile.parse_reference(source)
+    reference = parse_reference(source)
     if reference:
         return Source(decode=partial(userfile.decode_user_file, *reference))
     if source in ("digits", "digits-parity"):

@@ -12,7 +12,15 @@ from polyak.metrics.calibration import (
     reliability,
 )
 from polyak.metrics.classification import accuracy, brier, cross_entropy
-from polyak.metrics.disagreement import churn, js_divergence, js_paper_code, pairwise
+from polyak.metrics.disagreement import (
+    churn,
+    js_divergence,
+    js_paper_code,
+    pairwise,
+    sample_divergences,
+)
+from polyak.metrics.margins import best_other, margins, sample_losses
+from polyak.metrics.ranking import Estimate, auroc, auroc_difference, auroc_interval, precision_at
 from polyak.metrics.temperature import fit_temperature, fit_temperature_paper_code
 
 __all__ = [
@@ -31,4 +39,13 @@ __all__ = [
     "js_divergence",
     "js_paper_code",
     "pairwise",
+    "sample_divergences",
+    "margins",
+    "best_other",
+    "sample_losses",
+    "auroc",
+    "auroc_interval",
+    "auroc_difference",
+    "precision_at",
+    "Estimate",
 ]

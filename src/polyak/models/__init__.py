@@ -1,6 +1,6 @@
 """The paper's networks in their forms for small images, and small ones for CPUs."""
 
-from polyak.models.building import MODELS, ModelConfig, build
+from polyak.models.building import MODELS, ModelConfig, build, pinned
 from polyak.models.head_input import features
 from polyak.models.resnet import ResNet, resnet8, resnet18, resnet20, resnet34
 from polyak.models.vgg import VGG, vgg16
@@ -11,6 +11,7 @@ __all__ = [
     "ModelConfig",
     "build",
     "features",
+    "pinned",
     "resnet8",
     "resnet18",
     "resnet20",

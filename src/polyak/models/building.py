@@ -1,7 +1,7 @@
 """From a model's name and options to its module with first weights."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
@@ -9,8 +9,10 @@ from torch import nn
 from polyak.errors import ConfigError, unknown
 from polyak.models.initialisation import initialise
 from polyak.models.resnet import resnet8, resnet18, resnet20, resnet34
+from polyak.models.userfile import build_user_model
 from polyak.models.vgg import vgg16
 from polyak.models.wide_resnet import wrn28_10
+from polyak.userfile import parse_reference, sha256
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "resnet8": resnet8,
@@ -37,7 +39,7 @@ class ModelConfig:
     """Which network to train. Classes, channels and image size come from the data."""
 
     name: str = "resnet8"
-    """One of `MODELS`."""
+    """One of `MODELS`, or file.py:build for a function build(classes, channels) -> Module."""
 
     width: int | None = None
     """Channels of the first stage of resnet8 and resnet20, >= 1. None: 16."""
@@ -48,6 +50,9 @@ class ModelConfig:
     final_norm_momentum: float | None = None
     """Momentum of wrn28_10's last BatchNorm, in (0, 1]; 0.9 in that code. None: 0.1."""
 
+    file_sha256: str | None = None
+    """Checksum of file.py, as `pinned` fills it in: changed code is another run."""
+
     def faults(self) -> list[str]:
         """What is wrong with this configuration, one phrase a fault; empty if nothing.
 
@@ -55,16 +60,18 @@ class ModelConfig:
             >>> ModelConfig(name="vgg16", width=8).faults()
             ['width is 8; expected None for vgg16, which has no such option']
         """
-        if self.name not in MODELS:
-            return [unknown("name", self.name, MODELS)]
+        own = parse_reference(self.name) is not None
+        if self.name not in MODELS and not own:
+            return [unknown("name", self.name, (*MODELS, "file.py:build"))]
         faults = [
             f"{option} is {value!r}; expected {default} for {self.name}, which has no such option"
             for option, value, default in (
                 ("width", self.width, None),
                 ("conv_bias", self.conv_bias, False),
                 ("final_norm_momentum", self.final_norm_momentum, None),
+                ("file_sha256", self.file_sha256, None),
             )
-            if value != default and option not in _OPTIONS.get(self.name, ())
+            if value != default and option not in _options(self.name)
         ]
         if self.width is not None and self.width < 1:
             faults.append(f"width is {self.width!r}; expected >= 1, or None for 16")
@@ -74,6 +81,22 @@ class ModelConfig:
                 "expected 0 < final_norm_momentum <= 1, or None for 0.1"
             )
         return faults
+
+
+def pinned(config: ModelConfig) -> ModelConfig:
+    """The configuration with the checksum of its file, if it names one.
+
+    Raises:
+        ConfigError: if the file is missing.
+    """
+    reference = parse_reference(config.name)
+    if reference is None or config.file_sha256 is not None:
+        return config
+    if not reference[0].is_file():
+        raise ConfigError(
+            f"model.name is {config.name!r}; expected a Python file at '{reference[0]}'."
+        )
+    return replace(config, file_sha256=sha256(reference[0]))
 
 
 def build(
@@ -100,8 +123,9 @@ def build(
         >>> model(torch.zeros(2, 1, 8, 8)).shape
         torch.Size([2, 10])
     """
-    if config.name not in MODELS:
-        raise ConfigError(unknown("model", config.name, MODELS))
+    reference = parse_reference(config.name)
+    if config.name not in MODELS and reference is None:
+        raise ConfigError(unknown("model", config.name, (*MODELS, "file.py:build")))
     faults = config.faults()
     if classes < 2:
         faults.append(f"classes is {classes!r}; expected >= 2")
@@ -109,9 +133,18 @@ def build(
         faults.append(f"channels is {channels!r}; expected >= 1")
     if generator_seed < 0:
         faults.append(f"generator_seed is {generator_seed!r}; expected >= 0")
-    faults += _size_faults(config.name, image_size)
+    if reference is None:
+        faults += _size_faults(config.name, image_size)
     if faults:
         raise ConfigError.of(f"model {config.name}", faults)
+    if reference is not None:
+        return build_user_model(
+            *reference,
+            file_sha256=config.file_sha256,
+            classes=classes,
+            channels=channels,
+            seed=generator_seed,
+        )
 
     values = {option: getattr(config, option) for option in _OPTIONS.get(config.name, ())}
     options = {option: value for option, value in values.items() if value is not None}
@@ -121,6 +154,10 @@ def build(
     model.to_empty(device="cpu")
     initialise(model, torch.Generator().manual_seed(generator_seed))
     return model
+
+
+def _options(name: str) -> tuple[str, ...]:
+    return ("file_sha256",) if parse_reference(name) else _OPTIONS.get(name, ())
 
 
 def _size_faults(name: str, image_size: int) -> list[str]:

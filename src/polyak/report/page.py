@@ -62,24 +62,48 @@ def write_report(out: Path, name: str) -> Path:
     study = read_study(out / name)
     results = study_results(out, study)
     write_results(out / name / "results.parquet", results)
+    return write_page(out, study, results, out / name / "report")
+
+
+def write_page(
+    out: Path,
+    study: StudyRecord,
+    results: Sequence[Result],
+    folder: Path,
+    *,
+    interactive: bool = True,
+) -> Path:
+    """Write the page and its figures into a folder.
+
+    Args:
+        out: The output folder that holds `runs/`.
+        study: What the page is about.
+        results: Its numbers.
+        folder: Where to.
+        interactive: Whether figures can be looked into, which takes 5 MB, or are pictures.
+    """
     parts = [
-        row_part(out, row, results, anchor=f"row{number}", preset=preset_of(name))
+        row_part(out, row, results, anchor=f"row{number}", preset=preset_of(study.name))
         for number, row in enumerate(study.rows, start=1)
     ]
-    folder = out / name / "report"
     for part in parts:
         for chart in part.charts.values():
             write_svg(chart, folder / "figures" / f"{chart.name}.svg")
             write_csv(chart, folder / "figures" / f"{chart.name}.csv")
     page = folder / "index.html"
-    html = render(out, study, results, parts)
+    html = render(out, study, results, parts, interactive=interactive)
     with replacing(page) as temporary:
         temporary.write_text(html, encoding="utf-8")
     return page
 
 
 def render(
-    out: Path, study: StudyRecord, results: Sequence[Result], parts: Sequence[RowPart]
+    out: Path,
+    study: StudyRecord,
+    results: Sequence[Result],
+    parts: Sequence[RowPart],
+    *,
+    interactive: bool = True,
 ) -> str:
     """The page as text."""
     environment = Environment(
@@ -106,8 +130,8 @@ def render(
         bins=_bins(out, study),
         rules=list(RULES.values()),
         others=_other_methods(study),
-        specs={chart.name: spec(chart) for chart in charts},
-        library=library() if charts else "",
+        specs={chart.name: spec(chart) for chart in charts} if interactive else {},
+        library=library() if charts and interactive else "",
         duration=duration,
         counted=counted,
     )

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from polyak.data import DataConfig
 from polyak.data.sources import name_of
 from polyak.errors import ConfigError
-from polyak.training.config import PAPER_DECAYS, Monitor, RunConfig, Stop
+from polyak.training.config import MORE_AVERAGES, PAPER_DECAYS, Monitor, RunConfig, Stop
 from polyak.training.probe import ProbeConfig
 
 PROBED_ARMS = ("sgd", "sgd_at_ema", "ema_acc_bn", "ema_loss_bn")
@@ -90,6 +90,17 @@ class Study:
             raise ConfigError.of(f"study {self.name}", faults)
 
 
+def with_more_averages(study: Study) -> Study:
+    """The study with averages of other kinds along its runs, under a name of its own.
+
+    They change nothing in training, but what a run's folder holds, and so the run's id.
+    """
+    rows = tuple(
+        replace(row, config=replace(row.config, more_averages=MORE_AVERAGES)) for row in study.rows
+    )
+    return replace(study, name=f"{study.name}-more", rows=rows)
+
+
 def search(row: Row) -> dict[float, dict[int, RunConfig]]:
     """Runs on the part of the training data that selects, by learning rate and seed."""
     return {
@@ -107,10 +118,16 @@ def search(row: Row) -> dict[float, dict[int, RunConfig]]:
     }
 
 
-def refit(row: Row, rate: float, stops: Mapping[int, tuple[Stop, ...]]) -> dict[int, RunConfig]:
+def refit(
+    row: Row,
+    rate: float,
+    stops: Mapping[int, tuple[Stop, ...]],
+    *,
+    swad: Mapping[int, tuple[int, int]] | None = None,
+) -> dict[int, RunConfig]:
     """Runs on all training data with the choice fixed, by seed: same seed, same full schedule.
 
-    Epochs carry over from the search, not steps.
+    Epochs carry over from the search, not steps; those that SWAD averages too.
     """
     return {
         seed: replace(
@@ -120,6 +137,7 @@ def refit(row: Row, rate: float, stops: Mapping[int, tuple[Stop, ...]]) -> dict[
             holdout=False,
             stops=chosen,
             monitors=row.refit_monitors,
+            swad=None if swad is None else swad[seed],
         )
         for seed, chosen in stops.items()
     }

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from polyak.data import DataConfig, load, prepare
 from polyak.errors import DataError, FileError
+from polyak.models import pinned
 from polyak.study.places import hint
 from polyak.study.plan import Row, fitted, limited
 
@@ -59,7 +60,8 @@ def _prepare_all(configs: Iterable[DataConfig]) -> tuple[Prepared, list[str]]:
 def _prepared(row: Row, ready: Prepared) -> Row:
     data = _limited(ready[row.config.data])
     targets = tuple(_limited(ready[target]) for target in row.transfer)
-    row = replace(row, config=replace(row.config, data=data), transfer=targets)
+    config = replace(row.config, data=data, model=pinned(row.config.model))
+    row = replace(row, config=config, transfer=targets)
     return fitted(row, train_images=len(load(data).train))
 
 

@@ -126,6 +126,9 @@ PRESETS: dict[str, Callable[[], Study]] = {"demo": demo}
 """Studies of one size."""
 
 
+_OWN = " Or give a Python file of yours; `polyak study --init FILE` writes an example."
+
+
 def preset(
     name: str, *, scale: str | None = None, places: Mapping[str, str] | None = None
 ) -> Study:
@@ -141,7 +144,7 @@ def preset(
             that is missing, unknown or not wanted.
     """
     if name not in (*PRESETS, *PAPER_STUDIES):
-        raise ConfigError(unknown("study", name, (*PRESETS, *PAPER_STUDIES)))
+        raise ConfigError(unknown("study", name, (*PRESETS, *PAPER_STUDIES)) + _OWN)
     if name in PRESETS:
         if scale is not None or places:
             raise ConfigError(

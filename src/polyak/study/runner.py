@@ -21,7 +21,7 @@ from polyak.study.plan import Row, Study
 from polyak.study.preparation import prepare_rows
 from polyak.training.config import RULES, RunConfig, Stop
 from polyak.training.jobs import Job
-from polyak.training.selection import choose_learning_rate, choose_stop
+from polyak.training.selection import choose_learning_rate, choose_stop, swad_interval
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +105,7 @@ def run_study(
         for row in rows:
             chosen = _select(row, _row_record(record, row), searches[row.label], out)
             if chosen.failure is None and row.refits:
-                refits[row.label] = _refits(row, chosen)
+                refits[row.label] = _refits(row, chosen, searches[row.label], out)
                 ids = {str(seed): run.id for seed, run in refits[row.label].items()}
                 chosen = replace(chosen, refit=ids)
             elif chosen.failure is not None:
@@ -208,15 +208,25 @@ def _select(
         rate = choose_learning_rate(epochs)
     except DataError as error:
         return replace(record, failure=str(error))
-    names = row.config.averaging.names
     stops = {
-        str(seed): tuple(
-            StopRecord(rule=stop.rule, epoch=stop.epoch, average=stop.average)
-            for stop in (choose_stop(records or (), rule=r, averages=names) for r in RULES)
-        )
+        str(seed): _stop_records(row.config, records or ())
         for seed, records in epochs[rate].items()
     }
     return replace(record, chosen_learning_rate=rate, stops=stops)
+
+
+def _stop_records(config: RunConfig, records: Sequence[EpochRecord]) -> tuple[StopRecord, ...]:
+    stops = (
+        choose_stop(
+            records,
+            rule=rule,
+            averages=config.averaging.names,
+            selection=config.selection,
+            paper_code=config.paper_code,
+        )
+        for rule in RULES
+    )
+    return tuple(StopRecord(rule=s.rule, epoch=s.epoch, average=s.average) for s in stops)
 
 
 def _epochs(run: RunConfig, out: Path) -> list[EpochRecord] | None:
@@ -224,7 +234,9 @@ def _epochs(run: RunConfig, out: Path) -> list[EpochRecord] | None:
     return folder.epochs() if folder.ending == "done" else None
 
 
-def _refits(row: Row, record: RowRecord) -> dict[int, RunConfig]:
+def _refits(
+    row: Row, record: RowRecord, runs: dict[float, dict[int, RunConfig]], out: Path
+) -> dict[int, RunConfig]:
     assert record.chosen_learning_rate is not None
     stops = {
         int(seed): tuple(
@@ -233,7 +245,11 @@ def _refits(row: Row, record: RowRecord) -> dict[int, RunConfig]:
         )
         for seed, by_rule in record.stops.items()
     }
-    return plan.refit(row, record.chosen_learning_rate, stops)
+    swad = None
+    if "swad" in row.config.more_averages:
+        searched = runs[record.chosen_learning_rate]
+        swad = {seed: swad_interval(_epochs(run, out) or ()) for seed, run in searched.items()}
+    return plan.refit(row, record.chosen_learning_rate, stops, swad=swad)
 
 
 def _all_done(runs: Iterable[RunConfig], out: Path) -> bool:

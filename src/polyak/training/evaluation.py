@@ -1,7 +1,7 @@
 """What is measured after each epoch: the hold-out for selection, monitors for figures."""
 
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import Tensor
@@ -29,6 +29,7 @@ class Evaluation:
         self._config = config
         self._bn_order = generator(config.seed, "batchnorm order")
         self._bn_draws = generator(config.seed, "batchnorm augmentation")
+        self._holdout_draws = generator(config.seed, "holdout augmentation")
         data = augmentation.data
         self._images: dict[str, Tensor] = {}
         if data.holdout_images_nchw is not None:
@@ -41,13 +42,21 @@ class Evaluation:
     @property
     def generators(self) -> dict[str, torch.Generator]:
         """Its generators by purpose, for checkpoints."""
-        return {"batchnorm order": self._bn_order, "batchnorm augmentation": self._bn_draws}
+        found = {"batchnorm order": self._bn_order, "batchnorm augmentation": self._bn_draws}
+        if "holdout-images" in self._config.paper_code:
+            found["holdout augmentation"] = self._holdout_draws
+        return found
 
     def holdout(self, averager: Averager) -> dict[str, Score]:
         """Scores on the hold-out's given labels, statistics as averaged."""
-        labels_n = self._augmentation.data.holdout_given_n
-        assert labels_n is not None
-        return {name: score(x, labels_n) for name, x in self._logits(averager, "holdout")}
+        if "holdout-images" in self._config.paper_code:
+            self._images["holdout"] = self._augmentation.holdout(self._holdout_draws)
+        return self._scores(averager, "holdout")
+
+    def holdout_bn(self, averager: Averager) -> dict[str, Score]:
+        """The same with the averages' statistics recomputed."""
+        with self._refreshed(averager):
+            return self._scores(averager, "holdout")
 
     def monitors(self, averager: Averager, epoch: int) -> list[MonitorRecord]:
         """The declared monitors' records for an epoch."""
@@ -58,15 +67,12 @@ class Evaluation:
         if any(m.startswith("train_") for m in wanted):
             found |= self._memorised(averager)
         if any(m.endswith("_bn") for m in wanted):
-            averager.refresh_batchnorm(
-                self.batchnorm_batches(), sorted(set(_twins(averager).values()))
-            )
-            found |= {
-                monitor: self._scores(averager, part)
-                for monitor, part in _REFRESHED.items()
-                if monitor in wanted
-            }
-            averager.drop_refreshed()
+            with self._refreshed(averager):
+                found |= {
+                    monitor: self._scores(averager, part)
+                    for monitor, part in _REFRESHED.items()
+                    if monitor in wanted
+                }
         return [
             MonitorRecord(epoch=epoch, monitor=monitor, scores=found[monitor]) for monitor in wanted
         ]
@@ -77,9 +83,22 @@ class Evaluation:
             BATCHNORM_BATCH, order=self._bn_order, draws=self._bn_draws
         )
 
+    @contextmanager
+    def _refreshed(self, averager: Averager) -> Iterator[None]:
+        """Recompute the averages' statistics for the length of the block."""
+        averager.refresh_batchnorm(
+            self.batchnorm_batches(),
+            sorted(set(_twins(averager).values())),
+            pooled="batchnorm" not in self._config.paper_code,
+        )
+        yield
+        averager.drop_refreshed()
+
     def _scores(self, averager: Averager, part: str) -> dict[str, Score]:
         data = self._augmentation.data
-        labels_n = data.test_labels_n if part == "test" else data.holdout_given_n
+        clean = self._config.holdout_labels == "clean"
+        held_n = data.holdout_clean_n if clean else data.holdout_given_n
+        labels_n = data.test_labels_n if part == "test" else held_n
         assert labels_n is not None
         return {name: score(x, labels_n) for name, x in self._logits(averager, part)}
 

@@ -16,6 +16,7 @@ from polyak.models import build
 from polyak.records.runs import EpochRecord, MonitorRecord, Score
 from polyak.training.config import RULES, RunConfig, Stop
 from polyak.training.evaluation import Evaluation
+from polyak.training.more_averages import more_bank, of_use
 from polyak.training.optim import build_optimizer, learning_rate
 from polyak.training.prediction import Augmentation, memory_format_for
 from polyak.training.randomness import generator, seed_for
@@ -57,7 +58,7 @@ class Trained:
     """With SGD's last weights, in eval mode."""
 
     last: dict[str, State]
-    """SGD's last weights as "sgd" and, if it was averaged, SWA's as "swa"."""
+    """SGD's last weights as "sgd", averages of other kinds by name, such as "swa"."""
 
     kept: dict[str, Kept]
     """By rule."""
@@ -109,6 +110,10 @@ class Run:
             if config.averaging.swa
             else None
         )
+        self.more = more_bank(self.model, config, steps_per_epoch=self.steps_per_epoch)
+        # What is stepped after the optimizer.
+        banks = (self.averager, self.swa, self.more)
+        self.banks = tuple(bank for bank in banks if bank is not None)
         self.augmentation = Augmentation(
             data, config.data.crop_padding, config.data.flip, device, layout
         )
@@ -156,7 +161,13 @@ class Run:
         self.trained.last = {BASELINE: _weights(self.model)}
         if self.swa is not None:
             self.trained.last["swa"] = self.swa.tensors("swa")
+        self.trained.last |= of_use(self.more)
         return self.trained
+
+    def train_only(self, epoch: int) -> Score:
+        """An epoch of steps that evaluates, records and keeps nothing: for measuring them."""
+        self.batch = 0
+        return self._train_epoch(epoch)
 
     def _train_epoch(self, epoch: int, on_rest: OnRest = _go_on) -> Score:
         self.model.train()
@@ -188,9 +199,8 @@ class Run:
         loss.backward()  # type: ignore[no-untyped-call]  # torch's own annotation is missing
         self.optimizer.step()
         self.step += 1
-        self.averager.step()
-        if self.swa is not None:
-            self.swa.step()
+        for bank in self.banks:
+            bank.step()
         self.losses[self.batch] = loss.detach()
         self.right += (logits_bk.detach().argmax(dim=1) == labels_b).sum()
         self.batch += 1
@@ -205,6 +215,8 @@ class Run:
 
     def _record(self, epoch: int, train: Score) -> None:
         holdout = self.evaluation.holdout(self.averager) if self.config.holdout else {}
+        bn_safe = self.config.holdout and self.config.selection == "bn_safe"
+        holdout_bn = self.evaluation.holdout_bn(self.averager) if bn_safe else {}
         monitors = self.evaluation.monitors(self.averager, epoch)
         self.trained.monitors += monitors
         self.trained.epochs.append(
@@ -215,6 +227,7 @@ class Run:
                 train=train,
                 seconds=self.seconds(),
                 holdout=holdout,
+                holdout_bn=holdout_bn,
             )
         )
 
@@ -229,11 +242,18 @@ class Run:
         if not self.config.holdout:
             return self.config.stops
         names = self.config.averaging.names
-        return tuple(choose_stop(self.trained.epochs, rule=r, averages=names) for r in RULES)
+        chosen = partial(
+            choose_stop,
+            self.trained.epochs,
+            averages=names,
+            selection=self.config.selection,
+            paper_code=self.config.paper_code,
+        )
+        return tuple(chosen(rule=rule) for rule in RULES)
 
     def _all_weights(self) -> dict[str, State]:
         averages = {name: self.averager.tensors(name) for name in self.averager.names}
-        return {BASELINE: _weights(self.model), **averages}
+        return {BASELINE: _weights(self.model), **averages, **of_use(self.more, at_any_time=True)}
 
 
 def _weights(model: nn.Module) -> State:

@@ -73,6 +73,14 @@ class Augmentation:
             )
             yield self.ready(images), self.data.train_given_n[chosen].to(self.device)
 
+    def holdout(self, draws: torch.Generator) -> Tensor:
+        """The hold-out as the network takes it, cropped and flipped like training images."""
+        images_nchw = self.data.holdout_images_nchw
+        assert images_nchw is not None
+        return self.ready(
+            augment(images_nchw, padding=self.padding, flip=self.flip, generator=draws)
+        )
+
     def ready(self, images_nchw: Tensor) -> Tensor:
         """uint8 images as the network takes them: normalised, on the device, in its layout."""
         normalised = self.data.normalisation(images_nchw.to(self.device))

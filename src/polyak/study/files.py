@@ -1,0 +1,99 @@
+"""Studies that a user writes: a Python file with `study() -> Study`."""
+
+from pathlib import Path
+
+from polyak.errors import ConfigError
+from polyak.study.plan import Study
+from polyak.userfile import load_function
+
+EXAMPLE = '''\
+"""A study of mine. Run it with `polyak study THIS_FILE`; running it runs this code."""
+
+from torch import nn
+
+from polyak.data import DataConfig, NoiseConfig
+from polyak.models import ModelConfig
+from polyak.study.plan import Row, Study, scaled_decays, updates
+from polyak.training.config import AveragingConfig, RunConfig
+from polyak.training.optim import OptimConfig
+
+IMAGES, BATCH, EPOCHS, EVERY = 1_437, 32, 20, 2
+
+
+def build(classes: int, channels: int) -> nn.Module:
+    """A network of mine: images (b, channels, height, width) to logits (b, classes)."""
+    return nn.Sequential(
+        nn.Conv2d(channels, 32, 3, padding=1, bias=False),
+        nn.BatchNorm2d(32),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(4),
+        nn.Flatten(),
+        nn.Linear(32 * 16, classes),
+    )
+
+
+def study() -> Study:
+    """What to run: a search at each learning rate and seed, then a refit on all data."""
+    config = RunConfig(
+        # Also: fashion-mnist, a folder, a name of the hub, or file.py:load of yours.
+        data=DataConfig(
+            source="digits",
+            crop_padding=1,
+            flip=False,
+            noise=NoiseConfig(kind="symmetric", rate=0.2),  # a fifth of the labels wrong
+        ),
+        model=ModelConfig(name=f"{__file__}:build"),  # or a name of `polyak list`
+        optim=OptimConfig(weight_decay=5e-4),
+        averaging=AveragingConfig(
+            # The paper's decays, each with the share of this run that it has of the paper's.
+            decays=scaled_decays(updates(IMAGES, batch_size=BATCH, epochs=EPOCHS, every=EVERY)),
+            every=EVERY,  # optimizer steps per update
+        ),
+        epochs=EPOCHS,
+        batch_size=BATCH,
+    )
+    row = Row(
+        label="digits, 20 % wrong labels",
+        dataset="digits",
+        architecture="mine",
+        config=config,
+        learning_rates=(0.05, 0.1),
+        seeds=(0, 1, 2),
+        refit_monitors=("test", "train_clean", "train_wrong"),
+    )
+    return Study(name="mine", title="A study of mine", cost="two minutes", rows=(row,))
+'''
+
+
+def load_study(path: Path) -> Study:
+    """The study that a file defines; its code is run.
+
+    Raises:
+        ConfigError: if there is no such file, or no function `study` in it that returns a Study.
+    """
+    made = load_function(path, "study", what="study", error=ConfigError)()
+    if not isinstance(made, Study):
+        raise ConfigError(
+            f"study() of '{path}' returned a {type(made).__name__}; "
+            "expected a polyak.study.plan.Study."
+        )
+    return made
+
+
+def write_example(path: Path) -> None:
+    """A commented study to start from.
+
+    Raises:
+        ConfigError: if something is there already.
+    """
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(EXAMPLE)
+    except FileExistsError:
+        raise ConfigError(
+            f"init is '{path}'; expected a file that does not exist yet. Choose another name."
+        ) from None
+    except OSError as error:
+        raise ConfigError(
+            f"init is '{path}'; expected a file that can be written ({error.strerror})."
+        ) from error

@@ -1,0 +1,56 @@
+import pytest
+
+from polyak.errors import ConfigError
+from polyak.study.files import load_study, write_example
+from polyak.study.plan import search
+from polyak.study.preparation import prepare_rows
+
+
+def test_the_example_is_a_study_that_has_no_fault(tmp_path):
+    path = tmp_path / "mine.py"
+    write_example(path)
+    study = load_study(path)
+    study.check()
+    assert study.name == "mine"
+
+
+def test_the_id_of_a_run_of_own_code_changes_with_the_code_and_not_with_its_path(tmp_path):
+    def ids(folder, change=""):
+        path = tmp_path / folder / "mine.py"
+        path.parent.mkdir()
+        write_example(path)
+        path.write_text(path.read_text() + change)
+        (row,) = prepare_rows(load_study(path).rows)
+        return {run.id for by_seed in search(row).values() for run in by_seed.values()}
+
+    assert len(ids("a")) == 6
+    assert ids("b") == ids("c") != ids("d", "# changed\n")
+
+
+def test_the_example_never_overwrites(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text("x = 1")
+    with pytest.raises(ConfigError, match="expected a file that does not exist yet"):
+        write_example(path)
+    assert path.read_text() == "x = 1"
+    with pytest.raises(ConfigError, match="No such file or directory"):
+        write_example(tmp_path / "none" / "mine.py")
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("x = 1", "function of .* is 'study'"),
+        ("def study():\n    return 3", "returned a int; expected a polyak.study.plan.Study"),
+    ],
+)
+def test_a_file_without_a_study_is_refused(tmp_path, code, message):
+    path = tmp_path / "mine.py"
+    path.write_text(code)
+    with pytest.raises(ConfigError, match=message):
+        load_study(path)
+
+
+def test_a_missing_file_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="expected a Python file at"):
+        load_study(tmp_path / "none.py")
