@@ -291,8 +291,10 @@ def check_applied(world: World) -> None:
         for name in averager.names:
             with averager.applied(name), expected.applied(name):
                 assert not model.training
-                assert torch.equal(outputs(model), outputs(single)), name
                 assert_same_bits(held(model), parts_of(expected.tensors(name), model.state_dict()))
+                # Last, so that the root holds an unsharded copy of the average on leaving.
+                assert torch.equal(outputs(model), outputs(single)), name
+                assert is_whole(model)
             assert torch.equal(outputs(model), outputs(single)), name
             assert model.training
         assert_same_bits(held(model), before)
