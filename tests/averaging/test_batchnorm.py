@@ -51,6 +51,24 @@ def pooled(model: nn.Module, batches: list[Tensor]) -> dict[str, tuple[Tensor, T
 
 
 @given(sizes=st.lists(st.integers(2, 9), min_size=1, max_size=5))
+def test_not_pooled_they_are_the_plain_means_of_the_batches(sizes):
+    torch.manual_seed(0)
+    model, twin = two_norms(), two_norms()
+    twin.load_state_dict(model.state_dict())
+    batches = [images(seed, size) for seed, size in enumerate(sizes)]
+    alone = [pooled(model, [x]) for x in batches]
+    refresh_batchnorm(model, batches, pooled=False)
+    update_bn(batches, twin)
+    for name, layer in model.named_modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            for i, buffer in enumerate((layer.running_mean, layer.running_var)):
+                mean = sum(by_name[name][i] for by_name in alone) / len(batches)
+                assert torch.allclose(buffer.double(), mean, rtol=1e-5, atol=1e-6)
+            torchs = twin.get_submodule(name)
+            assert torch.allclose(layer.running_var, torchs.running_var, rtol=1e-4, atol=1e-6)
+
+
+@given(sizes=st.lists(st.integers(2, 9), min_size=1, max_size=5))
 def test_statistics_are_those_of_all_the_data_together(sizes):
     torch.manual_seed(0)
     model = two_norms()

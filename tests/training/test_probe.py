@@ -6,9 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from polyak.data import DataConfig, prepare
+from polyak.averaging import load as load_weights
+from polyak.data import DataConfig, load, partition, prepare
 from polyak.errors import ConfigError
-from polyak.models import features
+from polyak.models import build, features
 from polyak.records.predictions import Predictions
 from polyak.records.runs import run_folder
 from polyak.training.config import Stop
@@ -37,7 +38,7 @@ def test_heads_together_are_each_head_alone_by_torchs_linear_and_sgd(tiny, targe
     labels_n = torch.randint(4, (50,))
     heads = Heads.initialised(3, 6, 4, seed=3)
     first_w, first_b = heads.weight_rkf.clone(), heads.bias_rk.clone()
-    train_heads(train_rnf, labels_n, heads, config)
+    train_heads(lambda chosen: train_rnf[:, chosen], labels_n, heads, config)
     for r in range(3):
         linear = nn.Linear(6, 4)
         with torch.no_grad():
@@ -110,6 +111,58 @@ def test_features_are_those_of_eval_mode_and_the_backbone_stays_as_it_was(tiny, 
     assert all(torch.equal(before[key], x) for key, x in model.state_dict().items())
 
 
+def test_a_setting_that_came_later_leaves_earlier_ids_as_they_were(tiny, target):
+    assert "batchnorm" not in _probe(target, tiny).record()
+
+
+def test_a_probe_computes_where_it_is_told_to(tiny, target, tmp_path, monkeypatch):
+    told = []
+    monkeypatch.setattr(
+        "polyak.training.jobs.run_probe", lambda *_, device: told.append(device.type)
+    )
+    # Where every operation works but nothing is computed, so on any machine.
+    carry_out(_probe(target, tiny, backbones=(tiny,)), tmp_path, device="meta")
+    assert told == ["meta"]
+
+
+def test_adapting_batchnorm_is_training_with_frozen_weights_in_train_mode(tiny, target, tmp_path):
+    """As in the authors' code: the whole network in train mode, only the new head trains."""
+    carry_out(tiny, tmp_path)
+    config = _probe(target, tiny, batchnorm="adapts", batch_size=16, lr=0.5, epochs=2)
+    carry_out(config, tmp_path)
+    name = f"{tiny.id}.sgd"
+    said = Predictions(run_folder(tmp_path, config.id).predictions).logits_nk("test", name)
+
+    data = partition(load(target), target, holdout=False)
+    model = build(tiny.model, classes=10, channels=1, image_size=8, generator_seed=0)
+    model.load_state_dict(load_weights(run_folder(tmp_path, tiny.id).arm("sgd"))["sgd"])
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    first = Heads.initialised(1, model.head.in_features, 2, config.seed)
+    model.head = nn.Linear(model.head.in_features, 2)
+    with torch.no_grad():
+        model.head.weight.copy_(first.weight_rkf[0])
+        model.head.bias.copy_(first.bias_rk[0])
+    images = data.normalisation(data.train_images_nchw)
+    optimizer = torch.optim.SGD(model.head.parameters(), lr=0.5, momentum=0.9, nesterov=True)
+    order, step = generator(config.seed, "probe order"), 0
+    steps = 2 * -(-60 // 16)
+    for _ in range(2):
+        for chosen in torch.randperm(60, generator=order).split(16):
+            optimizer.param_groups[0]["lr"] = 0.5 * (1 + cos(pi * step / steps)) / 2
+            optimizer.zero_grad()
+            F.cross_entropy(model.train()(images[chosen]), data.train_given_n[chosen]).backward()
+            optimizer.step()
+            step += 1
+    with torch.no_grad():
+        expected = model.eval()(data.normalisation(data.test_images_nchw))
+    assert torch.allclose(said.float(), expected, atol=5e-2, rtol=5e-2)
+    frozen = replace(config, batchnorm="frozen")
+    carry_out(frozen, tmp_path)
+    other = Predictions(run_folder(tmp_path, frozen.id).predictions).logits_nk("test", name)
+    assert not torch.allclose(said, other, atol=5e-2, rtol=5e-2)
+
+
 def test_every_field_changes_the_id(tiny, target):
     config = _probe(target, tiny)
     changes = {
@@ -122,6 +175,7 @@ def test_every_field_changes_the_id(tiny, target):
         "momentum": 0.5,
         "schedule": "constant",
         "seed": 1,
+        "batchnorm": "adapts",
     }
     ids = [replace(config, **{key: value}).id for key, value in changes.items()]
     assert len({config.id, *ids}) == len(changes) + 1

@@ -26,6 +26,11 @@ class Moments:
     count: float = 0.0
     mean_c: Tensor = field(default_factory=lambda: torch.zeros(()))
     deviation_c: Tensor = field(default_factory=lambda: torch.zeros(()))
+    batches: int = 0
+    batch_means_c: Tensor = field(default_factory=lambda: torch.zeros(()))
+    """Sum of the batches' means."""
+    batch_variances_c: Tensor = field(default_factory=lambda: torch.zeros(()))
+    """Sum of the batches' variances."""
 
     def add(self, count: int, mean_c: Tensor, variance_c: Tensor) -> None:
         """Pool with a batch, given its unbiased variance.
@@ -36,6 +41,9 @@ class Moments:
             Chan, Golub & LeVeque 1979.
         """
         mean_c, variance_c = mean_c.double(), variance_c.double()
+        self.batches += 1
+        self.batch_means_c = self.batch_means_c.to(mean_c) + mean_c
+        self.batch_variances_c = self.batch_variances_c.to(mean_c) + variance_c
         total = self.count + count
         delta_c = mean_c - self.mean_c.to(mean_c)
         between_c = delta_c**2 * (self.count * count / total)
@@ -120,6 +128,7 @@ def refresh_batchnorm(
     max_samples: int | None = None,
     forward: Forward | None = None,
     progress: bool = False,
+    pooled: bool = True,
 ) -> None:
     """Give every BatchNorm layer the statistics that it sees under the model's present weights.
 
@@ -137,13 +146,14 @@ def refresh_batchnorm(
             tensor nor a collection of tensors counts as one sample.
         forward: `forward(model, batch)` runs the model on one batch of the user's form.
         progress: Show a line with the number of samples (needs rich).
+        pooled: Whether the variance is that of all values together. False takes the plain mean
+            of the batches' means and of their unbiased variances, as torch.optim.swa_utils does.
 
     Raises:
         DataError: if `batches` holds none.
 
     Source:
-        Izmailov et al. 2018 reset and recompute; the pooled variance is ours, where
-        torch.optim.swa_utils.update_bn takes the mean of the batches' variances.
+        Izmailov et al. 2018 reset and recompute; the pooled variance is ours.
     """
     statistics = StatisticsPass(model, forward)
     if not statistics.layers:
@@ -153,17 +163,22 @@ def refresh_batchnorm(
         for batch in limited(batches, max_samples=max_samples, progress=progress):
             statistics.add(batch, moments)
     buffers = dict(model.named_buffers())
-    for name, value in running_statistics(moments).items():
+    for name, value in running_statistics(moments, pooled=pooled).items():
         buffers[name].copy_(value)
 
 
-def running_statistics(moments: Mapping[str, Moments]) -> dict[str, Tensor]:
-    """Collected moments as buffers, named as in `state_dict()`."""
+def running_statistics(moments: Mapping[str, Moments], *, pooled: bool = True) -> dict[str, Tensor]:
+    """Collected moments as buffers, named as in `state_dict()`; `pooled` as above."""
     found = {}
     for name, moment in moments.items():
         prefix = f"{name}." if name else ""
-        found[f"{prefix}running_mean"] = moment.mean_c
-        found[f"{prefix}running_var"] = moment.variance_c
+        if pooled:
+            mean_c, variance_c = moment.mean_c, moment.variance_c
+        else:
+            mean_c = moment.batch_means_c / moment.batches
+            variance_c = moment.batch_variances_c / moment.batches
+        found[f"{prefix}running_mean"] = mean_c
+        found[f"{prefix}running_var"] = variance_c
     return found
 
 

@@ -14,6 +14,7 @@ from polyak.records.runs import EpochRecord, run_folder
 from polyak.study.runner import Progress
 from polyak.training.config import RunConfig
 from polyak.training.jobs import Job
+from polyak.training.overhead import OverheadConfig
 
 SHOWN = 12
 """Rows of the live table: running jobs first, then the rest counted in one line."""
@@ -86,6 +87,8 @@ def title(job: Job) -> str:
         part = "search" if job.holdout else "refit"
         what = f"{name_of(job.data.source)} {Path(job.model.name).name}"
         return f"{what} {part} lr {job.optim.lr:g} seed {job.seed}"
+    if isinstance(job, OverheadConfig):
+        return f"overhead beside {Path(job.run.model.name).name}, {job.rounds} rounds"
     return f"linear probe on {job.data.source}"
 
 

@@ -2,7 +2,7 @@
 
 import shlex
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -13,11 +13,12 @@ from polyak.cli.console import StudyDisplay, failure_lines, title
 from polyak.cli.executors import Machines
 from polyak.cli.limits import seconds_of, within
 from polyak.errors import ConfigError
+from polyak.report.ledger import claims_line
 from polyak.report.page import write_report
 from polyak.study import plan
 from polyak.study.files import load_study, write_example
 from polyak.study.places import parse_places
-from polyak.study.plan import Study
+from polyak.study.plan import Study, with_more_averages
 from polyak.study.preparation import prepare_some
 from polyak.study.presets import preset
 from polyak.study.runner import Outcome, planned, run_study
@@ -58,6 +59,16 @@ class StudyCommand:
     """NAME=SOURCE puts any data set in a place of the paper's: cifar10, cifar100 or tiny-imagenet;
     cifar10n and cifar100n for the files of human labels. Can be given several times."""
 
+    more_averages: bool = False
+    """Also evaluate tail averages, LAWA, power-function EMA and SWAD along the same runs, as a
+    study of its own, NAME-more."""
+    controls: bool = False
+    """Beside the paper's arms of a study with refits: SGD annealed in the average's budget, an
+    average on that shorter schedule, and weight decay 5e-4."""
+
+    fp32: bool = False
+    """Compute in float32 on a GPU, where the default is bfloat16; for comparison."""
+
     dry_run: bool = False
     """List the search runs with their ids and stop."""
 
@@ -66,20 +77,38 @@ class StudyCommand:
         if self.init is not None:
             return _write_example(self.init)
         study = self._study()
+        if self.more_averages:
+            study = with_more_averages(study)
+        if self.fp32:
+            study = _in_float32(study)
         if self.dry_run:
             return _list_runs(study)
         scale = () if self.scale is None else ("--scale", self.scale)
         data = [word for pair in self.data for word in ("--data", pair)]
-        words = ("polyak", "study", self.name or "", *scale, *data)
+        switches = [
+            word
+            for word, given in (
+                ("--controls", self.controls),
+                ("--more-averages", self.more_averages),
+                ("--fp32", self.fp32),
+            )
+            if given
+        ]
+        words = ("polyak", "study", self.name or "", *scale, *data, *switches)
         return carry_through(study, self.where, command=shlex.join(words))
 
     def _study(self) -> Study:
         if self.name is None or not self.name.endswith(".py"):
-            return preset(self.name or "", scale=self.scale, places=parse_places(self.data))
-        if self.scale is not None or self.data:
+            return preset(
+                self.name or "",
+                scale=self.scale,
+                places=parse_places(self.data),
+                controls=self.controls,
+            )
+        if self.scale is not None or self.data or self.controls:
             raise ConfigError(
-                f"scale or data is given; expected neither for '{self.name}', which says itself "
-                "what to run. Leave them out."
+                f"scale, data or controls is given; expected none for '{self.name}', which says "
+                "itself what to run. Leave them out."
             )
         return load_study(Path(self.name).expanduser())
 
@@ -93,6 +122,11 @@ class DemoCommand:
     def run(self) -> int:
         """Exit code: 0 done, 1 some runs failed or a row has no result."""
         return carry_through(preset("demo"), self.where, command="polyak demo")
+
+
+def _in_float32(study: Study) -> Study:
+    rows = (replace(row, config=replace(row.config, fp32=True)) for row in study.rows)
+    return replace(study, rows=tuple(rows))
 
 
 def _write_example(path: Path) -> int:
@@ -122,6 +156,7 @@ def carry_through(study: Study, where: Where, *, command: str) -> int:
     for label, reason in outcome.row_failures.items():
         print(f"no result for {label}: {reason}", file=sys.stderr)
     print(_summary(outcome))
+    print(claims_line(page.parent))
     print(f"report: {page.resolve()}")
     return 1 if outcome.failures or outcome.row_failures else 0
 
@@ -144,5 +179,5 @@ def _list_runs(study: Study) -> int:
                 print(f"{name:<12}  {row.label}: {title(run)}")
     for message in missing:
         print(f"missing: {message}", file=sys.stderr)
-    print(f"{planned(study)} runs in all, refits and probes included; {study.cost}")
+    print(f"{planned(study)} runs in all, refits, follow-ups and probes included; {study.cost}")
     return 0

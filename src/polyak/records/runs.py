@@ -3,7 +3,9 @@
 config.json   what was asked for        log.jsonl      one EpochRecord an epoch
 DONE          how it ended              monitor.jsonl  one MonitorRecord a monitor and epoch
 averages/     one file an arm           predictions.safetensors   see `predictions`
+variants.safetensors   the same of every average at the stops
 checkpoint/   while it has not ended    LOCK           while a process works on it
+timings.json  of a measurement of overhead, see `timings`
 FAILED        the error of a run that failed, until it is begun again
 """
 
@@ -54,6 +56,10 @@ class EpochRecord:
     holdout: Mapping[str, Score] = field(default_factory=dict)
     """Per set of weights ("sgd" and the averages' names); empty if the run keeps no hold-out."""
 
+    holdout_bn: Mapping[str, Score] = field(default_factory=dict)
+    """The same with the averages' BatchNorm statistics recomputed; empty unless the run selects
+    with those."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MonitorRecord:
@@ -77,6 +83,16 @@ class RunFolder:
     def predictions(self) -> Path:
         """Logits of the run's arms."""
         return self.path / "predictions.safetensors"
+
+    @property
+    def variants(self) -> Path:
+        """Logits of every average at the run's stops."""
+        return self.path / "variants.safetensors"
+
+    @property
+    def timings(self) -> Path:
+        """What a measurement of overhead found."""
+        return self.path / "timings.json"
 
     def arm(self, name: str) -> Path:
         """Weights of one arm."""
@@ -177,8 +193,15 @@ _AGAIN = "Remove the run's folder and run the study again."
 
 def epoch_record(line: dict[str, Any]) -> EpochRecord:
     """An epoch's record from its JSON values."""
-    scores = {"train": Score(**line["train"]), "holdout": _scores(line["holdout"])}
-    return EpochRecord(**{**line, **scores})
+    return EpochRecord(
+        **{
+            **line,
+            "train": Score(**line["train"]),
+            "holdout": _scores(line["holdout"]),
+            # Runs recorded before there was such a choice have no such scores.
+            "holdout_bn": _scores(line.get("holdout_bn", {})),
+        }
+    )
 
 
 def monitor_record(line: dict[str, Any]) -> MonitorRecord:

@@ -59,6 +59,15 @@ class RowRecord:
     transfer: Mapping[str, str] = field(default_factory=dict)
     """Probe ids by the target's name."""
 
+    follow_ups: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """Run ids by what follows the choice ("held", "annealed") and seed."""
+
+    against: str | None = None
+    """Label of the row that this one varies in one respect."""
+
+    variants: bool = False
+    """Whether the page shows every average at the stops."""
+
     chosen_learning_rate: float | None = None
     stops: Mapping[str, tuple[StopRecord, ...]] = field(default_factory=dict)
     """By seed."""

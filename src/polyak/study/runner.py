@@ -19,11 +19,12 @@ from polyak.records.studies import (
 )
 from polyak.study import plan
 from polyak.study.executors import Executor
-from polyak.study.plan import Row, Study
+from polyak.study.follow_ups import follow_ups, stops_of
+from polyak.study.plan import FollowUp, Row, Study
 from polyak.study.preparation import prepare_rows
-from polyak.training.config import RULES, RunConfig, Stop
+from polyak.training.config import RULES, RunConfig
 from polyak.training.jobs import Job
-from polyak.training.selection import choose_learning_rate, choose_stop
+from polyak.training.selection import choose_learning_rate, choose_stop, swad_interval
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,7 @@ def run_study(
     workers: int,
     command: str,
 ) -> Outcome:
-    """Bring `out/<study>/` up to date: search, select, refit, transfer.
+    """Bring `out/<study>/` up to date: search, select, refit, follow-ups, transfer.
 
     Runs that are there already, from this or another study, are used as they are. It can be
     stopped at any time and called again.
@@ -118,16 +119,22 @@ def _run_phases(
         searches = {row.label: plan.search(row) for row in rows}
         phase("search", [r for s in searches.values() for by in s.values() for r in by.values()])
         refits: dict[str, dict[int, RunConfig]] = {}
+        following: list[RunConfig] = []
         for row in rows:
             chosen = _select(row, _row_record(record, row), searches[row.label], out)
+            if chosen.failure is None:
+                by_name = follow_ups(row, chosen)
+                following += [run for runs in by_name.values() for run in runs.values()]
+                chosen = replace(chosen, follow_ups=_ids(by_name))
             if chosen.failure is None and row.refits:
-                refits[row.label] = _refits(row, chosen)
+                refits[row.label] = _refits(row, chosen, searches[row.label], out)
                 ids = {str(seed): run.id for seed, run in refits[row.label].items()}
                 chosen = replace(chosen, refit=ids)
             elif chosen.failure is not None:
                 outcome.row_failures[row.label] = chosen.failure
             record = with_row(record, chosen)
         phase("refit", [run for runs in refits.values() for run in runs.values()])
+        phase("follow-up", following)
         probes = {
             row.label: plan.transfer(row, tuple(refits[row.label].values()))
             for row in rows
@@ -144,9 +151,10 @@ def _run_phases(
 
 
 def planned(study: Study) -> int:
-    """Runs of a study: search, refits and probes."""
+    """Runs of a study: search, refits, follow-ups and probes."""
     return sum(
-        (len(row.learning_rates) + row.refits) * len(row.seeds) + len(row.transfer)
+        (len(row.learning_rates) + row.refits + len(row.follow_ups)) * len(row.seeds)
+        + len(row.transfer)
         for row in study.rows
     )
 
@@ -178,6 +186,8 @@ def _new_row(row: Row) -> RowRecord:
         learning_rates=row.learning_rates,
         averages=row.config.averaging.names,
         refits=row.refits,
+        against=row.against,
+        variants=row.variants,
         paper_averages=tuple(f"ema_{decay:g}" for decay in row.paper_decays),
         search={
             f"{rate:g}": {str(seed): run.id for seed, run in by_seed.items()}
@@ -235,15 +245,25 @@ def _select(
         rate = choose_learning_rate(epochs)
     except DataError as error:
         return replace(record, failure=str(error))
-    names = row.config.averaging.names
     stops = {
-        str(seed): tuple(
-            StopRecord(rule=stop.rule, epoch=stop.epoch, average=stop.average)
-            for stop in (choose_stop(records or (), rule=r, averages=names) for r in RULES)
-        )
+        str(seed): _stop_records(row.config, records or ())
         for seed, records in epochs[rate].items()
     }
     return replace(record, chosen_learning_rate=rate, stops=stops)
+
+
+def _stop_records(config: RunConfig, records: Sequence[EpochRecord]) -> tuple[StopRecord, ...]:
+    stops = (
+        choose_stop(
+            records,
+            rule=rule,
+            averages=config.averaging.names,
+            selection=config.selection,
+            paper_code=config.paper_code,
+        )
+        for rule in RULES
+    )
+    return tuple(StopRecord(rule=s.rule, epoch=s.epoch, average=s.average) for s in stops)
 
 
 def _epochs(run: RunConfig, out: Path) -> list[EpochRecord] | None:
@@ -251,16 +271,21 @@ def _epochs(run: RunConfig, out: Path) -> list[EpochRecord] | None:
     return folder.epochs() if folder.ending == "done" else None
 
 
-def _refits(row: Row, record: RowRecord) -> dict[int, RunConfig]:
+def _refits(
+    row: Row, record: RowRecord, runs: dict[float, dict[int, RunConfig]], out: Path
+) -> dict[int, RunConfig]:
     assert record.chosen_learning_rate is not None
-    stops = {
-        int(seed): tuple(
-            Stop(rule=rule, epoch=stop.epoch, average=stop.average)
-            for rule, stop in zip(RULES, by_rule, strict=True)
-        )
-        for seed, by_rule in record.stops.items()
+    swad = None
+    if "swad" in row.config.more_averages:
+        searched = runs[record.chosen_learning_rate]
+        swad = {seed: swad_interval(_epochs(run, out) or ()) for seed, run in searched.items()}
+    return plan.refit(row, record.chosen_learning_rate, stops_of(record), swad=swad)
+
+
+def _ids(by_name: Mapping[FollowUp, Mapping[int, RunConfig]]) -> dict[str, dict[str, str]]:
+    return {
+        name: {str(seed): run.id for seed, run in runs.items()} for name, runs in by_name.items()
     }
-    return plan.refit(row, record.chosen_learning_rate, stops)
 
 
 def _all_done(runs: Iterable[RunConfig], out: Path) -> bool:

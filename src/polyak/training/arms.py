@@ -10,7 +10,7 @@ from torch import Tensor
 from polyak.averaging import refresh_batchnorm, save
 from polyak.records.predictions import write_predictions
 from polyak.records.runs import RunFolder
-from polyak.training.config import RunConfig
+from polyak.training.config import MORE_AVERAGES, RunConfig
 from polyak.training.loop import Run, State, Trained
 from polyak.training.prediction import BATCHNORM_BATCH, predict
 from polyak.training.randomness import generator
@@ -40,12 +40,21 @@ def arms(trained: Trained, config: RunConfig) -> Iterator[Arm]:
     ema_acc_bn    the longest window at the same epochs,     ema_loss_bn
                   statistics recomputed: the paper's "EMA (acc.)" and "EMA (loss)"
     swa_bn        uniform over the epoch ends of the second half, recomputed
+    tail_bn, …    the run's `more_averages` after the last epoch, recomputed
+    lawa_acc_bn, power_acc_bn, lawa_loss_bn, power_loss_bn
+                  those that are of use at any time, at the epochs of ema_acc and ema_loss
+
+    Where the run selects with recomputed statistics, the chosen average stands in place of the
+    longest window.
     """
-    longest = config.averaging.names[-1]
+    longest = None if config.selection == "bn_safe" else config.averaging.names[-1]
     final = {"epoch": config.epochs}
     yield Arm("sgd", trained.last[BASELINE], False, {"source": BASELINE, **final})
     if "swa" in trained.last:
         yield Arm("swa_bn", trained.last["swa"], True, {"source": "swa", **final})
+    for more in MORE_AVERAGES:
+        if more in trained.last:
+            yield Arm(f"{more}_bn", trained.last[more], True, {"source": more, **final})
     chosen: dict[str, list[tuple[str, str | None, bool]]] = {
         "sgd": [("sgd_stopped", BASELINE, False)],
         "acc": [
@@ -60,6 +69,10 @@ def arms(trained: Trained, config: RunConfig) -> Iterator[Arm]:
             source = average or kept.stop.average
             origin = {"source": source, "epoch": kept.stop.epoch, "rule": rule}
             yield Arm(name, kept.weights[source], refresh, origin)
+        for more in MORE_AVERAGES:
+            if rule != "sgd" and more in kept.weights:
+                at_stop = {"source": more, "epoch": kept.stop.epoch, "rule": rule}
+                yield Arm(f"{more}_{rule}_bn", kept.weights[more], True, at_stop)
 
 
 def write_arms(run: Run, trained: Trained, folder: RunFolder) -> None:
@@ -77,11 +90,11 @@ def write_arms(run: Run, trained: Trained, folder: RunFolder) -> None:
     if data.holdout_images_nchw is not None:
         assert data.holdout_given_n is not None
         assert data.holdout_clean_n is not None
-        images["holdout"] = ready(data.holdout_images_nchw)
+        images["holdout"] = final_holdout(run, data.holdout_images_nchw)
         labels["holdout"] = {"given": data.holdout_given_n, "clean": data.holdout_clean_n}
     said: dict[str, dict[str, Tensor]] = {part: {} for part in images}
     for arm in arms(trained, run.config):
-        _load(run, arm)
+        load_arm(run, arm)
         for part, images_nchw in images.items():
             logits_nk = predict(run.model, images_nchw)
             # Of 50,000 training samples only the verdict is needed.
@@ -90,11 +103,19 @@ def write_arms(run: Run, trained: Trained, folder: RunFolder) -> None:
     write_predictions(folder.predictions, arms=said, labels=labels)
 
 
+def final_holdout(run: Run, images_nchw: Tensor) -> Tensor:
+    """The hold-out's images as the finished run is evaluated on them, the same at every call."""
+    if "holdout-images" in run.config.paper_code:
+        return run.augmentation.holdout(generator(run.config.seed, "final holdout augmentation"))
+    return run.augmentation.ready(images_nchw)
+
+
 def _manifest(run: Run, arm: Arm) -> dict[str, Any]:
     """What the arm's file says of itself, in the words of `polyak.save`."""
-    banks = [run.averager] if run.swa is None else [run.averager, run.swa]
     averages = {
-        name: (bank, bank.state_dict()["averages"][name]) for bank in banks for name in bank.names
+        name: (bank, bank.state_dict()["averages"][name])
+        for bank in run.banks
+        for name in bank.names
     }
     manifest = {"run": run.config.id, **arm.origin}
     manifest["refreshed_batchnorm"] = [arm.name] if arm.refresh else []
@@ -110,7 +131,8 @@ def _manifest(run: Run, arm: Arm) -> dict[str, Any]:
     }
 
 
-def _load(run: Run, arm: Arm) -> None:
+def load_arm(run: Run, arm: Arm) -> None:
+    """Make the run's model say what an arm says."""
     run.model.load_state_dict(arm.weights)
     run.model.eval()
     if arm.refresh:
@@ -122,4 +144,4 @@ def _load(run: Run, arm: Arm) -> None:
             draws=generator(seed, "final batchnorm augmentation"),
         )
         with torch.no_grad():
-            refresh_batchnorm(run.model, batches)
+            refresh_batchnorm(run.model, batches, pooled="batchnorm" not in run.config.paper_code)

@@ -1,7 +1,7 @@
 """What is measured after each epoch: the hold-out for selection, monitors for figures."""
 
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import Tensor
@@ -9,9 +9,11 @@ from torch import Tensor
 from polyak.averaging import Averager
 from polyak.records.runs import MonitorRecord, Score
 from polyak.training.config import Monitor, RunConfig
+from polyak.training.folding import Folded
 from polyak.training.prediction import BATCHNORM_BATCH, Augmentation, predict, score
 from polyak.training.randomness import generator
 from polyak.training.selection import BASELINE
+from polyak.training.steps import lowered
 
 Batches = Iterator[tuple[Tensor, Tensor]]
 
@@ -21,7 +23,8 @@ class Evaluation:
 
     Images are normalised once and stay on the device. Evaluating draws from generators of its
     own and leaves weights, statistics and train flags as they were. Averages that warm-up still
-    holds equal are evaluated once.
+    holds equal are evaluated once. All are evaluated by one module with BatchNorm folded into the
+    convolutions, on a GPU in bfloat16 unless the run is of float32.
     """
 
     def __init__(self, augmentation: Augmentation, config: RunConfig) -> None:
@@ -29,6 +32,11 @@ class Evaluation:
         self._config = config
         self._bn_order = generator(config.seed, "batchnorm order")
         self._bn_draws = generator(config.seed, "batchnorm augmentation")
+        self._holdout_draws = generator(config.seed, "holdout augmentation")
+        self.batchnorm_images = config.batchnorm_images
+        """Training images of a recomputation; None: all."""
+        self._folded: Folded | None = None
+        self._lowered = lowered(augmentation.device, fp32=config.fp32)
         data = augmentation.data
         self._images: dict[str, Tensor] = {}
         if data.holdout_images_nchw is not None:
@@ -41,13 +49,21 @@ class Evaluation:
     @property
     def generators(self) -> dict[str, torch.Generator]:
         """Its generators by purpose, for checkpoints."""
-        return {"batchnorm order": self._bn_order, "batchnorm augmentation": self._bn_draws}
+        found = {"batchnorm order": self._bn_order, "batchnorm augmentation": self._bn_draws}
+        if "holdout-images" in self._config.paper_code:
+            found["holdout augmentation"] = self._holdout_draws
+        return found
 
     def holdout(self, averager: Averager) -> dict[str, Score]:
         """Scores on the hold-out's given labels, statistics as averaged."""
-        labels_n = self._augmentation.data.holdout_given_n
-        assert labels_n is not None
-        return {name: score(x, labels_n) for name, x in self._logits(averager, "holdout")}
+        if "holdout-images" in self._config.paper_code:
+            self._images["holdout"] = self._augmentation.holdout(self._holdout_draws)
+        return self._scores(averager, "holdout")
+
+    def holdout_bn(self, averager: Averager) -> dict[str, Score]:
+        """The same with the averages' statistics recomputed."""
+        with self._refreshed(averager):
+            return self._scores(averager, "holdout")
 
     def monitors(self, averager: Averager, epoch: int) -> list[MonitorRecord]:
         """The declared monitors' records for an epoch."""
@@ -58,28 +74,46 @@ class Evaluation:
         if any(m.startswith("train_") for m in wanted):
             found |= self._memorised(averager)
         if any(m.endswith("_bn") for m in wanted):
-            averager.refresh_batchnorm(
-                self.batchnorm_batches(), sorted(set(_twins(averager).values()))
-            )
-            found |= {
-                monitor: self._scores(averager, part)
-                for monitor, part in _REFRESHED.items()
-                if monitor in wanted
-            }
-            averager.drop_refreshed()
+            with self._refreshed(averager):
+                found |= {
+                    monitor: self._scores(averager, part)
+                    for monitor, part in _REFRESHED.items()
+                    if monitor in wanted
+                }
         return [
             MonitorRecord(epoch=epoch, monitor=monitor, scores=found[monitor]) for monitor in wanted
         ]
 
     def batchnorm_batches(self) -> Batches:
-        """One pass over the run's training part with its augmentation, for recomputation."""
-        return self._augmentation.batches(
-            BATCHNORM_BATCH, order=self._bn_order, draws=self._bn_draws
-        )
+        """One pass over the run's training part with its augmentation, for recomputation.
+
+        Where only some images are taken they and their crops are the same after every epoch, so
+        that what the others would have changed is the same for all epochs.
+        """
+        order, draws = self._bn_order, self._bn_draws
+        if self.batchnorm_images is not None:
+            order = generator(self._config.seed, "batchnorm order")
+            draws = generator(self._config.seed, "batchnorm augmentation")
+        return self._augmentation.batches(BATCHNORM_BATCH, order=order, draws=draws)
+
+    @contextmanager
+    def _refreshed(self, averager: Averager) -> Iterator[None]:
+        """Recompute the averages' statistics for the length of the block."""
+        with self._lowered():
+            averager.refresh_batchnorm(
+                self.batchnorm_batches(),
+                sorted(set(_twins(averager).values())),
+                max_samples=self.batchnorm_images,
+                pooled="batchnorm" not in self._config.paper_code,
+            )
+        yield
+        averager.drop_refreshed()
 
     def _scores(self, averager: Averager, part: str) -> dict[str, Score]:
         data = self._augmentation.data
-        labels_n = data.test_labels_n if part == "test" else data.holdout_given_n
+        clean = self._config.holdout_labels == "clean"
+        held_n = data.holdout_clean_n if clean else data.holdout_given_n
+        labels_n = data.test_labels_n if part == "test" else held_n
         assert labels_n is not None
         return {name: score(x, labels_n) for name, x in self._logits(averager, part)}
 
@@ -107,11 +141,13 @@ class Evaluation:
         images_nchw = self._images[part]
         twins = _twins(averager)
         known: dict[str, Tensor] = {}
+        # Not before the first use: a run that evaluates nothing needs no second module.
+        folded = self._folded = self._folded or Folded(averager.model)
         for name in (BASELINE, *averager.names):
             twin = twins.get(name, name)
             if twin not in known:
-                with nullcontext() if twin == BASELINE else averager.applied(twin):
-                    known[twin] = predict(averager.model, images_nchw).cpu()
+                with nullcontext() if twin == BASELINE else averager.applied(twin), self._lowered():
+                    known[twin] = predict(folded.load(), images_nchw).float().cpu()
             yield name, known[twin]
 
 

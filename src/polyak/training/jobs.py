@@ -12,14 +12,18 @@ from polyak.data import load, partition
 from polyak.errors import ConfigError, FileError, NonFiniteError
 from polyak.records.locks import holding
 from polyak.records.runs import EpochRecord, RunFolder, run_folder
+from polyak.records.timings import write_timings
+from polyak.training.allocator import keep_freed_memory
 from polyak.training.arms import write_arms
 from polyak.training.checkpoint import SECONDS, Checkpoints
 from polyak.training.config import RunConfig
 from polyak.training.loop import DivergedError, Run
+from polyak.training.overhead import OverheadConfig, measure
 from polyak.training.probe import ProbeConfig, run_probe
 from polyak.training.stopping import StopRequest
+from polyak.training.variants import write_variants
 
-Job = RunConfig | ProbeConfig
+Job = RunConfig | ProbeConfig | OverheadConfig
 OnEpoch = Callable[[EpochRecord], None]
 
 
@@ -37,7 +41,7 @@ def carry_out(
     A run that was begun before goes on from its checkpoint.
 
     Args:
-        job: A training run or a probe; its data must be prepared.
+        job: A training run, a probe or a measurement; its data must be prepared.
         out: The output folder.
         device: Where to compute.
         on_epoch: Called with each epoch's record.
@@ -58,6 +62,7 @@ def carry_out(
         return
     job.check()
     usable = usable_device(device)
+    keep_freed_memory()
     try:
         folder.path.mkdir(parents=True, exist_ok=True)
         with holding(folder.path):
@@ -66,7 +71,9 @@ def carry_out(
                 folder.tidy()
                 folder.write_config(job.record())
                 if isinstance(job, ProbeConfig):
-                    _probe(job, out)
+                    _probe(job, out, usable)
+                elif isinstance(job, OverheadConfig):
+                    _measure(job, folder, usable, stop)
                 else:
                     sitting = _Sitting(folder, checkpoints, on_epoch or _ignore, stop)
                     _train(job, sitting, usable)
@@ -135,6 +142,7 @@ def _train(config: RunConfig, sitting: _Sitting, device: torch.device) -> None:
     try:
         trained = run.train(record, on_rest=lambda: sitting.rest(run))
         write_arms(run, trained, folder)
+        write_variants(run, trained, folder)
     except DivergedError as error:
         folder.finish("diverged", epoch=error.epoch, step=error.step, seconds=_seconds(run))
         return
@@ -149,11 +157,26 @@ def _seconds(run: Run) -> float:
     return round(run.seconds(), 3)
 
 
-def _probe(config: ProbeConfig, out: Path) -> None:
+def _measure(
+    config: OverheadConfig, folder: RunFolder, device: torch.device, stop: StopRequest | None
+) -> None:
+    started = time.monotonic()
+    data = partition(load(config.run.data), config.run.data, holdout=True)
+
+    def leave_if_asked() -> None:
+        if stop is not None and stop.made:
+            raise stop.error()
+
+    timings = measure(config, data, device=device, on_round=leave_if_asked)
+    write_timings(folder.timings, timings)
+    folder.finish("done", seconds=round(time.monotonic() - started, 3))
+
+
+def _probe(config: ProbeConfig, out: Path, device: torch.device) -> None:
     started = time.monotonic()
     data = partition(load(config.data), config.data, holdout=False)
     classes = {run.id: len(load(run.data).train.classes) for run in config.backbones}
-    run_probe(config, data, classes, out)
+    run_probe(config, data, classes, out, device=device)
     seconds = round(time.monotonic() - started, 3)
     run_folder(out, config.id).finish("done", seconds=seconds)
 

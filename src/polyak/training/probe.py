@@ -4,14 +4,17 @@ All backbones' heads are one batched linear problem, since features do not chang
 Shape suffixes: r backbones, n samples, b batch, f features, k classes.
 """
 
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from math import cos, pi
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from polyak.averaging import load as load_weights
 from polyak.data import DataConfig, Partition, epoch_batches
@@ -19,7 +22,7 @@ from polyak.errors import ConfigError
 from polyak.models import build, features
 from polyak.records.predictions import write_predictions
 from polyak.records.runs import run_folder
-from polyak.training.config import RunConfig, digest
+from polyak.training.config import RunConfig, digest, without_defaults
 from polyak.training.optim import unknown_settings
 from polyak.training.prediction import EVALUATION_BATCH, Augmentation
 from polyak.training.randomness import generator
@@ -48,6 +51,10 @@ class ProbeConfig:
     seed: int = 0
     """Of the heads' initialisation and the order of samples, the same for all backbones."""
 
+    batchnorm: Literal["frozen", "adapts"] = "frozen"
+    """frozen: features in eval mode, computed once. adapts: BatchNorm normalises by the batch and
+    its running statistics follow the target while the head is trained, as in the authors' code."""
+
     def check(self) -> None:
         """Raise a ConfigError that names every fault."""
         faults = self.data.faults()
@@ -69,7 +76,7 @@ class ProbeConfig:
         values = {key: getattr(self, key) for key in self.__slots__ if key not in _COMPOSED}
         return {
             "kind": "probe",
-            **values,
+            **without_defaults(values),
             "data": asdict(self.data),
             "backbones": [run.id for run in self.backbones],
         }
@@ -81,6 +88,11 @@ class ProbeConfig:
 
 
 _COMPOSED = ("data", "backbones")
+FeaturesOf = Callable[[Tensor], Tensor]
+"""From the numbers of a batch's samples to its features, shape (r, b, f)."""
+
+
+_CPU = torch.device("cpu")
 
 
 @dataclass(slots=True)
@@ -94,20 +106,31 @@ class Heads:
     bias_rk: Tensor
 
     @classmethod
-    def initialised(cls, backbones: int, inputs: int, classes: int, seed: int) -> "Heads":
+    def initialised(
+        cls,
+        backbones: int,
+        inputs: int,
+        classes: int,
+        seed: int,
+        *,
+        device: torch.device = _CPU,
+    ) -> "Heads":
         """The same draw for every backbone, uniform in ±1/√f like torch's Linear."""
         draws = generator(seed, "heads")
         bound = inputs**-0.5
         weight_kf = (2 * torch.rand(classes, inputs, generator=draws) - 1) * bound
         bias_k = (2 * torch.rand(classes, generator=draws) - 1) * bound
-        return cls(weight_kf.repeat(backbones, 1, 1), bias_k.repeat(backbones, 1))
+        weight_rkf, bias_rk = weight_kf.repeat(backbones, 1, 1), bias_k.repeat(backbones, 1)
+        return cls(weight_rkf.to(device), bias_rk.to(device))
 
     def logits(self, x_rbf: Tensor) -> Tensor:
         """Logits of every backbone, shape (r, b, k)."""
         return torch.baddbmm(self.bias_rk[:, None], x_rbf, self.weight_rkf.transpose(1, 2))
 
 
-def train_heads(train_rnf: Tensor, labels_n: Tensor, heads: Heads, config: ProbeConfig) -> Heads:
+def train_heads(
+    features_of: FeaturesOf, labels_n: Tensor, heads: Heads, config: ProbeConfig
+) -> Heads:
     """Fit every head by SGD with Nesterov momentum, no weight decay and no warm-up.
 
     The loss is summed over backbones, so each head gets just its own gradient.
@@ -125,7 +148,8 @@ def train_heads(train_rnf: Tensor, labels_n: Tensor, heads: Heads, config: Probe
             share = step / steps if config.schedule == "cosine" else 0.0
             optimizer.param_groups[0]["lr"] = config.lr * (1 + cos(pi * share)) / 2
             optimizer.zero_grad()
-            logits_rbk = heads.logits(train_rnf[:, chosen])
+            chosen = chosen.to(labels_n.device)
+            logits_rbk = heads.logits(features_of(chosen))
             labels_b = labels_n[chosen]
             loss = sum(F.cross_entropy(logits_bk, labels_b) for logits_bk in logits_rbk)
             assert isinstance(loss, Tensor)
@@ -138,7 +162,12 @@ def train_heads(train_rnf: Tensor, labels_n: Tensor, heads: Heads, config: Probe
 
 
 def run_probe(
-    config: ProbeConfig, data: Partition, source_classes: dict[str, int], out: Path
+    config: ProbeConfig,
+    data: Partition,
+    source_classes: dict[str, int],
+    out: Path,
+    *,
+    device: torch.device = _CPU,
 ) -> None:
     """Probe every arm of every backbone and write the logits on the target's test set.
 
@@ -147,38 +176,93 @@ def run_probe(
         data: The target, without hold-out.
         source_classes: Classes that each backbone was trained on, by run id.
         out: The output folder with the backbones' runs; arms come out as `<run id>.<arm>`.
+        device: Where to compute.
     """
-    images = Augmentation(data, padding=0, flip=False, device=torch.device("cpu"))
+    images = Augmentation(data, padding=0, flip=False, device=device)
     train_nchw, test_nchw = (
         images.ready(data.train_images_nchw),
         images.ready(data.test_images_nchw),
     )
-    names, train, test = [], [], []
-    for run in config.backbones:
-        channels, size = train_nchw.shape[1:3]
-        model = build(
-            run.model,
-            classes=source_classes[run.id],
-            channels=channels,
-            image_size=size,
-            generator_seed=0,
-        ).eval()
-        for arm in config.arms:
-            model.load_state_dict(load_weights(run_folder(out, run.id).arm(arm))[arm])
-            names.append(f"{run.id}.{arm}")
-            train.append(_features(model, train_nchw))
-            test.append(_features(model, test_nchw))
-    train_rnf = torch.stack(train)
-    heads = Heads.initialised(len(names), train_rnf.shape[2], len(data.classes), config.seed)
-    train_heads(train_rnf, data.train_given_n, heads, config)
-    logits_rnk = heads.logits(torch.stack(test))
+    labels_n = data.train_given_n.to(device)
+    channels, size = train_nchw.shape[1:3]
+
+    def backbones() -> Iterator[tuple[str, nn.Module]]:
+        for run in config.backbones:
+            model = build(
+                run.model,
+                classes=source_classes[run.id],
+                channels=channels,
+                image_size=size,
+                generator_seed=0,
+            )
+            for arm in config.arms:
+                model.load_state_dict(load_weights(run_folder(out, run.id).arm(arm))[arm])
+                yield f"{run.id}.{arm}", model.to(device).eval()
+
+    probed = _adapting if config.batchnorm == "adapts" else _frozen
+    logits = probed(config, backbones(), train_nchw, labels_n, test_nchw, len(data.classes))
     write_predictions(
         run_folder(out, config.id).predictions,
-        arms={"test": dict(zip(names, logits_rnk, strict=True))},
+        arms={"test": {name: logits_nk.cpu() for name, logits_nk in logits.items()}},
         labels={"test": {"labels": data.test_labels_n}},
     )
 
 
+Backbones = Iterator[tuple[str, nn.Module]]
+
+
+def _frozen(
+    config: ProbeConfig,
+    backbones: Backbones,
+    train_nchw: Tensor,
+    labels_n: Tensor,
+    test_nchw: Tensor,
+    classes: int,
+) -> dict[str, Tensor]:
+    """Logits on the test images by name: features once, all heads together."""
+    names, train, test = [], [], []
+    for name, model in backbones:
+        names.append(name)
+        train.append(_features(model, train_nchw))
+        test.append(_features(model, test_nchw))
+    train_rnf = torch.stack(train)
+    device, inputs = train_nchw.device, train_rnf.shape[2]
+    heads = Heads.initialised(len(names), inputs, classes, config.seed, device=device)
+    train_heads(lambda chosen: train_rnf[:, chosen], labels_n, heads, config)
+    return dict(zip(names, heads.logits(torch.stack(test)), strict=True))
+
+
+def _adapting(
+    config: ProbeConfig,
+    backbones: Backbones,
+    train_nchw: Tensor,
+    labels_n: Tensor,
+    test_nchw: Tensor,
+    classes: int,
+) -> dict[str, Tensor]:
+    """The same where every step changes the statistics, so that each head is trained alone."""
+    found = {}
+    for name, model in backbones:
+        inputs = _features(model, train_nchw[:1]).shape[1]
+        heads = Heads.initialised(1, inputs, classes, config.seed, device=train_nchw.device)
+        adapting = partial(_adapted, model, train_nchw)
+        for layer in _norms(model):
+            layer.train()
+        train_heads(adapting, labels_n, heads, config)
+        model.eval()
+        found[name] = heads.logits(_features(model, test_nchw)[None])[0]
+    return found
+
+
 @torch.no_grad()
-def _features(model: torch.nn.Module, images_nchw: Tensor) -> Tensor:
+def _adapted(model: nn.Module, train_nchw: Tensor, chosen: Tensor) -> Tensor:
+    return features(model, train_nchw[chosen])[None]
+
+
+def _norms(model: nn.Module) -> list[nn.Module]:
+    return [m for m in model.modules() if isinstance(m, _BatchNorm)]
+
+
+@torch.no_grad()
+def _features(model: nn.Module, images_nchw: Tensor) -> Tensor:
     return torch.cat([features(model, x) for x in torch.split(images_nchw, EVALUATION_BATCH)])

@@ -1,0 +1,173 @@
+"""What averaging costs the training loop, measured: steps, evaluations and memory.
+
+Every case is a run of its own in the study's loop, on the same data and from the same seed. All
+of them train an epoch in each round, in an order drawn anew, so that whatever else the machine
+does falls on all alike.
+"""
+
+import random
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from polyak.data import Partition
+from polyak.errors import ConfigError
+from polyak.records.timings import Timing, Timings
+from polyak.training.config import RunConfig, digest
+from polyak.training.environment import environment
+from polyak.training.folding import Folded
+from polyak.training.loop import Run
+from polyak.training.prediction import predict, score
+
+OnRound = Callable[[], None]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OverheadConfig:
+    """A measurement of banks beside one and the same training."""
+
+    run: RunConfig
+    """What is trained. Its epoch is a round; its longest windows are the averages."""
+
+    averages: tuple[int, ...] = (0, 1, 5)
+    """Sizes M of the banks; 0, to compare with, is training without any."""
+
+    every: tuple[int, ...] = (1, 16)
+    """Steps per update, T."""
+
+    rounds: int = 8
+    """Rounds that count; one more goes before them."""
+
+    def cases(self) -> tuple[tuple[int, int | None], ...]:
+        """All pairs of M and T; without averages there is no T."""
+        found: list[tuple[int, int | None]] = []
+        for size in self.averages:
+            found += [(size, every) for every in self.every] if size else [(0, None)]
+        return tuple(found)
+
+    def check(self) -> None:
+        """Raise a ConfigError that names every fault."""
+        faults = self.run.faults()
+        most = len(self.run.averaging.decays)
+        if 0 not in self.averages or not all(0 <= m <= most for m in self.averages):
+            faults.append(f"averages is {self.averages!r}; expected 0 and sizes up to {most}")
+        if not self.every or min(self.every) < 1:
+            faults.append(f"every is {self.every!r}; expected steps >= 1")
+        if self.rounds < 1:
+            faults.append(f"rounds is {self.rounds!r}; expected >= 1")
+        if not self.run.holdout:
+            faults.append("run is without hold-out; expected one to evaluate on")
+        if faults:
+            raise ConfigError.of("overhead", faults)
+
+    def record(self) -> dict[str, Any]:
+        """The configuration as plain JSON values."""
+        return {"kind": "overhead", **asdict(self), "run": self.run.record()}
+
+    @property
+    def id(self) -> str:
+        """Name of the measurement's folder."""
+        return digest(self.record())
+
+
+class _Case:
+    """One bank beside a run."""
+
+    def __init__(
+        self, config: OverheadConfig, size: int, every: int | None, data: Partition, device: str
+    ) -> None:
+        averaging = replace(
+            config.run.averaging,
+            # Without averages the loop still wants one to hold; it is never stepped.
+            decays=config.run.averaging.decays[-max(size, 1) :],
+            every=every or 1,
+            # In warm-up several averages are one, and are evaluated once.
+            warmup="none",
+            swa=False,
+        )
+        own = replace(config.run, averaging=averaging, epochs=config.rounds + 1)
+        self.size, self.every = size, every
+        self.run = Run(own, data, device=torch.device(device))
+        if not size:
+            self.run.banks = ()
+        assert data.holdout_images_nchw is not None
+        assert data.holdout_given_n is not None
+        self._labels_n = data.holdout_given_n
+        self._images_nchw = self.run.augmentation.ready(data.holdout_images_nchw)
+        self._folded = Folded(self.run.model)
+        self.steps_seconds: list[float] = []
+        self.evaluation_seconds: list[float] = []
+
+    def round(self, number: int, clock: Callable[[], float]) -> None:
+        started = clock()
+        self.run.train_only(number)
+        trained = clock()
+        self._evaluate()
+        evaluated = clock()
+        self.steps_seconds.append(trained - started)
+        self.evaluation_seconds.append(evaluated - trained)
+
+    def _evaluate(self) -> None:
+        if self.size:
+            self.run.evaluation.holdout(self.run.averager)
+        else:
+            # As averages are evaluated.
+            score(predict(self._folded.load(), self._images_nchw).cpu(), self._labels_n)
+
+    def timing(self) -> Timing:
+        """What the rounds after the first said."""
+        held: dict[str, dict[str, Tensor]] = self.run.averager.state_dict()["tensors"]
+        size = sum(x.nbytes for of_one in held.values() for x in of_one.values())
+        return Timing(
+            averages=self.size,
+            every=self.every,
+            steps_seconds=tuple(self.steps_seconds[1:]),
+            evaluation_seconds=tuple(self.evaluation_seconds[1:]),
+            bytes=size if self.size else 0,
+        )
+
+
+def measure(
+    config: OverheadConfig, data: Partition, *, device: torch.device, on_round: OnRound
+) -> Timings:
+    """Train all cases side by side and time them.
+
+    Args:
+        config: What to measure.
+        data: Of `config.run`, with its hold-out.
+        device: Where. On a CPU the seconds are those of the process, which others do not
+            lengthen; else wall time, with the device waited for.
+        on_round: Called between rounds; may raise to leave.
+    """
+    clock = time.process_time if device.type == "cpu" else _waiting(device)
+    cases = [_Case(config, size, every, data, str(device)) for size, every in config.cases()]
+    draws = random.Random(config.run.seed)
+    for number in range(1, config.rounds + 2):
+        for case in draws.sample(cases, len(cases)):
+            case.round(number, clock)
+        on_round()
+    run = cases[0].run
+    return Timings(
+        cases=tuple(case.timing() for case in cases),
+        clock="CPU" if device.type == "cpu" else "wall",
+        steps=run.steps_per_epoch,
+        batch_size=config.run.batch_size,
+        train_images=len(data.train_given_n),
+        holdout_images=len(
+            run.data.holdout_given_n if run.data.holdout_given_n is not None else ()
+        ),
+        parameters=sum(p.numel() for p in run.model.parameters()),
+        environment=environment(device),
+    )
+
+
+def _waiting(device: torch.device) -> Callable[[], float]:
+    def clock() -> float:
+        torch.cuda.synchronize(device)
+        return time.perf_counter()
+
+    return clock
