@@ -25,6 +25,7 @@ COMMANDS = (
     [],
     ["demo"],
     ["study"],
+    ["status"],
     ["train"],
     ["report"],
     ["list"],
