@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from polyak.averaging import load as load_weights
+from polyak.data import prepare
+from polyak.errors import ConfigError
 from polyak.records.predictions import Predictions
 from polyak.records.runs import run_folder
 from polyak.records.studies import read_study

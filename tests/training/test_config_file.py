@@ -8,8 +8,9 @@ from polyak.errors import FileError
 from polyak.models import ModelConfig
 from polyak.records.runs import run_folder
 from polyak.training.config import AveragingConfig, RunConfig, Stop
-from polyak.training.config_file import read_config
+from polyak.training.config_file import read_config, read_run_config
 from polyak.training.optim import OptimConfig
+from polyak.training.overhead import OverheadConfig
 from polyak.training.probe import ProbeConfig
 
 PRINT = "ab" * 32
@@ -36,7 +37,12 @@ def written(out, job):
     return folder.path / "config.json"
 
 
-@pytest.mark.parametrize("run", [RunConfig(), REFIT, replace(REFIT, seed=3)])
+NEWER = replace(
+    REFIT, stops=(), swad=(2, 5), more_averages=("tail", "swad"), paper_code=("batchnorm",)
+)
+
+
+@pytest.mark.parametrize("run", [RunConfig(), REFIT, replace(REFIT, seed=3), NEWER])
 def test_a_run_comes_back_from_its_folder(tmp_path, run):
     assert read_config(written(tmp_path, run)) == run
 
@@ -47,6 +53,18 @@ def test_a_probe_comes_back_with_its_backbones(tmp_path):
     for run in probe.backbones:
         written(tmp_path, run)
     assert read_config(written(tmp_path, probe)) == probe
+
+
+def test_a_measurement_of_overhead_comes_back(tmp_path):
+    measurement = OverheadConfig(run=RunConfig(epochs=9), rounds=3)
+    assert read_config(written(tmp_path, measurement)) == measurement
+
+
+def test_a_probe_is_no_training_run(tmp_path):
+    written(tmp_path, REFIT)
+    probe = ProbeConfig(data=DataConfig(), backbones=(REFIT,), arms=("sgd",))
+    with pytest.raises(FileError, match="describes a ProbeConfig; expected a training run"):
+        read_run_config(written(tmp_path, probe))
 
 
 def test_a_configuration_elsewhere_may_have_any_name(tmp_path):

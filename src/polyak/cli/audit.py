@@ -20,8 +20,9 @@ from polyak.records.runs import RunFolder, run_folder
 from polyak.report.audit_page import Audited, audit_sentences, write_audit
 from polyak.training.auditing import write_training_predictions
 from polyak.training.config import RunConfig
+from polyak.training.config_file import read_run_config
 from polyak.training.jobs import usable_device
-from polyak.training.stored import arm_weights, kept_arms, run_config
+from polyak.training.stored import arm_weights, kept_arms
 
 COMPARED = ("ema_acc_bn", "ema_loss_bn", "sgd_at_ema", "sgd_stopped", BASELINE)
 """Arms whose scores are compared, where a run has them."""
@@ -52,7 +53,7 @@ class AuditCommand:
             raise ConfigError(f"top is {self.top!r}; expected >= 0.")
         device = usable_device(self.device)
         folder = _run_folder(self.run_name, self.out)
-        kept, config = kept_arms(folder), run_config(folder.config())
+        kept, config = kept_arms(folder), read_run_config(folder.path / "config.json")
         if self.average not in kept:
             raise ConfigError(unknown("average", self.average, kept))
         data_config = prepare(config.data)

@@ -18,6 +18,7 @@ from polyak.records.runs import EpochRecord, run_folder
 from polyak.training.config import RunConfig
 from polyak.training.config_file import read_config
 from polyak.training.jobs import Job, carry_out, usable_device
+from polyak.training.overhead import OverheadConfig
 from polyak.training.stopping import StopRequest
 
 
@@ -69,6 +70,8 @@ class TrainCommand:
                 "one or the other. Leave the settings out, or the file."
             )
         job = read_config(self.from_file)
+        if isinstance(job, OverheadConfig):
+            return replace(job, run=replace(job.run, data=prepare(job.run.data)))
         return replace(job, data=prepare(job.data))
 
 
@@ -79,6 +82,9 @@ def _report(config: Job, out: Path) -> int:
         rate = f" (it is {config.optim.lr:g})" if isinstance(config, RunConfig) else ""
         print(f"diverged in epoch {facts['epoch']}; lower --optim.lr{rate}")
         return 1
+    if isinstance(config, OverheadConfig):
+        print(f"timings: {folder.timings.resolve()}")
+        return 0
     predictions = Predictions(folder.predictions)
     labels_n = predictions.labels_n("test")
     print(f"{'arm':<14}{'test accuracy':>14}{'test loss':>12}")

@@ -9,6 +9,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 from polyak.errors import FileError
 from polyak.training.config import RunConfig
 from polyak.training.jobs import Job
+from polyak.training.overhead import OverheadConfig
 from polyak.training.probe import ProbeConfig
 
 
@@ -28,8 +29,14 @@ def read_config(path: Path) -> Job:
         if kind == "train":
             job: Job = _made(RunConfig, record)
         elif kind == "probe":
-            record["backbones"] = [_backbone(path, name) for name in record["backbones"]]
+            record["backbones"] = [
+                read_run_config(path.resolve().parent.parent / name / "config.json")
+                for name in record["backbones"]
+            ]
             job = _made(ProbeConfig, record)
+        elif kind == "overhead":
+            record["run"].pop("kind")
+            job = _made(OverheadConfig, record)
         else:
             raise ValueError(f"kind is {kind!r}")
         job.check()
@@ -46,6 +53,21 @@ def read_config(path: Path) -> Job:
     return job
 
 
+def read_run_config(path: Path) -> RunConfig:
+    """The same, of a training run.
+
+    Raises:
+        FileError: if it is of something else.
+    """
+    job = read_config(path)
+    if not isinstance(job, RunConfig):
+        raise FileError(
+            f"{path} describes a {type(job).__name__}; expected a training run. "
+            "Give the folder of one."
+        )
+    return job
+
+
 def _read(path: Path) -> dict[str, Any]:
     try:
         record = json.loads(path.read_text())
@@ -56,13 +78,6 @@ def _read(path: Path) -> dict[str, Any]:
     if not isinstance(record, dict):
         raise FileError(f"{path} holds {record!r:.40}; expected a JSON object of a run.")
     return record
-
-
-def _backbone(path: Path, name: str) -> RunConfig:
-    run = read_config(path.resolve().parent.parent / name / "config.json")
-    if not isinstance(run, RunConfig):
-        raise ValueError(f"backbone {name} is a {type(run).__name__}")
-    return run
 
 
 def _made(kind: type[Any], values: Any) -> Any:
