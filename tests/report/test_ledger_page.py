@@ -5,7 +5,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import whole_row, write_run
 
 import polyak
 from polyak.analysis.claims.catalogue import CLAIMS
@@ -179,8 +178,9 @@ def test_the_documentation_explains_every_claim():
 
 
 @pytest.fixture(scope="module")
-def appendices(tmp_path_factory):
+def appendices(tmp_path_factory, by_hand):
     """A row with runs that follow its choice, and one that varies it by step decay."""
+    whole_row, write_run = by_hand
     out = tmp_path_factory.mktemp("appendices")
     row = whole_row(out, "toy row")
     held = {s: write_run(out, f"held{s}", seed=int(s), holdout=True) for s in row.refit}
