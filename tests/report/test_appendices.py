@@ -5,8 +5,6 @@ from dataclasses import replace
 import pytest
 import torch
 
-from polyak.analysis.claims.evidence import row_evidence
-from polyak.analysis.claims.follow_ups import follow_up_evidence
 from polyak.analysis.results import study_results, values
 from polyak.analysis.seeds import paired_difference
 from polyak.analysis.variants import STATISTICS, all_results, variant_arm, variant_results
@@ -263,20 +261,6 @@ def test_the_average_that_is_matched_is_the_nearest_on_the_hold_out(written):
     names = {"ema_acc": "EMA (acc.)", "ema_loss": "EMA (loss)"}
     name = names[nearest.removesuffix("_bn")] + (" + BN" if nearest.endswith("_bn") else "")
     assert f"of the averages {name} is nearest to SGD" in told
-
-
-def test_follow_ups_are_evidence_that_differs_in_one_setting(written):
-    out, study, results = written
-    row = study.rows[0]
-    base = row_evidence(out, row, results)
-    held, annealed = follow_up_evidence(out, row, base, results)
-    assert (held.label, annealed.label) == ("base row, held", "base row, annealed")
-    assert held.settings["optim.schedule"] == "held"
-    assert (base.budget, annealed.budget) == (4, 3)
-    assert set(held.search) == set(annealed.refit) == set(SEEDS)
-    differing = {k for k in base.settings if base.settings[k] != annealed.settings[k]}
-    assert differing == {"epochs"}
-    assert {r.phase for r in annealed.results} == {"refit"}
 
 
 @pytest.mark.parametrize("name", APPENDICES)

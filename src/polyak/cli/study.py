@@ -13,7 +13,6 @@ from polyak.cli.console import StudyDisplay, failure_lines, title
 from polyak.cli.executors import Machines
 from polyak.cli.limits import seconds_of, within
 from polyak.errors import ConfigError
-from polyak.report.ledger import claims_line
 from polyak.report.page import write_report
 from polyak.study import plan
 from polyak.study.files import load_study, write_example
@@ -156,7 +155,6 @@ def carry_through(study: Study, where: Where, *, command: str) -> int:
     for label, reason in outcome.row_failures.items():
         print(f"no result for {label}: {reason}", file=sys.stderr)
     print(_summary(outcome))
-    print(claims_line(page.parent))
     print(f"report: {page.resolve()}")
     return 1 if outcome.failures or outcome.row_failures else 0
 

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from polyak.analysis.claims.claim import Claim
 from polyak.analysis.claims.evidence import row_evidence
-from polyak.analysis.claims.follow_ups import follow_up_evidence
 from polyak.analysis.claims.ledger import VERDICTS, Entry, alone, counts, deciding, ledger, small
 from polyak.analysis.claims.verdicts import LEVEL, Finding, Verdict, Weighed
 from polyak.analysis.results import Result
@@ -82,11 +81,7 @@ class LedgerPart:
 
 def judge(out: Path, study: StudyRecord, results: Sequence[Result]) -> list[Entry]:
     """Every claim against the study's files."""
-    evidence = []
-    for row in study.rows:
-        base = row_evidence(out, row, results)
-        evidence += [base, *follow_up_evidence(out, row, base, results)]
-    return ledger(evidence)
+    return ledger([row_evidence(out, row, results) for row in study.rows])
 
 
 def ledger_part(study: StudyRecord, entries: Sequence[Entry]) -> LedgerPart:

@@ -111,7 +111,7 @@ def render(
     study: StudyRecord,
     results: Sequence[Result],
     parts: Sequence[RowPart],
-    entries: Sequence[Entry],
+    entries: Sequence[Entry] = (),
     *,
     interactive: bool = True,
 ) -> str:
