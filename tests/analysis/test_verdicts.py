@@ -178,6 +178,8 @@ def test_seeds_without_spread_decide_nothing_unless_their_resolution_is_known():
     same = weigh(finding([0.01, 0.01, 0.01]))
     assert (same.low, same.shown, same.refuted) == (None, None, None)
     assert verdict(same.shown, same.refuted) == "underpowered"
+    rounded = weigh(finding([0.71 - 0.7, 0.61 - 0.6, 0.01]))
+    assert rounded.shown is None
     assert weigh(finding([0.01, 0.01, 0.01], resolution=0.0005)).shown < RATE
 
 

@@ -78,6 +78,8 @@ CHANGED = {
         "paper_code": ("batchnorm",),
         "more_averages": ("tail",),
         "swad": (2, 3),
+        "batchnorm_images": 512,
+        "fp32": True,
     },
 }
 NOISE = {

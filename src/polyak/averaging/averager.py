@@ -225,8 +225,8 @@ class Averager:
         """
         self._require(name)
         self._settle()
-        self._holdings.live()
-        with swap.eval_mode(self._holdings.modules), self._holdings.lent(name, self):
+        # Lending first: it looks whether the model is still the one it was.
+        with self._holdings.lent(name, self), swap.eval_mode(self._holdings.modules):
             yield self._model
 
     @torch.no_grad()

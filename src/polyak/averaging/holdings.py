@@ -54,6 +54,7 @@ class Holdings:
             for key, x in self._first.copied.items()
         }
         self._staging = self._new_staging(self._first)
+        self._buffers_of: tuple[Inventory | None, Sequence[str]] = (None, ())
         self.refreshed: dict[str, dict[str, Tensor]] = {}
         """By average: statistics that lie over the averaged ones until the next update."""
 
@@ -208,15 +209,23 @@ class Holdings:
         """Let the model hold an average inside the block."""
         live = self.live()
         # Forward passes may write to buffers, so the model gets copies of those.
-        weights = {
-            key: x if isinstance(live.averaged.get(key), nn.Parameter) else x.clone()
-            for key, x in self.weights(name).items()
-        }
+        weights = self.weights(name)
+        for key in self._written_to(live):
+            weights[key] = weights[key].clone()
         with (
             swap.owning(self.modules, owner),
             swap.lent(self.modules, {**live.averaged, **live.copied}, weights),
         ):
             yield
+
+    def _written_to(self, live: Inventory) -> Sequence[str]:
+        """Names of what is stored of buffers, as listed once for each inventory."""
+        known, names = self._buffers_of
+        if known is not live:
+            tensors = {**live.averaged, **live.copied}
+            names = [key for key, x in tensors.items() if not isinstance(x, nn.Parameter)]
+            self._buffers_of = live, names
+        return names
 
     def record(self) -> dict[str, Any]:
         """The stored tensors themselves."""

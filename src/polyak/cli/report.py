@@ -7,6 +7,7 @@ from typing import Annotated
 import tyro
 
 from polyak.report.archive import write_archive
+from polyak.report.ledger import claims_line
 from polyak.report.page import write_report
 
 
@@ -26,6 +27,7 @@ class ReportCommand:
         # "." has a name only once it is resolved.
         folder = self.folder.resolve()
         page = write_report(folder.parent, folder.name)
+        print(claims_line(page.parent))
         print(f"report: {page.resolve()}")
         if self.keep is not None:
             write_archive(folder.parent, folder.name, self.keep)

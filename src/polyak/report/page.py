@@ -6,15 +6,21 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from polyak.analysis.results import Phase, Result, bins_for, study_results, write_results
+from polyak.analysis.claims.ledger import Entry
+from polyak.analysis.results import Phase, Result, bins_for, write_results
+from polyak.analysis.variants import all_results
 from polyak.files import replacing
 from polyak.records.studies import RowRecord, StudyRecord, read_study
 from polyak.report import facts, tables
+from polyak.report.appendix import APPENDICES, appendix, with_comparisons
 from polyak.report.chart import write_csv
+from polyak.report.churn import SPLIT, matched
+from polyak.report.comparisons import against_table, budget_table
 from polyak.report.figures import write_svg
 from polyak.report.formatting import counted, duration, joined
 from polyak.report.forms import preset_of
 from polyak.report.interactive import library, spec
+from polyak.report.ledger import judge, ledger_part, write_ledger
 from polyak.report.methods import paper_form
 from polyak.report.paper import note_everywhere, numbers_for
 from polyak.report.parts import RULES, RowPart, row_part
@@ -60,7 +66,7 @@ def write_report(out: Path, name: str) -> Path:
         FileError: if there is no such study or a file of a finished run is damaged.
     """
     study = read_study(out / name)
-    results = study_results(out, study)
+    results = all_results(out, study)
     write_results(out / name / "results.parquet", results)
     return write_page(out, study, results, out / name / "report")
 
@@ -73,7 +79,7 @@ def write_page(
     *,
     interactive: bool = True,
 ) -> Path:
-    """Write the page and its figures into a folder.
+    """Write the page, its figures and its ledger of claims into a folder.
 
     Args:
         out: The output folder that holds `runs/`.
@@ -86,12 +92,15 @@ def write_page(
         row_part(out, row, results, anchor=f"row{number}", preset=preset_of(study.name))
         for number, row in enumerate(study.rows, start=1)
     ]
+    parts = with_comparisons(out, study, parts)
     for part in parts:
         for chart in part.charts.values():
             write_svg(chart, folder / "figures" / f"{chart.name}.svg")
             write_csv(chart, folder / "figures" / f"{chart.name}.csv")
+    entries = judge(out, study, results)
+    write_ledger(folder, entries)
     page = folder / "index.html"
-    html = render(out, study, results, parts, interactive=interactive)
+    html = render(out, study, results, parts, entries, interactive=interactive)
     with replacing(page) as temporary:
         temporary.write_text(html, encoding="utf-8")
     return page
@@ -102,6 +111,7 @@ def render(
     study: StudyRecord,
     results: Sequence[Result],
     parts: Sequence[RowPart],
+    entries: Sequence[Entry],
     *,
     interactive: bool = True,
 ) -> str:
@@ -124,12 +134,15 @@ def render(
         scale=scale_notice(out, study),
         refits=any(facts.wants_refits(row) for row in study.rows),
         figure=_figure(name=study.name),
+        appendix=appendix(out, study, results),
+        matched=[line for row in study.rows for line in matched(row, results)],
         cost=facts.cost(out, [r for row in study.rows for r in facts.all_runs(row)]),
         wall_time=duration(study.seconds),
         arms=[ARMS[arm] for arm in tables.arms_in(results, "refit") if arm in ARMS],
         bins=_bins(out, study),
         rules=list(RULES.values()),
         others=_other_methods(study),
+        ledger=ledger_part(study, entries),
         specs={chart.name: spec(chart) for chart in charts} if interactive else {},
         library=library() if charts and interactive else "",
         duration=duration,
@@ -167,9 +180,18 @@ def _tables(
             for target in targets
         ],
     }
-    if noisy:
+    found["churn_split"] = table("refit", SPLIT, refit_arms)
+    if noisy and any(facts.wants_refits(row) for row in noisy):
         found["noise"] = table("refit", (MEMORISED, ACCURACY), refit_arms, noisy)
-    return found
+    elif noisy:
+        found["noise"] = table("search", (MEMORISED, ACCURACY), search_arms, noisy)
+    more = {
+        "budget": budget_table(out, rows, results),
+        "against": None
+        if preset_of(study.name) in APPENDICES
+        else against_table(out, rows, results),
+    }
+    return found | {name: shown for name, shown in more.items() if shown}
 
 
 def _figure(name: str) -> str:

@@ -36,7 +36,7 @@ APPENDICES = {
         refits=False,
         searched=False,
         variations=(Variation(row=_PLAIN, words="updated every step", every_step=True),),
-        every_at_least=4,
+        every_at_least=2,
     ),
     "app-e1": PaperStudy(
         title="Learning right labels and memorising wrong ones: the paper’s appendix E.1",

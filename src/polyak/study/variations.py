@@ -8,8 +8,8 @@ from polyak.study.plan import Row, fitted
 from polyak.training.config import Selection
 from polyak.training.optim import OptimConfig
 
-STEP_DIGITS = 6
-"""Decimals of decays that count steps: the paper's 0.998 every 16 steps is 0.999875 every step."""
+PERIOD_DIGITS = 6
+"""Decimals of decays for another period: 0.998 every 16 steps is 0.999875 every step."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,15 +59,14 @@ def with_period(row: Row, name: str, *, every: int) -> Row:
     """The row with another period of its averages and the decays that go with it."""
     averaging = replace(row.config.averaging, every=every)
     return fitted(
-        replace(row, config=replace(row.config, averaging=averaging)),
+        replace(row, config=replace(row.config, averaging=averaging), decay_digits=PERIOD_DIGITS),
         train_images=IMAGES[PAPER_ROWS[name].images].train_images,
     )
 
 
 def _every_step(row: Row, name: str) -> Row:
     # As many updates as steps: fitted to them, each decay d is d^(1/T).
-    wanted = replace(row, paper_updates=papers_updates(name), decay_digits=STEP_DIGITS)
-    return with_period(wanted, name, every=1)
+    return with_period(replace(row, paper_updates=papers_updates(name)), name, every=1)
 
 
 def _optim(base: Row, variation: Variation) -> OptimConfig:

@@ -136,6 +136,15 @@ class RunConfig:
     """What a run with stops is evaluated as at them when it is over: every average, with averaged
     and with recomputed statistics, or only those that were chosen."""
 
+    batchnorm_images: int | None = None
+    """Training images from which BatchNorm statistics are recomputed after an epoch, the same ones
+    and with the same crops all through the run; a few thousand do. None: all, cropped anew. What
+    is evaluated when the run is over always has statistics of all."""
+
+    fp32: bool = False
+    """Compute in float32 on GPUs too, where the default is bfloat16 with float32 weights,
+    statistics and averages. CPUs always compute in float32."""
+
     def check(self) -> None:
         """Raise a ConfigError that names every fault of every part."""
         faults = self.faults()
@@ -155,6 +164,8 @@ class RunConfig:
             faults.append(
                 f"warmup_epochs is {self.optim.warmup_epochs!r}; expected < epochs ({self.epochs})"
             )
+        if self.batchnorm_images is not None:
+            faults += _at_least_one(self, "batchnorm_images")
         faults += [unknown("monitor", m, MONITORS) for m in self.monitors if m not in MONITORS]
         strange = [name for name in self.paper_code if name not in OF_RUNS]
         faults += [unknown("paper_code", name, OF_RUNS) for name in strange]
@@ -195,6 +206,8 @@ LATER: dict[str, Any] = {
     "swad": None,
     "bootstrap": None,
     "keep": "every",
+    "batchnorm_images": None,
+    "fp32": False,
 }
 """Settings that came after the first runs, with their defaults: where a setting has its default
 it is not in the record, so that the ids of those runs stay what they were."""

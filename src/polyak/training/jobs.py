@@ -13,6 +13,7 @@ from polyak.errors import ConfigError, FileError, NonFiniteError
 from polyak.records.locks import holding
 from polyak.records.runs import EpochRecord, RunFolder, run_folder
 from polyak.records.timings import write_timings
+from polyak.training.allocator import keep_freed_memory
 from polyak.training.arms import write_arms
 from polyak.training.checkpoint import SECONDS, Checkpoints
 from polyak.training.config import RunConfig
@@ -61,6 +62,7 @@ def carry_out(
         return
     job.check()
     usable = usable_device(device)
+    keep_freed_memory()
     try:
         folder.path.mkdir(parents=True, exist_ok=True)
         with holding(folder.path):

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from functools import partial
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from polyak.averaging import Averager, Uniform
@@ -14,13 +13,15 @@ from polyak.data import Partition
 from polyak.errors import NonFiniteError
 from polyak.models import build
 from polyak.records.runs import EpochRecord, MonitorRecord, Score
+from polyak.training.backends import choose_backend, settle_kernels
 from polyak.training.config import RULES, RunConfig, Stop
 from polyak.training.evaluation import Evaluation
 from polyak.training.more_averages import more_bank, of_use
-from polyak.training.optim import build_optimizer, learning_rate
+from polyak.training.optim import build_optimizer, learning_rate, set_learning_rate
 from polyak.training.prediction import Augmentation, memory_format_for
 from polyak.training.randomness import generator, seed_for
 from polyak.training.selection import BASELINE, choose_stop
+from polyak.training.steps import Backend, Step, build_step
 
 State = dict[str, Tensor]
 OnEpoch = Callable[[EpochRecord], None]
@@ -79,6 +80,7 @@ class Run:
         self.config = config
         self.data = data
         self.device = device
+        settle_kernels(device, fp32=config.fp32)
         model = build(
             config.model,
             classes=len(data.classes),
@@ -127,6 +129,9 @@ class Run:
         self.losses = torch.zeros(self.steps_per_epoch, device=device)
         """Of each batch of the epoch under way; divergence is found in it without waiting."""
         self.right = torch.zeros((), device=device, dtype=torch.long)
+        self.backend: Backend | None = None
+        """How steps are taken: chosen at the first, or read from a checkpoint."""
+        self._take_step: Step | None = None
         self.trained = Trained(self.model, {}, {})
         self.seconds_before = 0.0
         """Seconds of earlier sittings."""
@@ -193,18 +198,23 @@ class Run:
         return Score(loss=loss_sum.item() / n, accuracy=self.right.item() / n)
 
     def _train_batch(self, x_bchw: Tensor, labels_b: Tensor) -> None:
-        self.optimizer.param_groups[0]["lr"] = self._learning_rate(self.step)
-        self.optimizer.zero_grad()
-        logits_bk = self.model(x_bchw)
-        loss = F.cross_entropy(logits_bk, labels_b)
-        loss.backward()  # type: ignore[no-untyped-call]  # torch's own annotation is missing
-        self.optimizer.step()
+        if self._take_step is None:
+            self._take_step = self._chosen_step(x_bchw, labels_b)
+        set_learning_rate(self.optimizer, self._learning_rate(self.step))
+        loss, right = self._take_step(x_bchw, labels_b)
         self.step += 1
         for bank in self.banks:
             bank.step()
-        self.losses[self.batch] = loss.detach()
-        self.right += (logits_bk.detach().argmax(dim=1) == labels_b).sum()
+        self.losses[self.batch] = loss
+        self.right += right
         self.batch += 1
+
+    def _chosen_step(self, x_bchw: Tensor, labels_b: Tensor) -> Step:
+        fp32 = self.config.fp32
+        if self.backend is None:
+            build = partial(build_optimizer, config=self.config.optim)
+            self.backend = choose_backend(self.model, build, (x_bchw, labels_b), fp32=fp32)
+        return build_step(self.backend, self.model, self.optimizer, device=self.device, fp32=fp32)
 
     def _learning_rate(self, step: int) -> float:
         return learning_rate(

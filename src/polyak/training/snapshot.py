@@ -44,6 +44,7 @@ def facts_of(run: Run) -> dict[str, Any]:
     return {
         "step": run.step,
         "batch": run.batch,
+        "backend": run.backend,
         "seconds": run.seconds(),
         "epochs": [asdict(record) for record in run.trained.epochs],
         "monitors": [asdict(record) for record in run.trained.monitors],
@@ -73,6 +74,7 @@ def restore(run: Run, groups: Mapping[str, Mapping[str, Tensor]], facts: dict[st
     run.losses.copy_(groups["epoch"]["losses"])
     run.right.copy_(groups["epoch"]["right"])
     run.step, run.batch = facts["step"], facts["batch"]
+    run.backend = facts["backend"]
     run.seconds_before = facts["seconds"]
     run.trained.epochs = [epoch_record(line) for line in facts["epochs"]]
     run.trained.monitors = [monitor_record(line) for line in facts["monitors"]]

@@ -1,8 +1,7 @@
 """A claim of the paper, and the helpers with which claims turn evidence into findings."""
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from polyak.analysis.claims.evidence import RowEvidence, Scores
 from polyak.analysis.claims.verdicts import Finding, Side
@@ -39,6 +38,9 @@ class Claim:
     preset: str
     """The study that has them."""
 
+    scale: str | None = None
+    """The only scale at which it has them; None for any."""
+
     findings: Findings
     """From a study's rows; nothing where no row has the evidence."""
 
@@ -49,11 +51,11 @@ def in_each(findings: Callable[[RowEvidence], Sequence[Finding]]) -> Findings:
 
 
 def ordinary(row: RowEvidence) -> bool:
-    """Whether a row follows the paper's protocol: cosine, nothing fed back into SGD."""
+    """Whether a row follows the paper's protocol: cosine, nothing fed back into SGD, and no
+    variation of another row."""
     settings = row.settings
-    return (
-        settings.get("optim.schedule", "cosine") == "cosine" and settings.get("bootstrap") is None
-    )
+    cosine = settings.get("optim.schedule", "cosine") == "cosine"
+    return cosine and settings.get("bootstrap") is None and row.against is None
 
 
 def equivalent(
@@ -158,32 +160,17 @@ def pseudo_values(by_pair: Mapping[str, float]) -> dict[str, float]:
     return found
 
 
-VOLATILE = ("seed", "stops", "monitors", "holdout", "optim.lr", "keep", "data.holdout_seed")
-"""Settings in which runs of one row may differ, or that change no training."""
-
-
-def twins(
-    rows: Sequence[RowEvidence],
-    *,
-    base: Callable[[RowEvidence], bool],
-    variant: Callable[[RowEvidence], bool],
-    free: Collection[str],
+def varied(
+    rows: Sequence[RowEvidence], is_variant: Callable[[RowEvidence], bool]
 ) -> Iterator[tuple[RowEvidence, RowEvidence]]:
-    """Rows that differ in some settings only, the ordinary one first."""
-    for first in rows:
-        for second in rows:
-            if first is not second and base(first) and variant(second):
-                sides = (_fixed(first.settings, free), _fixed(second.settings, free))
-                if sides[0] == sides[1] and sides[0]:
-                    yield first, second
+    """Rows with those that vary them in one respect, such as the period."""
+    by_label = {row.label: row for row in rows}
+    for row in rows:
+        if row.against in by_label and is_variant(row):
+            yield by_label[row.against], row
 
 
-def _fixed(settings: Mapping[str, Any], free: Collection[str]) -> dict[str, Any]:
-    dropped = {*VOLATILE, *free}
-    return {k: v for k, v in settings.items() if k not in dropped and v is not None}
-
-
-def results_of(row: RowEvidence, arm: str, metric: str, phase: Phase) -> dict[str, float]:
+def results_of(row: RowEvidence, arm: str, metric: str, phase: str) -> dict[str, float]:
     """A metric of an arm on the test set, by seed."""
     wanted = (arm, metric, phase, "test")
     return {r.seed: r.value for r in row.results if _key(r) == wanted}
@@ -193,6 +180,11 @@ def _key(r: Result) -> tuple[str, str, str, str]:
     return (r.arm, r.metric, r.phase, r.target)
 
 
-def best_average(scores: Scores) -> float:
+def best_average(scores: Scores, averages: Sequence[str]) -> float:
     """Accuracy of the bank's best: a maximum, as the paper's figures have it."""
-    return max(score.accuracy for name, score in scores.items() if name != BASELINE)
+    return max(scores[name].accuracy for name in averages)
+
+
+def lead(scores: Scores, averages: Sequence[str]) -> float:
+    """How far the bank's best is ahead of SGD in accuracy."""
+    return best_average(scores, averages) - scores[BASELINE].accuracy

@@ -12,6 +12,7 @@ from polyak.errors import FileError
 from polyak.records.predictions import Predictions
 from polyak.records.runs import EpochRecord, MonitorRecord, RunFolder, Score, run_folder
 from polyak.records.studies import RowRecord, StopRecord
+from polyak.records.timings import Timings
 
 Scores = Mapping[str, Score]
 
@@ -46,11 +47,20 @@ class RowEvidence:
     """At the chosen learning rate."""
 
     refit: Mapping[str, RunLog] = field(default_factory=dict)
+    held: Mapping[str, RunLog] = field(default_factory=dict)
+    """The search again, its learning rate held from EMA (acc.)'s epoch on."""
+
+    against: str | None = None
+    """Label of the row that this one varies in one respect."""
+
     stops: Mapping[str, Mapping[str, StopRecord]] = field(default_factory=dict)
     """Seed → rule → where it stopped."""
 
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Of a run of the row, flat: "optim.schedule" and so on."""
+
+    timings: Timings | None = None
+    """Of the measurement of overhead, for a row that is one."""
 
     batchnorm: bool | None = None
     """Whether the network has BatchNorm; None where no finished run says."""
@@ -74,7 +84,7 @@ def row_evidence(out: Path, row: RowRecord, results: Iterable[Result]) -> RowEvi
     search, refit = (_done(out, runs) for runs in (row.chosen_search, row.refit))
     first = next(iter((*search.values(), *refit.values())), None)
     settings = flat(first.config()) if first is not None else {}
-    logs = {seed: RunLog(epochs=f.epochs(), monitors=f.monitors()) for seed, f in search.items()}
+    logs = _logs(search)
     lengths = [len(log.epochs) for log in logs.values()]
     return RowEvidence(
         label=row.label,
@@ -82,7 +92,9 @@ def row_evidence(out: Path, row: RowRecord, results: Iterable[Result]) -> RowEvi
         averages=row.averages,
         results=[result for result in results if result.row == row.label],
         search=logs,
-        refit={seed: RunLog(epochs=f.epochs(), monitors=f.monitors()) for seed, f in refit.items()},
+        refit=_logs(refit),
+        held=_logs(_done(out, row.follow_ups.get("held", {}))),
+        against=row.against,
         stops={seed: {stop.rule: stop for stop in stops} for seed, stops in row.stops.items()},
         settings=settings,
         batchnorm=None if first is None else _has_batchnorm(first),
@@ -107,6 +119,13 @@ def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def _done(out: Path, runs: Mapping[str, str]) -> dict[str, RunFolder]:
     folders = {seed: run_folder(out, run_id) for seed, run_id in runs.items()}
     return {seed: folder for seed, folder in folders.items() if folder.ending == "done"}
+
+
+def _logs(folders: Mapping[str, RunFolder]) -> dict[str, RunLog]:
+    return {
+        seed: RunLog(epochs=folder.epochs(), monitors=folder.monitors())
+        for seed, folder in folders.items()
+    }
 
 
 def _has_batchnorm(folder: RunFolder) -> bool | None:

@@ -1,16 +1,15 @@
-"""Claims that compare a row with one that differs in a single setting (appendices A, C, D, E)."""
+"""Claims about runs that differ from the protocol in one respect (appendices A, C, D, E)."""
 
 from collections.abc import Mapping, Sequence
 
 from polyak.analysis.claims.claim import (
     EQUAL,
     WORTH,
-    best_average,
     equivalent,
-    ordinary,
+    lead,
     paired,
     results_of,
-    twins,
+    varied,
 )
 from polyak.analysis.claims.evidence import RowEvidence, RunLog
 from polyak.analysis.claims.verdicts import Finding
@@ -26,14 +25,12 @@ PHASES: tuple[Phase, ...] = ("refit", "search")
 def period_makes_no_difference(rows: Sequence[RowEvidence]) -> list[Finding]:
     """T = 16 and T = 1 give the same accuracy: both within half a point, by two tests."""
     found = []
-    for first, second in twins(
-        rows,
-        base=lambda row: ordinary(row) and row.settings.get("averaging.every", 1) > 1,
-        variant=lambda row: ordinary(row) and row.settings.get("averaging.every") == 1,
-        free=("averaging.every", "averaging.decays"),
-    ):
+    for first, second in varied(rows, lambda row: row.settings.get("averaging.every") == 1):
+        period = first.settings.get("averaging.every", 1)
+        if period == 1:
+            continue
         found += equivalent(
-            f"test accuracy of EMA (acc.) with T = {first.settings['averaging.every']} − T = 1",
+            f"test accuracy of EMA (acc.) with T = {period} − T = 1",
             f"{first.label} | {second.label}",
             _between(first, "ema_acc_bn", second, "ema_acc_bn"),
             margin=EQUAL,
@@ -45,12 +42,7 @@ def period_makes_no_difference(rows: Sequence[RowEvidence]) -> list[Finding]:
 def bootstrapping_does_not_help(rows: Sequence[RowEvidence]) -> list[Finding]:
     """SGD that goes on from its average after each epoch does not end better."""
     found = []
-    for first, second in twins(
-        rows,
-        base=ordinary,
-        variant=lambda row: row.settings.get("bootstrap") is not None,
-        free=("bootstrap",),
-    ):
+    for first, second in varied(rows, lambda row: row.settings.get("bootstrap") is not None):
         values = _between(second, BASELINE, first, BASELINE)
         found += _no_more_than("test accuracy of SGD, bootstrapped − plain", first, second, values)
     return found
@@ -70,86 +62,57 @@ def step_decay_takes_the_gain(rows: Sequence[RowEvidence]) -> list[Finding]:
         found += equivalent(
             "best average − SGD, hold-out accuracy, last epoch",
             row.label,
-            {seed: best_average(s) - s[BASELINE].accuracy for seed, s in last.items()},
+            {seed: lead(scores, row.averages) for seed, scores in last.items()},
             margin=EQUAL,
             resolution=row.half_an_image("holdout"),
         )
     return found
 
 
-def memorising_comes_with_decay(rows: Sequence[RowEvidence]) -> list[Finding]:
+def memorising_comes_with_decay(row: RowEvidence) -> list[Finding]:
     """With the learning rate held, the longest window memorises less than with it going on to
     fall, and no more than when the holding began."""
-    found = []
-    for first, second in twins(
-        rows,
-        base=ordinary,
-        variant=lambda row: row.settings.get("optim.schedule") == "held",
-        free=("optim.schedule", "optim.hold_epoch"),
-    ):
-        decayed, held = (_learnt(row) for row in (first, second))
-        labels = f"{first.label} | {second.label}"
-        gap = paired(_at_end(decayed), _at_end(held))
-        grown = {
-            seed: shares[-1] - shares[_held_from(_monitored(second)[seed]) - 1]
-            for seed, shares in held.items()
-        }
-        if not gap or not grown:
-            continue
-        found += [
-            Finding(
-                what="wrong labels learnt at the end, cosine − held",
-                row=labels,
-                values=gap,
-                refuted_at=MEMORISED,
-                resolution=first.half_an_image("wrong"),
-            ),
-            Finding(
-                what="wrong labels learnt while held, end − begin",
-                row=labels,
-                values=grown,
-                side="below",
-                bound=MEMORISED,
-                refuted_at=MEMORISED,
-                resolution=first.half_an_image("wrong"),
-            ),
-        ]
-    return found
+    decayed, held = _learnt(row, row.search), _learnt(row, row.held)
+    both = decayed.keys() & held.keys()
+    if not both:
+        return []
+    begun = {seed: _held_from(row.held[seed]) for seed in both}
+    resolution = row.half_an_image("wrong")
+    return [
+        Finding(
+            what="wrong labels learnt at the end, learning rate falling − held",
+            row=row.label,
+            values={seed: decayed[seed][-1] - held[seed][-1] for seed in both},
+            refuted_at=MEMORISED,
+            resolution=resolution,
+        ),
+        Finding(
+            what="wrong labels learnt while held, end − begin",
+            row=row.label,
+            values={seed: held[seed][-1] - held[seed][begun[seed] - 1] for seed in both},
+            side="below",
+            bound=MEMORISED,
+            refuted_at=MEMORISED,
+            resolution=resolution,
+        ),
+    ]
 
 
-def beats_annealed_sgd(rows: Sequence[RowEvidence]) -> list[Finding]:
+def beats_annealed_sgd(row: RowEvidence) -> list[Finding]:
     """EMA at its stopping epoch is more accurate than SGD annealed by that epoch."""
-    found = []
-    for first, second in twins(
-        rows,
-        base=ordinary,
-        variant=lambda row: ordinary(row) and any(row.budget < other.budget for other in rows),
-        free=("epochs",),
-    ):
-        if second.budget < first.budget:
-            found += ahead_of_annealed(
-                f"{first.label} | {second.label}",
-                results_of(first, "ema_acc_bn", "accuracy", "refit"),
-                results_of(second, BASELINE, "accuracy", "refit"),
-                resolution=first.half_an_image("test"),
-            )
-    return found
-
-
-def ahead_of_annealed(
-    row: str, ours: Mapping[str, float], annealed: Mapping[str, float], *, resolution: float
-) -> list[Finding]:
-    """One finding from accuracies by seed, or none where no seed has both."""
-    values = paired(ours, annealed)
+    values = paired(
+        results_of(row, "ema_acc_bn", "accuracy", "refit"),
+        results_of(row, BASELINE, "accuracy", "annealed"),
+    )
     if not values:
         return []
     return [
         Finding(
             what="test accuracy, EMA (acc.) at its epoch − SGD annealed by then",
-            row=row,
+            row=row.label,
             values=values,
             refuted_at=WORTH["accuracy"],
-            resolution=resolution,
+            resolution=row.half_an_image("test"),
         )
     ]
 
@@ -186,26 +149,13 @@ def _between(
     return {}
 
 
-def _monitored(row: RowEvidence) -> dict[str, RunLog]:
-    """Runs that watched their wrong labels: refits, else searches."""
-    for runs in (row.refit, row.search):
-        found = {seed: log for seed, log in runs.items() if log.part("train_wrong")}
-        if found:
-            return found
-    return {}
-
-
-def _learnt(row: RowEvidence) -> dict[str, list[float]]:
+def _learnt(row: RowEvidence, runs: Mapping[str, RunLog]) -> dict[str, list[float]]:
     """Share of the wrong labels that the longest window has learnt, by seed, over epochs."""
-    longest = row.averages[-1]
     return {
-        seed: [scores[longest].accuracy for scores in log.part("train_wrong").values()]
-        for seed, log in _monitored(row).items()
+        seed: [scores[row.averages[-1]].accuracy for scores in log.part("train_wrong").values()]
+        for seed, log in runs.items()
+        if log.part("train_wrong")
     }
-
-
-def _at_end(shares: Mapping[str, Sequence[float]]) -> dict[str, float]:
-    return {seed: values[-1] for seed, values in shares.items()}
 
 
 def _held_from(log: RunLog) -> int:

@@ -22,6 +22,9 @@ LEVEL = 0.05
 """Of both sides together: a test of one side may be wrong in half as many cases."""
 
 POWER = 0.8
+ROUNDING = 1e-12
+"""A spread below this is what subtraction leaves of none."""
+
 MOST_SEEDS = 0.95
 """Share of all possible seeds that "every seed" speaks of."""
 
@@ -114,7 +117,7 @@ def weigh(finding: Finding) -> Weighed:
     refuted = _counterexample(finding) if finding.every_seed else None
     squares = math.fsum((x - mean) ** 2 for x in values)
     sd = max(math.sqrt(squares / (n - 1)), finding.resolution) if n > 1 else 0.0
-    if sd == 0:
+    if sd <= ROUNDING:
         return Weighed(n=n, mean=mean, low=None, high=None, shown=None, refuted=refuted, sd=None)
     error = sd / math.sqrt(n)
     sign = 1 if finding.side == "above" else -1
