@@ -19,7 +19,8 @@ class ListCommand:
             study = build()
             print(f"  {name:<10}{study.title}; {planned(study)} runs, {study.cost}")
         print(
-            "the paper's tables and figures (polyak study NAME --scale SCALE); costs are estimates"
+            "the paper's tables, figures and appendices (polyak study NAME --scale SCALE "
+            "[--controls]); costs are estimates"
         )
         for name, paper in PAPER_STUDIES.items():
             print(f"  {name:<10}{paper.title}")
