@@ -7,8 +7,8 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from polyak.analysis.claims.ledger import Entry
-from polyak.analysis.results import Phase, Result, bins_for, study_results, write_results
-from polyak.analysis.variants import variant_results
+from polyak.analysis.results import Phase, Result, bins_for, write_results
+from polyak.analysis.variants import all_results
 from polyak.files import replacing
 from polyak.records.studies import RowRecord, StudyRecord, read_study
 from polyak.report import facts, tables
@@ -66,7 +66,7 @@ def write_report(out: Path, name: str) -> Path:
         FileError: if there is no such study or a file of a finished run is damaged.
     """
     study = read_study(out / name)
-    results = [*study_results(out, study), *variant_results(out, study)]
+    results = all_results(out, study)
     write_results(out / name / "results.parquet", results)
     return write_page(out, study, results, out / name / "report")
 
