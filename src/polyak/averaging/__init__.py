@@ -3,6 +3,7 @@
 from polyak.averaging.averager import Averager
 from polyak.averaging.batchnorm import refresh_batchnorm
 from polyak.averaging.checkpoint import SavedWeights, load, save
+from polyak.averaging.gathering import gathered
 from polyak.averaging.kinds import EMA, Average, PowerEMA, Schedule, Uniform, Window
 from polyak.averaging.profile import profile
 from polyak.averaging.readers import read_foreign
@@ -21,6 +22,7 @@ __all__ = [
     "Schedule",
     "Uniform",
     "Window",
+    "gathered",
     "load",
     "profile",
     "read_foreign",

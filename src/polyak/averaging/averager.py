@@ -11,23 +11,18 @@ from torch import Tensor, nn
 
 from polyak.averaging import swap
 from polyak.averaging.attachment import Attachment
-from polyak.averaging.batchnorm import (
-    Forward,
-    Moments,
-    StatisticsPass,
-    limited,
-    running_statistics,
-)
+from polyak.averaging.batchnorm import Forward, StatisticsPass, limited, running_statistics
 from polyak.averaging.explain import coinciding, explain
 from polyak.averaging.history import History
 from polyak.averaging.holdings import Holdings
 from polyak.averaging.inventory import Buffers, unwrapped
 from polyak.averaging.kinds import Average, Window, to_record
+from polyak.averaging.moments import Moments, groups_of, of_all_ranks
 from polyak.averaging.profile import profile_in_bank
 from polyak.averaging.settings import NonFinite, checked
 from polyak.averaging.state import check_state
 from polyak.averaging.updates import Updates
-from polyak.errors import ConfigError, NonFiniteError, StateError, few, unknown
+from polyak.errors import ConfigError, StateError, unknown
 
 
 class Averager:
@@ -98,14 +93,11 @@ class Averager:
             folded=dict.fromkeys(self._kinds, 0),
             initial_share=dict.fromkeys(self._kinds, 1.0),
         )
+        self._groups = groups_of(model, self._holdings.mesh)
         self._updates = Updates(self._kinds, history, self._holdings, nonfinite)
         # Whoever reads a snapshot from another thread waits for an update to end.
         self._lock = RLock()
-        if nonfinite != "allow" and (bad := self._holdings.nonfinite()):
-            raise NonFiniteError(
-                f"{few(bad)} hold NaN or infinity; expected finite initial weights, since every "
-                "average starts from them. Build the averager after initialising the model."
-            )
+        self._updates.check_start()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -231,7 +223,12 @@ class Averager:
 
     @torch.no_grad()
     def module(self, name: str) -> nn.Module:
-        """A copy of the model that holds an average, in eval mode and without gradients."""
+        """A copy of the model that holds an average, in eval mode and without gradients.
+
+        Raises:
+            StateError: for a sharded model, of which no process can have a copy.
+        """
+        self._holdings.refuse_sharded("module()")
         with self.applied(name):
             copy = deepcopy(self._model)
         return copy.requires_grad_(False)
@@ -241,7 +238,8 @@ class Averager:
         """Independent copies of an average's weights under the keys of `state_dict()`.
 
         Averaged tensors keep the average's dtype; integer buffers are those of the last update;
-        BatchNorm statistics are the refreshed ones while they are fresh.
+        BatchNorm statistics are the refreshed ones while they are fresh. Of a sharded model they
+        are DTensors, and `full_tensor()` of one is a collective: every process must call it.
         """
         self._require(name)
         with self._lock:
@@ -273,6 +271,7 @@ class Averager:
         forward: Forward | None = None,
         progress: bool = False,
         pooled: bool = True,
+        all_ranks: bool = True,
     ) -> None:
         """Compute BatchNorm statistics for averages, all in one pass over the data.
 
@@ -280,8 +279,8 @@ class Averager:
         the next update, which drops them, so no later average changes by a bit.
 
         Args:
-            batches: As in `polyak.refresh_batchnorm`, with `max_samples`, `forward`, `progress`
-                and `pooled`.
+            batches: As in `polyak.refresh_batchnorm`, with `max_samples`, `forward`, `progress`,
+                `pooled` and `all_ranks`, which under DDP and of a sharded model is a collective.
             names: Which averages; None means all.
         """
         self._refuse_while_lent("refresh_batchnorm()")
@@ -298,7 +297,9 @@ class Averager:
                 for name in chosen:
                     with self._holdings.lent(name, self):
                         statistics.add(batch, moments[name])
+        groups = self._groups if all_ranks else []
         for name in chosen:
+            moments[name] = of_all_ranks(moments[name], statistics.channels, groups)
             held = self._holdings.weights(name)
             found = running_statistics(moments[name], pooled=pooled)
             self._holdings.refreshed[name] = {key: x.to(held[key]) for key, x in found.items()}
@@ -315,6 +316,7 @@ class Averager:
         return {
             "history": self._history.record(),
             "averages": {name: to_record(kind) for name, kind in self._kinds.items()},
+            "dtypes": self._holdings.dtypes,
             **self._holdings.record(),
         }
 

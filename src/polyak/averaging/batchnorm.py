@@ -6,55 +6,19 @@ over-estimate them, and more so with longer windows.
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from polyak.averaging import sharded
+from polyak.averaging.inventory import unwrapped
+from polyak.averaging.moments import Moments, groups_of, of_all_ranks
 from polyak.averaging.swap import eval_mode
 from polyak.errors import ConfigError, DataError
 
 Forward = Callable[[nn.Module, Any], Any]
-
-
-@dataclass(slots=True)
-class Moments:
-    """Count, mean and summed squared deviation of one layer's inputs, per channel, in float64."""
-
-    count: float = 0.0
-    mean_c: Tensor = field(default_factory=lambda: torch.zeros(()))
-    deviation_c: Tensor = field(default_factory=lambda: torch.zeros(()))
-    batches: int = 0
-    batch_means_c: Tensor = field(default_factory=lambda: torch.zeros(()))
-    """Sum of the batches' means."""
-    batch_variances_c: Tensor = field(default_factory=lambda: torch.zeros(()))
-    """Sum of the batches' variances."""
-
-    def add(self, count: int, mean_c: Tensor, variance_c: Tensor) -> None:
-        """Pool with a batch, given its unbiased variance.
-
-            M ← M + M_b + δ²·n·n_b/(n + n_b),   δ = mean_b − mean
-
-        Source:
-            Chan, Golub & LeVeque 1979.
-        """
-        mean_c, variance_c = mean_c.double(), variance_c.double()
-        self.batches += 1
-        self.batch_means_c = self.batch_means_c.to(mean_c) + mean_c
-        self.batch_variances_c = self.batch_variances_c.to(mean_c) + variance_c
-        total = self.count + count
-        delta_c = mean_c - self.mean_c.to(mean_c)
-        between_c = delta_c**2 * (self.count * count / total)
-        self.deviation_c = self.deviation_c.to(mean_c) + variance_c * (count - 1) + between_c
-        self.mean_c = self.mean_c.to(mean_c) + delta_c * (count / total)
-        self.count = total
-
-    @property
-    def variance_c(self) -> Tensor:
-        """The unbiased variance of everything added, shape (channels,)."""
-        return self.deviation_c / (self.count - 1)
 
 
 class StatisticsPass:
@@ -74,6 +38,15 @@ class StatisticsPass:
             if isinstance(module, _BatchNorm) and module.running_mean is not None
         }
         self._into: dict[str, Moments] = {}
+
+    @property
+    def channels(self) -> dict[str, int]:
+        """The number of channels of each layer that sees this process's values alone."""
+        return {
+            name: layer.num_features
+            for name, layer in self.layers.items()
+            if not isinstance(layer, nn.SyncBatchNorm)
+        }
 
     @contextmanager
     def collecting(self) -> Iterator["StatisticsPass"]:
@@ -129,6 +102,7 @@ def refresh_batchnorm(
     forward: Forward | None = None,
     progress: bool = False,
     pooled: bool = True,
+    all_ranks: bool = True,
 ) -> None:
     """Give every BatchNorm layer the statistics that it sees under the model's present weights.
 
@@ -148,6 +122,9 @@ def refresh_batchnorm(
         progress: Show a line with the number of samples (needs rich).
         pooled: Whether the variance is that of all values together. False takes the plain mean
             of the batches' means and of their unbiased variances, as torch.optim.swa_utils does.
+        all_ranks: Under DistributedDataParallel and of a sharded model: take the batches of all
+            processes together, each with its own ones. Two all-reduces at the end, so every
+            process must call. False takes this process's alone.
 
     Raises:
         DataError: if `batches` holds none.
@@ -155,6 +132,12 @@ def refresh_batchnorm(
     Source:
         Izmailov et al. 2018 reset and recompute; the pooled variance is ours.
     """
+    if isinstance(model, nn.parallel.DistributedDataParallel):
+        # The wrapper would send its buffers around in every forward pass.
+        groups, model = groups_of(model, None), unwrapped(model)
+    else:
+        sharded.reshard(list(model.modules()))
+        groups = groups_of(model, sharded.mesh_of(model.parameters()))
     statistics = StatisticsPass(model, forward)
     if not statistics.layers:
         return
@@ -163,6 +146,8 @@ def refresh_batchnorm(
         for batch in limited(batches, max_samples=max_samples, progress=progress):
             statistics.add(batch, moments)
     buffers = dict(model.named_buffers())
+    if all_ranks:
+        moments = of_all_ranks(moments, statistics.channels, groups)
     for name, value in running_statistics(moments, pooled=pooled).items():
         buffers[name].copy_(value)
 

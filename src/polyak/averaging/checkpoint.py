@@ -10,6 +10,7 @@ from torch import Tensor
 
 from polyak.averaging.averager import Averager
 from polyak.averaging.manifest import RECORD, checked_record, dtypes, metadata_of, torch_version
+from polyak.averaging.sharded import is_sharded
 from polyak.averaging.tensorfile import file_format, quoted, read_safetensors
 from polyak.errors import ConfigError, FileError
 from polyak.files import replacing
@@ -57,6 +58,7 @@ def save(
     if isinstance(weights, Averager):
         weights = {name: weights.tensors(name) for name in weights.names}
         described["dtypes"] = {name: dtypes(state) for name, state in weights.items()}
+    _refuse_sharded(weights)
     stored: dict[str, Tensor] = {}
     storages: set[int] = set()
     places: dict[tuple[Any, ...], str] = {}
@@ -108,6 +110,22 @@ def weights_of(
         for name, keys in record["weights"].items()
     }
     return SavedWeights(weights, manifest=record["manifest"])
+
+
+def manifest_of(averager: Averager, weights: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Any]:
+    """What the file of an averager's `weights` says about them."""
+    facts = _described(averager, {})
+    return {**facts, "dtypes": {name: dtypes(state) for name, state in weights.items()}}
+
+
+def _refuse_sharded(weights: Mapping[str, Mapping[str, Tensor]]) -> None:
+    if any(is_sharded(x) for state in weights.values() for x in state.values()):
+        raise ConfigError(
+            "the weights are spread over processes as DTensors; expected whole tensors. Save "
+            "shards with torch.distributed.checkpoint.save({'averager': averager}, "
+            "checkpoint_id=folder), or let every process call polyak.averaging.gathered(averager) "
+            "and rank 0 save what that gives."
+        )
 
 
 _FOREIGN = "`polyak inspect` says what it is, and read_foreign reads other tools' files."

@@ -7,11 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from polyak.averaging import kernels, offload, swap
+from polyak.averaging import kernels, offload, sharded, swap
 from polyak.averaging.bank import Bank
 from polyak.averaging.inventory import Buffers, Inventory, copy_infinite, inventory, wide
 from polyak.averaging.watch import Watch
 from polyak.averaging.window import Snapshots
+from polyak.errors import StateError
 
 
 class Holdings:
@@ -45,18 +46,39 @@ class Holdings:
         self.buffers: Buffers = buffers
         self._dtype = dtype
         self._device = device
+        sharded.refuse_flat(model.modules())
+        sharded.reshard(list(model.modules()))
         self._first = inventory(model, buffers=buffers)
         copy_infinite(self._first)
-        self._watch = Watch(model, self._first)
+        self._look_at(self._first)
         self._bank = self._new_bank(self._first)
         self._copied = {
             key: x.detach().to(device or x.device, copy=True)
-            for key, x in self._first.copied.items()
+            for key, x in self._here.copied.items()
         }
-        self._staging = self._new_staging(self._first)
-        self._buffers_of: tuple[Inventory | None, Sequence[str]] = (None, ())
+        self._staging = self._new_staging()
+        self._kinds_of: tuple[Inventory | None, Sequence[str], dict[str, Tensor]] = (None, (), {})
         self.refreshed: dict[str, dict[str, Tensor]] = {}
         """By average: statistics that lie over the averaged ones until the next update."""
+
+    def _look_at(self, found: Inventory) -> None:
+        self._watch = Watch(self.model, found)
+        self._here = found.holding(sharded.local_all({**found.averaged, **found.copied}))
+        self.mesh = sharded.mesh_of(found.averaged.values())
+
+    def refuse_sharded(self, call: str) -> None:
+        """Refuse what needs the whole model in one process."""
+        if any(map(sharded.is_sharded, self._watch.found.tensors())):
+            raise StateError(
+                f"{call} was called of a model that is spread over processes; expected one that is "
+                "whole. Use applied(name), or polyak.averaging.gathered and load its state dict."
+            )
+
+    @property
+    def dtypes(self) -> str:
+        """The dtypes of the stored averages, such as "float32"."""
+        row = self._bank.rows[self._names[0]]
+        return ", ".join(sorted({str(x.dtype).removeprefix("torch.") for x in row.values()}))
 
     @property
     def modules(self) -> Sequence[nn.Module]:
@@ -71,23 +93,25 @@ class Holdings:
         """
         if self._watch.holds():
             return self._watch.found
+        sharded.reshard(list(self.model.modules()))
         live = inventory(self.model, buffers=self.buffers, like=self._first)
         self._first.check_same(live)
         # What is lent goes back to where it was, and then the old watch holds again.
         if not swap.holds_lent_weights(self.model):
-            self._watch = Watch(self.model, live)
+            self._look_at(live)
             if self._staging is None:
-                self._bank.bind(live.averaged)
+                self._bank.bind(self._here.averaged)
         return live
 
     def track(self) -> None:
         """Average from now on what trains now, frozen before or not."""
         old = self._bank
+        sharded.reshard(list(self.model.modules()))
         self._first = inventory(self.model, buffers=self.buffers)
         copy_infinite(self._first)
-        self._watch = Watch(self.model, self._first)
+        self._look_at(self._first)
         self._bank = self._new_bank(self._first)
-        self._staging = self._new_staging(self._first)
+        self._staging = self._new_staging()
         # A parameter that was frozen is its own average so far.
         for name in self._names:
             for kept, before in (
@@ -96,7 +120,7 @@ class Holdings:
             ):
                 _copy_over(kept, {key: x for key, x in before.items() if key in kept})
         for snapshots in self._windows.values():
-            snapshots.track(self._first.averaged)
+            snapshots.track(self._here.averaged)
 
     @property
     def offloaded(self) -> bool:
@@ -106,14 +130,14 @@ class Holdings:
     @property
     def lags(self) -> bool:
         """Whether the host would have to wait for a device to know if weights are finite."""
-        return self._staging is None and any(x.is_cuda for x in self._watch.found.averaged.values())
+        return self._staging is None and any(x.is_cuda for x in self._here.averaged.values())
 
     def send(self) -> None:
         """Begin to copy the live weights down; `fence` must follow before they are written to."""
-        live = self.live()
-        weights = {**live.averaged, **live.copied}
+        self.live()
+        weights = {**self._here.averaged, **self._here.copied}
         if self._staging is None or not self._staging.fits(weights):
-            self._staging = self._new_staging(live)
+            self._staging = self._new_staging()
         assert self._staging is not None
         self._staging.send(weights)
 
@@ -127,29 +151,37 @@ class Holdings:
         return self._staging is None or self._staging.arrived()
 
     def receive(self) -> bool:
-        """Take in what was sent; whether all of it is finite."""
+        """Take in what was sent; whether all of it is finite, here."""
         assert self._staging is not None
         self._staging.wait()
         self._bank.gather()
         return self._bank.finite()
+
+    def all_agree(self, fine: bool) -> bool:
+        """Whether all processes that hold shards say `fine`; of plain weights, this one alone."""
+        if self.mesh is None:
+            return fine
+        votes = torch.tensor(fine, device=self.mesh.device_type)
+        return bool(sharded.unanimous(votes, self.mesh))
 
     def parameters(self) -> list[nn.Parameter]:
         """The averaged parameters of the model."""
         return [x for x in self._watch.found.averaged.values() if isinstance(x, nn.Parameter)]
 
     def finite_flag(self) -> Tensor:
-        """Whether what was gathered is finite, as a 0-dim bool on the device."""
-        return self._bank.finite_flag()
+        """Whether what was gathered is finite on all processes, as a 0-dim bool on the device."""
+        return sharded.unanimous(self._bank.finite_flag(), self.mesh)
 
     def nonfinite(self, *, sent: bool = False) -> list[str]:
         """Names of the averaged weights that hold NaN or infinity in the model, or as `sent`."""
-        averaged = self.live().averaged
+        self.live()
+        averaged = self._here.averaged
         if self._staging is not None and sent:
             averaged = {key: self._staging.tensors[key] for key in averaged}
         return [name for name, x in averaged.items() if not kernels.all_finite([x])]
 
     def gather(self) -> bool:
-        """Take the live weights in; whether they are all finite."""
+        """Take the live weights in; whether they are all finite, here."""
         self.live()
         self._bank.gather()
         return self._bank.finite()
@@ -168,7 +200,7 @@ class Holdings:
         """
         weights = [lerp_weights[name] for name in self._names if name not in self._windows]
         self._bank.fold(weights, keep=keep)
-        source = self._watch.found
+        source = self._here
         if self._staging is not None:
             source = source.holding(self._staging.tensors)
         for name, snapshots in self._windows.items():
@@ -187,67 +219,78 @@ class Holdings:
             torch._foreach_copy_(held, live)
 
     def weights(self, name: str) -> dict[str, Tensor]:
-        """All that is stored for an average, refreshed statistics in their place."""
+        """All that is stored here for an average, refreshed statistics in their place."""
         return {**self._bank.rows[name], **self._copied, **self.refreshed.get(name, {})}
 
     def state_dict(self, name: str) -> dict[str, Tensor]:
         """Copies of an average's weights under all names of the model's `state_dict()`."""
         live = self.live()
-        copies = {
-            key: x.detach().clone() for key, x in {**live.frozen, **self.weights(name)}.items()
-        }
+        stored = sharded.whole_all(self.weights(name), {**live.averaged, **live.copied})
+        copies = {key: x.detach().clone() for key, x in {**live.frozen, **stored}.items()}
         return {key: copies[listed] for key, listed in live.names.items()}
 
     def still(self, name: str, lerp_weight: float) -> float:
         """Share of the values off the model's that an update would leave as they are."""
         if name in self._windows:
             return 0.0  # Every mean is computed anew, so no step is lost in rounding.
-        return self._bank.still(name, self.live().averaged, lerp_weight)
+        self.live()
+        return self._bank.still(name, self._here.averaged, lerp_weight)
 
     @contextmanager
     def lent(self, name: str, owner: object) -> Iterator[None]:
         """Let the model hold an average inside the block."""
         live = self.live()
         # Forward passes may write to buffers, so the model gets copies of those.
+        buffers, spread = self._told_apart(live)
         weights = self.weights(name)
-        for key in self._written_to(live):
+        for key in buffers:
             weights[key] = weights[key].clone()
+        tensors = {**live.averaged, **live.copied}
+        plain = {key: x for key, x in weights.items() if key not in spread} if spread else weights
         with (
             swap.owning(self.modules, owner),
-            swap.lent(self.modules, {**live.averaged, **live.copied}, weights),
+            sharded.lent(self.modules, spread, weights),
+            swap.lent(self.modules, tensors, plain),
         ):
             yield
 
-    def _written_to(self, live: Inventory) -> Sequence[str]:
-        """Names of what is stored of buffers, as listed once for each inventory."""
-        known, names = self._buffers_of
+    def _told_apart(self, live: Inventory) -> tuple[Sequence[str], dict[str, Tensor]]:
+        """Names of the buffers, and the sharded tensors, listed once for each inventory."""
+        known, buffers, spread = self._kinds_of
         if known is not live:
             tensors = {**live.averaged, **live.copied}
-            names = [key for key, x in tensors.items() if not isinstance(x, nn.Parameter)]
-            self._buffers_of = live, names
-        return names
+            buffers = [key for key, x in tensors.items() if not isinstance(x, nn.Parameter)]
+            spread = {key: x for key, x in tensors.items() if sharded.is_sharded(x)}
+            self._kinds_of = live, buffers, spread
+        return buffers, spread
 
     def record(self) -> dict[str, Any]:
-        """The stored tensors themselves."""
+        """The stored tensors themselves, shards as DTensors."""
+        found = self._watch.found
+        likes = {**found.averaged, **found.copied}
+
+        def rows(stored: Mapping[str, Mapping[str, Tensor]]) -> dict[str, dict[str, Tensor]]:
+            return {name: sharded.whole_all(row, likes) for name, row in stored.items()}
+
         return {
-            "tensors": {name: dict(row) for name, row in self._bank.rows.items()},
-            "remainder": {name: self._remainder(name) for name in self._names},
-            "copied": dict(self._copied),
-            "refreshed": {name: dict(row) for name, row in self.refreshed.items()},
+            "tensors": rows(self._bank.rows),
+            "remainder": rows({name: self._remainder(name) for name in self._names}),
+            "copied": sharded.whole_all(self._copied, likes),
+            "refreshed": rows(self.refreshed),
         }
 
     def restore(self, record: Mapping[str, Any]) -> None:
         """Take over the values of `record()`."""
         for name in self._names:
             _copy_over(self._bank.rows[name], record["tensors"][name])
-            remainder = dict(record["remainder"][name])
+            remainder = sharded.local_all(record["remainder"][name])
             low = {key: remainder.pop(key) for key in self._bank.remainder[name]}
             _copy_over(self._bank.remainder[name], low)
             if name in self._windows:
-                self._windows[name].restore(remainder, self._first.averaged)
+                self._windows[name].restore(remainder, self._here.averaged)
         _copy_over(self._copied, record["copied"])
         self.refreshed = {
-            name: {key: x.clone() for key, x in tensors.items()}
+            name: {key: x.clone() for key, x in sharded.local_all(tensors).items()}
             for name, tensors in record["refreshed"].items()
         }
 
@@ -258,15 +301,15 @@ class Holdings:
 
     def _new_bank(self, found: Inventory) -> Bank:
         dtypes = {key: self._stored_dtype(x) for key, x in found.averaged.items()}
-        return Bank(self._names, found.averaged, dtypes=dtypes, device=self._device)
+        return Bank(self._names, self._here.averaged, dtypes=dtypes, device=self._device)
 
-    def _new_staging(self, found: Inventory) -> offload.Staging | None:
+    def _new_staging(self) -> offload.Staging | None:
         """Host memory for the weights if averages do not live beside them, bound to the bank."""
-        weights = {**found.averaged, **found.copied}
+        weights = {**self._here.averaged, **self._here.copied}
         if not offload.needed(weights, self._device):
             return None
         staging = offload.Staging(weights)
-        self._bank.bind({key: staging.tensors[key] for key in found.averaged})
+        self._bank.bind({key: staging.tensors[key] for key in self._here.averaged})
         return staging
 
     def _stored_dtype(self, tensor: Tensor) -> torch.dtype:
@@ -276,4 +319,4 @@ class Holdings:
 
 def _copy_over(kept: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> None:
     for key, x in values.items():
-        kept[key].copy_(x)
+        kept[key].copy_(sharded.local(x))

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from polyak.averaging import sharded
 from polyak.errors import StateError, WeightMismatchError, few
 
 Buffers = Literal["average", "copy"]
@@ -32,6 +33,10 @@ class Inventory:
 
     names: dict[str, str] = field(default_factory=dict)
     """Every name of `state_dict()`, in its order, with the name it is listed under."""
+
+    def tensors(self) -> Iterator[Tensor]:
+        """Every tensor once."""
+        yield from (*self.averaged.values(), *self.copied.values(), *self.frozen.values())
 
     def holding(self, tensors: Mapping[str, Tensor]) -> "Inventory":
         """The same names of what is averaged and copied, with these tensors."""
@@ -59,6 +64,13 @@ class Inventory:
                 raise WeightMismatchError(
                     f"the shape of {few(changed)} is no longer that of the average. "
                     "Build a new averager after changing a model's layers."
+                )
+            spread = {n: sharded.layout(x) != sharded.layout(got[n]) for n, x in expected.items()}
+            if moved := [name for name, differs in spread.items() if differs]:
+                raise WeightMismatchError(
+                    f"{few(moved)} is not spread over processes as the average is; expected the "
+                    "same sharding. Shard the model before building the averager, and load "
+                    "states of another number of processes by torch.distributed.checkpoint."
                 )
 
 
@@ -89,7 +101,7 @@ def inventory(model: nn.Module, *, buffers: Buffers, like: Inventory | None = No
 def copy_infinite(found: Inventory) -> None:
     """Move buffers that hold infinity, such as attention masks, to those that are copied."""
     for name, tensor in list(found.averaged.items()):
-        if not isinstance(tensor, nn.Parameter) and bool(torch.isinf(tensor).any()):
+        if not isinstance(tensor, nn.Parameter) and bool(torch.isinf(sharded.local(tensor)).any()):
             found.copied[name] = found.averaged.pop(name)
 
 

@@ -16,7 +16,8 @@ def check_state(saved: Mapping[str, Any], own: Mapping[str, Any]) -> None:
         ConfigError: for other averages, another period, or no averager's state at all.
         WeightMismatchError: for other weights, or the same in another dtype.
     """
-    missing = own.keys() - saved.keys()
+    # States of early versions do not say their dtypes.
+    missing = own.keys() - saved.keys() - {"dtypes"}
     if missing:
         raise ConfigError(
             f"the state lacks {few(missing)}; expected what an averager's state_dict() gives. "
@@ -29,9 +30,32 @@ def check_state(saved: Mapping[str, Any], own: Mapping[str, Any]) -> None:
             f"expected {list(own['averages'])} every {own_every}. "
             "Build the averager with the saved averages and period."
         )
+    # torch.distributed.checkpoint casts what it loads to the dtype of what it loads into.
+    if saved.get("dtypes", own["dtypes"]) != own["dtypes"]:
+        raise WeightMismatchError(
+            f"the saved averages are {saved['dtypes']}; expected {own['dtypes']}, or they would be "
+            "rounded. Build the averager with the saved dtype=."
+        )
+    _check_snapshots(saved)
     for name, tensors in own["tensors"].items():
         _check_tensors(tensors, saved["tensors"][name])
     Inventory(copied=own["copied"]).check_same(Inventory(copied=saved["copied"]))
+
+
+def _check_snapshots(saved: Mapping[str, Any]) -> None:
+    """torch.distributed.checkpoint leaves out what a new averager has none of."""
+    for name, kind in saved["averages"].items():
+        if kind["kind"] != "window":
+            continue
+        beside = saved["remainder"][name].keys() - saved["tensors"][name].keys()
+        there = {key.partition("/")[0] for key in beside}
+        due = min(kind["last"], saved["history"]["folded"][name])
+        if len(there) != due:
+            raise ConfigError(
+                f"the state of {name!r} has {len(there)} snapshots; expected {due}. "
+                "torch.distributed.checkpoint does not load them: keep the window in an averager "
+                "of its own and begin it anew, or use another kind."
+            )
 
 
 def _check_tensors(own: dict[str, Tensor], saved: dict[str, Tensor]) -> None:

@@ -61,6 +61,20 @@ class Updates:
         """Steps after those counted, each with whether it was skipped."""
         self._open: _Open | None = None
 
+    def check_start(self) -> None:
+        """Refuse initial weights that are not finite, on all processes if on one.
+
+        Raises:
+            NonFiniteError: unless NaN and infinity are allowed.
+        """
+        bad = [] if self._nonfinite == "allow" else self._holdings.nonfinite()
+        if self._nonfinite != "allow" and not self._holdings.all_agree(not bad):
+            raise NonFiniteError(
+                f"{few(bad) if bad else _ELSEWHERE} hold NaN or infinity; expected finite initial "
+                "weights, since every average starts from them. Build the averager after "
+                "initialising the model."
+            )
+
     @property
     def every(self) -> int:
         """Optimizer steps per update."""
@@ -83,7 +97,8 @@ class Updates:
             Whether an update was begun.
         """
         left_out = None if found_inf is None else Lagged(found_inf)
-        if left_out is not None and left_out.arrived():
+        # Processes that vote must do so at the same steps, whatever has arrived at which of them.
+        if left_out is not None and (self._votes or left_out.arrived()):
             if left_out.value():
                 return False
             left_out = None
@@ -132,6 +147,8 @@ class Updates:
         if self._holdings.offloaded:
             self._holdings.send()
             self._open = begun
+            if self._votes:
+                self.settle()
             return
         if self._must_know(weights):
             self._open = begun
@@ -143,6 +160,11 @@ class Updates:
             return
         self._fold_on_device(begun, guarded=guarded)
         self._open = begun
+
+    @property
+    def _votes(self) -> bool:
+        """Whether processes that hold shards ask each other if all of them are finite."""
+        return self._holdings.mesh is not None and self._nonfinite != "allow"
 
     def _must_know(self, weights: Mapping[str, float]) -> bool:
         """Whether the update cannot be undone by a lerp weight of 0, so that the host waits."""
@@ -176,19 +198,25 @@ class Updates:
         if begun.folded:
             return begun.finite is None or begun.finite.value()
         if self._holdings.offloaded:
-            return self._holdings.receive() or self._nonfinite == "allow"
-        if self._nonfinite == "allow":
+            fine = self._holdings.receive()
+        elif self._nonfinite == "allow":
             self._holdings.gather_unchecked()
-            return True
-        return self._holdings.gather()
+        else:
+            fine = self._holdings.gather()
+        return self._nonfinite == "allow" or self._holdings.all_agree(fine)
 
     def _meet_nonfinite(self, bad: Sequence[str]) -> None:
-        message = f"{few(bad) if bad else 'weights'} hold NaN or infinity; expected finite weights."
+        message = (
+            f"{few(bad) if bad else _ELSEWHERE} hold NaN or infinity; expected finite weights."
+        )
         if self._nonfinite == "raise":
             raise NonFiniteError(f"{message} Lower the learning rate.")
         if not self._history.skipped:
             _warn(f"{message} The averages skip such updates; `skipped` counts them.")
         self._history.skipped += 1
+
+
+_ELSEWHERE = "weights of another process, or overwritten since,"
 
 
 def _warn(message: str) -> None:

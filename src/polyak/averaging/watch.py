@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from polyak.averaging import sharded
 from polyak.averaging.inventory import Inventory
 
 
@@ -14,6 +15,9 @@ class Watch:
     Compares every place where a module keeps parameters, buffers and children with what was
     there before, and every tensor's storage, dtype, layout and `requires_grad`. Names are not
     built and hardly anything is allocated, so it can be asked before every update.
+
+    Of parameters that FSDP2 shards, the shards are watched: what stands in their places may be
+    unsharded copies, which come and go.
     """
 
     def __init__(self, model: nn.Module, found: Inventory) -> None:
@@ -31,7 +35,15 @@ class Watch:
             for module in self.modules
             for places in (module._parameters, module._buffers)
             for key, x in places.items()
-            if x is not None
+            if x is not None and not sharded.is_sharded(x)
+        ]
+        exact = not sharded.managed(self.modules)
+        self._shards = [
+            Shard(places, key, x, exact=exact)
+            for module in self.modules
+            for places in (module._parameters, module._buffers)
+            for key, x in places.items()
+            if sharded.is_sharded(x)
         ]
 
     def holds(self) -> bool:
@@ -53,7 +65,36 @@ class Watch:
                 or x.stride() != stride
             ):
                 return False
-        return True
+        return all(shard.holds() for shard in self._shards)
+
+
+class Shard:
+    """A DTensor in its place, and whether its shard is still the one that was listed.
+
+    Args:
+        places: Where a module keeps its parameters or buffers.
+        key: The name there.
+        tensor: The DTensor.
+        exact: Whether it must stand there at all times.
+    """
+
+    def __init__(self, places: dict[str, Any], key: str, tensor: Tensor, *, exact: bool) -> None:
+        self._places, self._key, self._tensor, self._exact = places, key, tensor, exact
+        self._seen = self._look()
+
+    def holds(self) -> bool:
+        """Whether nothing was replaced, moved, cast, frozen or unfrozen."""
+        there = self._places.get(self._key)
+        if there is not self._tensor and (
+            self._exact or there is None or there.shape != self._tensor.shape
+        ):
+            return False
+        return self._look() == self._seen
+
+    def _look(self) -> tuple[Any, ...]:
+        x = sharded.local(self._tensor)
+        trains = self._tensor.requires_grad
+        return (x.data_ptr(), x.dtype, x.device, x.shape, x.stride(), trains)
 
 
 def _size(module: nn.Module) -> int:
