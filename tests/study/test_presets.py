@@ -1,3 +1,4 @@
+import re
 from dataclasses import replace
 
 import pytest
@@ -43,7 +44,8 @@ def test_every_preset_is_sound_at_every_scale_and_names_it(name, scale):
     study.check()
     assert study.name == f"{name}-{scale}"
     assert scale in study.title
-    assert " on two cores, " in study.cost
+    assert bool(study.rows) != bool(study.measurement)
+    assert re.search(" on (two cores|one core), ", study.cost)
 
 
 @pytest.mark.parametrize("scale", SCALES)
@@ -172,10 +174,14 @@ def carried_through(study, out):
 
 
 # One test for those that share runs, so that nothing is trained in two processes.
-FAMILIES = (("table1", "table3", "table5", "table4", "figure1"), ("table2", "figure2"))
+FAMILIES = (
+    ("table1", "table3", "table5", "table4", "figure1"),
+    ("table2", "figure2"),
+    ("overhead",),
+)
 
 # With probes, without refits, with wrong labels: the kinds of page, on few rows.
-PAGES = ("table4", "figure1", "table2")
+PAGES = ("table4", "figure1", "table2", "overhead")
 
 
 def test_every_preset_is_run_below():
@@ -191,11 +197,12 @@ def test_every_preset_runs_on_files_in_the_official_formats(family, official, tm
 
 def _check_runs(name, given, out):
     study = preset(name, scale="tiny", places=given)
+    assert study.name == f"{name}-tiny"
     outcome = carried_through(study, out)
     assert (outcome.failures, outcome.row_failures, outcome.diverged) == ({}, {}, 0)
     assert outcome.done + outcome.skipped == planned(study)
     # The first of a family trains for all.
-    new = {"table1": 22, "table2": 8, "table4": 4, "figure1": 2}.get(name, 0)
+    new = {"table1": 22, "table2": 8, "table4": 4, "figure1": 2, "overhead": 1}.get(name, 0)
     assert outcome.done == new
     record = read_study(out / f"{name}-tiny")
     for planned_row, row in zip(study.rows, record.rows, strict=True):
@@ -214,7 +221,11 @@ def _check_runs(name, given, out):
     assert carried_through(study, out).skipped == planned(study)
     if name in PAGES:
         page = write_report(out, study.name).read_text()
-        assert all(row.label in page for row in study.rows)
+        assert all(row.label in page for row in (*study.rows, *_measured(study)))
+
+
+def _measured(study):
+    return () if study.measurement is None else (study.measurement,)
 
 
 @pytest.mark.slow

@@ -12,15 +12,18 @@ from rich.console import Console
 from polyak.cli.console import StudyDisplay, failure_lines, title
 from polyak.cli.limits import seconds_of, within
 from polyak.errors import ConfigError
+from polyak.records.paper_code import parse_paper_code
 from polyak.report.page import write_report
 from polyak.study import plan
 from polyak.study.executors.local import LocalExecutor, available_cores
 from polyak.study.files import load_study, write_example
+from polyak.study.otherwise import otherwise
 from polyak.study.places import parse_places
 from polyak.study.plan import Study
 from polyak.study.preparation import prepare_some
 from polyak.study.presets import preset
 from polyak.study.runner import Outcome, planned, run_study
+from polyak.training.config import Selection
 from polyak.training.jobs import usable_device
 from polyak.training.stopping import StopRequest
 
@@ -63,6 +66,17 @@ class StudyCommand:
     """NAME=SOURCE puts any data set in a place of the paper's: cifar10, cifar100 or tiny-imagenet;
     cifar10n and cifar100n for the files of human labels. Can be given several times."""
 
+    paper_code: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """What to do as the authors' code does: all, or names such as js,temperature; a name that does
+    not exist lists them. Can be given several times."""
+
+    selection: Selection = "paper"
+    """Averages are chosen with averaged BatchNorm statistics (paper) or with statistics recomputed
+    after each epoch (bn_safe)."""
+
+    clean_holdout: bool = False
+    """An oracle: right labels of the hold-out choose where training labels are wrong."""
+
     dry_run: bool = False
     """List the search runs with their ids and stop."""
 
@@ -70,13 +84,25 @@ class StudyCommand:
         """Exit code: 0 done, 1 some runs failed or a row has no result."""
         if self.init is not None:
             return _write_example(self.init)
-        study = self._study()
+        study = otherwise(
+            self._study(),
+            paper_code=parse_paper_code(self.paper_code),
+            selection=self.selection,
+            clean_holdout=self.clean_holdout,
+        )
         if self.dry_run:
             return _list_runs(study)
-        scale = () if self.scale is None else ("--scale", self.scale)
-        data = [word for pair in self.data for word in ("--data", pair)]
-        words = ("polyak", "study", self.name or "", *scale, *data)
-        return carry_through(study, self.where, command=shlex.join(words))
+        return carry_through(study, self.where, command=shlex.join(self._words()))
+
+    def _words(self) -> list[str]:
+        """What to type to run the study again."""
+        words = ["polyak", "study", self.name or ""]
+        words += ["--scale", self.scale] if self.scale is not None else []
+        words += [word for pair in self.data for word in ("--data", pair)]
+        words += [word for names in self.paper_code for word in ("--paper-code", names)]
+        words += ["--selection", self.selection] if self.selection != "paper" else []
+        words += ["--clean-holdout"] if self.clean_holdout else []
+        return words
 
     def _study(self) -> Study:
         if self.name is None or not self.name.endswith(".py"):
@@ -149,6 +175,8 @@ def _list_runs(study: Study) -> int:
     """The search's runs; only with their data at hand is it known which runs they are."""
     study.check()
     prepared, missing = prepare_some(study.rows)
+    if study.measurement is not None:
+        print(f"{study.measurement.label}: {title(study.measurement.config)}")
     for row in study.rows:
         for by_seed in plan.search(prepared.get(row.label, row)).values():
             for run in by_seed.values():

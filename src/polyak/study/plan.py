@@ -8,8 +8,10 @@ from dataclasses import dataclass, replace
 
 from polyak.data import DataConfig
 from polyak.data.sources import name_of
-from polyak.errors import ConfigError
+from polyak.errors import ConfigError, unknown
+from polyak.records.paper_code import OF_RUNS, PAPER_CODE
 from polyak.training.config import PAPER_DECAYS, Monitor, RunConfig, Stop
+from polyak.training.overhead import OverheadConfig
 from polyak.training.probe import ProbeConfig
 
 PROBED_ARMS = ("sgd", "sgd_at_ema", "ema_acc_bn", "ema_loss_bn")
@@ -50,6 +52,10 @@ class Row:
     transfer: tuple[DataConfig, ...] = ()
     """Targets of the linear probe."""
 
+    paper_code: tuple[str, ...] = ()
+    """Where the row does as the authors' code does: names of `PAPER_CODE`, in that order. Those
+    that act within a run are in `config.paper_code` too."""
+
     def faults(self) -> list[str]:
         """All faults of the row, those included that only a later phase would meet."""
         searched = replace(self.config, holdout=True, monitors=self.search_monitors)
@@ -63,11 +69,26 @@ class Row:
             found.append(f"seeds is {self.seeds!r}; expected different ones")
         if len(self.paper_decays) != len(self.config.averaging.decays):
             found.append("paper_decays has another length than decays; expected one for each")
+        if tuple(n for n in self.paper_code if n in OF_RUNS) != self.config.paper_code:
+            found.append("paper_code and config.paper_code differ; expected them to agree")
+        found += [
+            unknown("paper_code", n, PAPER_CODE) for n in self.paper_code if n not in PAPER_CODE
+        ]
         if self.transfer and not self.refits:
             found.append("transfer is given where refits is False; expected refits to probe")
         if len({name_of(target.source) for target in self.transfer}) != len(self.transfer):
             found.append("two targets of transfer have one name; expected different data sets")
         return list(dict.fromkeys(found))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Measurement:
+    """What averages cost beside the training of one data set and architecture."""
+
+    label: str
+    dataset: str
+    architecture: str
+    config: OverheadConfig
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,7 +100,9 @@ class Study:
     cost: str
     """What it takes, in words."""
 
-    rows: tuple[Row, ...]
+    rows: tuple[Row, ...] = ()
+    measurement: Measurement | None = None
+    """Of a study that measures; it has no rows."""
 
     def check(self) -> None:
         """Raise a ConfigError that names every fault of every row."""
@@ -88,6 +111,14 @@ class Study:
             faults.append("two rows have one label; expected different ones")
         if faults:
             raise ConfigError.of(f"study {self.name}", faults)
+        if self.measurement is not None:
+            self.measurement.config.check()
+
+
+def as_coded(row: Row, names: tuple[str, ...]) -> Row:
+    """The row with what the authors' code does in these places."""
+    of_runs = tuple(name for name in names if name in OF_RUNS)
+    return replace(row, paper_code=names, config=replace(row.config, paper_code=of_runs))
 
 
 def search(row: Row) -> dict[float, dict[int, RunConfig]]:
@@ -128,7 +159,12 @@ def refit(row: Row, rate: float, stops: Mapping[int, tuple[Stop, ...]]) -> dict[
 def transfer(row: Row, refits: tuple[RunConfig, ...]) -> dict[str, ProbeConfig]:
     """A linear probe of the refitted backbones on each target, by the target's name."""
     return {
-        name_of(target.source): ProbeConfig(data=target, backbones=refits, arms=PROBED_ARMS)
+        name_of(target.source): ProbeConfig(
+            data=target,
+            backbones=refits,
+            arms=PROBED_ARMS,
+            batchnorm="adapts" if "probe" in row.paper_code else "frozen",
+        )
         for target in row.transfer
     }
 

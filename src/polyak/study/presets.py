@@ -6,8 +6,10 @@ from dataclasses import dataclass, field, replace
 from polyak.data import DataConfig, NoiseConfig
 from polyak.errors import ConfigError, unknown
 from polyak.models import ModelConfig
-from polyak.study.cost import cost_words
+from polyak.study.cost import cost_words, measurement_words
+from polyak.study.overhead import overhead
 from polyak.study.paper_rows import PAPER_ROWS, paper_row, target
+from polyak.study.places import own_data
 from polyak.study.plan import Row, Study, scaled_decays
 from polyak.study.scales import SCALES
 from polyak.training.config import AveragingConfig, Monitor, RunConfig
@@ -82,6 +84,16 @@ class PaperStudy:
     transfer: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Targets of the linear probe by row, as places."""
 
+    measured: str | None = None
+    """The row beside whose training averages are timed, of a study that measures."""
+
+    def places(self) -> tuple[str, ...]:
+        """The data sets that it reads, as places."""
+        names = self.rows if self.measured is None else (self.measured,)
+        found = [PAPER_ROWS[name].images for name in names]
+        found += [place for targets in self.transfer.values() for place in targets]
+        return tuple(dict.fromkeys(found))
+
 
 PAPER_STUDIES = {
     "table1": PaperStudy(title="Generalisation: the paper's table 1", rows=_GENERALISATION),
@@ -119,6 +131,9 @@ PAPER_STUDIES = {
         title="Dynamics under wrong labels: the paper's figure 2",
         rows=("cifar100n-resnet34",),
         refits=False,
+    ),
+    "overhead": PaperStudy(
+        title="What averages cost: the paper's section 3.1", rows=(), measured="cifar100-resnet18"
     ),
 }
 
@@ -161,10 +176,16 @@ def preset(
 def paper_study(name: str, scale: str, places: Mapping[str, str] | None = None) -> Study:
     """A study of the paper at a scale."""
     study, given = PAPER_STUDIES[name], places or {}
+    title = f"{study.title}, scale {scale}"
+    full_name = "-".join((name, scale, *own_data(study.places(), given)))
+    if study.measured is not None:
+        measurement = overhead(study.measured, scale, given)
+        cost = measurement_words(measurement, place=study.places()[0])
+        return Study(name=full_name, title=title, cost=cost, measurement=measurement)
     rows = {row: _row(study, row, scale, given) for row in study.rows}
     return Study(
-        name=f"{name}-{scale}",
-        title=f"{study.title}, scale {scale}",
+        name=full_name,
+        title=title,
         cost=cost_words(rows, places={row: PAPER_ROWS[row].images for row in rows}),
         rows=tuple(rows.values()),
     )
