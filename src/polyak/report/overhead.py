@@ -31,10 +31,10 @@ class OverheadLine:
 
 COLUMNS = (
     ("a step", "ms"),
-    ("steps against none", "ratio, 95 % interval"),
+    ("steps against no average", "ratio, 95 % interval"),
     ("evaluation", "ms a round"),
-    ("steps and evaluation against none", "ratio, 95 % interval"),
-    ("steps and evaluation against plain steps", "ratio, 95 % interval"),
+    ("both against no average", "ratio, 95 % interval"),
+    ("both against plain steps", "ratio, 95 % interval"),
     ("storage", "MiB"),
 )
 """Heading and unit."""
@@ -119,7 +119,7 @@ def _percent(ratio: Median) -> str:
 def machine(timings: Timings) -> list[tuple[str, str]]:
     """Where and how it was measured."""
     clock = {
-        "CPU": "CPU time of the process, which other processes do not lengthen",
+        "CPU": "CPU time of the process, without what it waits for others",
         "wall": "wall time, the device waited for",
     }
     rounds = len(timings.baseline.steps_seconds)

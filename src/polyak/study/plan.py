@@ -118,7 +118,11 @@ class Study:
 def as_coded(row: Row, names: tuple[str, ...]) -> Row:
     """The row with what the authors' code does in these places."""
     of_runs = tuple(name for name in names if name in OF_RUNS)
-    return replace(row, paper_code=names, config=replace(row.config, paper_code=of_runs))
+    model = row.config.model
+    if "wide-resnet" in names and model.name == "wrn28_10":
+        model = replace(model, conv_bias=True, final_norm_momentum=0.9)
+    config = replace(row.config, model=model, paper_code=of_runs)
+    return replace(row, paper_code=names, config=config)
 
 
 def search(row: Row) -> dict[float, dict[int, RunConfig]]:
@@ -151,6 +155,9 @@ def refit(row: Row, rate: float, stops: Mapping[int, tuple[Stop, ...]]) -> dict[
             holdout=False,
             stops=chosen,
             monitors=row.refit_monitors,
+            # What acts on the hold-out changes nothing here: without it this is the same run.
+            holdout_labels="given",
+            paper_code=tuple(n for n in row.config.paper_code if n == "batchnorm"),
         )
         for seed, chosen in stops.items()
     }
