@@ -42,6 +42,12 @@ def alone(calls: Mapping[str, Callable[[], object]], *, rounds: int) -> dict[str
     return seconds
 
 
+def synchronised() -> float:
+    """Seconds by the wall's clock when the GPU has done all it was given."""
+    torch.cuda.synchronize()
+    return time.perf_counter()
+
+
 def median(values: list[float]) -> float:
     """Middle value."""
     return statistics.median(values)

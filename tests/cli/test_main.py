@@ -83,7 +83,7 @@ def test_a_study_file_is_written_read_and_listed(tmp_path, capsys, monkeypatch):
     assert main(["study", "mine.py", "--dry-run"]) == 0
     assert "9 runs in all" in capsys.readouterr().out
     assert main(["study", "mine.py", "--scale", "tiny"]) == 2
-    assert "expected neither for 'mine.py'" in capsys.readouterr().err
+    assert "expected none for 'mine.py'" in capsys.readouterr().err
 
 
 def test_an_unknown_study_is_code_2_with_the_nearest_on_stderr(capsys):
@@ -100,7 +100,7 @@ def test_a_dry_run_lists_the_runs_and_leaves_nothing(in_process, tmp_path, capsy
     run, last = capsys.readouterr().out.splitlines()
     name, words = run.split("  ")
     assert words == "small digits: digits resnet8 search lr 0.1 seed 0"
-    assert last == "2 runs in all, refits and probes included; moments"
+    assert last == "2 runs in all, refits, follow-ups and probes included; moments"
     assert list(tmp_path.iterdir()) == []
     # The ids are those of the runs that come.
     assert main(["study", "small", "--out", "out"]) == 0
@@ -125,7 +125,7 @@ def test_list_shows_every_preset_at_every_scale_with_runs_and_cost(capsys):
         (["table1", "--scale", "tinny"], "scale is 'tinny'"),
         (["table1", "--scale", "tiny", "--data", "cifar=x"], "Did you mean 'cifar10'?"),
         (["table1", "--scale", "tiny", "--data", "cifar10"], "expected NAME=SOURCE"),
-        (["demo", "--scale", "tiny"], "expected neither for study 'demo'"),
+        (["demo", "--scale", "tiny"], "expected none for study 'demo'"),
         (["tabel1", "--scale", "tiny"], "Did you mean 'table1'?"),
     ],
 )
@@ -165,7 +165,7 @@ def test_the_scale_and_what_was_put_in_are_in_the_record(
 ):
     """So that the page says what to type again."""
     named = replace(small, name="table1-tiny")
-    monkeypatch.setattr("polyak.cli.study.preset", lambda name, scale, places: named)
+    monkeypatch.setattr("polyak.cli.study.preset", lambda name, scale, places, controls: named)
     given = ["--scale", "tiny", "--data", "cifar10=my data"]
     assert main(["study", "table1", *given, "--out", str(tmp_path)]) == 0
     record = read_study(tmp_path / "table1-tiny")

@@ -1,6 +1,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -9,11 +10,13 @@ from pathlib import Path
 import pytest
 
 import polyak
+from polyak.records import locks
 from polyak.records.locks import HeldError, holding
 
 HOLDER = """
 import sys, time
 from pathlib import Path
+from polyak.records import locks
 from polyak.records.locks import holding
 with holding(Path(sys.argv[1])):
     Path(sys.argv[1], "held").touch()
@@ -69,14 +72,108 @@ def test_a_living_process_is_named_and_a_killed_ones_lock_is_taken_over(tmp_path
     assert not (tmp_path / "LOCK").exists()
 
 
-def test_a_process_of_another_host_is_not_judged_from_here(tmp_path):
-    """A folder on shared storage, or one that was moved here while a run was killed."""
-    owner = {"pid": os.getpid(), "host": "elsewhere", "started": 0.0}
-    (tmp_path / "LOCK").write_text(json.dumps(owner))
-    said = r"on elsewhere; .*remove the file LOCK"
-    with pytest.raises(HeldError, match=said), holding(tmp_path):
+@pytest.fixture
+def hurried(monkeypatch):
+    monkeypatch.setattr(locks, "BEAT_SECONDS", 0.02)
+    monkeypatch.setattr(locks, "PATIENCE_SECONDS", 0.2)
+
+
+ELSEWHERE = {"pid": 1, "host": "elsewhere", "started": 0.0, "beats": 7}
+
+
+def test_a_holder_on_another_host_that_is_heard_is_left_alone(tmp_path, hurried, monkeypatch):
+    """Its clock may say anything: only that it counts on matters."""
+    path = tmp_path / "LOCK"
+    path.write_text(json.dumps(ELSEWHERE))
+    looks = []
+    read = locks._owner_at
+
+    def look(at):
+        looks.append(at)
+        if len(looks) == 3:
+            path.write_text(json.dumps({**ELSEWHERE, "beats": 8}))
+        return read(at)
+
+    monkeypatch.setattr(locks, "_owner_at", look)
+    with pytest.raises(HeldError, match="held by process 1 on elsewhere"), holding(tmp_path):
         pass
-    assert json.loads((tmp_path / "LOCK").read_text()) == owner
+    assert json.loads(path.read_text())["beats"] == 8
+    # Its end is no sign of life, but what it leaves is.
+    path.write_text(json.dumps(ELSEWHERE))
+    monkeypatch.setattr(locks, "_owner_at", lambda at: {})
+    with pytest.raises(HeldError), holding(tmp_path):
+        pass
+
+
+def test_a_holder_on_another_host_that_is_not_heard_is_dead(tmp_path, hurried):
+    (tmp_path / "LOCK").write_text(json.dumps(ELSEWHERE))
+    started = time.monotonic()
+    with holding(tmp_path):
+        assert time.monotonic() - started >= 0.2
+        assert json.loads((tmp_path / "LOCK").read_text())["pid"] == os.getpid()
+    assert not (tmp_path / "LOCK").exists()
+
+
+def test_of_two_hosts_that_take_over_one_wins(tmp_path, hurried, monkeypatch):
+    """The other writes just after this one."""
+    path = tmp_path / "LOCK"
+    path.write_text(json.dumps(ELSEWHERE))
+    rival = {"pid": 2, "host": "rival", "started": 1.0}
+    write = locks._write
+
+    def overwritten(descriptor, owner):
+        write(descriptor, owner)
+        path.write_text(json.dumps(rival))
+
+    monkeypatch.setattr(locks, "_write", overwritten)
+    with pytest.raises(HeldError, match="held by process 2 on rival"), holding(tmp_path):
+        pass
+    assert json.loads(path.read_text()) == rival
+
+
+def test_a_holder_gives_signs_of_life(tmp_path, hurried):
+    def beats():
+        return json.loads((tmp_path / "LOCK").read_text())["beats"]
+
+    with holding(tmp_path):
+        started = time.monotonic()
+        while beats() < 3:
+            assert time.monotonic() - started < 30
+            time.sleep(0.01)
+    assert not (tmp_path / "LOCK").exists()
+
+
+def test_looking_who_holds_a_folder_changes_nothing(tmp_path, holder):
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    found = locks.holder(tmp_path)
+    assert (found.pid, found.here, found.alive) == (holder.pid, True, True)
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+    holder.kill()
+    holder.wait()
+    assert not locks.holder(tmp_path).alive
+    assert locks.holder(tmp_path / "absent") is None
+
+
+def test_a_holder_on_another_host_is_alive_while_it_is_heard(tmp_path):
+    path = tmp_path / "LOCK"
+    path.write_text(json.dumps(ELSEWHERE))
+    assert locks.holder(tmp_path).alive
+    assert not locks.holder(tmp_path).here
+    long_ago = time.time() - 61
+    os.utime(path, (long_ago, long_ago))
+    assert not locks.holder(tmp_path).alive
+    assert locks.holder(tmp_path).silent_seconds >= 61
+    # A clock that was set back is no reason to call anybody dead.
+    os.utime(path, (time.time() + 1e6, time.time() + 1e6))
+    assert locks.holder(tmp_path).alive
+
+
+@pytest.mark.parametrize("pid", [10**30, "x", None, [1]])
+def test_a_damaged_lock_has_no_living_holder_here(tmp_path, pid):
+    path = tmp_path / "LOCK"
+    path.write_text(json.dumps({"pid": pid, "host": socket.gethostname()}))
+    os.utime(path, (0, 0))
+    assert not locks.holder(tmp_path).alive
 
 
 @pytest.mark.parametrize("content", ["", "{", "[1]", "\x00\x00"])

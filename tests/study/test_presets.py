@@ -1,8 +1,9 @@
 import re
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 
+from polyak.errors import ConfigError
 from polyak.records.runs import run_folder
 from polyak.records.studies import read_study
 from polyak.report.page import write_report
@@ -38,6 +39,11 @@ def refits(study):
     }
 
 
+def unvaried(study):
+    """Search ids of the rows that vary no other."""
+    return searches(replace(study, rows=tuple(r for r in study.rows if r.against is None))).keys()
+
+
 @pytest.mark.parametrize(("name", "scale"), EVERY_SIZE)
 def test_every_preset_is_sound_at_every_scale_and_names_it(name, scale):
     study = preset(name, scale=scale)
@@ -57,6 +63,88 @@ def test_studies_plan_the_same_runs_for_a_common_row(scale):
     assert ids["figure2"] < ids["table2"]
     assert refits(studies["table1"]) == refits(studies["table3"]) > refits(studies["table4"])
     assert refits(studies["table5"]) == set()
+    assert ids["app-b"] == ids["table1"] | ids["table2"]
+    assert refits(studies["app-b"]) == refits(studies["table1"]) | refits(studies["table2"])
+    assert ids["app-e1"] == ids["app-e2"]
+    assert unvaried(studies["app-a"]) < ids["app-b"]
+    assert unvaried(studies["app-c"]) == unvaried(studies["app-g"]) < ids["table1"]
+    # At scale tiny averages are updated after each step as it is.
+    assert (unvaried(studies["app-d"]) < ids["table1"]) is (scale != "tiny")
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_controls_train_the_same_rows_as_without_and_more(scale):
+    for name in ("table1", "table2", "table3", "table4"):
+        plain, more = paper_study(name, scale), paper_study(name, scale, controls=True)
+        more.check()
+        assert unvaried(more) == searches(plain).keys()
+        annealed = [row for row in more.rows if row.follow_ups == ("annealed",)]
+        assert [row.label for row in annealed] == [row.label for row in plain.rows]
+        heavier = [row for row in more.rows if row.against]
+        assert {row.config.optim.weight_decay for row in heavier} == {5e-4}
+        lighter = [row for row in plain.rows if row.config.optim.weight_decay == 1e-4]
+        assert [row.against for row in heavier] == [row.label for row in lighter]
+
+
+def test_controls_of_what_refits_nothing_are_refused():
+    with pytest.raises(ConfigError, match="expected a study with models of all training images"):
+        preset("table5", scale="tiny", controls=True)
+    with pytest.raises(ConfigError, match="expected none for study 'demo'"):
+        preset("demo", controls=True)
+
+
+@pytest.mark.parametrize(("name", "scale"), EVERY_SIZE)
+def test_a_row_that_varies_another_differs_in_one_respect(name, scale):
+    rows = {row.label: row for row in paper_study(name, scale).rows}
+    for row in rows.values():
+        if row.against is None:
+            continue
+        ours, theirs = (asdict(r.config) for r in (row, rows[row.against]))
+        other = {k for k in ours if ours[k] != theirs[k]}
+        assert (
+            other
+            == {
+                "app-a": {"optim"},
+                "app-c": {"bootstrap"},
+                "app-d": {"averaging"},
+                "app-g": {"selection"},
+            }[name]
+        )
+        assert (row.learning_rates, row.seeds) == (
+            rows[row.against].learning_rates,
+            rows[row.against].seeds,
+        )
+        # Nothing of the paper's stands beside it.
+        assert numbers_for(row.dataset, row.architecture) == ()
+
+
+def test_step_decay_drops_at_the_papers_epochs_and_at_their_shares_elsewhere():
+    found = {}
+    for scale in SCALES:
+        row = paper_study("app-a", scale).rows[-1]
+        optim = row.config.optim
+        assert (optim.schedule, optim.drop) == ("step", 5.0)
+        found[scale] = optim.milestones
+    assert found == {"paper": (60, 120, 160), "small": (9, 18, 24), "tiny": (0.6, 1.2, 1.6)}
+
+
+def test_sgd_is_bootstrapped_with_the_average_that_stands_for_0_992():
+    for scale in SCALES:
+        row = paper_study("app-c", scale).rows[-1]
+        place = row.paper_decays.index(0.992)
+        assert row.config.bootstrap == row.config.averaging.names[place]
+
+
+def test_after_every_step_each_decay_is_its_root():
+    for scale in SCALES:
+        base, row = paper_study("app-d", scale).rows
+        every = base.config.averaging.every
+        assert (every > 1, row.config.averaging.every) == (True, 1)
+        for ours, theirs in zip(
+            row.config.averaging.decays, base.config.averaging.decays, strict=True
+        ):
+            # A short run's decays have three decimals only.
+            assert ours == pytest.approx(theirs ** (1 / every), abs=2e-6 if every == 16 else 6e-4)
 
 
 @pytest.mark.parametrize("scale", SCALES)
@@ -173,38 +261,71 @@ def carried_through(study, out):
     )
 
 
-# One test for those that share runs, so that nothing is trained in two processes.
-FAMILIES = (
-    ("table1", "table3", "table5", "table4", "figure1"),
-    ("table2", "figure2"),
-    ("overhead",),
-)
+# In this order, how many runs each adds to those before it. None: as many as the choices ask for.
+NEW = {
+    "table1": 22,
+    "table3": 0,
+    "table5": 0,
+    "table4": 4,
+    "figure1": 2,
+    "table2": 8,
+    "figure2": 0,
+    "overhead": 1,
+    "app-a": 2,
+    "app-b": 0,
+    "app-c": 2,
+    "app-d": 4,
+    "app-e1": 2,
+    "app-e2": 2,
+    "app-g": None,
+}
 
-# With probes, without refits, with wrong labels: the kinds of page, on few rows.
-PAGES = ("table4", "figure1", "table2", "overhead")
+# With probes, without refits, with wrong labels: the kinds of page, on few rows; and appendices.
+PAGES = ("table4", "figure1", "table2", "overhead", "app-b", "app-c", "app-e1", "app-e2", "app-g")
 
 
 def test_every_preset_is_run_below():
-    assert sorted(name for family in FAMILIES for name in family) == sorted(PAPER_STUDIES)
+    assert sorted(NEW) == sorted(PAPER_STUDIES)
 
 
-@pytest.mark.parametrize("family", FAMILIES, ids=" ".join)
-def test_every_preset_runs_on_files_in_the_official_formats(family, official, tmp_path):
+def test_every_preset_runs_on_files_in_the_official_formats(official, tmp_path):
+    """One test, since they share their runs: what one has trained, no other trains again."""
     given = {place: str(path) for place, path in official.items()}
-    for name in family:
+    for name in NEW:
         _check_runs(name, given, tmp_path)
+
+
+def test_the_controls_run_after_the_choice(official, tmp_path):
+    given = {place: str(path) for place, path in official.items()}
+    study = preset("table2", scale="tiny", places=given, controls=True)
+    study = replace(study, rows=(study.rows[0], study.rows[2]))
+    outcome = carried_through(study, tmp_path)
+    assert (outcome.failures, outcome.row_failures) == ({}, {})
+    # Search, refit and annealed; search and refit with the other weight decay. Where the last
+    # epoch was chosen, the shorter schedule is the whole one and is not trained again.
+    assert outcome.done + outcome.skipped == planned(study) == 2 * 3 + 2 * 2
+    base, varied = read_study(tmp_path / study.name).rows
+    assert varied.against == base.label
+    for seed, run_id in base.follow_ups["annealed"].items():
+        config = run_folder(tmp_path, run_id).config()
+        chosen = next(stop.epoch for stop in base.stops[seed] if stop.rule == "acc")
+        # Warm-up is one epoch, so two are the shortest schedule.
+        assert config["epochs"] == max(2, chosen)
+        assert not config["holdout"]
+    page = write_report(tmp_path, study.name).read_text()
+    assert "SGD annealed early" in page
+    assert "weight decay 5e-4" in page
+    assert carried_through(study, tmp_path).skipped == planned(study)
 
 
 def _check_runs(name, given, out):
     study = preset(name, scale="tiny", places=given)
-    assert study.name == f"{name}-tiny"
+    assert study.name.startswith(f"{name}-tiny")
     outcome = carried_through(study, out)
     assert (outcome.failures, outcome.row_failures, outcome.diverged) == ({}, {}, 0)
     assert outcome.done + outcome.skipped == planned(study)
-    # The first of a family trains for all.
-    new = {"table1": 22, "table2": 8, "table4": 4, "figure1": 2, "overhead": 1}.get(name, 0)
-    assert outcome.done == new
-    record = read_study(out / f"{name}-tiny")
+    assert NEW[name] in (None, outcome.done)
+    record = read_study(out / study.name)
     for planned_row, row in zip(study.rows, record.rows, strict=True):
         # The folders have the data sets' own names.
         assert row.dataset == planned_row.dataset

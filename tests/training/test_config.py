@@ -71,9 +71,15 @@ CHANGED = {
         "holdout": False,
         "stops": (STOP,),
         "monitors": ("test",),
+        "bootstrap": "ema_0.992",
+        "keep": "chosen",
         "selection": "bn_safe",
         "holdout_labels": "clean",
         "paper_code": ("batchnorm",),
+        "more_averages": ("tail",),
+        "swad": (2, 3),
+        "batchnorm_images": 512,
+        "fp32": True,
     },
 }
 NOISE = {
@@ -115,6 +121,14 @@ def test_every_field_changes_the_id_and_no_two_alike():
         for field, value in NOISE.items()
     ]
     assert len(set(ids)) == len(CASES) + len(NOISE) + 1
+
+
+def test_what_came_later_is_not_in_the_id_where_it_is_as_before():
+    """The ids of runs that were made before there was more to say."""
+    assert RunConfig().id == "ae216f5a3175"
+    refit = RunConfig(holdout=False, stops=(STOP,), optim=OptimConfig(lr=1.2), seed=2)
+    assert refit.id == "3b9036438c33"
+    assert _changed("run", "bootstrap").record()["bootstrap"] == "ema_0.992"
 
 
 @pytest.mark.parametrize("change", [{"rule": "loss"}, {"epoch": 4}, {"average": "sgd"}])
@@ -262,6 +276,14 @@ def test_all_faults_come_in_one_message():
         (RunConfig(stops=(STOP,)), "expected none where the hold-out chooses"),
         (RunConfig(holdout=False, stops=(replace(STOP, epoch=0),)), "epoch 0; expected 1 to 200"),
         (RunConfig(holdout=False, stops=(replace(STOP, epoch=201),)), "epoch 201; expected 1 to"),
+        (
+            RunConfig(bootstrap="ema_0.99"),
+            r"bootstrap is 'ema_0.99'; expected one of ema_0.968, .*Did you mean",
+        ),
+        (
+            RunConfig(keep="all"),  # type: ignore[arg-type]
+            "keep is 'all'; expected one of every, chosen",
+        ),
         (RunConfig(optim=OptimConfig(schedule="step")), "milestones"),
         (RunConfig(optim=OptimConfig(milestones=(60,))), "milestones"),
         (RunConfig(optim=OptimConfig(schedule="held")), "hold_epoch"),

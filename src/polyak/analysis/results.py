@@ -18,7 +18,8 @@ from polyak.records.predictions import Predictions
 from polyak.records.runs import RunFolder, run_folder
 from polyak.records.studies import RowRecord, StudyRecord
 
-Phase = Literal["search", "refit", "transfer"]
+Phase = Literal["search", "refit", "transfer", "held", "annealed"]
+FOLLOW_UPS: tuple[Phase, ...] = ("held", "annealed")
 FLOOR_SEED = 0
 
 
@@ -30,7 +31,8 @@ class Result:
     """Label of the study's row."""
 
     phase: Phase
-    """Models of the search (80 % of the data), of the refit (all of it), or probes of those."""
+    """Models of the search (80 % of the data), of the refit (all of it), probes of those, or what
+    follows the choice: the search with a learning rate held, the refit annealed early."""
 
     target: str
     """"test", or the target of a probe."""
@@ -41,7 +43,8 @@ class Result:
 
     metric: str
     """accuracy, loss, brier, ece, ece_floor, temperature, ece_scaled, loss_scaled, memorised,
-    churn, js, js_paper_code. Fractions, nats; nothing in percent."""
+    holdout_accuracy, churn, js, js_paper_code, both_right, both_wrong, flipped,
+    differently_wrong. Fractions, nats; nothing in percent."""
 
     value: float
 
@@ -94,6 +97,7 @@ def _row_results(out: Path, row: RowRecord) -> Iterator[Result]:
     phases: tuple[tuple[Phase, Mapping[str, str]], ...] = (
         ("search", row.chosen_search),
         ("refit", row.refit),
+        *((phase, row.follow_ups[phase]) for phase in FOLLOW_UPS if phase in row.follow_ups),
     )
     for phase, runs in phases:
         said = {seed: _predictions(run_folder(out, run_id)) for seed, run_id in runs.items()}
@@ -137,6 +141,9 @@ def _arm_metrics(row: RowRecord, predictions: Predictions, arm: str) -> dict[str
             predictions.labels_n("holdout", row.holdout_labels),
         )
         scaled_nk = logits_nk.double() / temperature
+        found["holdout_accuracy"] = metrics.accuracy(
+            predictions.logits_nk("holdout", arm), predictions.labels_n("holdout", "given")
+        )
         found["temperature"] = temperature
         found["ece_scaled"] = metrics.ece(scaled_nk, labels_n, bins=bins)
         found["loss_scaled"] = metrics.cross_entropy(scaled_nk, labels_n)
@@ -167,6 +174,7 @@ def _pairs(label: str, phase: Phase, done: Mapping[str, Predictions]) -> Iterato
                 ("churn", metrics.churn(*logits)),
                 ("js", metrics.js_divergence(*logits)),
                 ("js_paper_code", metrics.js_paper_code(*logits)),
+                *asdict(metrics.agreement(*logits, a.labels_n("test"))).items(),
             ):
                 yield Result(
                     row=label,

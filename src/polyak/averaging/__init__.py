@@ -3,7 +3,7 @@
 from polyak.averaging.averager import Averager
 from polyak.averaging.batchnorm import refresh_batchnorm
 from polyak.averaging.checkpoint import SavedWeights, load, save
-from polyak.averaging.kinds import EMA, Average, PowerEMA, Schedule, Uniform
+from polyak.averaging.kinds import EMA, Average, PowerEMA, Schedule, Uniform, Window
 from polyak.averaging.profile import profile
 from polyak.averaging.readers import read_foreign
 from polyak.averaging.warmups import Exponential, HalfLifeRamp, InverseGamma, Ratio
@@ -20,6 +20,7 @@ __all__ = [
     "SavedWeights",
     "Schedule",
     "Uniform",
+    "Window",
     "load",
     "profile",
     "read_foreign",

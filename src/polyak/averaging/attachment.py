@@ -1,10 +1,11 @@
 """Counting the steps of an optimizer that took place."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 from weakref import WeakSet
 
 import torch
+from torch import Tensor
 
 from polyak.errors import ConfigError
 
@@ -15,7 +16,8 @@ class Attachment:
     `before_step` is called before any of them writes, and may refuse by raising.
 
     A fused optimizer is called by GradScaler also when it will skip the step because gradients
-    overflowed; the scaler then leaves a positive `found_inf` on it, which is read here.
+    overflowed; the scaler then leaves a positive `found_inf` on it, which is passed on unread.
+    Whether all of several optimizers have stepped must be known at once, so there it is read.
     """
 
     def __init__(
@@ -23,7 +25,7 @@ class Attachment:
         optimizers: Sequence[torch.optim.Optimizer],
         *,
         before_step: Callable[[], None],
-        on_step: Callable[[], None],
+        on_step: Callable[[Tensor | None], None],
     ) -> None:
         if not optimizers:
             raise ConfigError("attach() got no optimizer; expected at least one. Pass it.")
@@ -47,14 +49,22 @@ class Attachment:
             hook.remove()
         self.optimizers.clear()
 
+    def parameters(self) -> Iterator[Tensor]:
+        """All that the optimizers write to."""
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                yield from group["params"]
+
     def _ahead_of_step(self, *_: Any) -> None:
         self._before_step()
 
     def _after_step(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
         found_inf = getattr(optimizer, "found_inf", None)
-        if found_inf is not None and bool(found_inf):
-            return
+        if found_inf is not None and len(self._all) > 1:
+            if bool(found_inf):
+                return
+            found_inf = None
         self._waiting.discard(id(optimizer))
         if not self._waiting:
             self._waiting = set(self._all)
-            self._on_step()
+            self._on_step(None if found_inf is None else torch.as_tensor(found_inf))

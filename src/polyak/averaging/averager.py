@@ -1,6 +1,5 @@
 """The bank: several averages of one model's weights, updated together."""
 
-import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
@@ -23,10 +22,11 @@ from polyak.averaging.explain import coinciding, explain
 from polyak.averaging.history import History
 from polyak.averaging.holdings import Holdings
 from polyak.averaging.inventory import Buffers, unwrapped
-from polyak.averaging.kinds import Average, to_record
+from polyak.averaging.kinds import Average, Window, to_record
 from polyak.averaging.profile import profile_in_bank
 from polyak.averaging.settings import NonFinite, checked
 from polyak.averaging.state import check_state
+from polyak.averaging.updates import Updates
 from polyak.errors import ConfigError, NonFiniteError, StateError, few, unknown
 
 
@@ -44,9 +44,12 @@ class Averager:
             "copy" takes over the model's at each update. Integer buffers are always copied.
         dtype: Of the averages; None keeps the weights', with float32 for half precision.
             bfloat16 keeps the rest of a float32 beside it, so that nothing is lost.
-        device: Where the averages live; None means beside the weights.
+        device: Where the averages live; None means beside the weights. "cpu" for a model on a
+            CUDA device: host memory, see `polyak.averaging.offload`.
         nonfinite: What an update does with weights that hold NaN or infinity: "skip" leaves
-            every average as it is and counts in `skipped`, "raise" raises, "allow" folds in.
+            every average as it is and counts in `skipped`, "raise" raises, "allow" folds in. On
+            a CUDA device "skip" happens there, and `skipped` and the warning come with the next
+            update or reading; "raise" makes the host wait for the device.
 
     Raises:
         ConfigError: for settings outside their range, all faults in one message.
@@ -80,17 +83,22 @@ class Averager:
     ) -> None:
         kinds = checked(averages, every=every, buffers=buffers, dtype=dtype, nonfinite=nonfinite)
         self._kinds = {kind.label: kind.at_period(every) for kind in kinds}
-        self._history = History(
+        self._attachments: list[Attachment] = []
+        self._model = unwrapped(model)
+        self._holdings = Holdings(
+            self._model,
+            self.names,
+            windows={name: k.last for name, k in self._kinds.items() if isinstance(k, Window)},
+            buffers=buffers,
+            dtype=dtype,
+            device=device,
+        )
+        history = History(
             every,
             folded=dict.fromkeys(self._kinds, 0),
             initial_share=dict.fromkeys(self._kinds, 1.0),
         )
-        self._nonfinite: NonFinite = nonfinite
-        self._attachments: list[Attachment] = []
-        self._model = unwrapped(model)
-        self._holdings = Holdings(
-            self._model, tuple(self._kinds), buffers=buffers, dtype=dtype, device=device
-        )
+        self._updates = Updates(self._kinds, history, self._holdings, nonfinite)
         # Whoever reads a snapshot from another thread waits for an update to end.
         self._lock = RLock()
         if nonfinite != "allow" and (bad := self._holdings.nonfinite()):
@@ -107,16 +115,19 @@ class Averager:
     @property
     def every(self) -> int:
         """Optimizer steps per update."""
-        return self._history.every
+        return self._updates.every
 
     @property
     def steps(self) -> int:
-        """Optimizer steps counted so far."""
+        """Optimizer steps counted so far; waits for a device that has yet to say so."""
         return self._history.steps
 
     @property
     def updates(self) -> int:
-        """Updates so far: steps // every, less those skipped, plus those made by hand."""
+        """Updates so far: steps // every, less those skipped, plus those made by hand.
+
+        Like `steps` and `skipped` it waits for a device that has yet to say so.
+        """
         return self._history.updates
 
     @property
@@ -140,6 +151,12 @@ class Averager:
         Steps that gradient accumulation or GradScaler leave out are not counted. While an
         average is applied, a step is refused before it writes.
 
+        GradScaler calls a fused optimizer also when the step is skipped, which only the device
+        knows. The host reads that when it has arrived. Where an update may be due it waits for
+        the steps before, so it is at most one step ahead there; never for this one, whose update
+        has a lerp weight that the device makes 0 if it was skipped, at one launch for each tensor
+        and average. Of several optimizers attached together the host waits for each.
+
         Returns:
             A handle whose `remove()` ends the counting.
 
@@ -152,21 +169,25 @@ class Averager:
                 "the optimizer is attached already; expected one that is not, or each step would "
                 "count twice. Call remove() of the handle that attach() gave first."
             )
-        attachment = Attachment(
-            optimizers,
-            # A step inside an `applied` block would train the average.
-            before_step=lambda: self._refuse_while_lent("optimizer.step()"),
-            on_step=self.step,
-        )
+        attachment = Attachment(optimizers, before_step=self._before_step, on_step=self._step)
         self._attachments.append(attachment)
         return attachment
 
+    def _before_step(self) -> None:
+        # A step inside an `applied` block would train the average.
+        self._refuse_while_lent("optimizer.step()")
+        self._holdings.fence()
+
     def step(self) -> None:
         """Count one optimizer step, and update when `every` steps have gone by."""
+        self._step(None)
+
+    @torch.no_grad()
+    def _step(self, found_inf: Tensor | None) -> None:
         self._refuse_while_lent("step()")
-        self._history.steps += 1
-        if self.steps % self.every == 0:
-            self.update()
+        with self._lock:
+            if self._updates.step(found_inf):
+                self._fence_unless_attached()
 
     @torch.no_grad()
     def update(self) -> None:
@@ -179,12 +200,8 @@ class Averager:
         """
         self._refuse_while_lent("update()")
         with self._lock:
-            if self._nonfinite == "allow":
-                self._holdings.gather_unchecked()
-            elif not self._holdings.gather():
-                return self._meet_nonfinite(self._holdings.nonfinite())
-            self._holdings.fold(self._history.fold(self._kinds))
-        return None
+            self._updates.update()
+            self._fence_unless_attached()
 
     def track(self) -> None:
         """Average from now on whatever trains now.
@@ -194,6 +211,7 @@ class Averager:
         """
         self._refuse_while_lent("track()")
         with self._lock:
+            self._updates.settle()
             self._holdings.track()
 
     @contextmanager
@@ -206,8 +224,9 @@ class Averager:
         average. Buffers may be written to.
         """
         self._require(name)
-        self._holdings.live()
-        with swap.eval_mode(self._holdings.modules), self._holdings.lent(name, self):
+        self._settle()
+        # Lending first: it looks whether the model is still the one it was.
+        with self._holdings.lent(name, self), swap.eval_mode(self._holdings.modules):
             yield self._model
 
     @torch.no_grad()
@@ -226,6 +245,7 @@ class Averager:
         """
         self._require(name)
         with self._lock:
+            self._updates.settle()
             return self._holdings.state_dict(name)
 
     @torch.no_grad()
@@ -240,8 +260,8 @@ class Averager:
         """
         self._require(name)
         self._refuse_while_lent("standstill()")
-        moment = self._history.next_update()
-        w = self._kinds[name].weight(moment, self._history.folded[name])
+        history = self._history
+        w = self._kinds[name].weight(history.next_update(), history.folded[name])
         return self._holdings.still(name, w)
 
     def refresh_batchnorm(
@@ -265,6 +285,7 @@ class Averager:
             names: Which averages; None means all.
         """
         self._refuse_while_lent("refresh_batchnorm()")
+        self._settle()
         chosen = self.names if names is None else tuple(names)
         for name in chosen:
             self._require(name)
@@ -285,6 +306,7 @@ class Averager:
     def drop_refreshed(self) -> None:
         """Go back to averaged BatchNorm statistics now instead of at the next update."""
         self._refuse_while_lent("drop_refreshed()")
+        self._settle()
         self._holdings.refreshed.clear()
 
     def state_dict(self) -> dict[str, Any]:
@@ -340,13 +362,23 @@ class Averager:
             "Save its state_dict() instead."
         )
 
-    def _meet_nonfinite(self, bad: Sequence[str]) -> None:
-        message = f"{few(bad)} hold NaN or infinity; expected finite weights."
-        if self._nonfinite == "raise":
-            raise NonFiniteError(f"{message} Lower the learning rate.")
-        if not self.skipped:
-            _warn(f"{message} The averages skip such updates; `skipped` counts them.")
-        self._history.skipped += 1
+    @property
+    def _history(self) -> History:
+        """The counts, nothing being open any more."""
+        with self._lock:
+            return self._updates.history
+
+    @torch.no_grad()
+    def _settle(self) -> None:
+        """Close the update that a device or a copy may still be at; before anything is read."""
+        with self._lock:
+            self._updates.settle()
+
+    def _fence_unless_attached(self) -> None:
+        """Hold the device back while weights come down, unless its next step will do so itself."""
+        hooked = {id(x) for known in self._attachments for x in known.parameters()}
+        if not hooked.issuperset(map(id, self._holdings.parameters())):
+            self._holdings.fence()
 
     def _require(self, name: str) -> None:
         if name not in self._kinds:
@@ -358,7 +390,3 @@ class Averager:
                 f"{call} was called while the model holds an average; expected its own weights. "
                 "Leave the `applied` block first."
             )
-
-
-def _warn(message: str) -> None:
-    warnings.warn(message, RuntimeWarning, stacklevel=6)

@@ -121,7 +121,7 @@ class Bank:
         """Per average what bfloat16 tensors lack to float32, by key."""
         for name in self.rows:
             for key, x in weights.items():
-                self._set(name, key, x.detach())
+                self.put(name, key, x.detach())
         self.bind(weights)
 
     def bind(self, weights: Mapping[str, Tensor]) -> None:
@@ -138,25 +138,45 @@ class Bank:
 
     def finite(self) -> bool:
         """Whether all live weights are finite; reads every value, writes nothing."""
-        read: list[Tensor] = []
-        for block in self._blocks:
-            read += block.live if block.scratch_n is None else [block.scratch_n]
-        return kernels.all_finite(read + self._listed_live)
+        return kernels.all_finite(self._read())
 
-    def fold(self, lerp_weights: Sequence[float]) -> None:
-        """m_j ← m_j + w_j·(x − m_j) for every average j; lerp weights in [0, 1]."""
+    def finite_flag(self) -> Tensor:
+        """`finite` as a 0-dim bool on the weights' device, which the host does not wait for."""
+        return kernels.finite_flag(self._read())
+
+    def fold(self, lerp_weights: Sequence[float], *, keep: Tensor | None = None) -> None:
+        """m_j ← m_j + w_j·(x − m_j) for the first averages; lerp weights in [0, 1].
+
+        Args:
+            lerp_weights: Of each average; further averages stay as they are.
+            keep: 0-dim bool, on whatever device: whether to move at all.
+        """
+        if not lerp_weights:
+            return
+        count = len(lerp_weights)
         likes = next(iter(self.rows.values()))
         by_dtype: dict[torch.dtype, Tensor] = {}
         for block in self._blocks:
             dtype = _source_dtype(block.values_mn.dtype)
             if dtype not in by_dtype:
                 by_dtype[dtype] = torch.tensor(lerp_weights, dtype=dtype)[:, None]
+                if keep is not None:
+                    by_dtype[dtype] *= keep.to(_CPU)
             source_n = block.source_n(likes)
-            if block.remainder_mn is None:
-                kernels.lerp_block(block.values_mn, source_n, by_dtype[dtype])
+            source_n = source_n if keep is None else kernels.kept(source_n, keep)
+            values_mn, low_mn = block.values_mn[:count], block.remainder_mn
+            if low_mn is None:
+                kernels.lerp_block(values_mn, source_n, by_dtype[dtype])
             else:
-                kernels.lerp_split(block.values_mn, block.remainder_mn, source_n, by_dtype[dtype])
-        self._fold_listed(lerp_weights)
+                kernels.lerp_split(values_mn, low_mn[:count], source_n, by_dtype[dtype])
+        self._fold_listed(lerp_weights, keep)
+
+    def _read(self) -> list[Tensor]:
+        """The live weights, or what was gathered of them."""
+        read: list[Tensor] = []
+        for block in self._blocks:
+            read += block.live if block.scratch_n is None else [block.scratch_n]
+        return read + self._listed_live
 
     def still(self, name: str, weights: Mapping[str, Tensor], lerp_weight: float) -> float:
         """Share of the values off the live ones that an update would leave as they are."""
@@ -171,24 +191,29 @@ class Bank:
             off += int(differs.sum())
         return still / off if off else 0.0
 
-    def _fold_listed(self, lerp_weights: Sequence[float]) -> None:
-        """The same for tensors outside blocks."""
-        plain = [i for i, key in enumerate(self._listed) if key not in self._narrow]
-        rows = [[row[self._listed[i]] for i in plain] for row in self.rows.values()]
-        kernels.lerp_all(rows, [self._listed_live[i] for i in plain], lerp_weights)
-        for x, key in zip(self._listed_live, self._listed, strict=True):
-            if key in self._narrow:
-                for (name, row), w in zip(self.rows.items(), lerp_weights, strict=True):
-                    m = kernels.joined(row[key], self.remainder[name][key])
-                    self._set(name, key, m.lerp_(x.to(m), w))
-
-    def _set(self, name: str, key: str, values: Tensor) -> None:
+    def put(self, name: str, key: str, values: Tensor) -> None:
+        """Let an average have these values."""
         if key not in self.remainder[name]:
             self.rows[name][key].copy_(values)
             return
         high, low = kernels.split(values.to(self.rows[name][key].device, torch.float32))
         self.rows[name][key].copy_(high)
         self.remainder[name][key].copy_(low)
+
+    def _fold_listed(self, lerp_weights: Sequence[float], keep: Tensor | None) -> None:
+        """The same for tensors outside blocks."""
+        plain = [i for i, key in enumerate(self._listed) if key not in self._narrow]
+        folded = dict(list(self.rows.items())[: len(lerp_weights)])
+        rows = [[row[self._listed[i]] for i in plain] for row in folded.values()]
+        kernels.lerp_all(rows, [self._listed_live[i] for i in plain], lerp_weights, keep=keep)
+        for x, key in zip(self._listed_live, self._listed, strict=True):
+            if key in self._narrow:
+                for (name, row), w in zip(folded.items(), lerp_weights, strict=True):
+                    m = kernels.joined(row[key], self.remainder[name][key])
+                    if keep is None:
+                        self.put(name, key, m.lerp_(x.to(m), w))
+                    else:
+                        self.put(name, key, m.lerp_(kernels.kept(x.to(m), keep), w * keep.to(m)))
 
 
 def _allocate(

@@ -5,7 +5,7 @@ from dataclasses import replace
 from math import log
 
 from polyak.averaging.history import History
-from polyak.averaging.kinds import EMA, Average, PowerEMA, Schedule, Uniform
+from polyak.averaging.kinds import EMA, Average, PowerEMA, Schedule, Uniform, Window
 from polyak.averaging.profile import contents, regular
 from polyak.averaging.warmups import NEVER, Exponential
 from polyak.errors import ConfigError
@@ -93,6 +93,10 @@ def _likeness(average: Average, *, steps: int, updates: int) -> _Key:
         return "none has begun", None
     if isinstance(average, Schedule):
         return "one function", id(average.function)
+    if isinstance(average, Window):
+        taken = updates if average.every is None else steps // average.every
+        if taken <= average.last:
+            return "no window has dropped a snapshot", average.every
     return "one average under several names", replace(average, name=None)
 
 
@@ -151,6 +155,9 @@ def _nature(average: Average, every: int) -> str:
         return f"power function, γ {gamma:.3g}, mean age {1 / (gamma + 2):.1%} of the run so far"
     if isinstance(average, Schedule):
         return "lerp weights of a function of yours"
+    if isinstance(average, Window):
+        spacing = average.every or every
+        return f"plain mean of the last {average.last} snapshots, one every {spacing} steps"
     return f"plain mean of all updates after step {average.start}"
 
 

@@ -35,23 +35,29 @@ class History:
     initial_share: dict[str, float] = field(default_factory=dict)
     """What is left of the initial weights in each average, in [0, 1]."""
 
-    def next_update(self) -> Update:
-        """When the update at hand takes place; without counted steps it stands for `every`."""
-        since = self.steps - self.steps_at_update or self.every
+    def next_update(self, *, steps: int | None = None) -> Update:
+        """When an update after `steps` steps takes place; without new ones it stands for `every`.
+
+        None means the steps counted.
+        """
+        steps = self.steps if steps is None else steps
+        since = steps - self.steps_at_update or self.every
         return Update(index=self.updates, step=self.position + since, since=since)
 
-    def fold(self, averages: Mapping[str, Average]) -> list[float]:
-        """Count an update and return each average's lerp weight in it."""
-        moment = self.next_update()
-        weights = []
-        for name, average in averages.items():
-            w = average.weight(moment, self.folded.setdefault(name, 0))
+    def lerp_weights(self, averages: Mapping[str, Average], moment: Update) -> dict[str, float]:
+        """Each average's lerp weight in the next update; counts nothing yet."""
+        return {
+            name: average.weight(moment, self.folded.setdefault(name, 0))
+            for name, average in averages.items()
+        }
+
+    def count(self, moment: Update, weights: Mapping[str, float], *, steps: int) -> None:
+        """Count an update that took place after `steps` steps with these lerp weights."""
+        for name, w in weights.items():
             self.folded[name] += w > 0
             self.initial_share[name] = self.initial_share.get(name, 1.0) * (1.0 - w)
-            weights.append(w)
         self.updates += 1
-        self.position, self.steps_at_update = moment.step, self.steps
-        return weights
+        self.position, self.steps_at_update = moment.step, steps
 
     def record(self) -> dict[str, Any]:
         """The counts as plain JSON values."""

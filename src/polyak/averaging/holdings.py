@@ -7,10 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from polyak.averaging import kernels, swap
+from polyak.averaging import kernels, offload, swap
 from polyak.averaging.bank import Bank
 from polyak.averaging.inventory import Buffers, Inventory, copy_infinite, inventory, wide
 from polyak.averaging.watch import Watch
+from polyak.averaging.window import Snapshots
 
 
 class Holdings:
@@ -21,6 +22,7 @@ class Holdings:
     Args:
         model: Whose weights, without wrappers.
         names: The averages' names.
+        windows: Of those that are windows, how many snapshots each keeps.
         buffers: Whether floating-point buffers are averaged or copied.
         dtype: Of the averages; None keeps the weights', with float32 for narrow ones.
         device: Where the averages live; None means beside the weights.
@@ -31,12 +33,15 @@ class Holdings:
         model: nn.Module,
         names: Sequence[str],
         *,
+        windows: Mapping[str, int],
         buffers: Buffers,
         dtype: torch.dtype | None,
         device: torch.device | str | None,
     ) -> None:
         self.model = model
-        self._names = tuple(names)
+        # The bank folds its first averages; windows come after them.
+        self._names = tuple(sorted(names, key=lambda name: name in windows))
+        self._windows = {name: Snapshots(last, device) for name, last in windows.items()}
         self.buffers: Buffers = buffers
         self._dtype = dtype
         self._device = device
@@ -44,7 +49,12 @@ class Holdings:
         copy_infinite(self._first)
         self._watch = Watch(model, self._first)
         self._bank = self._new_bank(self._first)
-        self._copied = {key: x.detach().clone() for key, x in self._first.copied.items()}
+        self._copied = {
+            key: x.detach().to(device or x.device, copy=True)
+            for key, x in self._first.copied.items()
+        }
+        self._staging = self._new_staging(self._first)
+        self._buffers_of: tuple[Inventory | None, Sequence[str]] = (None, ())
         self.refreshed: dict[str, dict[str, Tensor]] = {}
         """By average: statistics that lie over the averaged ones until the next update."""
 
@@ -66,7 +76,8 @@ class Holdings:
         # What is lent goes back to where it was, and then the old watch holds again.
         if not swap.holds_lent_weights(self.model):
             self._watch = Watch(self.model, live)
-            self._bank.bind(live.averaged)
+            if self._staging is None:
+                self._bank.bind(live.averaged)
         return live
 
     def track(self) -> None:
@@ -76,6 +87,7 @@ class Holdings:
         copy_infinite(self._first)
         self._watch = Watch(self.model, self._first)
         self._bank = self._new_bank(self._first)
+        self._staging = self._new_staging(self._first)
         # A parameter that was frozen is its own average so far.
         for name in self._names:
             for kept, before in (
@@ -83,10 +95,57 @@ class Holdings:
                 (self._bank.remainder[name], old.remainder[name]),
             ):
                 _copy_over(kept, {key: x for key, x in before.items() if key in kept})
+        for snapshots in self._windows.values():
+            snapshots.track(self._first.averaged)
 
-    def nonfinite(self) -> list[str]:
-        """Names of the averaged weights that hold NaN or infinity in the model."""
+    @property
+    def offloaded(self) -> bool:
+        """Whether weights come down to host memory: `send`, `fence`, later `receive`."""
+        return self._staging is not None
+
+    @property
+    def lags(self) -> bool:
+        """Whether the host would have to wait for a device to know if weights are finite."""
+        return self._staging is None and any(x.is_cuda for x in self._watch.found.averaged.values())
+
+    def send(self) -> None:
+        """Begin to copy the live weights down; `fence` must follow before they are written to."""
+        live = self.live()
+        weights = {**live.averaged, **live.copied}
+        if self._staging is None or not self._staging.fits(weights):
+            self._staging = self._new_staging(live)
+        assert self._staging is not None
+        self._staging.send(weights)
+
+    def fence(self) -> None:
+        """Let who writes to the weights next wait, on the device, until they are down."""
+        if self._staging is not None:
+            self._staging.fence()
+
+    def sent(self) -> bool:
+        """Whether `receive` would return at once."""
+        return self._staging is None or self._staging.arrived()
+
+    def receive(self) -> bool:
+        """Take in what was sent; whether all of it is finite."""
+        assert self._staging is not None
+        self._staging.wait()
+        self._bank.gather()
+        return self._bank.finite()
+
+    def parameters(self) -> list[nn.Parameter]:
+        """The averaged parameters of the model."""
+        return [x for x in self._watch.found.averaged.values() if isinstance(x, nn.Parameter)]
+
+    def finite_flag(self) -> Tensor:
+        """Whether what was gathered is finite, as a 0-dim bool on the device."""
+        return self._bank.finite_flag()
+
+    def nonfinite(self, *, sent: bool = False) -> list[str]:
+        """Names of the averaged weights that hold NaN or infinity in the model, or as `sent`."""
         averaged = self.live().averaged
+        if self._staging is not None and sent:
+            averaged = {key: self._staging.tensors[key] for key in averaged}
         return [name for name, x in averaged.items() if not kernels.all_finite([x])]
 
     def gather(self) -> bool:
@@ -100,14 +159,32 @@ class Holdings:
         self.live()
         self._bank.gather()
 
-    def fold(self, lerp_weights: Sequence[float]) -> None:
-        """Move every average by its lerp weight towards what was gathered."""
-        self._bank.fold(lerp_weights)
+    def fold(self, lerp_weights: Mapping[str, float], *, keep: Tensor | None = None) -> None:
+        """Move every average by its lerp weight towards what was gathered or received.
+
+        Args:
+            lerp_weights: By average; that of a window may be above 0 only without `keep`.
+            keep: 0-dim bool on a device: whether to move at all; None moves.
+        """
+        weights = [lerp_weights[name] for name in self._names if name not in self._windows]
+        self._bank.fold(weights, keep=keep)
+        source = self._watch.found
+        if self._staging is not None:
+            source = source.holding(self._staging.tensors)
+        for name, snapshots in self._windows.items():
+            if lerp_weights[name] > 0:
+                snapshots.take(source.averaged)
+                dtypes = {key: m.dtype for key, m in self._bank.rows[name].items()}
+                for key, mean in snapshots.mean(dtypes):
+                    self._bank.put(name, key, mean)
         if self._copied:
-            copied = self._watch.found.copied
-            live = [copied[key].detach() for key in self._copied]
-            torch._foreach_copy_(list(self._copied.values()), live)
-        self.refreshed.clear()
+            live = [source.copied[key].detach() for key in self._copied]
+            held = list(self._copied.values())
+            if keep is not None:
+                live = [
+                    torch.where(keep.to(x.device), x, m) for x, m in zip(live, held, strict=True)
+                ]
+            torch._foreach_copy_(held, live)
 
     def weights(self, name: str) -> dict[str, Tensor]:
         """All that is stored for an average, refreshed statistics in their place."""
@@ -123,6 +200,8 @@ class Holdings:
 
     def still(self, name: str, lerp_weight: float) -> float:
         """Share of the values off the model's that an update would leave as they are."""
+        if name in self._windows:
+            return 0.0  # Every mean is computed anew, so no step is lost in rounding.
         return self._bank.still(name, self.live().averaged, lerp_weight)
 
     @contextmanager
@@ -130,21 +209,29 @@ class Holdings:
         """Let the model hold an average inside the block."""
         live = self.live()
         # Forward passes may write to buffers, so the model gets copies of those.
-        weights = {
-            key: x if isinstance(live.averaged.get(key), nn.Parameter) else x.clone()
-            for key, x in self.weights(name).items()
-        }
+        weights = self.weights(name)
+        for key in self._written_to(live):
+            weights[key] = weights[key].clone()
         with (
             swap.owning(self.modules, owner),
             swap.lent(self.modules, {**live.averaged, **live.copied}, weights),
         ):
             yield
 
+    def _written_to(self, live: Inventory) -> Sequence[str]:
+        """Names of what is stored of buffers, as listed once for each inventory."""
+        known, names = self._buffers_of
+        if known is not live:
+            tensors = {**live.averaged, **live.copied}
+            names = [key for key, x in tensors.items() if not isinstance(x, nn.Parameter)]
+            self._buffers_of = live, names
+        return names
+
     def record(self) -> dict[str, Any]:
         """The stored tensors themselves."""
         return {
             "tensors": {name: dict(row) for name, row in self._bank.rows.items()},
-            "remainder": {name: dict(row) for name, row in self._bank.remainder.items()},
+            "remainder": {name: self._remainder(name) for name in self._names},
             "copied": dict(self._copied),
             "refreshed": {name: dict(row) for name, row in self.refreshed.items()},
         }
@@ -153,16 +240,34 @@ class Holdings:
         """Take over the values of `record()`."""
         for name in self._names:
             _copy_over(self._bank.rows[name], record["tensors"][name])
-            _copy_over(self._bank.remainder[name], record["remainder"][name])
+            remainder = dict(record["remainder"][name])
+            low = {key: remainder.pop(key) for key in self._bank.remainder[name]}
+            _copy_over(self._bank.remainder[name], low)
+            if name in self._windows:
+                self._windows[name].restore(remainder, self._first.averaged)
         _copy_over(self._copied, record["copied"])
         self.refreshed = {
             name: {key: x.clone() for key, x in tensors.items()}
             for name, tensors in record["refreshed"].items()
         }
 
+    def _remainder(self, name: str) -> dict[str, Tensor]:
+        """What going on exactly needs beside an average's tensors."""
+        window = self._windows.get(name)
+        return {**self._bank.remainder[name], **(window.record() if window else {})}
+
     def _new_bank(self, found: Inventory) -> Bank:
         dtypes = {key: self._stored_dtype(x) for key, x in found.averaged.items()}
         return Bank(self._names, found.averaged, dtypes=dtypes, device=self._device)
+
+    def _new_staging(self, found: Inventory) -> offload.Staging | None:
+        """Host memory for the weights if averages do not live beside them, bound to the bank."""
+        weights = {**found.averaged, **found.copied}
+        if not offload.needed(weights, self._device):
+            return None
+        staging = offload.Staging(weights)
+        self._bank.bind({key: staging.tensors[key] for key in found.averaged})
+        return staging
 
     def _stored_dtype(self, tensor: Tensor) -> torch.dtype:
         keeps = self._dtype is None or tensor.is_complex()

@@ -1,7 +1,7 @@
 """Which tensors of a module an average stores, which it copies and which it reads live."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
@@ -32,6 +32,14 @@ class Inventory:
 
     names: dict[str, str] = field(default_factory=dict)
     """Every name of `state_dict()`, in its order, with the name it is listed under."""
+
+    def holding(self, tensors: Mapping[str, Tensor]) -> "Inventory":
+        """The same names of what is averaged and copied, with these tensors."""
+        return replace(
+            self,
+            averaged={key: tensors[key] for key in self.averaged},
+            copied={key: tensors[key] for key in self.copied},
+        )
 
     def check_same(self, other: "Inventory") -> None:
         """Refuse `other` unless it has the same names and shapes to average and to copy."""

@@ -78,7 +78,11 @@ def joined(high: Tensor, low: Tensor) -> Tensor:
 
 
 def lerp_all(
-    averages: Sequence[Sequence[Tensor]], live: Sequence[Tensor], weights: Sequence[float]
+    averages: Sequence[Sequence[Tensor]],
+    live: Sequence[Tensor],
+    weights: Sequence[float],
+    *,
+    keep: Tensor | None = None,
 ) -> None:
     """Move every average towards the live tensors, in place, wherever they are.
 
@@ -89,13 +93,40 @@ def lerp_all(
         live: The current weights x_i. Where dtype or device differ from the averages', each is
             converted once for all averages.
         weights: Lerp weight w_j of each average, in [0, 1].
+        keep: 0-dim bool on a device: whether to move at all. The host does not wait for it, but
+            a lerp weight on a device costs one launch a tensor instead of one for all.
     """
     if not live or not averages:
-        return
+        return None
+    if keep is not None:
+        return _lerp_if(keep, averages, live, weights)
     sources = [x.detach().to(m) for x, m in zip(live, averages[0], strict=True)]
     rows = [row for average in averages for row in average]
     lerp_weights = [w for w in weights for _ in sources]
     torch._foreach_lerp_(rows, sources * len(averages), lerp_weights)
+    return None
+
+
+def _lerp_if(
+    keep: Tensor,
+    averages: Sequence[Sequence[Tensor]],
+    live: Sequence[Tensor],
+    weights: Sequence[float],
+) -> None:
+    for number, x in enumerate(live):
+        rows = [average[number] for average in averages]
+        source = kept(x.detach().to(rows[0]), keep)
+        real = source.real.dtype if source.is_complex() else source.dtype
+        if_kept = keep.to(source.device, real)
+        scaled = [(w * if_kept).to(source.dtype) for w in weights]
+        torch._foreach_lerp_(rows, [source] * len(rows), scaled)
+
+
+def kept(tensor: Tensor, keep: Tensor) -> Tensor:
+    """The tensor, or zeros, which a lerp weight of 0 leaves without effect; NaN it would not."""
+    return torch.where(keep.to(tensor.device), tensor, torch.zeros((), device=tensor.device)).to(
+        tensor.dtype
+    )
 
 
 def all_finite(tensors: Sequence[Tensor]) -> bool:
@@ -112,6 +143,18 @@ def all_finite(tensors: Sequence[Tensor]) -> bool:
         return True
     suspects = zip(tensors, torch.isfinite(sums).tolist(), strict=True)
     return all(fine or bool(torch.isfinite(x).all()) for x, fine in suspects)
+
+
+def finite_flag(tensors: Sequence[Tensor]) -> Tensor:
+    """The same as a 0-dim bool where the first tensor is; the host waits for nothing.
+
+    The largest magnitude of each tensor cannot overflow, and it is NaN where a value is.
+    """
+    flat = [torch.view_as_real(x) if x.is_complex() else x for x in tensors if x.numel()]
+    if not flat:
+        return torch.tensor(True)
+    largest = torch._foreach_norm([x.detach() for x in flat], float("inf"))
+    return torch.isfinite(torch.stack([x.to(flat[0].device, torch.float32) for x in largest])).all()
 
 
 def _sum(tensor: Tensor) -> Tensor:

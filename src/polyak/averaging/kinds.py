@@ -2,6 +2,7 @@
 
 Update number t of every kind is  m ← m + w·(x − m),  w = 1 − d,  where x are the model's
 weights and m the average's. The kinds differ only in w, so they live side by side in one bank.
+A `Window` alone forgets weights entirely, and keeps its snapshots beside its mean.
 """
 
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ from typing import Any
 from polyak.averaging.ema import EMA, Update
 from polyak.averaging.schedule import Schedule
 from polyak.averaging.warmups import warmup_from_record, warmup_record
+from polyak.averaging.window import Window
 from polyak.errors import ConfigError, unknown
 
 __all__ = [
@@ -23,6 +25,7 @@ __all__ = [
     "Schedule",
     "Uniform",
     "Update",
+    "Window",
     "as_average",
     "from_record",
     "to_record",
@@ -136,12 +139,13 @@ class Uniform:
         return 1.0 / (folded + 1) if update.step > self.start else 0.0
 
 
-Average = EMA | PowerEMA | Uniform | Schedule
-KINDS: dict[str, type[EMA] | type[PowerEMA] | type[Uniform] | type[Schedule]] = {
+Average = EMA | PowerEMA | Uniform | Schedule | Window
+KINDS: dict[str, type[EMA | PowerEMA | Uniform | Schedule | Window]] = {
     "ema": EMA,
     "power": PowerEMA,
     "uniform": Uniform,
     "schedule": Schedule,
+    "window": Window,
 }
 _WIDEST = 12**-0.5
 
@@ -151,7 +155,8 @@ def as_average(value: "float | Average") -> Average:
     average = EMA(float(value)) if isinstance(value, int | float) else value
     if not isinstance(average, Average):
         raise ConfigError(
-            f"an average is {value!r}; expected a decay or one of EMA, PowerEMA, Uniform, Schedule."
+            f"an average is {value!r}; "
+            "expected a decay or one of EMA, PowerEMA, Uniform, Schedule, Window."
         )
     return average
 

@@ -5,7 +5,7 @@ from itertools import accumulate
 from typing import NamedTuple
 
 from polyak.averaging.history import History
-from polyak.averaging.kinds import EMA, Average, Uniform, Update, as_average
+from polyak.averaging.kinds import EMA, Average, Uniform, Update, Window, as_average
 from polyak.errors import ConfigError, StateError
 
 
@@ -35,7 +35,11 @@ def profile(average: float | Average, *, updates: int, every: int = 1) -> tuple[
         >>> profile(EMA(0.5, warmup=None), updates=2)
         (0.25, 0.25, 0.5)
     """
-    weights = [1.0, *lerp_weights(as_average(average), updates=updates, every=every)]
+    kind = as_average(average)
+    weights = [1.0, *lerp_weights(kind, updates=updates, every=every)]
+    if isinstance(kind, Window) and (ages := kind.ages(updates=updates, every=every)):
+        kept_ages = set(ages)
+        return tuple((updates - i in kept_ages) / len(ages) for i in range(updates + 1))
     # Shares that later updates leave, from the last one back.
     kept = accumulate(reversed(weights), lambda left, w: left * (1.0 - w), initial=1.0)
     shares = [w * left for w, left in zip(reversed(weights), kept, strict=False)]
@@ -75,6 +79,8 @@ def contents(average: float | Average, *, updates: int, every: int = 1) -> Conte
         99.0
     """
     kind = as_average(average).at_period(every)
+    if isinstance(kind, Window) and (ages := kind.ages(updates=updates, every=every)):
+        return Contents(0.0, sum(ages) / len(ages))
     walked = _varying(kind, updates=updates, every=every)
     share, age = 1.0, 0.0
     for w in lerp_weights(kind, updates=walked, every=every):
@@ -99,6 +105,8 @@ def regular(average: Average, history: History, *, folded: int) -> Average | Non
         return average
     if isinstance(average, Uniform):
         return Uniform(start=(updates - folded) * every, name=average.label)
+    if isinstance(average, Window) and average.every is None:
+        return average
     if isinstance(average, EMA) and (average.warmup is None or average.warmup_counts == "updates"):
         return average
     return None

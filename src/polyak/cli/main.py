@@ -12,6 +12,7 @@ from typing import Annotated
 import tyro
 
 from polyak import __version__
+from polyak.cli.audit import AuditCommand
 from polyak.cli.data import DataCommand
 from polyak.cli.export import ExportCommand
 from polyak.cli.inspect import InspectCommand
@@ -29,6 +30,7 @@ Command = (
     | Annotated[ReportCommand, tyro.conf.subcommand(name="report")]
     | Annotated[ListCommand, tyro.conf.subcommand(name="list")]
     | Annotated[DataCommand, tyro.conf.subcommand(name="data")]
+    | Annotated[AuditCommand, tyro.conf.subcommand(name="audit")]
     | Annotated[InspectCommand, tyro.conf.subcommand(name="inspect")]
     | Annotated[ExportCommand, tyro.conf.subcommand(name="export")]
 )

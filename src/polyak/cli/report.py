@@ -6,6 +6,8 @@ from typing import Annotated
 
 import tyro
 
+from polyak.report.archive import write_archive
+from polyak.report.ledger import claims_line
 from polyak.report.page import write_report
 
 
@@ -16,10 +18,18 @@ class ReportCommand:
     folder: Annotated[Path, tyro.conf.Positional]
     """The study's folder, such as out/demo."""
 
+    keep: Path | None = None
+    """Also write there what is worth keeping when the runs are thrown away: the page, all numbers
+    and curves as CSV, the configurations; no weights."""
+
     def run(self) -> int:
         """Exit code 0."""
         # "." has a name only once it is resolved.
         folder = self.folder.resolve()
         page = write_report(folder.parent, folder.name)
+        print(claims_line(page.parent))
         print(f"report: {page.resolve()}")
+        if self.keep is not None:
+            write_archive(folder.parent, folder.name, self.keep)
+            print(f"kept: {self.keep.resolve()}")
         return 0

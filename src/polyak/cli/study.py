@@ -13,13 +13,14 @@ from polyak.cli.console import StudyDisplay, failure_lines, title
 from polyak.cli.limits import seconds_of, within
 from polyak.errors import ConfigError
 from polyak.records.paper_code import parse_paper_code
+from polyak.report.ledger import claims_line
 from polyak.report.page import write_report
 from polyak.study import plan
 from polyak.study.executors.local import LocalExecutor, available_cores
 from polyak.study.files import load_study, write_example
 from polyak.study.otherwise import otherwise
 from polyak.study.places import parse_places
-from polyak.study.plan import Study
+from polyak.study.plan import Study, with_more_averages
 from polyak.study.preparation import prepare_some
 from polyak.study.presets import preset
 from polyak.study.runner import Outcome, planned, run_study
@@ -77,6 +78,14 @@ class StudyCommand:
     clean_holdout: bool = False
     """An oracle: right labels of the hold-out choose where training labels are wrong."""
 
+    more_averages: bool = False
+    """Also evaluate tail averages, LAWA, power-function EMA and SWAD along the same runs, as a
+    study of its own, NAME-more."""
+
+    controls: bool = False
+    """Beside the paper's arms of a study with refits: SGD annealed in the average's budget, an
+    average on that shorter schedule, and weight decay 5e-4."""
+
     dry_run: bool = False
     """List the search runs with their ids and stop."""
 
@@ -84,8 +93,11 @@ class StudyCommand:
         """Exit code: 0 done, 1 some runs failed or a row has no result."""
         if self.init is not None:
             return _write_example(self.init)
+        study = self._study()
+        if self.more_averages:
+            study = with_more_averages(study)
         study = otherwise(
-            self._study(),
+            study,
             paper_code=parse_paper_code(self.paper_code),
             selection=self.selection,
             clean_holdout=self.clean_holdout,
@@ -101,16 +113,25 @@ class StudyCommand:
         words += [word for pair in self.data for word in ("--data", pair)]
         words += [word for names in self.paper_code for word in ("--paper-code", names)]
         words += ["--selection", self.selection] if self.selection != "paper" else []
-        words += ["--clean-holdout"] if self.clean_holdout else []
-        return words
+        switches = {
+            "--clean-holdout": self.clean_holdout,
+            "--controls": self.controls,
+            "--more-averages": self.more_averages,
+        }
+        return words + [word for word, given in switches.items() if given]
 
     def _study(self) -> Study:
         if self.name is None or not self.name.endswith(".py"):
-            return preset(self.name or "", scale=self.scale, places=parse_places(self.data))
-        if self.scale is not None or self.data:
+            return preset(
+                self.name or "",
+                scale=self.scale,
+                places=parse_places(self.data),
+                controls=self.controls,
+            )
+        if self.scale is not None or self.data or self.controls:
             raise ConfigError(
-                f"scale or data is given; expected neither for '{self.name}', which says itself "
-                "what to run. Leave them out."
+                f"scale, data or controls is given; expected none for '{self.name}', which says "
+                "itself what to run. Leave them out."
             )
         return load_study(Path(self.name).expanduser())
 
@@ -154,6 +175,7 @@ def carry_through(study: Study, where: Where, *, command: str) -> int:
     for label, reason in outcome.row_failures.items():
         print(f"no result for {label}: {reason}", file=sys.stderr)
     print(_summary(outcome))
+    print(claims_line(page.parent))
     print(f"report: {page.resolve()}")
     return 1 if outcome.failures or outcome.row_failures else 0
 
@@ -184,5 +206,5 @@ def _list_runs(study: Study) -> int:
                 print(f"{name:<12}  {row.label}: {title(run)}")
     for message in missing:
         print(f"missing: {message}", file=sys.stderr)
-    print(f"{planned(study)} runs in all, refits and probes included; {study.cost}")
+    print(f"{planned(study)} runs in all, refits, follow-ups and probes included; {study.cost}")
     return 0

@@ -48,11 +48,16 @@ def augment(images_bchw: Tensor, *, padding: int, flip: bool, generator: Generat
     )
     device = images_bchw.device
     return crop_and_flip(
-        images_bchw,
-        corner_b2.to(device, non_blocking=True),
-        mirrored_b.to(device, non_blocking=True),
-        padding=padding,
+        images_bchw, sent(corner_b2, device), sent(mirrored_b, device), padding=padding
     )
+
+
+def sent(drawn: Tensor, device: torch.device) -> Tensor:
+    """A tensor of the CPU on the device; a GPU gets it in its turn, and nothing waits for that."""
+    if device.type != "cuda":
+        return drawn.to(device)
+    # From memory that the system may move, the copy would wait.
+    return drawn.pin_memory().to(device, non_blocking=True)
 
 
 def draw_crops_and_flips(

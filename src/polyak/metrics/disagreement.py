@@ -64,15 +64,26 @@ def js_divergence(logits_a_nk: Tensor, logits_b_nk: Tensor) -> float:
         >>> round(js_divergence(certain, -certain), 4)  # ln 2
         0.6931
     """
+    mean: float = sample_divergences(logits_a_nk, logits_b_nk).mean().item()
+    # Rounding may leave the mean 1e-16 outside the range.
+    return min(mean, math.log(2))
+
+
+def sample_divergences(logits_a_nk: Tensor, logits_b_nk: Tensor) -> Tensor:
+    """Jensen-Shannon divergence of each sample by itself; `js_divergence` is the mean.
+
+    Arguments and errors as there.
+
+    Returns:
+        Nats in [0, ln 2], float64, shape (n,).
+    """
     a_nk, b_nk = paired_logits(logits_a_nk, logits_b_nk)
     # Logarithms throughout: a probability that underflows to 0 still has a finite logarithm.
     log_p_nk, log_q_nk = a_nk.log_softmax(dim=1), b_nk.log_softmax(dim=1)
     log_m_nk = torch.logaddexp(log_p_nk, log_q_nk) - math.log(2)
     kl_p_n = (log_p_nk.exp() * (log_p_nk - log_m_nk)).sum(dim=1)
     kl_q_n = (log_q_nk.exp() * (log_q_nk - log_m_nk)).sum(dim=1)
-    mean: float = ((kl_p_n + kl_q_n) / 2).mean().item()
-    # Rounding may leave the mean 1e-16 outside the range.
-    return min(max(mean, 0.0), math.log(2))
+    return ((kl_p_n + kl_q_n) / 2).clamp(0.0, math.log(2))
 
 
 def js_paper_code(logits_a_nk: Tensor, logits_b_nk: Tensor, *, batch_size: int = 100) -> float:

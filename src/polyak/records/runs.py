@@ -3,6 +3,7 @@
 config.json   what was asked for        log.jsonl      one EpochRecord an epoch
 DONE          how it ended              monitor.jsonl  one MonitorRecord a monitor and epoch
 averages/     one file an arm           predictions.safetensors   see `predictions`
+variants.safetensors   the same of every average at the stops
 checkpoint/   while it has not ended    LOCK           while a process works on it
 timings.json  of a measurement of overhead, see `timings`
 """
@@ -81,6 +82,11 @@ class RunFolder:
     def predictions(self) -> Path:
         """Logits of the run's arms."""
         return self.path / "predictions.safetensors"
+
+    @property
+    def variants(self) -> Path:
+        """Logits of every average at the run's stops."""
+        return self.path / "variants.safetensors"
 
     @property
     def timings(self) -> Path:

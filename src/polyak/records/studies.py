@@ -68,6 +68,15 @@ class RowRecord:
     holdout_labels: str = "given"
     """"given", or "clean": an oracle, where training labels are wrong."""
 
+    follow_ups: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """Run ids by what follows the choice ("held", "annealed") and seed."""
+
+    against: str | None = None
+    """Label of the row that this one varies in one respect."""
+
+    variants: bool = False
+    """Whether the page shows every average at the stops."""
+
     chosen_learning_rate: float | None = None
     seed_learning_rates: Mapping[str, float] = field(default_factory=dict)
     """By seed, where each has its own; `chosen_learning_rate` is None then."""
@@ -77,6 +86,10 @@ class RowRecord:
 
     failure: str | None = None
     """Why the row has no result, if it has none."""
+
+    def rate_of(self, seed: str) -> float | None:
+        """The learning rate chosen for a seed; None where none is."""
+        return self.seed_learning_rates.get(seed, self.chosen_learning_rate)
 
     @property
     def chosen_search(self) -> Mapping[str, str]:

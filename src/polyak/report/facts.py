@@ -12,7 +12,12 @@ from polyak.records.studies import RowRecord
 from polyak.report.formatting import counted, joined
 
 NOT_MEASURED = "not measured"
-_PHASE_WORDS = {"search": "search run", "refit": "refit"}
+_PHASE_WORDS = {
+    "search": "search run",
+    "refit": "refit",
+    "held": "run with a held learning rate",
+    "annealed": "run annealed early",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +35,8 @@ class Cost:
 def all_runs(row: RowRecord) -> list[str]:
     """Ids of a row's runs, probes included."""
     searches = [run_id for runs in row.search.values() for run_id in runs.values()]
-    return [*searches, *row.refit.values(), *row.transfer.values()]
+    following = [run_id for runs in row.follow_ups.values() for run_id in runs.values()]
+    return [*searches, *row.refit.values(), *following, *row.transfer.values()]
 
 
 def cost(out: Path, run_ids: Iterable[str]) -> Cost:
@@ -105,9 +111,14 @@ def reason(out: Path, row: RowRecord, phase: Phase) -> str:
         return "search failed"
     if not row.stops:
         return "search not finished"
-    if phase != "search" and not wants_refits(row):
+    if phase in ("refit", "transfer") and not wants_refits(row):
         return "no refits in this study"
-    runs = {"search": row.chosen_search, "refit": row.refit, "transfer": row.transfer}[phase]
+    runs = {
+        "search": row.chosen_search,
+        "refit": row.refit,
+        "transfer": row.transfer,
+        **row.follow_ups,
+    }.get(phase, {})
     if not runs and phase == "transfer":
         return "no probe was run"
     endings = {run_folder(out, run_id).ending for run_id in runs.values()}
@@ -119,7 +130,8 @@ def reason(out: Path, row: RowRecord, phase: Phase) -> str:
 def problems(out: Path, row: RowRecord) -> list[str]:
     """Everything about a row that a reader must know before its numbers, one sentence each."""
     found = []
-    for phase, runs in (("search", row.chosen_search), ("refit", row.refit)):
+    phases = {"search": row.chosen_search, "refit": row.refit, **row.follow_ups}
+    for phase, runs in phases.items():
         found += _ended_badly(out, phase, runs)
     for target, run_id in row.transfer.items():
         if run_folder(out, run_id).ending != "done":

@@ -134,13 +134,13 @@ LAYOUTS = {
 
 
 def preset_of(name: str) -> str | None:
-    """Which table or figure of the paper a study is for, by its name.
+    """Which table, figure or appendix of the paper a study is for, by its name.
 
     Example:
-        >>> preset_of("table1"), preset_of("figure2-tiny"), preset_of("demo")
-        ('table1', 'figure2', None)
+        >>> preset_of("table1"), preset_of("app-e2-tiny"), preset_of("demo")
+        ('table1', 'app-e2', None)
     """
-    found = re.match(r"(table[1-5]|figure[12])(?![0-9a-z])", name)
+    found = re.match(r"(table[1-5]|figure[12]|app-(?:[abcdg]|e[12]))(?![0-9a-z])", name)
     return found[1] if found else None
 
 

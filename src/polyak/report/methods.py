@@ -33,6 +33,8 @@ def paper_form(out: Path, study: StudyRecord, results: Sequence[Result]) -> Form
         None for a study of one row that is no table of the paper.
     """
     preset = preset_of(study.name) or ""
+    # Rows that vary another in one respect are none of the paper's.
+    study = replace(study, rows=tuple(row for row in study.rows if row.against is None))
     if preset == "table2":
         return label_noise(out, study, results)
     if preset == "table4":

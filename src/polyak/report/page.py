@@ -6,15 +6,21 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from polyak.analysis.claims.ledger import Entry
 from polyak.analysis.results import Phase, Result, bins_for, study_results, write_results
+from polyak.analysis.variants import variant_results
 from polyak.files import replacing
 from polyak.records.studies import MeasurementRecord, RowRecord, StudyRecord, read_study
 from polyak.report import facts, overhead, tables
+from polyak.report.appendix import APPENDICES, appendix, with_comparisons
 from polyak.report.chart import write_csv
+from polyak.report.churn import SPLIT, matched
+from polyak.report.comparisons import against_table, budget_table
 from polyak.report.figures import write_svg
 from polyak.report.formatting import counted, duration, joined
 from polyak.report.forms import preset_of
 from polyak.report.interactive import library, spec
+from polyak.report.ledger import judge, ledger_part, write_ledger
 from polyak.report.methods import paper_form
 from polyak.report.otherwise import departures
 from polyak.report.paper import note_everywhere, numbers_for
@@ -63,19 +69,41 @@ def write_report(out: Path, name: str) -> Path:
     study = read_study(out / name)
     if study.measurement is not None:
         return _write_measurement(out, study, study.measurement)
-    results = study_results(out, study)
+    results = [*study_results(out, study), *variant_results(out, study)]
     write_results(out / name / "results.parquet", results)
+    return write_page(out, study, results, out / name / "report")
+
+
+def write_page(
+    out: Path,
+    study: StudyRecord,
+    results: Sequence[Result],
+    folder: Path,
+    *,
+    interactive: bool = True,
+) -> Path:
+    """Write the page, its figures and its ledger of claims into a folder.
+
+    Args:
+        out: The output folder that holds `runs/`.
+        study: What the page is about.
+        results: Its numbers.
+        folder: Where to.
+        interactive: Whether figures can be looked into, which takes 5 MB, or are pictures.
+    """
     parts = [
-        row_part(out, row, results, anchor=f"row{number}", preset=preset_of(name))
+        row_part(out, row, results, anchor=f"row{number}", preset=preset_of(study.name))
         for number, row in enumerate(study.rows, start=1)
     ]
-    folder = out / name / "report"
+    parts = with_comparisons(out, study, parts)
     for part in parts:
         for chart in part.charts.values():
             write_svg(chart, folder / "figures" / f"{chart.name}.svg")
             write_csv(chart, folder / "figures" / f"{chart.name}.csv")
+    entries = judge(out, study, results)
+    write_ledger(folder, entries)
     page = folder / "index.html"
-    html = render(out, study, results, parts)
+    html = render(out, study, results, parts, entries, interactive=interactive)
     with replacing(page) as temporary:
         temporary.write_text(html, encoding="utf-8")
     return page
@@ -110,7 +138,13 @@ def _write_measurement(out: Path, study: StudyRecord, measured: MeasurementRecor
 
 
 def render(
-    out: Path, study: StudyRecord, results: Sequence[Result], parts: Sequence[RowPart]
+    out: Path,
+    study: StudyRecord,
+    results: Sequence[Result],
+    parts: Sequence[RowPart],
+    entries: Sequence[Entry],
+    *,
+    interactive: bool = True,
 ) -> str:
     """The page as text."""
     charts = [chart for part in parts for chart in part.charts.values()]
@@ -130,14 +164,17 @@ def render(
             scale=scale_notice(out, study),
             refits=any(facts.wants_refits(row) for row in study.rows),
             figure=_figure(name=study.name),
+            appendix=appendix(out, study, results),
+            matched=[line for row in study.rows for line in matched(row, results)],
             cost=facts.cost(out, [r for row in study.rows for r in facts.all_runs(row)]),
             wall_time=duration(study.seconds),
             arms=[ARMS[arm] for arm in tables.arms_in(results, "refit") if arm in ARMS],
             bins=_bins(out, study),
             rules=list(RULES.values()),
             others=_other_methods(study),
-            specs={chart.name: spec(chart) for chart in charts},
-            library=library() if charts else "",
+            ledger=ledger_part(study, entries),
+            specs={chart.name: spec(chart) for chart in charts} if interactive else {},
+            library=library() if charts and interactive else "",
             duration=duration,
             counted=counted,
         )
@@ -185,9 +222,18 @@ def _tables(
             for target in targets
         ],
     }
-    if noisy:
+    found["churn_split"] = table("refit", SPLIT, refit_arms)
+    if noisy and any(facts.wants_refits(row) for row in noisy):
         found["noise"] = table("refit", (MEMORISED, ACCURACY), refit_arms, noisy)
-    return found
+    elif noisy:
+        found["noise"] = table("search", (MEMORISED, ACCURACY), search_arms, noisy)
+    more = {
+        "budget": budget_table(out, rows, results),
+        "against": None
+        if preset_of(study.name) in APPENDICES
+        else against_table(out, rows, results),
+    }
+    return found | {name: shown for name, shown in more.items() if shown}
 
 
 def _figure(name: str) -> str:

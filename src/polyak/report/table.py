@@ -52,6 +52,8 @@ class Line:
     label: str
     cells: tuple[Cell, ...]
     emphasis: bool = False
+    badge: str = ""
+    """Beside the label: what else to know of the model."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from polyak.report.formatting import accuracy_digits, joined, number
 from polyak.report.paper import Published, beside, notes_on, numbers_for
 from polyak.report.printed import printed
 from polyak.report.table import Cell, Column, Group, Line, Measure, Table, fitted
-from polyak.report.words import arm_name, ordered
+from polyak.report.words import MORE_ARMS, arm_name, ordered
 
 BASELINE = "sgd"
 EMPHASISED = (BASELINE, "ema_acc_bn")
@@ -73,7 +73,8 @@ def arm_table(
 
 def arms_in(results: Sequence[Result], phase: Phase) -> list[str]:
     """The arms that any row has, in the page's order; the paper's five where none has any."""
-    found = {r.arm for r in results if r.phase == phase}
+    # Variants have dots in their names, and a table of their own.
+    found = {r.arm for r in results if r.phase == phase and "." not in r.arm}
     usual = {"sgd", "ema_acc", "ema_loss", "ema_acc_bn", "ema_loss_bn"}
     return ordered(found or usual)
 
@@ -148,7 +149,8 @@ def _line(
             cells.append(_difference(ours, sgd, m, digits, baseline=arm == BASELINE))
         if in_paper[m.metric]:
             cells.append(paper_cell(asked.papers(row, arm, m)))
-    return Line(arm_name(arm), tuple(cells), arm in EMPHASISED)
+    badge = "not in the paper" if arm in MORE_ARMS else ""
+    return Line(arm_name(arm), tuple(cells), arm in EMPHASISED, badge)
 
 
 def _notes(row: RowRecord, asked: Question) -> tuple[str, ...]:

@@ -38,6 +38,38 @@ ARMS: dict[str, tuple[str, str]] = {
     ),
 }
 
+_AT_STOPS = "the same at the epoch that was chosen for EMA {}, BatchNorm statistics recomputed"
+MORE_ARMS: dict[str, tuple[str, str]] = {
+    "tail_bn": (
+        "tail average + BN",
+        "the plain mean of the weights over the last quarter of training, BatchNorm statistics "
+        "recomputed",
+    ),
+    "lawa_bn": (
+        "LAWA + BN",
+        "the plain mean of the last six snapshots of the weights, an epoch apart, BatchNorm "
+        "statistics recomputed (Kaddour 2022; six is ours)",
+    ),
+    "lawa_acc_bn": ("LAWA at EMA (acc.)’s epoch + BN", _AT_STOPS.format("(acc.)")),
+    "lawa_loss_bn": ("LAWA at EMA (loss)’s epoch + BN", _AT_STOPS.format("(loss)")),
+    "power_bn": (
+        "power EMA + BN",
+        "an average whose window grows with the run to a tenth of it, BatchNorm statistics "
+        "recomputed (Karras et al. 2024)",
+    ),
+    "power_acc_bn": ("power EMA at EMA (acc.)’s epoch + BN", _AT_STOPS.format("(acc.)")),
+    "power_loss_bn": ("power EMA at EMA (loss)’s epoch + BN", _AT_STOPS.format("(loss)")),
+    "swad_bn": (
+        "SWAD + BN",
+        "the plain mean of the weights from the epoch where SGD’s hold-out loss stops falling to "
+        "the one where it has risen, both found by the search, BatchNorm statistics recomputed "
+        "(Cha et al. 2021)",
+    ),
+}
+"""Averages that the paper does not have, from runs with `more_averages`."""
+
+ARMS |= MORE_ARMS
+
 
 def arm_name(arm: str) -> str:
     """An arm as tables call it."""

@@ -45,25 +45,44 @@ def gpu_seconds(row: Row, *, place: str) -> float:
 
 
 def forward_passes(row: Row, *, place: str) -> float:
-    """Images that a row's searches and refits bring through the network.
+    """Images that a row's searches, refits and follow-ups bring through the network.
 
-    A training step counts as three passes; the hold-out is passed by SGD and every average.
+    A training step counts as three passes; the hold-out is passed by SGD and every average. A
+    follow-up counts as a whole search or refit, since its epochs are not chosen yet.
     """
-    data, bank = row.config.data, len(row.config.averaging.decays)
+    data, seeds = row.config.data, len(row.seeds)
     images = data.train_limit or IMAGES[place].train_images
     tests = data.test_limit or IMAGES[place].test_images
     held = data.holdout * images
-    models = 1 + bank
-    per_epoch = 3 * (images - held) + models * held
-    if "holdout_bn" in row.search_monitors:
-        per_epoch += bank * (images - held) + models * held
-    if "test" in row.search_monitors:
-        per_epoch += models * tests
-    evaluated = _ARMS * (images + tests) + _RECOMPUTED_ARMS * images
-    searches = len(row.learning_rates) * len(row.seeds)
-    passes = searches * (row.config.epochs * per_epoch + evaluated)
-    if row.refits:
-        passes += len(row.seeds) * (row.config.epochs * 3 * images + evaluated)
+    watched = _watched(row, images=images - held, held=held, tests=tests)
+    epoch = 3 * (images - held) + (1 + len(row.config.averaging.decays)) * held + watched
+    search = row.config.epochs * epoch + _evaluated(row, images - held, held + tests)
+    refit = row.config.epochs * 3 * images + _evaluated(row, images, tests)
+    searches = len(row.learning_rates) + ("held" in row.follow_ups)
+    refits = row.refits + ("annealed" in row.follow_ups)
+    return seeds * (searches * search + refits * refit)
+
+
+def _watched(row: Row, *, images: float, held: float, tests: float) -> float:
+    """What the search's monitors, and choosing with recomputed statistics, cost each epoch."""
+    bank, monitors = len(row.config.averaging.decays), row.search_monitors
+    passes = 0.0
+    if "holdout_bn" in monitors or row.config.selection == "bn_safe":
+        passes += bank * images + (1 + bank) * held
+    if "test" in monitors:
+        passes += (1 + bank) * tests
+    if any(monitor.startswith("train_") for monitor in monitors):
+        passes += (1 + bank) * images
+    return passes
+
+
+def _evaluated(row: Row, images: float, others: float) -> float:
+    """What a run is evaluated as when it is over: its arms, and every average at two stops."""
+    passes = _ARMS * (images + others) + _RECOMPUTED_ARMS * images
+    if row.config.keep == "every":
+        # At two stops with two kinds of statistics, but for the four that are arms.
+        bank = len(row.config.averaging.decays)
+        passes += (2 * bank - 2) * images + (4 * bank - 4) * others
     return passes
 
 

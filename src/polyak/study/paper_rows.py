@@ -49,6 +49,16 @@ PAPER_ROWS = {
 }
 
 
+GENERALISATION = (
+    "cifar100-resnet18",
+    "cifar100-vgg16",
+    "cifar100-wrn28_10",
+    "cifar10-resnet18",
+    "tiny-imagenet-resnet18",
+)
+LABEL_NOISE = ("cifar10n-resnet34", "cifar100n-resnet34")
+
+
 def paper_row(name: str, scale: Scale, given: Mapping[str, str]) -> Row:
     """A row at a scale, with what a user put in its data's place."""
     paper, training = PAPER_ROWS[name], scale.trainings[name]
@@ -76,7 +86,7 @@ def paper_row(name: str, scale: Scale, given: Mapping[str, str]) -> Row:
         learning_rates=training.rates,
         seeds=scale.seeds,
         paper_decays=PAPER_DECAYS,
-        paper_updates=None if scale is SCALES["paper"] else _papers_updates(name),
+        paper_updates=None if scale is SCALES["paper"] else papers_updates(name),
         search_monitors=paper.search_monitors,
     )
     return fitted(row, train_images=IMAGES[paper.images].train_images)
@@ -111,7 +121,8 @@ def _published(name: str) -> Training:
     return SCALES["paper"].trainings[name]
 
 
-def _papers_updates(name: str) -> int:
+def papers_updates(name: str) -> int:
+    """Updates of the averages in the paper's run of a row, of all training images."""
     paper = SCALES["paper"]
     return updates(
         IMAGES[PAPER_ROWS[name].images].train_images,

@@ -5,15 +5,19 @@ search  →  select  →  refit  →  transfer
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Literal, get_args
 
 from polyak.data import DataConfig
 from polyak.data.sources import name_of
 from polyak.errors import ConfigError, unknown
 from polyak.records.paper_code import OF_RUNS, PAPER_CODE
-from polyak.training.config import PAPER_DECAYS, Monitor, RunConfig, Stop
+from polyak.training.config import MORE_AVERAGES, PAPER_DECAYS, Monitor, RunConfig, Stop
 from polyak.training.overhead import OverheadConfig
 from polyak.training.probe import ProbeConfig
 
+FollowUp = Literal["held", "annealed"]
+"""Runs that depend on the epochs chosen; see `polyak.study.follow_ups`."""
+FOLLOW_UPS: tuple[FollowUp, ...] = get_args(FollowUp)
 PROBED_ARMS = ("sgd", "sgd_at_ema", "ema_acc_bn", "ema_loss_bn")
 PAPER_UPDATES = 4_887
 """Updates of the paper's run: 200 epochs of 391 steps, one update every 16 steps."""
@@ -56,6 +60,16 @@ class Row:
     """Where the row does as the authors' code does: names of `PAPER_CODE`, in that order. Those
     that act within a run are in `config.paper_code` too."""
 
+    against: str | None = None
+    """Label of the study's row that this one varies in one respect."""
+
+    decay_digits: int = 3
+    """Decimals of fitted decays: more where updates are so frequent that all are near 1."""
+
+    follow_ups: tuple[FollowUp, ...] = ()
+    variants: bool = False
+    """Whether the page shows every average at the stops, not only those chosen."""
+
     def faults(self) -> list[str]:
         """All faults of the row, those included that only a later phase would meet."""
         searched = replace(self.config, holdout=True, monitors=self.search_monitors)
@@ -78,6 +92,10 @@ class Row:
             found.append("transfer is given where refits is False; expected refits to probe")
         if len({name_of(target.source) for target in self.transfer}) != len(self.transfer):
             found.append("two targets of transfer have one name; expected different data sets")
+        if "annealed" in self.follow_ups and not self.refits:
+            found.append("follow_ups has 'annealed' where refits is False; expected refits")
+        if self.follow_ups and self.config.optim.schedule != "cosine":
+            found.append("follow_ups are given; expected schedule 'cosine', which they change")
         return list(dict.fromkeys(found))
 
 
@@ -109,6 +127,11 @@ class Study:
         faults = [f"{row.label}: {fault}" for row in self.rows for fault in row.faults()]
         if len({row.label for row in self.rows}) != len(self.rows):
             faults.append("two rows have one label; expected different ones")
+        faults += [
+            f"{row.label}: {unknown('against', row.against, [r.label for r in self.rows])}"
+            for row in self.rows
+            if row.against is not None and row.against not in {r.label for r in self.rows}
+        ]
         if faults:
             raise ConfigError.of(f"study {self.name}", faults)
         if self.measurement is not None:
@@ -123,6 +146,17 @@ def as_coded(row: Row, names: tuple[str, ...]) -> Row:
         model = replace(model, conv_bias=True, final_norm_momentum=0.9)
     config = replace(row.config, model=model, paper_code=of_runs)
     return replace(row, paper_code=names, config=config)
+
+
+def with_more_averages(study: Study) -> Study:
+    """The study with averages of other kinds along its runs, under a name of its own.
+
+    They change nothing in training, but what a run's folder holds, and so the run's id.
+    """
+    rows = tuple(
+        replace(row, config=replace(row.config, more_averages=MORE_AVERAGES)) for row in study.rows
+    )
+    return replace(study, name=f"{study.name}-more", rows=rows)
 
 
 def search(row: Row) -> dict[float, dict[int, RunConfig]]:
@@ -142,10 +176,16 @@ def search(row: Row) -> dict[float, dict[int, RunConfig]]:
     }
 
 
-def refit(row: Row, rate: float, stops: Mapping[int, tuple[Stop, ...]]) -> dict[int, RunConfig]:
+def refit(
+    row: Row,
+    rate: float,
+    stops: Mapping[int, tuple[Stop, ...]],
+    *,
+    swad: Mapping[int, tuple[int, int]] | None = None,
+) -> dict[int, RunConfig]:
     """Runs on all training data with the choice fixed, by seed: same seed, same full schedule.
 
-    Epochs carry over from the search, not steps.
+    Epochs carry over from the search, not steps; those that SWAD averages too.
     """
     return {
         seed: replace(
@@ -158,6 +198,7 @@ def refit(row: Row, rate: float, stops: Mapping[int, tuple[Stop, ...]]) -> dict[
             # What acts on the hold-out changes nothing here: without it this is the same run.
             holdout_labels="given",
             paper_code=tuple(n for n in row.config.paper_code if n == "batchnorm"),
+            swad=None if swad is None else swad[seed],
         )
         for seed, chosen in stops.items()
     }
@@ -203,11 +244,18 @@ def fitted(row: Row, *, train_images: int) -> Row:
         every=config.averaging.every,
     )
     try:
-        decays = scaled_decays(length, paper=row.paper_decays, paper_updates=row.paper_updates)
+        decays = scaled_decays(
+            length,
+            paper=row.paper_decays,
+            paper_updates=row.paper_updates,
+            digits=row.decay_digits,
+        )
     except ConfigError as error:
         raise ConfigError(f"{row.label}: {error}") from error
     averaging = replace(config.averaging, decays=decays)
-    return replace(row, config=replace(config, averaging=averaging))
+    names = dict(zip(config.averaging.names, averaging.names, strict=True))
+    bootstrap = None if config.bootstrap is None else names[config.bootstrap]
+    return replace(row, config=replace(config, averaging=averaging, bootstrap=bootstrap))
 
 
 def _limit(limit: int | None, available: int) -> int | None:

@@ -1,27 +1,20 @@
-"""The studies that have a name: the demo, and the tables and figures of the paper's body."""
+"""The studies that have a name: the demo, and the paper's tables, figures and appendices."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
 
 from polyak.data import DataConfig, NoiseConfig
 from polyak.errors import ConfigError, unknown
 from polyak.models import ModelConfig
+from polyak.study.appendices import APPENDICES
 from polyak.study.cost import cost_words, measurement_words
 from polyak.study.overhead import overhead
-from polyak.study.paper_rows import PAPER_ROWS, paper_row, target
+from polyak.study.paper_rows import GENERALISATION, LABEL_NOISE, PAPER_ROWS
 from polyak.study.places import own_data
 from polyak.study.plan import Row, Study, scaled_decays
 from polyak.study.scales import SCALES
-from polyak.training.config import AveragingConfig, Monitor, RunConfig
+from polyak.study.views import PaperStudy, rows_of, with_controls
+from polyak.training.config import AveragingConfig, RunConfig
 from polyak.training.optim import OptimConfig
-
-_GENERALISATION = (
-    "cifar100-resnet18",
-    "cifar100-vgg16",
-    "cifar100-wrn28_10",
-    "cifar10-resnet18",
-    "tiny-imagenet-resnet18",
-)
 
 
 def demo() -> Study:
@@ -60,49 +53,14 @@ def demo() -> Study:
     )
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PaperStudy:
-    """A table or figure of the paper as a view over rows that studies share.
-
-    Rows of one name have the same runs in every study that declares no monitor of its own: a
-    monitor changes no training but what the folder holds, so it belongs to the run's id.
-    """
-
-    title: str
-    rows: tuple[str, ...]
-    """Names in `PAPER_ROWS`."""
-
-    refits: bool = True
-    """Whether models of all training data are wanted."""
-
-    searched: bool = True
-    """Whether learning rates are searched, or the paper's choice is taken."""
-
-    search_monitors: tuple[Monitor, ...] = ()
-    """Of this study alone: its searches are then runs of their own."""
-
-    transfer: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """Targets of the linear probe by row, as places."""
-
-    measured: str | None = None
-    """The row beside whose training averages are timed, of a study that measures."""
-
-    def places(self) -> tuple[str, ...]:
-        """The data sets that it reads, as places."""
-        names = self.rows if self.measured is None else (self.measured,)
-        found = [PAPER_ROWS[name].images for name in names]
-        found += [place for targets in self.transfer.values() for place in targets]
-        return tuple(dict.fromkeys(found))
-
-
 PAPER_STUDIES = {
-    "table1": PaperStudy(title="Generalisation: the paper's table 1", rows=_GENERALISATION),
+    "table1": PaperStudy(title="Generalisation: the paper's table 1", rows=GENERALISATION),
     "table2": PaperStudy(
         title="Robustness to wrong labels: the paper's table 2",
-        rows=("cifar10n-resnet34", "cifar100n-resnet34"),
+        rows=LABEL_NOISE,
     ),
     "table3": PaperStudy(
-        title="Predictions that change with the seed: the paper's table 3", rows=_GENERALISATION
+        title="Predictions that change with the seed: the paper's table 3", rows=GENERALISATION
     ),
     "table4": PaperStudy(
         title="Transfer by a linear probe: the paper's table 4",
@@ -115,7 +73,7 @@ PAPER_STUDIES = {
     ),
     "table5": PaperStudy(
         title="Calibration of the search's models: the paper's table 5",
-        rows=_GENERALISATION,
+        rows=GENERALISATION,
         refits=False,
     ),
     "figure1": PaperStudy(
@@ -135,6 +93,7 @@ PAPER_STUDIES = {
     "overhead": PaperStudy(
         title="What averages cost: the paper's section 3.1", rows=(), measured="cifar100-resnet18"
     ),
+    **APPENDICES,
 }
 
 PRESETS: dict[str, Callable[[], Study]] = {"demo": demo}
@@ -145,7 +104,11 @@ _OWN = " Or give a Python file of yours; `polyak study --init FILE` writes an ex
 
 
 def preset(
-    name: str, *, scale: str | None = None, places: Mapping[str, str] | None = None
+    name: str,
+    *,
+    scale: str | None = None,
+    places: Mapping[str, str] | None = None,
+    controls: bool = False,
 ) -> Study:
     """A study by its name.
 
@@ -153,52 +116,54 @@ def preset(
         name: One of `PRESETS` or `PAPER_STUDIES`.
         scale: One of `SCALES` for the paper's; None for the others, which have one size.
         places: Sources to put in a data set's place, as from `parse_places`.
+        controls: Add what a reviewer asks for beside the paper's arms.
 
     Raises:
         ConfigError: for an unknown name, with the choices and the nearest match; for a scale
-            that is missing, unknown or not wanted.
+            that is missing, unknown or not wanted; for controls where nothing is refitted.
     """
     if name not in (*PRESETS, *PAPER_STUDIES):
         raise ConfigError(unknown("study", name, (*PRESETS, *PAPER_STUDIES)) + _OWN)
     if name in PRESETS:
-        if scale is not None or places:
+        if scale is not None or places or controls:
             raise ConfigError(
-                f"scale or data is given; expected neither for study {name!r}, which has one "
-                "size and data of its own. Leave them out."
+                f"scale, data or controls is given; expected none for study {name!r}, which has "
+                "one size and data of its own. Leave them out."
             )
         return PRESETS[name]()
     if scale not in SCALES:
         choices = [f"{s} ({paper_study(name, s).cost})" for s in SCALES]
         raise ConfigError(unknown("scale", scale or "", choices) + " Give it with --scale.")
-    return paper_study(name, scale, places or {})
+    return paper_study(name, scale, places or {}, controls=controls)
 
 
-def paper_study(name: str, scale: str, places: Mapping[str, str] | None = None) -> Study:
+def paper_study(
+    name: str,
+    scale: str,
+    places: Mapping[str, str] | None = None,
+    *,
+    controls: bool = False,
+) -> Study:
     """A study of the paper at a scale."""
     study, given = PAPER_STUDIES[name], places or {}
-    title = f"{study.title}, scale {scale}"
-    full_name = "-".join((name, scale, *own_data(study.places(), given)))
+    study = with_controls(name, study) if controls else study
+    more, words = ("-controls", ", with controls") if controls else ("", "")
+    title = f"{study.title}, scale {scale}{words}"
+    full_name = "-".join((name, scale, *own_data(study.places(), given))) + more
     if study.measured is not None:
         measurement = overhead(study.measured, scale, given)
         cost = measurement_words(measurement, place=study.places()[0])
         return Study(name=full_name, title=title, cost=cost, measurement=measurement)
-    rows = {row: _row(study, row, scale, given) for row in study.rows}
+    rows, sources = rows_of(study, SCALES[scale], given)
     return Study(
         name=full_name,
         title=title,
-        cost=cost_words(rows, places={row: PAPER_ROWS[row].images for row in rows}),
-        rows=tuple(rows.values()),
-    )
-
-
-def _row(study: PaperStudy, name: str, scale: str, given: Mapping[str, str]) -> Row:
-    row = paper_row(name, SCALES[scale], given)
-    rate = SCALES[scale].trainings[name].rate
-    targets = [target(place, SCALES[scale], given) for place in study.transfer.get(name, ())]
-    return replace(
-        row,
-        learning_rates=row.learning_rates if study.searched else (rate,),
-        refits=study.refits,
-        search_monitors=(*row.search_monitors, *study.search_monitors),
-        transfer=tuple(targets),
+        cost=cost_words(
+            {row.label: row for row in rows},
+            places={
+                row.label: PAPER_ROWS[source].images
+                for row, source in zip(rows, sources, strict=True)
+            },
+        ),
+        rows=rows,
     )

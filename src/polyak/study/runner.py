@@ -18,11 +18,12 @@ from polyak.records.studies import (
 )
 from polyak.study import plan
 from polyak.study.executors import Executor
-from polyak.study.plan import Measurement, Row, Study
+from polyak.study.follow_ups import follow_ups, stops_of
+from polyak.study.plan import FollowUp, Measurement, Row, Study
 from polyak.study.preparation import prepare_measurement, prepare_rows
-from polyak.training.config import RULES, RunConfig, Stop
+from polyak.training.config import RULES, RunConfig
 from polyak.training.jobs import Job
-from polyak.training.selection import choose_learning_rate, choose_stop
+from polyak.training.selection import choose_learning_rate, choose_stop, swad_interval
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +66,7 @@ def run_study(
     workers: int,
     command: str,
 ) -> Outcome:
-    """Bring `out/<study>/` up to date: search, select, refit, transfer.
+    """Bring `out/<study>/` up to date: search, select, refit, follow-ups, transfer.
 
     Runs that are there already, from this or another study, are used as they are. It can be
     stopped at any time and called again.
@@ -107,16 +108,22 @@ def run_study(
         searches = {row.label: plan.search(row) for row in rows}
         phase("search", [r for s in searches.values() for by in s.values() for r in by.values()])
         refits: dict[str, dict[int, RunConfig]] = {}
+        following: list[RunConfig] = []
         for row in rows:
             chosen = _select(row, _row_record(record, row), searches[row.label], out)
+            if chosen.failure is None:
+                by_name = follow_ups(row, chosen)
+                following += [run for runs in by_name.values() for run in runs.values()]
+                chosen = replace(chosen, follow_ups=_ids(by_name))
             if chosen.failure is None and row.refits:
-                refits[row.label] = _refits(row, chosen)
+                refits[row.label] = _refits(row, chosen, searches[row.label], out)
                 ids = {str(seed): run.id for seed, run in refits[row.label].items()}
                 chosen = replace(chosen, refit=ids)
             elif chosen.failure is not None:
                 outcome.row_failures[row.label] = chosen.failure
             record = with_row(record, chosen)
         phase("refit", [run for runs in refits.values() for run in runs.values()])
+        phase("follow-up", following)
         probes = {
             row.label: plan.transfer(row, tuple(refits[row.label].values()))
             for row in rows
@@ -133,9 +140,10 @@ def run_study(
 
 
 def planned(study: Study) -> int:
-    """Runs of a study: search, refits and probes."""
+    """Runs of a study: search, refits, follow-ups and probes, or its measurement."""
     of_rows = sum(
-        (len(row.learning_rates) + row.refits) * len(row.seeds) + len(row.transfer)
+        (len(row.learning_rates) + row.refits + len(row.follow_ups)) * len(row.seeds)
+        + len(row.transfer)
         for row in study.rows
     )
     return of_rows + (study.measurement is not None)
@@ -179,6 +187,8 @@ def _new_row(row: Row) -> RowRecord:
         learning_rates=row.learning_rates,
         averages=row.config.averaging.names,
         refits=row.refits,
+        against=row.against,
+        variants=row.variants,
         paper_averages=tuple(f"ema_{decay:g}" for decay in row.paper_decays),
         paper_code=row.paper_code,
         selection=row.config.selection,
@@ -269,20 +279,24 @@ def _epochs(run: RunConfig, out: Path) -> list[EpochRecord] | None:
     return folder.epochs() if folder.ending == "done" else None
 
 
-def _refits(row: Row, record: RowRecord) -> dict[int, RunConfig]:
-    stops = {
-        int(seed): tuple(
-            Stop(rule=rule, epoch=stop.epoch, average=stop.average)
-            for rule, stop in zip(RULES, by_rule, strict=True)
-        )
-        for seed, by_rule in record.stops.items()
-    }
+def _refits(
+    row: Row, record: RowRecord, runs: dict[float, dict[int, RunConfig]], out: Path
+) -> dict[int, RunConfig]:
     found: dict[int, RunConfig] = {}
-    for seed, chosen in stops.items():
-        rate = record.seed_learning_rates.get(str(seed), record.chosen_learning_rate)
+    for seed, chosen in stops_of(record).items():
+        rate = record.rate_of(str(seed))
         assert rate is not None
-        found |= plan.refit(row, rate, {seed: chosen})
+        swad = None
+        if "swad" in row.config.more_averages:
+            swad = {seed: swad_interval(_epochs(runs[rate][seed], out) or ())}
+        found |= plan.refit(row, rate, {seed: chosen}, swad=swad)
     return found
+
+
+def _ids(by_name: Mapping[FollowUp, Mapping[int, RunConfig]]) -> dict[str, dict[str, str]]:
+    return {
+        name: {str(seed): run.id for seed, run in runs.items()} for name, runs in by_name.items()
+    }
 
 
 def _all_done(runs: Iterable[RunConfig], out: Path) -> bool:

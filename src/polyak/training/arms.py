@@ -10,7 +10,7 @@ from torch import Tensor
 from polyak.averaging import refresh_batchnorm, save
 from polyak.records.predictions import write_predictions
 from polyak.records.runs import RunFolder
-from polyak.training.config import RunConfig
+from polyak.training.config import MORE_AVERAGES, RunConfig
 from polyak.training.loop import Run, State, Trained
 from polyak.training.prediction import BATCHNORM_BATCH, predict
 from polyak.training.randomness import generator
@@ -40,6 +40,9 @@ def arms(trained: Trained, config: RunConfig) -> Iterator[Arm]:
     ema_acc_bn    the longest window at the same epochs,     ema_loss_bn
                   statistics recomputed: the paper's "EMA (acc.)" and "EMA (loss)"
     swa_bn        uniform over the epoch ends of the second half, recomputed
+    tail_bn, …    the run's `more_averages` after the last epoch, recomputed
+    lawa_acc_bn, power_acc_bn, lawa_loss_bn, power_loss_bn
+                  those that are of use at any time, at the epochs of ema_acc and ema_loss
 
     Where the run selects with recomputed statistics, the chosen average stands in place of the
     longest window.
@@ -49,6 +52,9 @@ def arms(trained: Trained, config: RunConfig) -> Iterator[Arm]:
     yield Arm("sgd", trained.last[BASELINE], False, {"source": BASELINE, **final})
     if "swa" in trained.last:
         yield Arm("swa_bn", trained.last["swa"], True, {"source": "swa", **final})
+    for more in MORE_AVERAGES:
+        if more in trained.last:
+            yield Arm(f"{more}_bn", trained.last[more], True, {"source": more, **final})
     chosen: dict[str, list[tuple[str, str | None, bool]]] = {
         "sgd": [("sgd_stopped", BASELINE, False)],
         "acc": [
@@ -63,6 +69,10 @@ def arms(trained: Trained, config: RunConfig) -> Iterator[Arm]:
             source = average or kept.stop.average
             origin = {"source": source, "epoch": kept.stop.epoch, "rule": rule}
             yield Arm(name, kept.weights[source], refresh, origin)
+        for more in MORE_AVERAGES:
+            if rule != "sgd" and more in kept.weights:
+                at_stop = {"source": more, "epoch": kept.stop.epoch, "rule": rule}
+                yield Arm(f"{more}_{rule}_bn", kept.weights[more], True, at_stop)
 
 
 def write_arms(run: Run, trained: Trained, folder: RunFolder) -> None:
@@ -80,20 +90,24 @@ def write_arms(run: Run, trained: Trained, folder: RunFolder) -> None:
     if data.holdout_images_nchw is not None:
         assert data.holdout_given_n is not None
         assert data.holdout_clean_n is not None
-        images["holdout"] = ready(data.holdout_images_nchw)
-        if "holdout-images" in run.config.paper_code:
-            draws = generator(run.config.seed, "final holdout augmentation")
-            images["holdout"] = run.augmentation.holdout(draws)
+        images["holdout"] = final_holdout(run, data.holdout_images_nchw)
         labels["holdout"] = {"given": data.holdout_given_n, "clean": data.holdout_clean_n}
     said: dict[str, dict[str, Tensor]] = {part: {} for part in images}
     for arm in arms(trained, run.config):
-        _load(run, arm)
+        load_arm(run, arm)
         for part, images_nchw in images.items():
             logits_nk = predict(run.model, images_nchw)
             # Of 50,000 training samples only the verdict is needed.
             said[part][arm.name] = logits_nk.argmax(dim=1) if part == "train" else logits_nk
         save({arm.name: run.model.state_dict()}, folder.arm(arm.name), manifest=_manifest(run, arm))
     write_predictions(folder.predictions, arms=said, labels=labels)
+
+
+def final_holdout(run: Run, images_nchw: Tensor) -> Tensor:
+    """The hold-out's images as the finished run is evaluated on them, the same at every call."""
+    if "holdout-images" in run.config.paper_code:
+        return run.augmentation.holdout(generator(run.config.seed, "final holdout augmentation"))
+    return run.augmentation.ready(images_nchw)
 
 
 def _manifest(run: Run, arm: Arm) -> dict[str, Any]:
@@ -117,7 +131,8 @@ def _manifest(run: Run, arm: Arm) -> dict[str, Any]:
     }
 
 
-def _load(run: Run, arm: Arm) -> None:
+def load_arm(run: Run, arm: Arm) -> None:
+    """Make the run's model say what an arm says."""
     run.model.load_state_dict(arm.weights)
     run.model.eval()
     if arm.refresh:

@@ -17,6 +17,9 @@ Selection = Literal["paper", "bn_safe"]
 Monitor = Literal["test", "test_bn", "holdout_bn", "train_given", "train_clean", "train_wrong"]
 RULES: tuple[Rule, ...] = get_args(Rule)
 MONITORS: tuple[Monitor, ...] = get_args(Monitor)
+MoreAverage = Literal["tail", "lawa", "power", "swad"]
+MORE_AVERAGES: tuple[MoreAverage, ...] = get_args(MoreAverage)
+Keep = Literal["every", "chosen"]
 PAPER_DECAYS = (0.968, 0.984, 0.992, 0.996, 0.998)
 
 
@@ -117,6 +120,31 @@ class RunConfig:
     paper_code: tuple[str, ...] = ()
     """Where the run does as the authors' code does: names of `OF_RUNS`, in that order."""
 
+    more_averages: tuple[MoreAverage, ...] = ()
+    """Averages of other kinds along the same run, evaluated when it is over: see
+    `training.more_averages`."""
+
+    swad: tuple[int, int] | None = None
+    """Of a run without hold-out: first and last epoch that SWAD averages, chosen elsewhere. None:
+    such a run has no SWAD."""
+
+    bootstrap: str | None = None
+    """An average that SGD goes on from after each epoch but the last: once all is evaluated, its
+    weights and buffers become the model's; momentum stays. None: SGD goes its own way."""
+
+    keep: Keep = "every"
+    """What a run with stops is evaluated as at them when it is over: every average, with averaged
+    and with recomputed statistics, or only those that were chosen."""
+
+    batchnorm_images: int | None = None
+    """Training images from which BatchNorm statistics are recomputed after an epoch, the same ones
+    and with the same crops all through the run; a few thousand do. None: all, cropped anew. What
+    is evaluated when the run is over always has statistics of all."""
+
+    fp32: bool = False
+    """Compute in float32 on GPUs too, where the default is bfloat16 with float32 weights,
+    statistics and averages. CPUs always compute in float32."""
+
     def check(self) -> None:
         """Raise a ConfigError that names every fault of every part."""
         faults = self.faults()
@@ -136,6 +164,8 @@ class RunConfig:
             faults.append(
                 f"warmup_epochs is {self.optim.warmup_epochs!r}; expected < epochs ({self.epochs})"
             )
+        if self.batchnorm_images is not None:
+            faults += _at_least_one(self, "batchnorm_images")
         faults += [unknown("monitor", m, MONITORS) for m in self.monitors if m not in MONITORS]
         strange = [name for name in self.paper_code if name not in OF_RUNS]
         faults += [unknown("paper_code", name, OF_RUNS) for name in strange]
@@ -148,7 +178,12 @@ class RunConfig:
             faults.append("monitor is 'holdout_bn'; expected a run that keeps a hold-out")
         if len({stop.rule for stop in self.stops}) != len(self.stops):
             faults.append("two stops have one rule; expected at most one for each rule")
-        faults += unknown_settings(self)
+        faults += [*unknown_settings(self), *_more_faults(self)]
+        if self.bootstrap is not None and not self.averaging.faults():
+            names = self.averaging.names
+            faults += (
+                [] if self.bootstrap in names else [unknown("bootstrap", self.bootstrap, names)]
+            )
         return faults + [f for stop in self.stops for f in _stop_faults(stop, self)]
 
     def record(self) -> dict[str, Any]:
@@ -167,6 +202,12 @@ LATER: dict[str, Any] = {
     "holdout_labels": "given",
     "paper_code": (),
     "batchnorm": "frozen",
+    "more_averages": (),
+    "swad": None,
+    "bootstrap": None,
+    "keep": "every",
+    "batchnorm_images": None,
+    "fp32": False,
 }
 """Settings that came after the first runs, with their defaults: where a setting has its default
 it is not in the record, so that the ids of those runs stay what they were."""
@@ -206,6 +247,24 @@ def _canonical(value: Any) -> Any:
 def _at_least_one(config: RunConfig, *names: str) -> list[str]:
     values = {name: getattr(config, name) for name in names}
     return [f"{name} is {value!r}; expected >= 1" for name, value in values.items() if value < 1]
+
+
+def _more_faults(config: RunConfig) -> list[str]:
+    found = [
+        unknown("more_averages", name, MORE_AVERAGES)
+        for name in config.more_averages
+        if name not in MORE_AVERAGES
+    ]
+    if len(set(config.more_averages)) != len(config.more_averages):
+        found.append(f"more_averages is {config.more_averages!r}; expected no name twice")
+    if config.swad is None:
+        return found
+    if config.holdout or "swad" not in config.more_averages:
+        found.append("swad is given; expected only with more_averages swad and without hold-out")
+    first, last = config.swad
+    if not 1 <= first <= last <= config.epochs:
+        found.append(f"swad is {config.swad!r}; expected rising epochs, 1 to {config.epochs}")
+    return found
 
 
 def _stop_faults(stop: Stop, config: RunConfig) -> list[str]:

@@ -17,7 +17,7 @@ def environment(device: torch.device) -> dict[str, Any]:
         "processor": _processor(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "memory format": "channels last",
-        "compiled": False,
+        "evaluation": "folded",
     }
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from polyak.averaging import Averager
 from polyak.records.runs import MonitorRecord, Score
 from polyak.training.config import Monitor, RunConfig
+from polyak.training.folding import Folded
 from polyak.training.prediction import BATCHNORM_BATCH, Augmentation, predict, score
 from polyak.training.randomness import generator
 from polyak.training.selection import BASELINE
@@ -21,7 +22,8 @@ class Evaluation:
 
     Images are normalised once and stay on the device. Evaluating draws from generators of its
     own and leaves weights, statistics and train flags as they were. Averages that warm-up still
-    holds equal are evaluated once.
+    holds equal are evaluated once. All are evaluated by one module with BatchNorm folded into the
+    convolutions.
     """
 
     def __init__(self, augmentation: Augmentation, config: RunConfig) -> None:
@@ -30,6 +32,9 @@ class Evaluation:
         self._bn_order = generator(config.seed, "batchnorm order")
         self._bn_draws = generator(config.seed, "batchnorm augmentation")
         self._holdout_draws = generator(config.seed, "holdout augmentation")
+        self.batchnorm_images = config.batchnorm_images
+        """Training images of a recomputation; None: all."""
+        self._folded: Folded | None = None
         data = augmentation.data
         self._images: dict[str, Tensor] = {}
         if data.holdout_images_nchw is not None:
@@ -78,10 +83,16 @@ class Evaluation:
         ]
 
     def batchnorm_batches(self) -> Batches:
-        """One pass over the run's training part with its augmentation, for recomputation."""
-        return self._augmentation.batches(
-            BATCHNORM_BATCH, order=self._bn_order, draws=self._bn_draws
-        )
+        """One pass over the run's training part with its augmentation, for recomputation.
+
+        Where only some images are taken they and their crops are the same after every epoch, so
+        that what the others would have changed is the same for all epochs.
+        """
+        order, draws = self._bn_order, self._bn_draws
+        if self.batchnorm_images is not None:
+            order = generator(self._config.seed, "batchnorm order")
+            draws = generator(self._config.seed, "batchnorm augmentation")
+        return self._augmentation.batches(BATCHNORM_BATCH, order=order, draws=draws)
 
     @contextmanager
     def _refreshed(self, averager: Averager) -> Iterator[None]:
@@ -89,6 +100,7 @@ class Evaluation:
         averager.refresh_batchnorm(
             self.batchnorm_batches(),
             sorted(set(_twins(averager).values())),
+            max_samples=self.batchnorm_images,
             pooled="batchnorm" not in self._config.paper_code,
         )
         yield
@@ -126,11 +138,13 @@ class Evaluation:
         images_nchw = self._images[part]
         twins = _twins(averager)
         known: dict[str, Tensor] = {}
+        # Not before the first use: a run that evaluates nothing needs no second module.
+        folded = self._folded = self._folded or Folded(averager.model)
         for name in (BASELINE, *averager.names):
             twin = twins.get(name, name)
             if twin not in known:
                 with nullcontext() if twin == BASELINE else averager.applied(twin):
-                    known[twin] = predict(averager.model, images_nchw).cpu()
+                    known[twin] = predict(folded.load(), images_nchw).cpu()
             yield name, known[twin]
 
 

@@ -13,6 +13,7 @@ from polyak.errors import ConfigError, FileError, NonFiniteError
 from polyak.records.locks import holding
 from polyak.records.runs import EpochRecord, RunFolder, run_folder
 from polyak.records.timings import write_timings
+from polyak.training.allocator import keep_freed_memory
 from polyak.training.arms import write_arms
 from polyak.training.checkpoint import SECONDS, Checkpoints
 from polyak.training.config import RunConfig
@@ -20,6 +21,7 @@ from polyak.training.loop import DivergedError, Run
 from polyak.training.overhead import OverheadConfig, measure
 from polyak.training.probe import ProbeConfig, run_probe
 from polyak.training.stopping import StopRequest
+from polyak.training.variants import write_variants
 
 Job = RunConfig | ProbeConfig | OverheadConfig
 OnEpoch = Callable[[EpochRecord], None]
@@ -60,6 +62,7 @@ def carry_out(
         return
     job.check()
     usable = usable_device(device)
+    keep_freed_memory()
     try:
         folder.path.mkdir(parents=True, exist_ok=True)
         with holding(folder.path):
@@ -139,6 +142,7 @@ def _train(config: RunConfig, sitting: _Sitting, device: torch.device) -> None:
     try:
         trained = run.train(record, on_rest=lambda: sitting.rest(run))
         write_arms(run, trained, folder)
+        write_variants(run, trained, folder)
     except DivergedError as error:
         folder.finish("diverged", epoch=error.epoch, step=error.step, seconds=_seconds(run))
         return

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from functools import partial
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from polyak.averaging import Averager, Uniform
@@ -14,12 +13,15 @@ from polyak.data import Partition
 from polyak.errors import NonFiniteError
 from polyak.models import build
 from polyak.records.runs import EpochRecord, MonitorRecord, Score
+from polyak.training.backends import choose_backend, settle_kernels
 from polyak.training.config import RULES, RunConfig, Stop
 from polyak.training.evaluation import Evaluation
-from polyak.training.optim import build_optimizer, learning_rate
+from polyak.training.more_averages import more_bank, of_use
+from polyak.training.optim import build_optimizer, learning_rate, set_learning_rate
 from polyak.training.prediction import Augmentation, memory_format_for
 from polyak.training.randomness import generator, seed_for
 from polyak.training.selection import BASELINE, choose_stop
+from polyak.training.steps import Backend, Step, build_step
 
 State = dict[str, Tensor]
 OnEpoch = Callable[[EpochRecord], None]
@@ -57,7 +59,7 @@ class Trained:
     """With SGD's last weights, in eval mode."""
 
     last: dict[str, State]
-    """SGD's last weights as "sgd" and, if it was averaged, SWA's as "swa"."""
+    """SGD's last weights as "sgd", averages of other kinds by name, such as "swa"."""
 
     kept: dict[str, Kept]
     """By rule."""
@@ -78,6 +80,7 @@ class Run:
         self.config = config
         self.data = data
         self.device = device
+        settle_kernels(device, fp32=config.fp32)
         model = build(
             config.model,
             classes=len(data.classes),
@@ -109,10 +112,10 @@ class Run:
             if config.averaging.swa
             else None
         )
+        self.more = more_bank(self.model, config, steps_per_epoch=self.steps_per_epoch)
         # What is stepped after the optimizer.
-        self.banks: tuple[Averager, ...] = (self.averager,)
-        if self.swa is not None:
-            self.banks += (self.swa,)
+        banks = (self.averager, self.swa, self.more)
+        self.banks = tuple(bank for bank in banks if bank is not None)
         self.augmentation = Augmentation(
             data, config.data.crop_padding, config.data.flip, device, layout
         )
@@ -126,6 +129,9 @@ class Run:
         self.losses = torch.zeros(self.steps_per_epoch, device=device)
         """Of each batch of the epoch under way; divergence is found in it without waiting."""
         self.right = torch.zeros((), device=device, dtype=torch.long)
+        self.backend: Backend | None = None
+        """How steps are taken: chosen at the first, or read from a checkpoint."""
+        self._take_step: Step | None = None
         self.trained = Trained(self.model, {}, {})
         self.seconds_before = 0.0
         """Seconds of earlier sittings."""
@@ -153,6 +159,7 @@ class Run:
             except NonFiniteError as error:
                 raise DivergedError(epoch, self.step) from error
             self._keep()
+            self._bootstrap(epoch)
             self.batch = 0
             on_epoch(self.trained.epochs[-1])
             on_rest()
@@ -160,6 +167,7 @@ class Run:
         self.trained.last = {BASELINE: _weights(self.model)}
         if self.swa is not None:
             self.trained.last["swa"] = self.swa.tensors("swa")
+        self.trained.last |= of_use(self.more)
         return self.trained
 
     def train_only(self, epoch: int) -> Score:
@@ -190,18 +198,23 @@ class Run:
         return Score(loss=loss_sum.item() / n, accuracy=self.right.item() / n)
 
     def _train_batch(self, x_bchw: Tensor, labels_b: Tensor) -> None:
-        self.optimizer.param_groups[0]["lr"] = self._learning_rate(self.step)
-        self.optimizer.zero_grad()
-        logits_bk = self.model(x_bchw)
-        loss = F.cross_entropy(logits_bk, labels_b)
-        loss.backward()  # type: ignore[no-untyped-call]  # torch's own annotation is missing
-        self.optimizer.step()
+        if self._take_step is None:
+            self._take_step = self._chosen_step(x_bchw, labels_b)
+        set_learning_rate(self.optimizer, self._learning_rate(self.step))
+        loss, right = self._take_step(x_bchw, labels_b)
         self.step += 1
         for bank in self.banks:
             bank.step()
-        self.losses[self.batch] = loss.detach()
-        self.right += (logits_bk.detach().argmax(dim=1) == labels_b).sum()
+        self.losses[self.batch] = loss
+        self.right += right
         self.batch += 1
+
+    def _chosen_step(self, x_bchw: Tensor, labels_b: Tensor) -> Step:
+        fp32 = self.config.fp32
+        if self.backend is None:
+            build = partial(build_optimizer, config=self.config.optim)
+            self.backend = choose_backend(self.model, build, (x_bchw, labels_b), fp32=fp32)
+        return build_step(self.backend, self.model, self.optimizer, device=self.device, fp32=fp32)
 
     def _learning_rate(self, step: int) -> float:
         return learning_rate(
@@ -236,6 +249,11 @@ class Run:
         weights = self._all_weights() if stops else {}
         self.trained.kept |= {stop.rule: Kept(stop, weights) for stop in stops}
 
+    def _bootstrap(self, epoch: int) -> None:
+        """Let SGD go on from an average; what was evaluated last stays what the run ends with."""
+        if self.config.bootstrap is not None and epoch < self.config.epochs:
+            self.model.load_state_dict(self.averager.tensors(self.config.bootstrap))
+
     def _stops(self) -> tuple[Stop, ...]:
         if not self.config.holdout:
             return self.config.stops
@@ -251,7 +269,7 @@ class Run:
 
     def _all_weights(self) -> dict[str, State]:
         averages = {name: self.averager.tensors(name) for name in self.averager.names}
-        return {BASELINE: _weights(self.model), **averages}
+        return {BASELINE: _weights(self.model), **averages, **of_use(self.more, at_any_time=True)}
 
 
 def _weights(model: nn.Module) -> State:

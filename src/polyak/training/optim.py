@@ -35,8 +35,8 @@ class OptimConfig:
     """After warm-up: cosine to 0; step: ÷ `drop` at each of `milestones`; held: cosine until
     `hold_epoch`, then unchanged; constant."""
 
-    milestones: tuple[int, ...] = ()
-    """Epochs at which schedule "step" drops."""
+    milestones: tuple[float, ...] = ()
+    """Epochs at which schedule "step" drops. Fractions allowed."""
 
     drop: float = 5.0
     """Divisor of schedule "step"."""
@@ -113,11 +113,28 @@ def learning_rate(step: int, config: OptimConfig, *, steps_per_epoch: int, epoch
 
 
 def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.SGD:
-    """SGD over all parameters that train; its learning rate is set before every step."""
+    """SGD over all parameters that train; its learning rate is set before every step.
+
+    On a GPU it is one kernel, and the learning rate lies there, where a CUDA graph reads it. On a
+    CPU that kernel would save a five-hundredth of ResNet-20's step and round differently.
+    """
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    device = parameters[0].device
+    on_gpu = device.type == "cuda"
     return torch.optim.SGD(
-        [p for p in model.parameters() if p.requires_grad],
-        lr=config.lr,
+        parameters,
+        lr=torch.tensor(config.lr, device=device) if on_gpu else config.lr,
         momentum=config.momentum,
         weight_decay=config.weight_decay,
         nesterov=config.momentum > 0,
+        fused=True if on_gpu else None,
     )
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """For the next step; nothing waits for the GPU."""
+    group = optimizer.param_groups[0]
+    if isinstance(group["lr"], torch.Tensor):
+        group["lr"].fill_(rate)
+    else:
+        group["lr"] = rate

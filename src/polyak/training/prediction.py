@@ -4,7 +4,7 @@ Shape suffixes: n samples, c channels, h height, w width, k classes.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 
 import torch
@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from polyak.averaging.swap import eval_mode
 from polyak.data import Partition, augment, epoch_batches
+from polyak.data.batches import crop_and_flip, draw_crops_and_flips, sent
+from polyak.data.normalisation import normalise
 from polyak.errors import NonFiniteError
 from polyak.metrics import accuracy, cross_entropy
 from polyak.records.runs import Score
@@ -51,6 +53,23 @@ class Augmentation:
     flip: bool
     device: torch.device
     memory_format: torch.memory_format = torch.channels_last
+    factors: tuple[Tensor, Tensor] = field(init=False)
+    """Scale and shift of the normalisation, on the device."""
+
+    images_nchw: Tensor = field(init=False)
+    """The training part as uint8, on the device."""
+
+    labels_n: Tensor = field(init=False)
+    """Its given labels, on the device."""
+
+    def __post_init__(self) -> None:
+        held = {
+            "factors": self.data.normalisation.factors(self.device),
+            "images_nchw": self.data.train_images_nchw.to(self.device),
+            "labels_n": self.data.train_given_n.to(self.device),
+        }
+        for name, value in held.items():
+            object.__setattr__(self, name, value)
 
     def batches(
         self, batch_size: int, *, order: torch.Generator, draws: torch.Generator, skip: int = 0
@@ -63,15 +82,17 @@ class Augmentation:
             draws: Generator of crops and flips.
             skip: Batches of this order to leave out at its beginning, without draws for them.
         """
-        batches = epoch_batches(len(self.data.train_given_n), batch_size, order)
-        for chosen in islice(batches, skip, None):
-            images = augment(
-                self.data.train_images_nchw[chosen],
-                padding=self.padding,
-                flip=self.flip,
-                generator=draws,
+        batches = epoch_batches(len(self.labels_n), batch_size, order)
+        for chosen_b in islice(batches, skip, None):
+            drawn = draw_crops_and_flips(
+                len(chosen_b), padding=self.padding, flip=self.flip, generator=draws
             )
-            yield self.ready(images), self.data.train_given_n[chosen].to(self.device)
+            # Drawn on the CPU, so that every device sees the same; no wait for the device.
+            index_b, corner_b2, mirrored_b = (sent(x, self.device) for x in (chosen_b, *drawn))
+            images = crop_and_flip(
+                self.images_nchw[index_b], corner_b2, mirrored_b, padding=self.padding
+            )
+            yield self.ready(images), self.labels_n[index_b]
 
     def holdout(self, draws: torch.Generator) -> Tensor:
         """The hold-out as the network takes it, cropped and flipped like training images."""
@@ -83,7 +104,7 @@ class Augmentation:
 
     def ready(self, images_nchw: Tensor) -> Tensor:
         """uint8 images as the network takes them: normalised, on the device, in its layout."""
-        normalised = self.data.normalisation(images_nchw.to(self.device))
+        normalised = normalise(images_nchw.to(self.device), *self.factors)
         return normalised.contiguous(memory_format=self.memory_format)
 
 

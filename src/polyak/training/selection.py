@@ -52,6 +52,51 @@ def choose_stop(
     return Stop(rule=rule, epoch=epoch, average=average)
 
 
+def swad_interval(
+    records: Sequence[EpochRecord],
+    *,
+    patience: int = 3,
+    tolerance: int = 6,
+    ratio: float = 1.3,
+) -> tuple[int, int]:
+    """First and last epoch that SWAD averages, by SGD's hold-out loss L_e.
+
+        first:      the earliest e with L_e ≤ L_e, …, L_{e+patience−1}
+        threshold:  ratio · mean(L_e, …, L_{e+patience−1})
+        last:       e' − tolerance for the earliest e' > e + patience − 1 whose last `tolerance`
+                    losses are all above the threshold; the end where there is none
+
+    Args:
+        records: All epochs of a run, each with hold-out scores.
+        patience: Epochs without improvement that show convergence (their N_s), ≥ 1.
+        tolerance: Epochs that show overfitting (their N_e), ≥ 1.
+        ratio: Their r, > 1.
+
+    Returns:
+        Epochs from 1, both of them in the average, with all weights in between. The last epoch
+        alone for a loss that falls to the end.
+
+    Raises:
+        DataError: if there is no record, or one without hold-out scores: nothing else may choose.
+
+    Source:
+        Cha et al. 2021, "SWAD: Domain generalization by seeking flat minima", algorithm 1 with
+        its constants. Their iterations between two evaluations are our epochs. What to average
+        where nothing converges is ours.
+    """
+    _require_holdout([record.holdout for record in records])
+    losses = [record.holdout[BASELINE].loss for record in records]
+    for first in range(len(losses) - patience + 1):
+        ahead = losses[first : first + patience]
+        if ahead[0] == min(ahead):
+            threshold = ratio * sum(ahead) / patience
+            for now in range(first + patience, len(losses)):
+                if min(losses[max(0, now - tolerance + 1) : now + 1]) > threshold:
+                    return first + 1, now - tolerance + 1
+            return first + 1, len(losses)
+    return len(losses), len(losses)
+
+
 def choose_learning_rate(
     runs: Mapping[float, Mapping[int, Sequence[EpochRecord] | None]],
 ) -> float:

@@ -31,23 +31,20 @@ def tensors_of(run: Run) -> Groups:
     groups: Groups = {
         "model": run.model.state_dict(),
         "momentum": momenta,
-        "averager": _averager_tensors(run.averager),
         "generators": {name: g.get_state() for name, g in _generators(run).items()},
         "epoch": {"order": run.order_at_start, "losses": run.losses, "right": run.right},
         "torch": _own_generators(run.device),
     }
-    if run.swa is not None:
-        groups["swa"] = _averager_tensors(run.swa)
-    return groups
+    return groups | {name: _averager_tensors(bank) for name, bank in _banks(run).items()}
 
 
 def facts_of(run: Run) -> dict[str, Any]:
     """All plain values."""
-    banks = {"averager": run.averager, "swa": run.swa}
-    states = {name: bank.state_dict() for name, bank in banks.items() if bank is not None}
+    states = {name: bank.state_dict() for name, bank in _banks(run).items()}
     return {
         "step": run.step,
         "batch": run.batch,
+        "backend": run.backend,
         "seconds": run.seconds(),
         "epochs": [asdict(record) for record in run.trained.epochs],
         "monitors": [asdict(record) for record in run.trained.monitors],
@@ -67,9 +64,8 @@ def restore(run: Run, groups: Mapping[str, Mapping[str, Tensor]], facts: dict[st
             # In the parameter's own layout, as the optimizer would have made it.
             buffer = torch.empty_like(parameter).copy_(groups["momentum"][str(index)])
             run.optimizer.state[parameter]["momentum_buffer"] = buffer
-    _restore_averager(run.averager, groups["averager"], facts["banks"]["averager"])
-    if run.swa is not None:
-        _restore_averager(run.swa, groups["swa"], facts["banks"]["swa"])
+    for name, bank in _banks(run).items():
+        _restore_averager(bank, groups[name], facts["banks"][name])
     for name, generator in _generators(run).items():
         generator.set_state(groups["generators"][name])
     if facts["batch"]:
@@ -78,11 +74,17 @@ def restore(run: Run, groups: Mapping[str, Mapping[str, Tensor]], facts: dict[st
     run.losses.copy_(groups["epoch"]["losses"])
     run.right.copy_(groups["epoch"]["right"])
     run.step, run.batch = facts["step"], facts["batch"]
+    run.backend = facts["backend"]
     run.seconds_before = facts["seconds"]
     run.trained.epochs = [epoch_record(line) for line in facts["epochs"]]
     run.trained.monitors = [monitor_record(line) for line in facts["monitors"]]
     own = dict(groups["torch"])
     run.set_own_generators = lambda: _set_own_generators(own, run.device)
+
+
+def _banks(run: Run) -> dict[str, Averager]:
+    banks = {"averager": run.averager, "swa": run.swa, "more": run.more}
+    return {name: bank for name, bank in banks.items() if bank is not None}
 
 
 def _generators(run: Run) -> dict[str, torch.Generator]:

@@ -8,7 +8,6 @@ import os
 import signal
 import threading
 import time
-import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import (
     FIRST_COMPLETED,
@@ -25,9 +24,9 @@ from types import FrameType
 
 import torch
 
-from polyak.errors import PolyakError
 from polyak.study.executors import OnTick
-from polyak.training.jobs import Job, carry_out
+from polyak.study.executors.attempts import attempt
+from polyak.training.jobs import Job
 from polyak.training.stopping import StopRequest
 
 TICK_SECONDS = 0.5
@@ -206,11 +205,4 @@ def _attempt_alone(job: Job, out: Path, device: str) -> str | None:
 
 def _attempt(job: Job, out: Path, device: str) -> str | None:
     with _WORKER.busy():
-        try:
-            carry_out(job, out, device=device, stop=_WORKER.stop)
-        except PolyakError as error:
-            return str(error)
-        except Exception:
-            # One run's bug must not stop the others; the text is shown at the end.
-            return traceback.format_exc()
-    return None
+        return attempt(job, out, device=device, stop=_WORKER.stop)

@@ -1,0 +1,182 @@
+"""A claim of the paper, and the helpers with which claims turn evidence into findings."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from polyak.analysis.claims.evidence import RowEvidence, Scores
+from polyak.analysis.claims.verdicts import Finding, Side
+from polyak.analysis.curves import BASELINE
+from polyak.analysis.results import Phase, Result
+
+WORTH = {"accuracy": 0.002, "loss": 0.01, "churn": 0.002, "js": 0.001, "ece": 0.002}
+"""Smallest effects of interest: half the smallest gain in accuracy that the paper reports, and
+what the other metrics are printed to."""
+
+EQUAL = 0.005
+"""Margin within which two accuracies count as equal: half a point."""
+
+FRACTION_OF_IMAGES = ("accuracy", "churn")
+
+Findings = Callable[[Sequence[RowEvidence]], list[Finding]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """A sentence that runs can bear out or refute."""
+
+    id: str
+    sentence: str
+    source: str
+    """Where the paper says it, or "ours"."""
+
+    test: str
+    """What decides it, in a sentence."""
+
+    needs: str
+    """Which runs and monitors it rests on."""
+
+    preset: str
+    """The study that has them."""
+
+    findings: Findings
+    """From a study's rows; nothing where no row has the evidence."""
+
+
+def in_each(findings: Callable[[RowEvidence], Sequence[Finding]]) -> Findings:
+    """The findings of every row that trains as the paper does."""
+    return lambda rows: [found for row in rows if ordinary(row) for found in findings(row)]
+
+
+def ordinary(row: RowEvidence) -> bool:
+    """Whether a row follows the paper's protocol: cosine, nothing fed back into SGD, and no
+    variation of another row."""
+    settings = row.settings
+    cosine = settings.get("optim.schedule", "cosine") == "cosine"
+    return cosine and settings.get("bootstrap") is None and row.against is None
+
+
+def equivalent(
+    what: str, row: str, values: Mapping[str, float], *, margin: float, resolution: float = 0.0
+) -> list[Finding]:
+    """The mean is within a margin of 0: two one-sided tests (TOST)."""
+    if not values:
+        return []
+    sides: tuple[tuple[str, Side, float], ...] = (
+        ("lower", "above", -margin),
+        ("higher", "below", margin),
+    )
+    return [
+        Finding(
+            what=f"{what}: no {word}",
+            row=row,
+            values=values,
+            side=side,
+            bound=bound,
+            refuted_at=bound,
+            resolution=resolution,
+        )
+        for word, side, bound in sides
+    ]
+
+
+def gain(
+    row: RowEvidence,
+    ours: str,
+    baseline: str,
+    *,
+    metric: str,
+    phase: Phase = "refit",
+    target: str = "test",
+    better: str | None = None,
+) -> list[Finding]:
+    """One arm is better than another in a metric: a finding, or none where no seed has both."""
+    kind = metric.removesuffix("_scaled")
+    pairwise = kind in ("churn", "js")
+    sides = [
+        {
+            r.seed: r.value
+            for r in row.results
+            if (r.arm, r.metric, r.phase, r.target) == (arm, metric, phase, target)
+        }
+        for arm in (ours, baseline)
+    ]
+    values = paired(*sides)
+    if pairwise:
+        values = pseudo_values(values)
+    if not values:
+        return []
+    higher = kind == "accuracy"
+    return [
+        Finding(
+            what=better or f"{metric.replace('_', ' ')}, {ours} − {baseline}",
+            row=row.label,
+            values=values,
+            side="above" if higher else "below",
+            refuted_at=WORTH[kind] if higher else -WORTH[kind],
+            unit="nats" if kind in ("loss", "js") else "points",
+            resolution=row.half_an_image("test") if kind in FRACTION_OF_IMAGES else 0.0,
+        )
+    ]
+
+
+def paired(ours: Mapping[str, float], baseline: Mapping[str, float]) -> dict[str, float]:
+    """Ours − baseline for the seeds that both have."""
+    return {seed: ours[seed] - baseline[seed] for seed in ours if seed in baseline}
+
+
+def pseudo_values(by_pair: Mapping[str, float]) -> dict[str, float]:
+    """One number a run from numbers about pairs of runs, by the jackknife over runs.
+
+        x_s = n·θ − (n−1)·θ_{−s},   θ the mean over pairs, θ_{−s} over those without run s
+
+    Pairs share runs, so n·(n−1)/2 of them are not as many independent numbers; these n nearly
+    are, and their mean is θ.
+
+    Args:
+        by_pair: Seeds joined by "-" to number.
+
+    Returns:
+        By seed; nothing for under three runs, or where a pair is missing.
+
+    Source:
+        Arvesen 1969, on jackknifing U-statistics.
+
+    Example:
+        >>> pseudo_values({"0-1": 1.0, "0-2": 2.0, "1-2": 3.0})
+        {'0': 0.0, '1': 2.0, '2': 4.0}
+    """
+    runs = sorted({seed for pair in by_pair for seed in pair.split("-")})
+    n = len(runs)
+    if n < 3 or len(by_pair) != n * (n - 1) // 2:
+        return {}
+    whole = sum(by_pair.values()) / len(by_pair)
+    found = {}
+    for run in runs:
+        others = [value for pair, value in by_pair.items() if run not in pair.split("-")]
+        found[run] = n * whole - (n - 1) * sum(others) / len(others)
+    return found
+
+
+def varied(
+    rows: Sequence[RowEvidence], is_variant: Callable[[RowEvidence], bool]
+) -> Iterator[tuple[RowEvidence, RowEvidence]]:
+    """Rows with those that vary them in one respect, such as the period."""
+    by_label = {row.label: row for row in rows}
+    for row in rows:
+        if row.against in by_label and is_variant(row):
+            yield by_label[row.against], row
+
+
+def results_of(row: RowEvidence, arm: str, metric: str, phase: str) -> dict[str, float]:
+    """A metric of an arm on the test set, by seed."""
+    wanted = (arm, metric, phase, "test")
+    return {r.seed: r.value for r in row.results if _key(r) == wanted}
+
+
+def _key(r: Result) -> tuple[str, str, str, str]:
+    return (r.arm, r.metric, r.phase, r.target)
+
+
+def best_average(scores: Scores) -> float:
+    """Accuracy of the bank's best: a maximum, as the paper's figures have it."""
+    return max(score.accuracy for name, score in scores.items() if name != BASELINE)

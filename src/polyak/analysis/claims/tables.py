@@ -1,0 +1,79 @@
+"""Claims about the final models: what the paper's tables compare (section 4)."""
+
+from polyak.analysis.claims.claim import gain, results_of
+from polyak.analysis.claims.evidence import RowEvidence
+from polyak.analysis.claims.verdicts import Finding
+
+ALL_LABELS = 0.99
+"""Share of the wrong labels that counts as all of them."""
+
+
+def better_than_sgd(row: RowEvidence) -> list[Finding]:
+    """EMA (acc.) has higher test accuracy and lower test loss than SGD."""
+    accuracy = gain(row, "ema_acc_bn", "sgd", metric="accuracy")
+    return accuracy + gain(row, "ema_acc_bn", "sgd", metric="loss")
+
+
+def better_than_stopped_sgd_under_noise(row: RowEvidence) -> list[Finding]:
+    """Where labels are wrong, EMA (acc.) is more accurate than SGD at its own best epoch."""
+    if not row.images.get("wrong"):
+        return []
+    return gain(row, "ema_acc_bn", "sgd_stopped", metric="accuracy")
+
+
+def sgd_fits_wrong_labels(row: RowEvidence) -> list[Finding]:
+    """SGD ends with all wrong labels learnt."""
+    values = results_of(row, "sgd", "memorised", "refit")
+    if not values:
+        return []
+    return [
+        Finding(
+            what="SGD, wrong labels memorised after the last epoch",
+            row=row.label,
+            values=values,
+            bound=ALL_LABELS,
+            refuted_at=ALL_LABELS,
+            unit="%",
+            resolution=row.half_an_image("wrong"),
+        )
+    ]
+
+
+def disagrees_less(row: RowEvidence) -> list[Finding]:
+    """Two runs of EMA (loss) disagree less than two of SGD."""
+    churn = gain(row, "ema_loss_bn", "sgd", metric="churn")
+    return churn + gain(row, "ema_loss_bn", "sgd", metric="js")
+
+
+def loss_beats_accuracy(row: RowEvidence) -> list[Finding]:
+    """EMA (loss) beats EMA (acc.) in churn, in every transfer, and in calibration.
+
+    All three or nothing: a part of the claim is not the claim.
+    """
+    ours, other = "ema_loss_bn", "ema_acc_bn"
+    churn = gain(row, ours, other, metric="churn")
+    ece = gain(row, ours, other, metric="ece", phase="search")
+    targets = sorted({r.target for r in row.results if r.phase == "transfer"})
+    transfer = [
+        found
+        for target in targets
+        for found in gain(
+            row,
+            ours,
+            other,
+            metric="accuracy",
+            phase="transfer",
+            target=target,
+            better=f"accuracy on {target} by a linear probe, {ours} − {other}",
+        )
+    ]
+    return [*churn, *transfer, *ece] if churn and transfer and ece else []
+
+
+def better_calibrated(row: RowEvidence) -> list[Finding]:
+    """EMA (loss) has a lower calibration error than SGD, with and without a temperature."""
+    found = [
+        gain(row, "ema_loss_bn", "sgd_stopped", metric=metric, phase="search")
+        for metric in ("ece", "ece_scaled")
+    ]
+    return found[0] + found[1] if all(found) else []

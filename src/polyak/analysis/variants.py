@@ -1,0 +1,82 @@
+"""Numbers of every average at a run's stops: what could have been chosen, for appendix B.
+
+A maximum over them on the data that they are scored on is no result: too many were tried.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import combinations
+from pathlib import Path
+
+from polyak import metrics
+from polyak.analysis.results import Phase, Result, bins_for
+from polyak.records.predictions import Predictions
+from polyak.records.runs import run_folder
+from polyak.records.studies import RowRecord, StudyRecord
+
+STATISTICS = ("averaged", "recomputed")
+
+
+def variant_arm(rule: str, average: str, statistics: str) -> str:
+    """A variant's name among the arms of results."""
+    return f"{rule}.{average}.{statistics}"
+
+
+def variant_results(out: Path, study: StudyRecord) -> list[Result]:
+    """Accuracy, loss, calibration and churn of all variants of the rows that want them."""
+    return [
+        result
+        for row in study.rows
+        if row.variants
+        for phase, runs in _phases(row)
+        for result in _of_runs(out, row.label, phase, runs)
+    ]
+
+
+def _phases(row: RowRecord) -> tuple[tuple[Phase, Mapping[str, str]], ...]:
+    return (("search", row.chosen_search), ("refit", row.refit))
+
+
+def _of_runs(out: Path, label: str, phase: Phase, runs: Mapping[str, str]) -> Iterator[Result]:
+    folders = {seed: run_folder(out, run_id) for seed, run_id in runs.items()}
+    # Runs from before there were variants have no such file.
+    whole = {
+        seed: (Predictions(folder.variants), Predictions(folder.predictions))
+        for seed, folder in folders.items()
+        if folder.ending == "done" and folder.variants.exists()
+    }
+
+    def results(arm: str, seed: str, found: Iterable[tuple[str, float]]) -> Iterator[Result]:
+        for metric, value in found:
+            yield Result(
+                row=label,
+                phase=phase,
+                target="test",
+                arm=arm,
+                seed=seed,
+                metric=metric,
+                value=value,
+            )
+
+    for seed, (said, run) in whole.items():
+        for arm in said.arms("test"):
+            yield from results(arm, seed, _scores(said, run, arm).items())
+    for (first, (a, _)), (second, (b, _)) in combinations(whole.items(), 2):
+        for arm in a.arms("test"):
+            logits = a.logits_nk("test", arm), b.logits_nk("test", arm)
+            yield from results(arm, f"{first}-{second}", [("churn", metrics.churn(*logits))])
+
+
+def _scores(said: Predictions, run: Predictions, arm: str) -> dict[str, float]:
+    logits_nk, labels_n = said.logits_nk("test", arm), said.labels_n("test")
+    bins = bins_for(len(labels_n))
+    found = {
+        "accuracy": metrics.accuracy(logits_nk, labels_n),
+        "loss": metrics.cross_entropy(logits_nk, labels_n),
+        "ece": metrics.ece(logits_nk, labels_n, bins=bins),
+    }
+    if "holdout" in said:
+        temperature = metrics.fit_temperature(
+            said.logits_nk("holdout", arm), run.labels_n("holdout", "given")
+        )
+        found["ece_scaled"] = metrics.ece(logits_nk.double() / temperature, labels_n, bins=bins)
+    return found

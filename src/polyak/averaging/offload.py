@@ -1,0 +1,107 @@
+"""Averages in host memory of weights on a device: how the weights come down.
+
+At an update the weights are copied to pinned memory, one copy of the model, by a stream of their
+own. The host folds them in once they are there: at a later step, or when somebody reads. What the
+device is told after the fence waits for the copies. The fence comes with the next step of an
+attached optimizer, if the attached ones hold all averaged parameters, and else right after the
+update. So who writes to parameters otherwise than by such a step (clipping or loading weights)
+should do it before that step's update, or read an average first, which waits for the copies.
+"""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+
+def needed(weights: Mapping[str, Tensor], device: torch.device | str | None) -> bool:
+    """Whether averages on `device` are in host memory while some of the weights are not."""
+    on_host = device is not None and torch.device(device).type == "cpu"
+    return on_host and any(x.is_cuda for x in weights.values())
+
+
+class Transfer:
+    """Copies to the host that run while a device goes on; on a CPU they are done at once.
+
+    Order of calls: `start`, `fence` before anybody writes to the parameters again, `wait` before
+    the copies are read. What a forward pass writes to, buffers that is, is copied in the
+    device's own order and needs no fence.
+    """
+
+    def __init__(self) -> None:
+        self._streams: dict[torch.device, torch.cuda.Stream] = {}
+        self._events: dict[torch.device, torch.cuda.Event] = {}
+
+    def start(self, live: Mapping[str, Tensor], host: Mapping[str, Tensor]) -> None:
+        """Begin to copy each live tensor to the one of its name on the host."""
+        later = {key: x for key, x in live.items() if x.is_cuda and isinstance(x, nn.Parameter)}
+        for key, x in live.items():
+            if key not in later:
+                host[key].copy_(x.detach(), non_blocking=True)
+        for device in {x.device for x in live.values() if x.is_cuda}:
+            if device not in self._streams:
+                # torch leaves its streams and events without types.
+                self._streams[device] = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+            stream = self._streams[device]
+            # The copies begin once the optimizer has written, and with the buffers' done.
+            stream.wait_stream(torch.cuda.current_stream(device))
+            with torch.cuda.stream(stream):
+                for key, x in later.items():
+                    if x.device == device:
+                        host[key].copy_(x.detach(), non_blocking=True)
+                        x.detach().record_stream(stream)
+            self._events[device] = stream.record_event()
+
+    def fence(self) -> None:
+        """Let what the devices are told from now on begin when the copies are done."""
+        for device, event in self._events.items():
+            torch.cuda.current_stream(device).wait_event(event)
+
+    def arrived(self) -> bool:
+        """Whether the copies can be read without waiting."""
+        events = self._events.values()
+        return all(event.query() for event in events)  # type: ignore[no-untyped-call]
+
+    def wait(self) -> None:
+        """Let the host wait for the copies."""
+        for event in self._events.values():
+            event.synchronize()
+
+
+class Staging:
+    """Host memory for the values of a model's weights at one update.
+
+    Args:
+        live: The weights, by name. The memory is pinned where they are on a CUDA device.
+    """
+
+    def __init__(self, live: Mapping[str, Tensor]) -> None:
+        self.tensors = {key: _on_host(x) for key, x in live.items()}
+        self._transfer = Transfer()
+
+    def fits(self, live: Mapping[str, Tensor]) -> bool:
+        """Whether it has room for exactly these tensors."""
+        return self.tensors.keys() == live.keys() and all(
+            x.dtype == host.dtype and x.shape == host.shape and x.stride() == host.stride()
+            for x, host in zip(live.values(), map(self.tensors.__getitem__, live), strict=True)
+        )
+
+    def send(self, live: Mapping[str, Tensor]) -> None:
+        """Begin to copy the weights down; see `Transfer` for what must follow."""
+        self._transfer.start(live, self.tensors)
+
+    def fence(self) -> None:
+        """Let whoever writes to the weights next wait, on the device, for the copies."""
+        self._transfer.fence()
+
+    def arrived(self) -> bool:
+        """Whether `wait` would return at once."""
+        return self._transfer.arrived()
+
+    def wait(self) -> None:
+        """Let the host wait until everything is down."""
+        self._transfer.wait()
+
+
+def _on_host(x: Tensor) -> Tensor:
+    return torch.empty_like(x.detach(), device="cpu", pin_memory=x.is_cuda)

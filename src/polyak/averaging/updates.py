@@ -1,0 +1,191 @@
+"""Counting steps and making updates, also where a device tells only later what came of them.
+
+A step may turn out to have been skipped (a fused optimizer under GradScaler), an update to have
+met NaN, and weights on their way to host memory have not arrived. None of them makes the host
+wait for the device: such an update stays open, and is closed when its outcome is there, at the
+latest before the next one that may be due and before anybody reads.
+"""
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from polyak.averaging.history import History
+from polyak.averaging.holdings import Holdings
+from polyak.averaging.kinds import Average, Update, Window
+from polyak.averaging.lagged import Lagged
+from polyak.averaging.settings import NonFinite
+from polyak.errors import NonFiniteError, few
+
+
+@dataclass(slots=True)
+class _Open:
+    """An update of which something is not known or not done yet."""
+
+    moment: Update
+    steps: int
+    weights: Mapping[str, float]
+    left_out: Lagged | None
+    """Whether the step that it follows was skipped; None: it was not."""
+
+    finite: Lagged | None = None
+    folded: bool = False
+    """Whether a device has folded the weights in, if it was to."""
+
+
+class Updates:
+    """The updates of one bank.
+
+    Args:
+        kinds: The averages by name.
+        history: Counts so far.
+        holdings: Their tensors.
+        nonfinite: What an update does with weights that are not finite.
+    """
+
+    def __init__(
+        self,
+        kinds: Mapping[str, Average],
+        history: History,
+        holdings: Holdings,
+        nonfinite: NonFinite,
+    ) -> None:
+        self._kinds = kinds
+        self._history = history
+        self._holdings = holdings
+        self._nonfinite: NonFinite = nonfinite
+        self._unknown: list[Lagged] = []
+        """Steps after those counted, each with whether it was skipped."""
+        self._open: _Open | None = None
+
+    @property
+    def every(self) -> int:
+        """Optimizer steps per update."""
+        return self._history.every
+
+    @property
+    def history(self) -> History:
+        """The counts, with everything settled."""
+        self.settle()
+        return self._history
+
+    def step(self, found_inf: Tensor | None = None) -> bool:
+        """Count a step, and update if it is due.
+
+        Args:
+            found_inf: Not zero where the optimizer skipped the step; it may lag on a device.
+
+        Returns:
+            Whether an update was begun.
+        """
+        left_out = None if found_inf is None else Lagged(found_inf)
+        if left_out is not None and left_out.arrived():
+            if left_out.value():
+                return False
+            left_out = None
+        every = self._history.every
+        reach = self._history.steps + len(self._unknown) + 1
+        if reach // every > self._history.steps // every or self._over():
+            self.settle()
+        if left_out is None:
+            self._history.steps += 1
+        else:
+            self._unknown.append(left_out)
+        # Without unknown steps before it this is exact; with them no update is in reach.
+        steps = self._history.steps + len(self._unknown)
+        due = steps % every == 0
+        if due:
+            self._begin(left_out, steps)
+        return due
+
+    def update(self) -> None:
+        """Fold the weights in now."""
+        self.settle()
+        self._begin(None, self._history.steps)
+
+    def settle(self) -> None:
+        """Close what is open and learn what is unknown; waits for the device if it must."""
+        for left_out in self._unknown:
+            self._history.steps += not left_out.value()
+        self._unknown.clear()
+        if self._open is not None:
+            begun, self._open = self._open, None
+            self._close(begun)
+
+    def _over(self) -> bool:
+        """Whether closing what is open would not wait."""
+        begun = self._open
+        outcomes = [] if begun is None else [begun.left_out, begun.finite]
+        arrived = all(outcome is None or outcome.arrived() for outcome in outcomes)
+        return begun is not None and arrived and (begun.folded or self._holdings.sent())
+
+    def _begin(self, left_out: Lagged | None, steps: int) -> None:
+        moment = self._history.next_update(steps=steps)
+        weights = self._history.lerp_weights(self._kinds, moment)
+        begun = _Open(moment, steps, weights, left_out)
+        if self._holdings.offloaded:
+            self._holdings.send()
+            self._open = begun
+            return
+        if self._must_know(weights):
+            self._open = begun
+            self.settle()
+            return
+        guarded = self._nonfinite == "skip" and self._holdings.lags
+        if left_out is None and not guarded:
+            self._close(begun)
+            return
+        self._fold_on_device(begun, guarded=guarded)
+        self._open = begun
+
+    def _must_know(self, weights: Mapping[str, float]) -> bool:
+        """Whether the update cannot be undone by a lerp weight of 0, so that the host waits."""
+        snapshot = any(isinstance(k, Window) and weights[n] > 0 for n, k in self._kinds.items())
+        return snapshot or self._nonfinite == "raise"
+
+    def _fold_on_device(self, begun: _Open, *, guarded: bool) -> None:
+        """Fold with a lerp weight that the device makes 0 where the update must not count."""
+        self._holdings.gather_unchecked()
+        keep = None if begun.left_out is None else ~begun.left_out.flag
+        if guarded:
+            begun.finite = Lagged(self._holdings.finite_flag())
+            fine = begun.finite.flag
+            keep = fine if keep is None else keep.to(fine.device, non_blocking=True) & fine
+        self._holdings.fold(begun.weights, keep=keep)
+        begun.folded = True
+
+    def _close(self, begun: _Open) -> None:
+        if begun.left_out is not None and begun.left_out.value():
+            return
+        if not self._fine(begun):
+            self._meet_nonfinite(self._holdings.nonfinite(sent=True))
+            return
+        if not begun.folded:
+            self._holdings.fold(begun.weights)
+        self._holdings.refreshed.clear()
+        self._history.count(begun.moment, begun.weights, steps=begun.steps)
+
+    def _fine(self, begun: _Open) -> bool:
+        """Whether the weights may be folded in; of those not folded yet, having taken them in."""
+        if begun.folded:
+            return begun.finite is None or begun.finite.value()
+        if self._holdings.offloaded:
+            return self._holdings.receive() or self._nonfinite == "allow"
+        if self._nonfinite == "allow":
+            self._holdings.gather_unchecked()
+            return True
+        return self._holdings.gather()
+
+    def _meet_nonfinite(self, bad: Sequence[str]) -> None:
+        message = f"{few(bad) if bad else 'weights'} hold NaN or infinity; expected finite weights."
+        if self._nonfinite == "raise":
+            raise NonFiniteError(f"{message} Lower the learning rate.")
+        if not self._history.skipped:
+            _warn(f"{message} The averages skip such updates; `skipped` counts them.")
+        self._history.skipped += 1
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, RuntimeWarning, stacklevel=7)

@@ -1,0 +1,104 @@
+"""What is kept of a study when its runs are thrown away: every number, no weights and no logits.
+
+results.csv   the numbers of the page       curves.csv   every score of every epoch of every run
+index.html    the page without plotly, its figures in figures/, its claims in claims.json
+plan.json, choices.json, configs/<id>.json   what was run and what was chosen
+"""
+
+import csv
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import astuple, fields
+from pathlib import Path
+
+from polyak.analysis.results import Result, study_results
+from polyak.files import replacing
+from polyak.records.runs import RunFolder, Score, run_folder
+from polyak.records.studies import RowRecord, StudyRecord, read_study
+from polyak.report import facts
+from polyak.report.page import write_page
+
+CURVE_COLUMNS = (
+    "run",
+    "row",
+    "phase",
+    "learning_rate",
+    "seed",
+    "epoch",
+    "part",
+    "weights",
+    "accuracy",
+    "loss",
+)
+Line = tuple[object, ...]
+
+
+def write_archive(out: Path, name: str, folder: Path) -> None:
+    """Write what is worth keeping of a study, small enough for a repository.
+
+    Args:
+        out: The output folder that holds `runs/` and the study's folder.
+        name: Of the study.
+        folder: Where to; made if it is not there, files of those names are replaced.
+
+    Raises:
+        FileError: if there is no such study or a file of a finished run is damaged.
+    """
+    study = read_study(out / name)
+    results = study_results(out, study)
+    write_page(out, study, results, folder, interactive=False)
+    _write_csv(
+        folder / "results.csv",
+        [field.name for field in fields(Result)],
+        (astuple(result) for result in results),
+    )
+    _write_csv(folder / "curves.csv", CURVE_COLUMNS, _curves(out, study))
+    for file in ("plan.json", "choices.json"):
+        _copy(out / name / file, folder / file)
+    for run_id in (run for row in study.rows for run in facts.all_runs(row)):
+        config = run_folder(out, run_id).path / "config.json"
+        if config.is_file():
+            _copy(config, folder / "configs" / f"{run_id}.json")
+
+
+def _curves(out: Path, study: StudyRecord) -> Iterator[Line]:
+    for row in study.rows:
+        for run_id, *known in _runs(row):
+            folder = run_folder(out, run_id)
+            for epoch, part, weights, score in _scores(folder):
+                yield run_id, row.label, *known, epoch, part, weights, score.accuracy, score.loss
+
+
+def _runs(row: RowRecord) -> Iterator[tuple[str, str, str, str]]:
+    """Id, phase, learning rate and seed of each run."""
+    for rate, by_seed in row.search.items():
+        for seed, run_id in by_seed.items():
+            yield run_id, "search", rate, seed
+    for seed, run_id in row.refit.items():
+        yield run_id, "refit", f"{row.rate_of(seed):g}", seed
+
+
+def _scores(folder: RunFolder) -> Iterator[tuple[int, str, str, Score]]:
+    for record in folder.epochs():
+        yield record.epoch, "train", "sgd", record.train
+        yield from _each(record.epoch, "holdout", record.holdout)
+    for monitored in folder.monitors():
+        yield from _each(monitored.epoch, monitored.monitor, monitored.scores)
+
+
+def _each(
+    epoch: int, part: str, scores: Mapping[str, Score]
+) -> Iterator[tuple[int, str, str, Score]]:
+    return ((epoch, part, weights, score) for weights, score in scores.items())
+
+
+def _write_csv(path: Path, heads: Sequence[str], lines: Iterable[Line]) -> None:
+    with replacing(path) as temporary, temporary.open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(heads)
+        writer.writerows(lines)
+
+
+def _copy(source: Path, target: Path) -> None:
+    with replacing(target) as temporary:
+        shutil.copyfile(source, temporary)

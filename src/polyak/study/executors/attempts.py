@@ -1,0 +1,50 @@
+"""One job in a worker process, on whatever machine: what went wrong comes back as text."""
+
+import time
+import traceback
+from pathlib import Path
+
+from polyak.errors import PolyakError
+from polyak.records.locks import HeldError
+from polyak.training.checkpoint import SECONDS
+from polyak.training.jobs import Job, carry_out
+from polyak.training.stopping import StoppedError, StopRequest
+
+HELD_SECONDS = 2.0
+"""Between two looks at a run that somebody else is working on."""
+
+
+def attempt(
+    job: Job,
+    out: Path,
+    *,
+    device: str,
+    stop: StopRequest,
+    checkpoint_seconds: float = SECONDS,
+) -> str | None:
+    """Carry out a job; a bug of one must not stop the others.
+
+    A run that another study is working on is waited for: what that leaves is used, and where it
+    stops this goes on.
+
+    Returns:
+        None, or the text of the error.
+
+    Raises:
+        StoppedError: if it was asked to leave and did.
+    """
+    while True:
+        try:
+            carry_out(job, out, device=device, stop=stop, checkpoint_seconds=checkpoint_seconds)
+        except HeldError:
+            if stop.made:
+                raise stop.error() from None
+            time.sleep(HELD_SECONDS)
+        except StoppedError:
+            raise
+        except PolyakError as error:
+            return str(error)
+        except Exception:
+            return traceback.format_exc()
+        else:
+            return None

@@ -1,0 +1,167 @@
+"""One optimizer step as a function of a batch: plain, as a CUDA graph, or compiled as well.
+
+A step waits for nothing: its learning rate lies where the optimizer computes, and its results
+stay there.
+
+Shape suffixes: b batch, c channels, h height, w width, k classes.
+"""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from polyak.errors import ConfigError, unknown
+
+Backend = Literal["eager", "graph", "compiled"]
+BACKENDS: tuple[Backend, ...] = get_args(Backend)
+WARMUP_STEPS = 3
+"""Before a capture, so that libraries have chosen their kernels and taken their memory."""
+
+Step = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+"""From a batch of images and labels to its mean loss and how many it got right."""
+
+
+def build_step(
+    backend: Backend,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    *,
+    device: torch.device,
+    fp32: bool,
+) -> Step:
+    """A step of a model in train mode.
+
+    Args:
+        backend: eager runs anywhere; graph replays a CUDA graph; compiled replays one of the
+            model as torch.compile makes it.
+        model: In train mode whenever a step is taken.
+        optimizer: Its learning rate must be a tensor on the device, unless "eager".
+        device: Where the model is.
+        fp32: Compute in float32 on a GPU too; CPUs always do.
+
+    Raises:
+        ConfigError: for a backend that is none, or one that the device has not.
+    """
+    if backend not in BACKENDS:
+        raise ConfigError(unknown("backend", backend, BACKENDS))
+    if backend == "eager":
+        return EagerStep(model, optimizer, lowered(device, fp32=fp32))
+    if device.type != "cuda":
+        raise ConfigError(f"backend is {backend!r} on {device.type}; expected 'eager' there.")
+    # Weights that are cast once would keep their address, and with it the value of the capture.
+    autocast = lowered(device, fp32=fp32, cache=False)
+    forward = torch.compile(model, dynamic=False) if backend == "compiled" else model
+    return GraphedStep(EagerStep(forward, optimizer, autocast), model, optimizer)
+
+
+def lowered(
+    device: torch.device, *, fp32: bool, cache: bool = True
+) -> Callable[[], AbstractContextManager[object]]:
+    """Makes blocks in which convolutions and products are computed in bfloat16 on a GPU.
+
+    Weights, gradients, BatchNorm statistics and averages stay float32. On a CPU, and with
+    `fp32`, the block changes nothing.
+    """
+    enabled = device.type == "cuda" and not fp32
+    return lambda: torch.autocast(
+        device.type, dtype=torch.bfloat16, enabled=enabled, cache_enabled=cache
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class EagerStep:
+    """Forward, backward and update, call by call."""
+
+    model: nn.Module | Callable[[Tensor], Tensor]
+    optimizer: torch.optim.Optimizer
+    lowered: Callable[[], AbstractContextManager[object]]
+
+    def __call__(self, x_bchw: Tensor, labels_b: Tensor) -> tuple[Tensor, Tensor]:
+        self.optimizer.zero_grad()
+        with self.lowered():
+            logits_bk = self.model(x_bchw)
+            loss = F.cross_entropy(logits_bk, labels_b)
+        loss.backward()  # type: ignore[no-untyped-call]  # torch's own annotation is missing
+        self.optimizer.step()
+        right = (logits_bk.detach().argmax(dim=1) == labels_b).sum()
+        return loss.detach(), right
+
+
+@dataclass(slots=True)
+class _Capture:
+    """A graph with the tensors that it reads and writes."""
+
+    graph: torch.cuda.CUDAGraph
+    x_bchw: Tensor
+    labels_b: Tensor
+    results: tuple[Tensor, Tensor]
+
+
+@dataclass(slots=True)
+class GraphedStep:
+    """The same as one launch: a CUDA graph for each size of batch, captured at its first.
+
+    The steps that warm up are undone before the capture, so that a run takes exactly the steps
+    that it would have taken without.
+    """
+
+    eager: EagerStep
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    _captures: dict[int, _Capture] = field(default_factory=dict)
+
+    def __call__(self, x_bchw: Tensor, labels_b: Tensor) -> tuple[Tensor, Tensor]:
+        size = len(labels_b)
+        if size not in self._captures:
+            self._captures[size] = self._capture(x_bchw, labels_b)
+        capture = self._captures[size]
+        capture.x_bchw.copy_(x_bchw)
+        capture.labels_b.copy_(labels_b)
+        capture.graph.replay()
+        return capture.results
+
+    def _capture(self, x_bchw: Tensor, labels_b: Tensor) -> _Capture:
+        x_bchw, labels_b = x_bchw.clone(), labels_b.clone()
+        undo = remembered(self.model, self.optimizer)
+        random = torch.cuda.get_rng_state(x_bchw.device)
+        side = torch.cuda.Stream(x_bchw.device)  # type: ignore[no-untyped-call]  # as above
+        side.wait_stream(torch.cuda.current_stream(x_bchw.device))
+        with torch.cuda.stream(side):
+            for _ in range(WARMUP_STEPS):
+                self.eager(x_bchw, labels_b)
+        torch.cuda.current_stream(x_bchw.device).wait_stream(side)
+        undo()
+        torch.cuda.set_rng_state(random, x_bchw.device)
+        # Gradients then lie in the graph's own memory.
+        self.optimizer.zero_grad()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            results = self.eager(x_bchw, labels_b)
+        return _Capture(graph, x_bchw, labels_b, results)
+
+
+@torch.no_grad()
+def remembered(model: nn.Module, optimizer: torch.optim.Optimizer) -> Callable[[], None]:
+    """Copy weights, statistics and momenta now; the result writes them back where they lie.
+
+    Momenta that are not there yet begin as zeros, from which the first step makes the same.
+    """
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            if group["momentum"] and optimizer.state[parameter].get("momentum_buffer") is None:
+                optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    places = [*model.state_dict().values()]
+    places += [x for state in optimizer.state.values() for x in state.values() if x is not None]
+    before = [x.clone() for x in places]
+
+    @torch.no_grad()
+    def undo() -> None:
+        for place, value in zip(places, before, strict=True):
+            place.copy_(value)
+
+    return undo

@@ -1,0 +1,174 @@
+"""Each claim in a world where it is true and in one where it is false."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from worlds import rows
+
+from polyak.analysis.claims.catalogue import CLAIMS
+from polyak.analysis.claims.cost import costs_little
+from polyak.analysis.claims.evidence import RowEvidence, RunLog
+from polyak.analysis.claims.ledger import alone, deciding, ledger
+from polyak.analysis.claims.verdicts import weigh
+from polyak.records.runs import EpochRecord, Score
+
+BY_ID = {claim.id: claim for claim in CLAIMS}
+FALSE = {
+    "never-behind": {"lead": lambda t: -0.05 if 0.3 < t < 0.6 else 0.05},
+    "early-lead": {"lead": lambda t: 0.05 if t > 0.2 else -0.02},
+    "peak": {"lead": lambda t: 0.05},
+    "stops-early": {"stop_acc": 0.85},
+    "stops-early-in-each": {"worst_stop": 0.8},
+    "loss-first": {"stop_loss": 0.7},
+    "longest-window": {"long": 0.0},
+    "recomputing-helps": {"bn": -0.02},
+    "without-batchnorm": {"long_without_bn": -0.1},
+    "period": {"period_gap": 0.02},
+    "better-than-sgd": {"refit__loss__ema_acc_bn": 1.1},
+    "noise": {"refit__accuracy__sgd_stopped": 0.75},
+    "fits-noise": {"refit__memorised__sgd": 0.9},
+    "memorisation": {"held_share": lambda t: 0.9, "cosine_share": lambda t: 0.85},
+    "churn": {"refit__churn__ema_loss_bn": 0.25},
+    "loss-beats-accuracy": {"transfer__accuracy__ema_loss_bn": 0.55},
+    "calibration": {"search__ece_scaled__ema_loss_bn": 0.06},
+    "bootstrap": {"bootstrapped": 0.03},
+    "step-decay": {"step_lead": 0.05},
+    "annealed": {"annealed": 0.02},
+}
+TIMED = {"cost-training", "cost-evaluation"}
+
+
+def judged(claim: str, **truth) -> str:
+    (entry,) = ledger(rows(np.random.default_rng(0), **truth), [BY_ID[claim]])
+    return entry.verdict
+
+
+def test_every_claim_has_a_world_where_it_is_false():
+    assert FALSE.keys() | TIMED == BY_ID.keys()
+
+
+@pytest.fixture(scope="module")
+def true_world():
+    return rows(np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("claim", FALSE)
+def test_a_true_claim_is_reproduced(claim, true_world):
+    (entry,) = ledger(true_world, [BY_ID[claim]])
+    assert entry.verdict == "reproduced"
+
+
+def test_a_page_of_true_claims_is_reproduced_whole_after_correction(true_world):
+    entries = ledger(true_world)
+    assert {e.claim.id for e in entries if e.verdict == "not run"} == TIMED
+    assert {e.verdict for e in entries if e.claim.id not in TIMED} == {"reproduced"}
+
+
+@pytest.mark.parametrize("claim", ["better-than-sgd", "noise", "annealed", "early-lead"])
+def test_two_noisy_seeds_are_too_few(claim):
+    (entry,) = ledger(rows(np.random.default_rng(1), seeds=2, noise=0.03), [BY_ID[claim]])
+    assert entry.verdict == "underpowered"
+
+
+def test_one_seed_decides_nothing():
+    entries = ledger(rows(np.random.default_rng(2), seeds=1))
+    assert {e.verdict for e in entries} <= {"underpowered", "not run"}
+
+
+def test_a_row_without_evidence_is_not_run():
+    entries = ledger([RowEvidence(label="empty", budget=0, averages=("ema_0.9",))])
+    assert {e.verdict for e in entries} == {"not run"}
+    assert [e.verdict for e in ledger([])] == ["not run"] * len(CLAIMS)
+
+
+def test_a_single_row_that_differs_refutes_a_claim_about_every_row():
+    first = rows(np.random.default_rng(3))[0]
+    other = rows(np.random.default_rng(4), refit__accuracy__ema_acc_bn=0.65)[0]
+    (entry,) = ledger([first, replace(other, label="second")], [BY_ID["better-than-sgd"]])
+    assert entry.verdict == "not reproduced"
+    finding, _ = deciding(entry)
+    assert finding.row == "second"
+    assert finding.values == approx_gain(other)
+
+
+def approx_gain(row) -> dict[str, float]:
+    by_arm = {
+        arm: {
+            r.seed: r.value
+            for r in row.results
+            if (r.arm, r.metric, r.phase) == (arm, "accuracy", "refit")
+        }
+        for arm in ("sgd", "ema_acc_bn")
+    }
+    return {
+        seed: pytest.approx(value - by_arm["sgd"][seed])
+        for seed, value in by_arm["ema_acc_bn"].items()
+    }
+
+
+def test_rows_of_appendices_are_no_evidence_for_the_papers_own_claims(true_world):
+    ordinary = {"main", "plain"}
+    for claim in ("never-behind", "stops-early", "better-than-sgd", "fits-noise"):
+        assert {f.row for f in BY_ID[claim].findings(true_world)} <= ordinary
+    assert {f.row for f in BY_ID["step-decay"].findings(true_world)} == {"step"}
+    assert {f.row for f in BY_ID["bootstrap"].findings(true_world)} == {"main | bootstrapped"}
+
+
+def test_where_the_learning_rate_stays_up_nobody_is_to_meet_sgd():
+    world = rows(np.random.default_rng(0), last_rate=0.5)
+    assert not [f for f in BY_ID["peak"].findings(world[:1])]
+
+
+def test_the_peak_of_a_flat_curve_is_no_peak():
+    """The height of a maximum over epochs is no evidence: curves of noise have one, too."""
+    draw, called = np.random.default_rng(5), 0
+    trials, n, epochs = 300, 3, 24
+    for _ in range(trials):
+        search = {str(s): flat_run(draw, epochs) for s in range(n)}
+        row = RowEvidence(label="flat", budget=epochs, averages=("ema_0.9",), search=search)
+        shown = weigh(BY_ID["peak"].findings([row])[0]).shown
+        called += shown is not None and shown <= 0.025
+    assert called <= binomial_limit(trials, 0.025)
+
+
+def flat_run(draw, epochs: int) -> RunLog:
+    values = draw.normal(0.7, 0.01, size=epochs)
+    return RunLog(
+        epochs=[
+            EpochRecord(
+                epoch=e + 1,
+                step=e + 1,
+                learning_rate=1.0 - (e + 1) / epochs,
+                train=Score(1.0, 0.5),
+                seconds=1.0,
+                holdout={"sgd": Score(1.0, 0.7), "ema_0.9": Score(1.0, float(v))},
+            )
+            for e, v in enumerate(values)
+        ]
+    )
+
+
+def binomial_limit(trials: int, rate: float) -> float:
+    """Four standard errors above what is expected."""
+    return trials * rate + 4 * (trials * rate * (1 - rate)) ** 0.5
+
+
+def test_time_added_is_relative_to_the_time_without():
+    (found,) = costs_little("steps", "row", {"0": 1.02, "1": 2.1}, {"0": 1.0, "1": 2.0, "2": 1.0})
+    assert found.values == {"0": pytest.approx(0.02), "1": pytest.approx(0.05)}
+    assert costs_little("steps", "row", {"0": 1.0}, {"1": 1.0}) == []
+
+
+@pytest.mark.parametrize(("share", "said"), [(0.01, "reproduced"), (0.5, "not reproduced")])
+def test_averages_cost_little_or_not(share, said):
+    draw = np.random.default_rng(6)
+    without = {str(i): draw.uniform(1, 2) for i in range(6)}
+    slower = {i: s * (1 + share + draw.normal() * 0.004) for i, s in without.items()}
+    weighed = weigh(costs_little("steps", "row", slower, without)[0])
+    assert alone(weighed) == said
+
+
+@pytest.mark.parametrize("claim", FALSE)
+def test_a_false_claim_is_not_reproduced(claim):
+    assert judged(claim, **FALSE[claim]) == "not reproduced"
