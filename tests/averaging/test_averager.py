@@ -218,6 +218,7 @@ def test_torchs_swa_agrees():
 
 @given(every=periods, steps=lengths)
 def test_updates_are_the_steps_divided_by_the_period(every, steps):
+    """C2: Lightning's has one more at the end of each epoch, and one at step 0."""
     model = Scalar()
     averager = Averager(model, [0.9], every=every)
     for _ in range(steps):
@@ -374,6 +375,27 @@ def test_a_module_has_the_models_own_dtypes():
     averager.step()
     got = {n: x.dtype for n, x in averager.module("ema_0.9").state_dict().items()}
     assert got == {n: x.dtype for n, x in model.state_dict().items()}
+
+
+def test_a_model_that_cannot_be_copied_is_averaged_and_applied_all_the_same():
+    """C4: ema-pytorch prints a line and ends the process."""
+
+    class NoCopy(nn.Linear):
+        def __deepcopy__(self, memo):
+            raise NotImplementedError("no copy of this")
+
+    model = NoCopy(3, 2)
+    averager = Averager(model, [EMA(0.5, warmup=None)])
+    before = model.weight.detach().clone()
+    drift(model, 0)
+    averager.step()
+    middle = (before + model.weight.detach()) / 2
+    torch.testing.assert_close(averager.tensors("ema_0.5")["weight"], middle)
+    with averager.applied("ema_0.5"):
+        torch.testing.assert_close(model.weight.detach(), middle)
+    with pytest.raises(NotImplementedError, match="no copy of this"):
+        averager.module("ema_0.5")
+    assert not torch.equal(model.weight, middle)
 
 
 def test_a_module_keeps_its_ties():

@@ -72,6 +72,39 @@ def test_manual_updates_survive_a_resume(manual):
     assert_same_bits(resumed.tensors("m"), never.tensors("m"))
 
 
+def test_counts_that_half_precision_cannot_hold_survive_a_resume():
+    """C1: ema-pytorch's checkpoints cast the step to float16, where 70,000 is infinity."""
+    models = Scalar(), Scalar()
+    never, resumed = (Averager(m, [PowerEMA(gamma=2.0, name="m")]) for m in models)
+    state = never.state_dict()
+    state["history"] |= {name: 70_001 for name in ("steps", "updates", "position")}
+    state["history"]["steps_at_update"] = 70_001
+    never.load_state_dict(state)
+    resumed.load_state_dict(through_a_file(never.state_dict()))
+    for averager, model in zip((never, resumed), models, strict=True):
+        model.set(1.0)
+        averager.step()
+        assert averager.steps == 70_002
+    assert resumed.tensors("m")["w"].item() == pytest.approx(1 - (70_001 / 70_002) ** 3)
+    assert_same_bits(resumed.tensors("m"), never.tensors("m"))
+
+
+@pytest.mark.parametrize("lend", [False, True])
+def test_a_state_holds_the_averages_and_neither_the_model_nor_a_backup_of_it(lend):
+    """C9, C10: ema-pytorch's holds the raw weights too, torch-ema's a backup, however old."""
+    model = net()
+    averager = Averager(model, [0.9, 0.99])
+    if lend:
+        with averager.applied("ema_0.9"):
+            pass
+    state = averager.state_dict()
+    stored = [*state["tensors"].values(), *state["remainder"].values(), state["copied"]]
+    floats = [x for x in model.state_dict().values() if x.is_floating_point()]
+    held = [x for row in stored for x in row.values() if x.is_floating_point()]
+    assert sum(x.numel() for x in held) == 2 * sum(x.numel() for x in floats)
+    assert not state["refreshed"]
+
+
 def test_a_loaded_state_is_not_shared():
     model = net()
     one, two = Averager(model, [0.9]), Averager(model, [0.9])

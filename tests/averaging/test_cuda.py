@@ -80,7 +80,7 @@ def test_averages_in_host_memory_are_those_beside_the_weights(every, attached):
 
 
 def test_a_step_never_overtakes_the_copy_of_the_weights_before_it():
-    """All weights are filled with the step's number, so that a torn copy shows at once."""
+    """C13. All weights are filled with the step's number, so that a torn copy shows at once."""
     model = nn.Sequential(*(nn.Linear(2048, 2048, bias=False) for _ in range(8))).cuda()
     optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
     with torch.no_grad():

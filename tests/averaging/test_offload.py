@@ -111,6 +111,7 @@ def test_the_fence_waits_for_the_optimizers_step_only_where_that_will_raise_it(
 @TRANSFERS
 @pytest.mark.parametrize("every", [1, 3])
 def test_a_step_never_overtakes_the_copy_of_the_weights_before_it(monkeypatch, transfer, every):
+    """C13: torchtitan's next step may write to weights that its side stream still reads."""
     offloaded(monkeypatch, transfer)
     torch.manual_seed(0)
     model = net(dropout=0.2)
@@ -125,6 +126,7 @@ def test_a_step_never_overtakes_the_copy_of_the_weights_before_it(monkeypatch, t
 
 @TRANSFERS
 def test_a_loop_without_hooks_is_fenced_at_once(monkeypatch, transfer):
+    """C13: without a hook nobody would wait before the next step."""
     offloaded(monkeypatch, transfer)
     torch.manual_seed(0)
     model = net()

@@ -153,6 +153,7 @@ def test_of_several_optimizers_the_answers_are_waited_for(monkeypatch):
     dtype=st.sampled_from([None, torch.float64, torch.bfloat16]),
 )
 def test_a_skip_on_the_device_is_the_skip_of_the_host(bad, every, buffers, dtype):
+    """C11: no NaN gets in where a lerp weight of 0 alone would let it."""
     kinds = [EMA(0.9), Uniform(), EMA(0.99, warmup_counts="steps", name="by_steps")]
     ends = []
     for late in (False, True):

@@ -63,5 +63,5 @@ class InProcess:
 def in_process(small, monkeypatch):
     """The command line with the small study, run in this process; the page is not its matter."""
     monkeypatch.setitem(presets.PRESETS, "small", lambda: small)
-    monkeypatch.setattr("polyak.cli.study.LocalExecutor", InProcess)
+    monkeypatch.setattr("polyak.cli.executors.LocalExecutor", InProcess)
     monkeypatch.setattr("polyak.cli.study.write_report", lambda out, name: out / name / "page")

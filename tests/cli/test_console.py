@@ -49,11 +49,16 @@ def test_titles_tell_search_refit_and_probe_apart():
     assert title(probe) == "linear probe on digits"
 
 
-def test_failures_are_shown_with_folder_and_last_lines(tmp_path):
-    lines = failure_lines({"abc": "Traceback\n  one\n  two\n  three\nValueError: four\n"}, tmp_path)
-    assert lines[0] == f"failed: {tmp_path / 'runs' / 'abc'}"
-    assert lines[-1] == "  ValueError: four"
-    assert len(lines) == 4
+def test_failures_are_shown_with_folder_last_lines_and_the_command_for_one_alone(tmp_path):
+    text = "Traceback\n  one\n  two\n  three\nValueError: four\n"
+    lines = failure_lines({"abc": text}, tmp_path, device="cuda")
+    folder = tmp_path / "runs" / "abc"
+    assert lines[0] == f"failed: {folder}"
+    assert lines[-2] == "  ValueError: four"
+    assert lines[-1] == (
+        f"  alone: polyak train --config {folder}/config.json --out {tmp_path} --device cuda"
+    )
+    assert len(lines) == 5
 
 
 @pytest.mark.parametrize("ending", ["done", "diverged"])

@@ -1,5 +1,7 @@
+import errno
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -12,6 +14,9 @@ import pytest
 import polyak
 from polyak.cli.main import main
 from polyak.errors import DataError
+from polyak.files import write_json
+from polyak.records.locks import holding
+from polyak.records.runs import run_folder
 from polyak.records.studies import read_study
 from polyak.study.presets import PAPER_STUDIES
 from polyak.study.scales import SCALES
@@ -186,16 +191,76 @@ def test_a_study_is_carried_through_and_counted_on_stdout(in_process, tmp_path, 
     assert capsys.readouterr().out.startswith("done 0  skipped 2")
 
 
-def test_a_failed_run_is_code_1_and_named_on_stderr(in_process, tmp_path, capsys, monkeypatch):
+def test_a_failed_run_is_code_1_and_can_be_repeated_alone(
+    in_process, tmp_path, capsys, monkeypatch
+):
     def fails(*_args, **_kwargs):
         raise ZeroDivisionError("the bug")
 
-    monkeypatch.setattr("polyak.training.jobs._train", fails)
-    assert main(["study", "small", "--out", str(tmp_path)]) == 1
+    with monkeypatch.context() as patch:
+        patch.setattr("polyak.training.jobs._train", fails)
+        assert main(["study", "small", "--out", str(tmp_path)]) == 1
     said = capsys.readouterr()
     assert "failed 1" in said.out
     assert f"failed: {tmp_path}" in said.err
     assert "the bug" in said.err
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert run_folder(tmp_path, folder.name).failure == "Traceback: of a test\nthe bug"
+    (command,) = re.findall(r"  alone: polyak (.*)", said.err)
+    assert main(shlex.split(command)) == 0
+    assert capsys.readouterr().out.endswith(f"run: {folder.resolve()}\n")
+    assert run_folder(tmp_path, folder.name).ending == "done"
+    assert run_folder(tmp_path, folder.name).failure is None
+    # The study takes it as it is.
+    assert main(["study", "small", "--out", str(tmp_path)]) == 0
+    assert capsys.readouterr().out.startswith("done 1  skipped 1")
+
+
+def test_a_configuration_from_a_file_and_settings_are_code_2(in_process, tmp_path, capsys):
+    assert main(["train", "--config", str(tmp_path / "absent.json")]) == 2
+    assert "absent.json cannot be read" in capsys.readouterr().err
+    assert main(["train", "--config", str(tmp_path / "absent.json"), "--epochs", "3"]) == 2
+    assert "expected one or the other" in capsys.readouterr().err
+
+
+def test_a_second_process_on_a_study_is_code_2_and_loses_nothing(in_process, tmp_path, capsys):
+    (tmp_path / "small").mkdir()
+    with holding(tmp_path / "small"):
+        assert main(["study", "small", "--out", str(tmp_path)]) == 2
+    said = capsys.readouterr()
+    assert f"{tmp_path / 'small'} is held by process {os.getpid()}" in said.err
+    assert "Wait for it, or stop it" in said.err
+    assert not (tmp_path / "runs").exists()
+    assert main(["study", "small", "--out", str(tmp_path)]) == 0
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EACCES])
+@pytest.mark.parametrize("what", ["plan.json", "choices.json", "page"])
+def test_a_disk_that_takes_no_more_is_code_2_and_the_same_command_goes_on(
+    in_process, tmp_path, capsys, monkeypatch, code, what
+):
+    def full(*arguments, **_options):
+        if what == "page" or Path(arguments[0]).name == what:
+            raise OSError(code, os.strerror(code), str(tmp_path / what))
+        write_json(*arguments)
+
+    with monkeypatch.context() as patch:
+        written = "polyak.cli.study.write_report" if what == "page" else "polyak.records.studies"
+        patch.setattr(written if what == "page" else f"{written}.write_json", full)
+        assert main(["study", "small", "--out", str(tmp_path)]) == 2
+    said = capsys.readouterr().err
+    assert f"polyak: {tmp_path / what} cannot be written ({os.strerror(code)})" in said
+    assert main(["study", "small", "--out", str(tmp_path)]) == 0
+    assert "failed 0" in capsys.readouterr().out
+
+
+def test_another_fault_of_the_system_keeps_its_traceback(in_process, tmp_path, monkeypatch):
+    def fault(*_args):
+        raise OSError(errno.EIO, "broken disk")
+
+    monkeypatch.setattr("polyak.cli.study.write_report", fault)
+    with pytest.raises(OSError, match="broken disk"):
+        main(["study", "small", "--out", str(tmp_path)])
 
 
 def test_a_row_all_of_whose_rates_diverge_is_code_1_and_says_what_to_do(
@@ -233,6 +298,12 @@ def test_ctrl_c_is_code_130_and_says_that_the_same_command_goes_on(
         (["--workers", "0"], "workers is 0; expected >= 1"),
         (["--workers", "-2"], "workers is -2; expected >= 1"),
         (["--device", "cdua"], "device is 'cdua', which cannot be used"),
+        (["--address", "auto"], "expected none of them with executor 'local'"),
+        (["--gpus-per-run", "0.5"], "expected none of them with executor 'local'"),
+        (["--executor", "ray", "--workers", "2"], "the cluster decides"),
+        (["--executor", "ray", "--cpus-per-run", "0"], "cpus_per_run is 0.0; expected > 0"),
+        (["--executor", "ray", "--device", "cuda"], "expected cuda with a share > 0"),
+        (["--executor", "ray", "--gpus-per-run", "1"], "expected cuda with a share > 0"),
     ],
 )
 def test_settings_that_cannot_be_are_code_2_before_anything_runs(

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -154,6 +155,12 @@ def write_rows(out: Path, *rows: RowRecord, title: str = "A small study") -> Stu
     )
     write_study(out / "toy", study)
     return study
+
+
+@pytest.fixture(scope="session")
+def written_by_hand() -> SimpleNamespace:
+    """Writers of a row with all its runs, and of a run."""
+    return SimpleNamespace(row=whole_row, run=write_run)
 
 
 @pytest.fixture(scope="session")

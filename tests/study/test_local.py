@@ -2,10 +2,12 @@
 that fail here do so by their configuration, or are objects of this module."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,12 +16,14 @@ import torch
 
 import polyak
 from polyak.data import prepare
+from polyak.records.locks import holding
 from polyak.records.predictions import Predictions
 from polyak.records.runs import run_folder
-from polyak.study.executors import local
+from polyak.study.executors import attempts, local
 from polyak.study.executors.local import LocalExecutor, available_cores
 from polyak.training.jobs import carry_out
 from polyak.training.optim import OptimConfig
+from polyak.training.stopping import StoppedError, StopRequest
 
 
 @pytest.fixture
@@ -180,6 +184,36 @@ def test_runs_that_are_stopped_write_a_checkpoint_and_go_on_from_it(tiny, tmp_pa
     one, other = (Predictions(run_folder(o, config.id).predictions) for o in (out, whole))
     for arm in other.arms("test"):
         assert torch.equal(one.logits_nk("test", arm), other.logits_nk("test", arm))
+
+
+def test_a_run_that_another_study_is_at_is_waited_for(tiny, tmp_path, monkeypatch):
+    """It ends while this one waits; what it leaves is used, and nothing is done twice."""
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    carry_out(tiny, whole)
+    folder = run_folder(out, tiny.id).path
+    folder.mkdir(parents=True)
+    looks = []
+    with ExitStack() as other:
+        other.enter_context(holding(folder))
+
+        def ended(seconds):
+            looks.append(seconds)
+            if len(looks) == 2:
+                other.close()
+                shutil.copytree(run_folder(whole, tiny.id).path, folder, dirs_exist_ok=True)
+
+        monkeypatch.setattr(attempts.time, "sleep", ended)
+        monkeypatch.setattr("polyak.training.jobs._train", None)
+        assert attempts.attempt(tiny, out, device="cpu", stop=StopRequest()) is None
+    assert looks == [attempts.HELD_SECONDS] * 2
+    assert run_folder(out, tiny.id).ending == "done"
+
+
+def test_waiting_for_another_study_ends_when_asked_to_stop(tiny, tmp_path):
+    folder = run_folder(tmp_path, tiny.id).path
+    folder.mkdir(parents=True)
+    with holding(folder), pytest.raises(StoppedError):
+        attempts.attempt(tiny, tmp_path, device="cpu", stop=StopRequest(0))
 
 
 PARENT = """

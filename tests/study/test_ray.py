@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import time
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -94,29 +93,64 @@ def _parent(pid):
 def test_a_study_that_loses_a_node_ends_as_on_one_machine(study, row, tmp_path):
     longer = replace(study, rows=(replace(row, config=replace(row.config, epochs=4)),))
     out, alone = tmp_path / "ray", tmp_path / "alone"
-    t = time.monotonic()
     with cluster_of(4) as cluster, connected(cluster.address, checkpoint_seconds=0) as executor:
-        print("up", time.monotonic() - t)
         assert executor.workers == 4
         kills = KillsANode(cluster, out)
         outcome = run_study(
             longer, out, executor=executor, on_progress=kills, workers=4, command="x"
         )
-        print("done", time.monotonic() - t)
-    print("down", time.monotonic() - t)
     assert kills.killed is not None
     assert (outcome.done, outcome.failures, outcome.row_failures) == (7, {}, {})
     # The lost run went on from its checkpoint: what was done before was not done again.
     assert run_folder(out, kills.killed).epochs()[: len(kills.before)] == kills.before
     local = LocalExecutor(workers=1)
-    run_study(longer, alone, executor=local, on_progress=print, workers=4, command="x")
-    print("local", time.monotonic() - t)
+    run_study(
+        longer, alone, executor=local, on_progress=lambda progress: None, workers=4, command="x"
+    )
     one, other = (read_study(folder / "small") for folder in (out, alone))
     assert replace(one, seconds=0.0) == replace(other, seconds=0.0)
     names = sorted(path.name for path in (out / "runs").iterdir())
     assert names == sorted(path.name for path in (alone / "runs").iterdir())
     for name in names:
         assert _result(run_folder(out, name)) == _result(run_folder(alone, name))
+
+
+def test_runs_that_are_stopped_write_a_checkpoint_and_failures_are_told_apart(row, tmp_path):
+    """On a Ray of this machine alone, which nobody started before."""
+    tiny = replace(row.config, data=prepare(row.config.data))
+    long = replace(tiny, epochs=2000)
+    fault = replace(tiny, data=replace(tiny.data, fingerprint="0" * 64))
+    folder = run_folder(tmp_path, long.id)
+
+    def interrupt(states):
+        if folder.epochs():
+            assert states == {long.id: "running"}
+            raise KeyboardInterrupt
+
+    with connected(None, cpus=0.5) as executor:
+        assert executor.workers >= 2
+        ticks = []
+        failures = executor([tiny, fault], tmp_path, ticks.append)
+        assert failures.keys() == {fault.id}
+        assert failures[fault.id].startswith("source 'digits' is not in the cache")
+        assert ticks[-1] == {tiny.id: "done", fault.id: "failed"}
+        with pytest.raises(KeyboardInterrupt):
+            executor([long], tmp_path, interrupt)
+    assert run_folder(tmp_path, tiny.id).ending == "done"
+    assert folder.ending is None
+    assert not (folder.path / "LOCK").exists()
+    (written,) = folder.checkpoints.glob("at-*")
+    assert written.stem >= f"at-{len(folder.epochs()):04}"
+
+
+def test_a_cluster_that_is_not_there_is_named(monkeypatch):
+    monkeypatch.setattr("ray.init", _nobody)
+    with pytest.raises(ConfigError, match="address is 'nowhere:1', where no Ray cluster answers"):
+        connected("nowhere:1").__enter__()
+
+
+def _nobody(*_arguments, **_settings):
+    raise ConnectionError("refused")
 
 
 def _result(folder):

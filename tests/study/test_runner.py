@@ -1,12 +1,15 @@
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 import pytest
 
 from polyak.errors import ConfigError, DataError
+from polyak.records.locks import HeldError, holding
 from polyak.records.runs import EpochRecord, Score, run_folder
 from polyak.records.studies import read_study
 from polyak.study.runner import Progress, planned, run_study
 from polyak.training.config import RunConfig
+from polyak.training.config_file import read_config
 
 
 def _epochs(run: RunConfig, best: float) -> list[EpochRecord]:
@@ -173,6 +176,38 @@ def test_a_damaged_plan_is_written_anew(study, tmp_path, name):
     assert read_study(tmp_path / "small").rows == whole.rows
 
 
+def test_a_study_that_another_process_is_at_is_left_to_it(study, tmp_path):
+    _run(study, tmp_path, FakeExecutor(interrupt_after=9))
+    before = _content(tmp_path)
+    with holding(tmp_path / "small"):
+        held = _content(tmp_path)
+        with pytest.raises(HeldError, match="small is held by process"):
+            _run(study, tmp_path, FakeExecutor())
+        assert _content(tmp_path) == held
+    assert _content(tmp_path) == before
+
+
+def _content(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_no_lock_stays_whatever_happens(study, tmp_path):
+    for executor in (FakeExecutor(interrupt_after=2), FakeExecutor()):
+        with suppress(KeyboardInterrupt):
+            _run(study, tmp_path, executor)
+        assert not list(tmp_path.rglob("LOCK"))
+
+
+def test_a_failure_that_cannot_be_written_down_is_told_anyway(study, tmp_path, monkeypatch):
+    def full(_folder, _text):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("polyak.records.runs.RunFolder.fail", full)
+    outcome = _run(study, tmp_path, FakeExecutor(failing=((0.1, 1),)))
+    assert list(outcome.failures.values()) == ["a bug"]
+    assert outcome.done == 6
+
+
 def test_runs_are_shared_between_studies_by_their_id(study, row, tmp_path):
     _run(study, tmp_path, FakeExecutor())
     wider = replace(row, label="wider", learning_rates=(0.05, 0.1, 0.2))
@@ -197,6 +232,10 @@ def test_one_failing_run_stops_no_other_and_is_listed(study, tmp_path):
     (failed,) = [job for job in executor.calls[0] if (job.optim.lr, job.seed) == (0.1, 1)]
     assert outcome.failures == {failed.id: "a bug"}
     assert outcome.done == 6
+    # Its folder says what went wrong, and what to repeat.
+    folder = run_folder(tmp_path, failed.id)
+    assert folder.failure == "a bug"
+    assert read_config(folder.path / "config.json") == failed
     # Its learning rate is out, so the other one goes on.
     assert read_study(tmp_path / "small").rows[0].chosen_learning_rate == 0.05
     mended = FakeExecutor()

@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from polyak.averaging import refresh_batchnorm
+from polyak.training import evaluation
 from polyak.training.randomness import generator
 
 MONITORS = ("test", "test_bn", "holdout_bn", "train_given", "train_clean", "train_wrong")
@@ -109,3 +110,52 @@ def test_without_wrong_labels_nothing_is_memorised(tiny, start):
     wrong, clean = run.evaluation.monitors(run.averager, 2)
     assert wrong.scores == {}
     assert set(clean.scores) == set(SETS)
+
+
+def test_recomputing_on_a_part_takes_the_same_images_and_crops_after_every_epoch(tiny, start):
+    run = start(replace(tiny, monitors=("holdout_bn",), batchnorm_images=128))
+    first, second = (list(run.evaluation.batchnorm_batches()) for _ in range(2))
+    assert all(torch.equal(a, b) for a, b in zip(first[0], second[0], strict=True))
+    whole = start(replace(tiny, monitors=("holdout_bn",)))
+    drawn, again = (list(whole.evaluation.batchnorm_batches()) for _ in range(2))
+    # Before its second epoch a run on all images has drawn as often as one on a part ever does.
+    assert all(torch.equal(a, b) for a, b in zip(first[0], drawn[0], strict=True))
+    assert not torch.equal(drawn[0][0], again[0][0])
+
+
+@pytest.fixture
+def small_batches(monkeypatch):
+    monkeypatch.setattr(evaluation, "BATCHNORM_BATCH", 24)
+
+
+def _refreshed_on(run, images):
+    """Slowly: each average in a copy of the model, on the first batches alone."""
+    batches = list(run.evaluation.batchnorm_batches())[: images // 24]
+    found = {}
+    for name in run.averager.names:
+        model = _fresh(run)
+        model.load_state_dict(run.averager.tensors(name))
+        refresh_batchnorm(model, batches)
+        with torch.no_grad():
+            found[name] = model.eval()(run.augmentation.ready(run.data.holdout_images_nchw))
+    return found
+
+
+def test_a_part_of_the_images_is_that_part_for_all_averages(tiny, start, small_batches):
+    run = start(replace(tiny, monitors=("holdout_bn",), batchnorm_images=48))
+    run._train_epoch(1)
+    run.batch = 0
+    run._train_epoch(2)
+    (record,) = run.evaluation.monitors(run.averager, 2)
+    for name, logits_nk in _refreshed_on(run, 48).items():
+        _check(record.scores[name], logits_nk, run.data.holdout_given_n)
+    assert run.evaluation.monitors(run.averager, 2) == [record]
+
+
+def test_a_part_as_large_as_the_whole_is_the_whole(tiny, start, small_batches):
+    scores = []
+    for images in (72, None):
+        run = start(replace(tiny, monitors=("holdout_bn",), batchnorm_images=images))
+        run._train_epoch(1)
+        scores.append(run.evaluation.monitors(run.averager, 1))
+    assert scores[0] == scores[1]

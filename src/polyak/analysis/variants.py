@@ -8,7 +8,7 @@ from itertools import combinations
 from pathlib import Path
 
 from polyak import metrics
-from polyak.analysis.results import Phase, Result, bins_for
+from polyak.analysis.results import Phase, Result, bins_for, study_results
 from polyak.records.predictions import Predictions
 from polyak.records.runs import run_folder
 from polyak.records.studies import RowRecord, StudyRecord
@@ -30,6 +30,11 @@ def variant_results(out: Path, study: StudyRecord) -> list[Result]:
         for phase, runs in _phases(row)
         for result in _of_runs(out, row.label, phase, runs)
     ]
+
+
+def all_results(out: Path, study: StudyRecord) -> list[Result]:
+    """Every number of a study's page: its arms', and its variants' where a row wants them."""
+    return [*study_results(out, study), *variant_results(out, study)]
 
 
 def _phases(row: RowRecord) -> tuple[tuple[Phase, Mapping[str, str]], ...]:

@@ -1,5 +1,6 @@
 """What a person sees while runs go on: on stderr, a live table in a terminal, lines elsewhere."""
 
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -104,7 +105,7 @@ def epoch_cells(epochs: Sequence[EpochRecord], config: RunConfig) -> list[str]:
         f"{last.train.loss:.3f}",
         best_average(epochs),
         f"{images / per_epoch:,.0f}/s",
-        _clock((config.epochs - last.epoch) * per_epoch),
+        clock((config.epochs - last.epoch) * per_epoch),
     ]
 
 
@@ -122,16 +123,21 @@ def best_average(epochs: Sequence[EpochRecord]) -> str:
     return f"{accuracy:.1%} {name} @{-epoch}"
 
 
-def failure_lines(failures: Mapping[str, str], out: Path) -> list[str]:
-    """What went wrong, run by run: its folder and the last lines of its error."""
+def failure_lines(failures: Mapping[str, str], out: Path, *, device: str = "cpu") -> list[str]:
+    """What went wrong, run by run: its folder, the last lines of its error, how to repeat it."""
     lines = []
     for run_id, text in failures.items():
-        lines.append(f"failed: {run_folder(out, run_id).path}")
+        folder = run_folder(out, run_id).path
+        lines.append(f"failed: {folder}")
         lines += [f"  {line}" for line in text.strip().splitlines()[-3:]]
+        words = ["polyak", "train", "--config", str(folder / "config.json"), "--out", str(out)]
+        words += [] if device == "cpu" else ["--device", device]
+        lines.append(f"  alone: {shlex.join(words)}")
     return lines
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """Seconds as people read them: 0:45, 12:00, 1:30:00."""
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

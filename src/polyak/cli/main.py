@@ -4,6 +4,7 @@ Exit codes: 0 done · 1 some runs failed · 2 the request was wrong · 75 stoppe
 130 interrupted (143 by SIGTERM). After 75, 130 and 143 the same command goes on.
 """
 
+import errno
 import signal
 import sys
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from polyak.cli.export import ExportCommand
 from polyak.cli.inspect import InspectCommand
 from polyak.cli.listing import ListCommand
 from polyak.cli.report import ReportCommand
+from polyak.cli.status import StatusCommand
 from polyak.cli.study import DemoCommand, StudyCommand
 from polyak.cli.train import TrainCommand
 from polyak.errors import PolyakError
@@ -29,6 +31,7 @@ Command = (
     | Annotated[TrainCommand, tyro.conf.subcommand(name="train")]
     | Annotated[ReportCommand, tyro.conf.subcommand(name="report")]
     | Annotated[ListCommand, tyro.conf.subcommand(name="list")]
+    | Annotated[StatusCommand, tyro.conf.subcommand(name="status")]
     | Annotated[DataCommand, tyro.conf.subcommand(name="data")]
     | Annotated[AuditCommand, tyro.conf.subcommand(name="audit")]
     | Annotated[InspectCommand, tyro.conf.subcommand(name="inspect")]
@@ -38,6 +41,9 @@ Command = (
 
 TIME_LIMIT = 75
 """What BSD calls EX_TEMPFAIL: nothing is wrong, try again."""
+
+DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+"""What is the disk's fault, or its owner's."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -56,6 +62,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return command.run()
     except PolyakError as error:
         print(f"polyak: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        if error.errno not in DISK:
+            raise
+        print(
+            f"polyak: {error.filename or 'a file'} cannot be written ({error.strerror}); expected "
+            "a folder that can be written to, on a disk with free space. Mend that and give the "
+            "same command again: it goes on where it was.",
+            file=sys.stderr,
+        )
         return 2
     except StoppedError as stopped:
         number = stopped.signal_number

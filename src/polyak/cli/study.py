@@ -2,7 +2,7 @@
 
 import shlex
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -10,13 +10,13 @@ import tyro
 from rich.console import Console
 
 from polyak.cli.console import StudyDisplay, failure_lines, title
+from polyak.cli.executors import Machines
 from polyak.cli.limits import seconds_of, within
 from polyak.errors import ConfigError
 from polyak.records.paper_code import parse_paper_code
 from polyak.report.ledger import claims_line
 from polyak.report.page import write_report
 from polyak.study import plan
-from polyak.study.executors.local import LocalExecutor, available_cores
 from polyak.study.files import load_study, write_example
 from polyak.study.otherwise import otherwise
 from polyak.study.places import parse_places
@@ -25,7 +25,6 @@ from polyak.study.preparation import prepare_some
 from polyak.study.presets import preset
 from polyak.study.runner import Outcome, planned, run_study
 from polyak.training.config import Selection
-from polyak.training.jobs import usable_device
 from polyak.training.stopping import StopRequest
 
 
@@ -36,11 +35,7 @@ class Where:
     out: Path = Path("out")
     """Output folder; runs in it are shared between studies."""
 
-    workers: int | None = None
-    """Runs at a time, one thread each; all cores if not given."""
-
-    device: str = "cpu"
-    """Where to compute: cpu, cuda."""
+    machines: Annotated[Machines, tyro.conf.arg(name="")] = field(default_factory=Machines)
 
     time_limit: str | None = None
     """Such as 9m or 1h30m: write checkpoints and stop (code 75) before; call again to go on."""
@@ -86,6 +81,9 @@ class StudyCommand:
     """Beside the paper's arms of a study with refits: SGD annealed in the average's budget, an
     average on that shorter schedule, and weight decay 5e-4."""
 
+    fp32: bool = False
+    """Compute in float32 on a GPU, where the default is bfloat16; for comparison."""
+
     dry_run: bool = False
     """List the search runs with their ids and stop."""
 
@@ -96,6 +94,8 @@ class StudyCommand:
         study = self._study()
         if self.more_averages:
             study = with_more_averages(study)
+        if self.fp32:
+            study = _in_float32(study)
         study = otherwise(
             study,
             paper_code=parse_paper_code(self.paper_code),
@@ -117,6 +117,7 @@ class StudyCommand:
             "--clean-holdout": self.clean_holdout,
             "--controls": self.controls,
             "--more-averages": self.more_averages,
+            "--fp32": self.fp32,
         }
         return words + [word for word, given in switches.items() if given]
 
@@ -147,6 +148,11 @@ class DemoCommand:
         return carry_through(preset("demo"), self.where, command="polyak demo")
 
 
+def _in_float32(study: Study) -> Study:
+    rows = (replace(row, config=replace(row.config, fp32=True)) for row in study.rows)
+    return replace(study, rows=tuple(rows))
+
+
 def _write_example(path: Path) -> int:
     write_example(path)
     print(f"wrote {path}; polyak study {shlex.quote(str(path))} runs it")
@@ -155,22 +161,21 @@ def _write_example(path: Path) -> int:
 
 def carry_through(study: Study, where: Where, *, command: str) -> int:
     """Run a study and write its report; what to look at goes to stdout."""
-    usable_device(where.device)
     limit = StopRequest(seconds_of(where.time_limit))
     console = Console(stderr=True, soft_wrap=True)
-    workers = _workers(where.workers)
-    console.print(f"{study.title}: {planned(study)} runs, {workers} at a time ({study.cost})")
-    with StudyDisplay(where.out, console).showing() as display:
-        outcome = run_study(
-            study,
-            where.out,
-            executor=LocalExecutor(workers=workers, device=where.device),
-            on_progress=within(limit, display),
-            workers=workers,
-            command=command,
-        )
+    with where.machines.ready() as (executor, workers):
+        console.print(f"{study.title}: {planned(study)} runs, {workers} at a time ({study.cost})")
+        with StudyDisplay(where.out, console).showing() as display:
+            outcome = run_study(
+                study,
+                where.out,
+                executor=executor,
+                on_progress=within(limit, display),
+                workers=workers,
+                command=command,
+            )
     page = write_report(where.out, study.name)
-    for line in failure_lines(outcome.failures, where.out):
+    for line in failure_lines(outcome.failures, where.out, device=where.machines.device):
         print(line, file=sys.stderr)
     for label, reason in outcome.row_failures.items():
         print(f"no result for {label}: {reason}", file=sys.stderr)
@@ -178,12 +183,6 @@ def carry_through(study: Study, where: Where, *, command: str) -> int:
     print(claims_line(page.parent))
     print(f"report: {page.resolve()}")
     return 1 if outcome.failures or outcome.row_failures else 0
-
-
-def _workers(given: int | None) -> int:
-    if given is not None and given < 1:
-        raise ConfigError(f"workers is {given!r}; expected >= 1. Leave it out for all cores.")
-    return given or available_cores()
 
 
 def _summary(outcome: Outcome) -> str:

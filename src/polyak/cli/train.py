@@ -10,12 +10,14 @@ from rich.console import Console
 from polyak.cli.console import epoch_cells, title
 from polyak.cli.limits import seconds_of
 from polyak.data import prepare
+from polyak.errors import ConfigError
 from polyak.metrics import accuracy, cross_entropy
 from polyak.models import pinned
 from polyak.records.predictions import Predictions
 from polyak.records.runs import EpochRecord, run_folder
 from polyak.training.config import RunConfig
-from polyak.training.jobs import carry_out, usable_device
+from polyak.training.config_file import read_config
+from polyak.training.jobs import Job, carry_out, usable_device
 from polyak.training.stopping import StopRequest
 
 
@@ -24,6 +26,10 @@ class TrainCommand:
     """Train one network with its bank of averages, and compare them on the test set."""
 
     config: Annotated[RunConfig, tyro.conf.arg(name="")]
+
+    from_file: Annotated[Path | None, tyro.conf.arg(name="config")] = None
+    """The config.json of a run's folder: repeat or go on with that run. No other setting of it may
+    be given."""
 
     out: Path = Path("out")
     """Output folder."""
@@ -36,32 +42,42 @@ class TrainCommand:
 
     def run(self) -> int:
         """Exit code: 0 done, 1 diverged."""
-        self.config.check()
+        config = self._job()
         usable_device(self.device)
         request = StopRequest(seconds_of(self.time_limit))
-        config = _prepared(self.config)
         console = Console(stderr=True, soft_wrap=True)
         console.print(f"{title(config)}  →  {run_folder(self.out, config.id).path}")
         epochs: list[EpochRecord] = []
 
         def show(record: EpochRecord) -> None:
             epochs.append(record)
-            console.print("  ".join(epoch_cells(epochs, config)))
+            if isinstance(config, RunConfig):
+                console.print("  ".join(epoch_cells(epochs, config)))
 
         with request.by_signals():
             carry_out(config, self.out, device=self.device, on_epoch=show, stop=request)
         return _report(config, self.out)
 
+    def _job(self) -> Job:
+        if self.from_file is None:
+            self.config.check()
+            model = pinned(self.config.model)
+            return replace(self.config, data=prepare(self.config.data), model=model)
+        if self.config != RunConfig():
+            raise ConfigError(
+                f"config is '{self.from_file}' and other settings of the run are given; expected "
+                "one or the other. Leave the settings out, or the file."
+            )
+        job = read_config(self.from_file)
+        return replace(job, data=prepare(job.data))
 
-def _prepared(config: RunConfig) -> RunConfig:
-    return replace(config, data=prepare(config.data), model=pinned(config.model))
 
-
-def _report(config: RunConfig, out: Path) -> int:
+def _report(config: Job, out: Path) -> int:
     folder = run_folder(out, config.id)
     if folder.ending == "diverged":
         facts = folder.facts()
-        print(f"diverged in epoch {facts['epoch']}; lower --optim.lr (it is {config.optim.lr:g})")
+        rate = f" (it is {config.optim.lr:g})" if isinstance(config, RunConfig) else ""
+        print(f"diverged in epoch {facts['epoch']}; lower --optim.lr{rate}")
         return 1
     predictions = Predictions(folder.predictions)
     labels_n = predictions.labels_n("test")

@@ -6,6 +6,7 @@ averages/     one file an arm           predictions.safetensors   see `predictio
 variants.safetensors   the same of every average at the stops
 checkpoint/   while it has not ended    LOCK           while a process works on it
 timings.json  of a measurement of overhead, see `timings`
+FAILED        the error of a run that failed, until it is begun again
 """
 
 import json
@@ -118,10 +119,24 @@ class RunFolder:
         return self.path / "checkpoint"
 
     def tidy(self) -> None:
-        """Remove what writers left that were killed; for the one who holds the folder."""
+        """Remove what sittings left that failed or were killed; for who holds the folder."""
+        (self.path / "FAILED").unlink(missing_ok=True)
         for path in self.path.rglob(".*"):
             if path.is_file():
                 path.unlink()
+
+    def fail(self, text: str) -> None:
+        """Record why a sitting failed; the next one begins with removing it."""
+        with replacing(self.path / "FAILED") as temporary:
+            temporary.write_text(text)
+
+    @property
+    def failure(self) -> str | None:
+        """Why the last sitting failed, if it did and none was begun since."""
+        try:
+            return (self.path / "FAILED").read_text()
+        except (OSError, ValueError):
+            return None
 
     def finish(self, ending: Ending, **facts: Any) -> None:
         """Mark the run as ended, when all else is on disk; nothing is written after this."""

@@ -11,7 +11,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import astuple, fields
 from pathlib import Path
 
-from polyak.analysis.results import Result, study_results
+from polyak.analysis.results import Result
+from polyak.analysis.variants import all_results
 from polyak.files import replacing
 from polyak.records.runs import RunFolder, Score, run_folder
 from polyak.records.studies import RowRecord, StudyRecord, read_study
@@ -45,7 +46,7 @@ def write_archive(out: Path, name: str, folder: Path) -> None:
         FileError: if there is no such study or a file of a finished run is damaged.
     """
     study = read_study(out / name)
-    results = study_results(out, study)
+    results = all_results(out, study)
     write_page(out, study, results, folder, interactive=False)
     _write_csv(
         folder / "results.csv",
@@ -76,6 +77,9 @@ def _runs(row: RowRecord) -> Iterator[tuple[str, str, str, str]]:
             yield run_id, "search", rate, seed
     for seed, run_id in row.refit.items():
         yield run_id, "refit", f"{row.rate_of(seed):g}", seed
+    for phase, runs in row.follow_ups.items():
+        for seed, run_id in runs.items():
+            yield run_id, phase, f"{row.rate_of(seed):g}", seed
 
 
 def _scores(folder: RunFolder) -> Iterator[tuple[int, str, str, Score]]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from polyak.analysis.claims.claim import Claim
 from polyak.analysis.claims.evidence import row_evidence
+from polyak.analysis.claims.follow_ups import follow_up_evidence
 from polyak.analysis.claims.ledger import VERDICTS, Entry, alone, counts, deciding, ledger, small
 from polyak.analysis.claims.verdicts import LEVEL, Finding, Verdict, Weighed
 from polyak.analysis.results import Result
@@ -81,7 +82,11 @@ class LedgerPart:
 
 def judge(out: Path, study: StudyRecord, results: Sequence[Result]) -> list[Entry]:
     """Every claim against the study's files."""
-    return ledger([row_evidence(out, row, results) for row in study.rows])
+    evidence = []
+    for row in study.rows:
+        base = row_evidence(out, row, results)
+        evidence += [base, *follow_up_evidence(out, row, base, results)]
+    return ledger(evidence)
 
 
 def ledger_part(study: StudyRecord, entries: Sequence[Entry]) -> LedgerPart:
@@ -143,11 +148,11 @@ def command_for(claim: Claim, study: StudyRecord) -> str:
         >>> command_for(CLAIMS[6], StudyRecord(name="table1-tiny", title="", command="", rows=()))
         'polyak study figure1 --scale tiny'
     """
-    found = re.search(r"-(paper|small|tiny)$", study.name)
-    same = study.name.removesuffix(found[0]) == claim.preset if found else False
-    if same:
+    found = re.search(r"-(paper|small|tiny)(-controls)?$", study.name)
+    own = found[1] if found else "small"
+    if study.name == f"{claim.preset}-{own}" and claim.scale in (None, own):
         return study.command
-    return f"polyak study {claim.preset} --scale {found[1] if found else 'small'}"
+    return f"polyak study {claim.preset} --scale {claim.scale or own}"
 
 
 def _figures(finding: Finding, weighed: Weighed) -> str:
@@ -180,7 +185,7 @@ def _because(entry: Entry) -> list[str]:
 
 def _words(what: str) -> str:
     """Arms and averages in a finding as tables call them."""
-    return re.sub(r"\b(?:ema|sgd|swa)(?:_[a-z0-9.]*[a-z0-9])?", _called, what)
+    return re.sub(r"\b(?:ema|sgd|swa)(?:_[a-z0-9._]*[a-z0-9])?", _called, what)
 
 
 def _called(found: re.Match[str]) -> str:

@@ -7,8 +7,8 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from polyak.analysis.claims.ledger import Entry
-from polyak.analysis.results import Phase, Result, bins_for, study_results, write_results
-from polyak.analysis.variants import variant_results
+from polyak.analysis.results import Phase, Result, bins_for, write_results
+from polyak.analysis.variants import all_results
 from polyak.files import replacing
 from polyak.records.studies import MeasurementRecord, RowRecord, StudyRecord, read_study
 from polyak.report import facts, overhead, tables
@@ -69,7 +69,7 @@ def write_report(out: Path, name: str) -> Path:
     study = read_study(out / name)
     if study.measurement is not None:
         return _write_measurement(out, study, study.measurement)
-    results = [*study_results(out, study), *variant_results(out, study)]
+    results = all_results(out, study)
     write_results(out / name / "results.parquet", results)
     return write_page(out, study, results, out / name / "report")
 

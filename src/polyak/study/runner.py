@@ -2,10 +2,12 @@
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from polyak.errors import DataError, FileError
+from polyak.records.locks import holding
 from polyak.records.runs import EpochRecord, run_folder
 from polyak.records.studies import (
     MeasurementRecord,
@@ -81,17 +83,32 @@ def run_study(
 
     Raises:
         ConfigError, DataError: before anything is run, if the study cannot be.
+        HeldError: if another process is at work on this study.
     """
     study.check()
-    started = time.monotonic()
     rows = prepare_rows(study.rows)
     measurement = study.measurement and prepare_measurement(study.measurement)
     # What the data decides, such as fitted decays, can be at fault too.
     replace(study, rows=tuple(rows), measurement=measurement).check()
     folder = out / study.name
-    before = _seconds_before(folder)
     study = replace(study, rows=tuple(rows), measurement=measurement)
-    record = _begin(study, workers=workers, command=command)
+    folder.mkdir(parents=True, exist_ok=True)
+    with holding(folder):
+        record = _begin(study, workers=workers, command=command)
+        return _run_phases(study, record, out, executor, on_progress)
+
+
+def _run_phases(
+    study: Study,
+    record: StudyRecord,
+    out: Path,
+    executor: Executor,
+    on_progress: OnProgress,
+) -> Outcome:
+    """For the one who holds the study's folder."""
+    rows, measurement = study.rows, study.measurement
+    folder = out / record.name
+    started, before = time.monotonic(), _seconds_before(folder)
     outcome = Outcome()
 
     def save() -> None:
@@ -220,10 +237,21 @@ def _run_missing(
         on_progress(Progress(name, states, by_id))
 
     failures = executor(missing, out, tick)
+    for run_id, text in failures.items():
+        _note_failure(by_id[run_id], out, text)
     endings = [run_folder(out, job.id).ending for job in missing]
     outcome.failures |= failures
     outcome.done += endings.count("done")
     outcome.diverged += endings.count("diverged")
+
+
+def _note_failure(job: Job, out: Path, text: str) -> None:
+    """Leave in a run's folder what went wrong and what to repeat."""
+    folder = run_folder(out, job.id)
+    # A disk that takes no more is the usual reason to be here; the text is shown anyway.
+    with suppress(OSError):
+        folder.write_config(job.record())
+        folder.fail(text)
 
 
 def _select(

@@ -13,6 +13,7 @@ from polyak.training.folding import Folded
 from polyak.training.prediction import BATCHNORM_BATCH, Augmentation, predict, score
 from polyak.training.randomness import generator
 from polyak.training.selection import BASELINE
+from polyak.training.steps import lowered
 
 Batches = Iterator[tuple[Tensor, Tensor]]
 
@@ -23,7 +24,7 @@ class Evaluation:
     Images are normalised once and stay on the device. Evaluating draws from generators of its
     own and leaves weights, statistics and train flags as they were. Averages that warm-up still
     holds equal are evaluated once. All are evaluated by one module with BatchNorm folded into the
-    convolutions.
+    convolutions, on a GPU in bfloat16 unless the run is of float32.
     """
 
     def __init__(self, augmentation: Augmentation, config: RunConfig) -> None:
@@ -35,6 +36,7 @@ class Evaluation:
         self.batchnorm_images = config.batchnorm_images
         """Training images of a recomputation; None: all."""
         self._folded: Folded | None = None
+        self._lowered = lowered(augmentation.device, fp32=config.fp32)
         data = augmentation.data
         self._images: dict[str, Tensor] = {}
         if data.holdout_images_nchw is not None:
@@ -97,12 +99,13 @@ class Evaluation:
     @contextmanager
     def _refreshed(self, averager: Averager) -> Iterator[None]:
         """Recompute the averages' statistics for the length of the block."""
-        averager.refresh_batchnorm(
-            self.batchnorm_batches(),
-            sorted(set(_twins(averager).values())),
-            max_samples=self.batchnorm_images,
-            pooled="batchnorm" not in self._config.paper_code,
-        )
+        with self._lowered():
+            averager.refresh_batchnorm(
+                self.batchnorm_batches(),
+                sorted(set(_twins(averager).values())),
+                max_samples=self.batchnorm_images,
+                pooled="batchnorm" not in self._config.paper_code,
+            )
         yield
         averager.drop_refreshed()
 
@@ -143,8 +146,8 @@ class Evaluation:
         for name in (BASELINE, *averager.names):
             twin = twins.get(name, name)
             if twin not in known:
-                with nullcontext() if twin == BASELINE else averager.applied(twin):
-                    known[twin] = predict(folded.load(), images_nchw).cpu()
+                with nullcontext() if twin == BASELINE else averager.applied(twin), self._lowered():
+                    known[twin] = predict(folded.load(), images_nchw).float().cpu()
             yield name, known[twin]
 
 

@@ -31,13 +31,14 @@ class Folded:
         self._source = source
         self.pairs = foldable(source)
         """Names of the convolutions and of the BatchNorms folded into them."""
-        self.module = deepcopy(source).eval().requires_grad_(False)
+        self.module = deepcopy(source).requires_grad_(False)
         for convolution, norm in self.pairs.items():
             self.module.set_submodule(norm, nn.Identity())
             layer = self.module.get_submodule(convolution)
             assert isinstance(layer, _ConvNd)
             if layer.bias is None:
                 layer.bias = nn.Parameter(layer.weight.new_zeros(layer.out_channels), False)
+        self.module.eval()
 
     @torch.no_grad()
     def load(self) -> nn.Module:

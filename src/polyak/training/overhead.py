@@ -19,6 +19,7 @@ from polyak.errors import ConfigError
 from polyak.records.timings import Timing, Timings
 from polyak.training.config import RunConfig, digest
 from polyak.training.environment import environment
+from polyak.training.folding import Folded
 from polyak.training.loop import Run
 from polyak.training.prediction import predict, score
 
@@ -97,6 +98,7 @@ class _Case:
         assert data.holdout_given_n is not None
         self._labels_n = data.holdout_given_n
         self._images_nchw = self.run.augmentation.ready(data.holdout_images_nchw)
+        self._folded = Folded(self.run.model)
         self.steps_seconds: list[float] = []
         self.evaluation_seconds: list[float] = []
 
@@ -113,7 +115,8 @@ class _Case:
         if self.size:
             self.run.evaluation.holdout(self.run.averager)
         else:
-            score(predict(self.run.model, self._images_nchw).cpu(), self._labels_n)
+            # As averages are evaluated.
+            score(predict(self._folded.load(), self._images_nchw).cpu(), self._labels_n)
 
     def timing(self) -> Timing:
         """What the rounds after the first said."""

@@ -19,6 +19,8 @@ from polyak.metrics import accuracy, cross_entropy
 from polyak.records.runs import Score
 
 EVALUATION_BATCH = 256
+GPU_EVALUATION_BATCH = 2000
+"""On a GPU, where small batches leave it waiting for the next call."""
 BATCHNORM_BATCH = 128
 """Images a batch when BatchNorm statistics are recomputed, whatever the run trains with."""
 
@@ -31,7 +33,8 @@ def predict(model: nn.Module, images_nchw: Tensor) -> Tensor:
         NonFiniteError: if a logit is NaN or infinite: the weights are past use.
     """
     with eval_mode(list(model.modules())):
-        logits_nk = torch.cat([model(x) for x in torch.split(images_nchw, EVALUATION_BATCH)])
+        size = GPU_EVALUATION_BATCH if images_nchw.is_cuda else EVALUATION_BATCH
+        logits_nk = torch.cat([model(x) for x in torch.split(images_nchw, size)])
     if not logits_nk.isfinite().all():
         raise NonFiniteError(
             "the logits hold NaN or infinity; expected finite values. Lower the learning rate."

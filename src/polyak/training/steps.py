@@ -49,27 +49,26 @@ def build_step(
     """
     if backend not in BACKENDS:
         raise ConfigError(unknown("backend", backend, BACKENDS))
+    autocast = lowered(device, fp32=fp32)
     if backend == "eager":
-        return EagerStep(model, optimizer, lowered(device, fp32=fp32))
+        return EagerStep(model, optimizer, autocast)
     if device.type != "cuda":
         raise ConfigError(f"backend is {backend!r} on {device.type}; expected 'eager' there.")
-    # Weights that are cast once would keep their address, and with it the value of the capture.
-    autocast = lowered(device, fp32=fp32, cache=False)
     forward = torch.compile(model, dynamic=False) if backend == "compiled" else model
     return GraphedStep(EagerStep(forward, optimizer, autocast), model, optimizer)
 
 
-def lowered(
-    device: torch.device, *, fp32: bool, cache: bool = True
-) -> Callable[[], AbstractContextManager[object]]:
+def lowered(device: torch.device, *, fp32: bool) -> Callable[[], AbstractContextManager[object]]:
     """Makes blocks in which convolutions and products are computed in bfloat16 on a GPU.
 
     Weights, gradients, BatchNorm statistics and averages stay float32. On a CPU, and with
     `fp32`, the block changes nothing.
     """
     enabled = device.type == "cuda" and not fp32
+    # A weight that was cast before would be used again after the averager has lent another one,
+    # or after a graph's steps.
     return lambda: torch.autocast(
-        device.type, dtype=torch.bfloat16, enabled=enabled, cache_enabled=cache
+        device.type, dtype=torch.bfloat16, enabled=enabled, cache_enabled=False
     )
 
 

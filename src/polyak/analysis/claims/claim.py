@@ -38,6 +38,9 @@ class Claim:
     preset: str
     """The study that has them."""
 
+    scale: str | None = None
+    """The only scale at which it has them; None for any."""
+
     findings: Findings
     """From a study's rows; nothing where no row has the evidence."""
 
@@ -177,6 +180,11 @@ def _key(r: Result) -> tuple[str, str, str, str]:
     return (r.arm, r.metric, r.phase, r.target)
 
 
-def best_average(scores: Scores) -> float:
+def best_average(scores: Scores, averages: Sequence[str]) -> float:
     """Accuracy of the bank's best: a maximum, as the paper's figures have it."""
-    return max(score.accuracy for name, score in scores.items() if name != BASELINE)
+    return max(scores[name].accuracy for name in averages)
+
+
+def lead(scores: Scores, averages: Sequence[str]) -> float:
+    """How far the bank's best is ahead of SGD in accuracy."""
+    return best_average(scores, averages) - scores[BASELINE].accuracy

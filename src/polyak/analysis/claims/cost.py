@@ -1,11 +1,43 @@
-"""Claims about what averages cost (section 3.1)."""
+"""Claims about what averages cost (section 3.1), from timings taken in turns."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+from polyak.analysis.claims.evidence import RowEvidence
 from polyak.analysis.claims.verdicts import Finding
+from polyak.records.timings import Timing
 
 LITTLE = 0.05
 """Share of the time without averages that still counts as little."""
+
+
+def training_costs_little(rows: Sequence[RowEvidence]) -> list[Finding]:
+    """The largest bank adds under 5 % to the time of the steps."""
+    return [
+        found
+        for row in rows
+        for case, plain in _timed(row)
+        for found in costs_little(
+            f"{_bank(case)}: time added to the steps",
+            row.label,
+            _by_round(case.steps_seconds),
+            _by_round(plain.steps_seconds),
+        )
+    ]
+
+
+def evaluating_costs_little(rows: Sequence[RowEvidence]) -> list[Finding]:
+    """The same of steps and evaluation, against steps and evaluation of SGD alone."""
+    return [
+        found
+        for row in rows
+        for case, plain in _timed(row)
+        for found in costs_little(
+            f"{_bank(case)}: time added to steps and evaluation",
+            row.label,
+            _by_round(_whole(case)),
+            _by_round(_whole(plain)),
+        )
+    ]
 
 
 def costs_little(
@@ -14,17 +46,17 @@ def costs_little(
     """Averages add under 5 % to a time.
 
     Args:
-        what: Which time it is, evaluation included or not.
+        what: Which time it is.
         row: Of the study.
-        with_averages: Seconds by repetition.
-        without: Seconds of the same repetitions, taken in turns.
+        with_averages: Seconds by round.
+        without: Seconds of the same rounds, taken in turns.
     """
     values = {r: with_averages[r] / without[r] - 1 for r in with_averages if r in without}
     if not values:
         return []
     return [
         Finding(
-            what=f"{what}: time added by averages",
+            what=what,
             row=row,
             values=values,
             side="below",
@@ -33,3 +65,24 @@ def costs_little(
             unit="%",
         )
     ]
+
+
+def _timed(row: RowEvidence) -> list[tuple[Timing, Timing]]:
+    """The largest bank at the longest period, which is the paper's, and training without any."""
+    if row.timings is None:
+        return []
+    plain = row.timings.baseline
+    most = max(row.timings.cases, key=lambda case: (case.averages, case.every or 0))
+    return [(most, plain)] if most.averages else []
+
+
+def _bank(case: Timing) -> str:
+    return f"{case.averages} averages, updated every {case.every} steps"
+
+
+def _whole(case: Timing) -> list[float]:
+    return [a + b for a, b in zip(case.steps_seconds, case.evaluation_seconds, strict=True)]
+
+
+def _by_round(seconds: Sequence[float]) -> dict[str, float]:
+    return {str(number): value for number, value in enumerate(seconds, start=1)}

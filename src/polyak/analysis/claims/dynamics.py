@@ -3,10 +3,10 @@
 import math
 from collections.abc import Mapping, Sequence
 
-from polyak.analysis.claims.claim import EQUAL, WORTH, best_average, equivalent
+from polyak.analysis.claims.claim import EQUAL, WORTH, best_average, equivalent, lead
 from polyak.analysis.claims.evidence import RowEvidence, RunLog
 from polyak.analysis.claims.verdicts import Finding
-from polyak.analysis.curves import BASELINE, sliding_mean
+from polyak.analysis.curves import sliding_mean
 from polyak.records.studies import StopRecord
 
 SMOOTHING = 5
@@ -25,7 +25,7 @@ SPENT = 0.01
 
 def never_behind(row: RowEvidence) -> list[Finding]:
     """The best average is not below SGD in any five epochs together."""
-    values = {seed: min(_lead(log)) for seed, log in _with_holdout(row).items()}
+    values = {seed: min(_leads(log, row.averages)) for seed, log in _with_holdout(row).items()}
     if not values:
         return []
     return [
@@ -52,10 +52,7 @@ def early_lead(row: RowEvidence) -> list[Finding]:
                 Finding(
                     what=f"best average − SGD, hold-out accuracy, epoch {epoch} ({share:.0%})",
                     row=row.label,
-                    values={
-                        seed: best_average(scores) - scores[BASELINE].accuracy
-                        for seed, scores in at.items()
-                    },
+                    values={seed: lead(scores, row.averages) for seed, scores in at.items()},
                     refuted_at=WORTH["accuracy"],
                     resolution=row.half_an_image("holdout"),
                 )
@@ -71,7 +68,10 @@ def peaks_then_meets_sgd(row: RowEvidence) -> list[Finding]:
     """
     logs = {seed: log for seed, log in _with_holdout(row).items() if _spent(log)}
     curves = {
-        seed: sliding_mean([best_average(s) for s in log.part("holdout").values()], width=SMOOTHING)
+        seed: sliding_mean(
+            [best_average(scores, row.averages) for scores in log.part("holdout").values()],
+            width=SMOOTHING,
+        )
         for seed, log in logs.items()
     }
     if not curves:
@@ -92,7 +92,7 @@ def peaks_then_meets_sgd(row: RowEvidence) -> list[Finding]:
     return drop + equivalent(
         "best average − SGD, hold-out accuracy, last epoch",
         row.label,
-        {seed: best_average(s) - s[BASELINE].accuracy for seed, s in last.items()},
+        {seed: lead(scores, row.averages) for seed, scores in last.items()},
         margin=EQUAL,
         resolution=resolution,
     )
@@ -161,9 +161,9 @@ def _stops(row: RowEvidence) -> dict[str, Mapping[str, StopRecord]]:
     return {seed: at for seed, at in row.stops.items() if {"acc", "loss"} <= at.keys()}
 
 
-def _lead(log: RunLog) -> list[float]:
+def _leads(log: RunLog, averages: Sequence[str]) -> list[float]:
     scores = log.part("holdout").values()
-    return sliding_mean([best_average(s) - s[BASELINE].accuracy for s in scores], width=SMOOTHING)
+    return sliding_mean([lead(found, averages) for found in scores], width=SMOOTHING)
 
 
 def _spent(log: RunLog) -> bool:

@@ -12,6 +12,7 @@ from polyak.errors import FileError
 from polyak.records.predictions import Predictions
 from polyak.records.runs import EpochRecord, MonitorRecord, RunFolder, Score, run_folder
 from polyak.records.studies import RowRecord, StopRecord
+from polyak.records.timings import Timings
 
 Scores = Mapping[str, Score]
 
@@ -58,6 +59,9 @@ class RowEvidence:
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Of a run of the row, flat: "optim.schedule" and so on."""
 
+    timings: Timings | None = None
+    """Of the measurement of overhead, for a row that is one."""
+
     batchnorm: bool | None = None
     """Whether the network has BatchNorm; None where no finished run says."""
 
@@ -89,8 +93,8 @@ def row_evidence(out: Path, row: RowRecord, results: Iterable[Result]) -> RowEvi
         results=[result for result in results if result.row == row.label],
         search=logs,
         refit=_logs(refit),
-        held=_logs(_done(out, getattr(row, "follow_ups", {}).get("held", {}))),
-        against=getattr(row, "against", None),
+        held=_logs(_done(out, row.follow_ups.get("held", {}))),
+        against=row.against,
         stops={seed: {stop.rule: stop for stop in stops} for seed, stops in row.stops.items()},
         settings=settings,
         batchnorm=None if first is None else _has_batchnorm(first),

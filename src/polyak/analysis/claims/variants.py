@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from polyak.analysis.claims.claim import (
     EQUAL,
     WORTH,
-    best_average,
     equivalent,
+    lead,
     paired,
     results_of,
     varied,
@@ -62,7 +62,7 @@ def step_decay_takes_the_gain(rows: Sequence[RowEvidence]) -> list[Finding]:
         found += equivalent(
             "best average − SGD, hold-out accuracy, last epoch",
             row.label,
-            {seed: best_average(s) - s[BASELINE].accuracy for seed, s in last.items()},
+            {seed: lead(scores, row.averages) for seed, scores in last.items()},
             margin=EQUAL,
             resolution=row.half_an_image("holdout"),
         )
@@ -151,9 +151,8 @@ def _between(
 
 def _learnt(row: RowEvidence, runs: Mapping[str, RunLog]) -> dict[str, list[float]]:
     """Share of the wrong labels that the longest window has learnt, by seed, over epochs."""
-    longest = row.averages[-1]
     return {
-        seed: [scores[longest].accuracy for scores in log.part("train_wrong").values()]
+        seed: [scores[row.averages[-1]].accuracy for scores in log.part("train_wrong").values()]
         for seed, log in runs.items()
         if log.part("train_wrong")
     }

@@ -58,6 +58,7 @@ class RayExecutor:
         work = _Work(
             out=out.resolve(),
             cache=cache_root().resolve(),
+            folder=Path.cwd(),
             device=self.device,
             threads=max(1, int(self.cpus)),
             checkpoint_seconds=self.checkpoint_seconds,
@@ -163,6 +164,9 @@ class _Work:
 
     out: Path
     cache: Path
+    folder: Path
+    """Where paths of a user's files begin, on machines that have it."""
+
     device: str
     threads: int
     checkpoint_seconds: float
@@ -171,6 +175,8 @@ class _Work:
 def _attempt(job: Job, work: _Work) -> str | None:
     """What a worker does: Ray's way to ask it to leave is an interrupt, as by Ctrl-C."""
     os.environ["POLYAK_CACHE"] = str(work.cache)
+    if work.folder.is_dir():
+        os.chdir(work.folder)
     torch.set_num_threads(work.threads)
     with StopRequest().by_signals() as stop:
         return attempt(

@@ -1,0 +1,89 @@
+"""The config.json of a run's folder, read back, so that one run can be repeated alone."""
+
+import json
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from types import UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+from polyak.errors import FileError
+from polyak.training.config import RunConfig
+from polyak.training.probe import ProbeConfig
+
+
+def read_config(path: Path) -> RunConfig | ProbeConfig:
+    """The run or probe that a config.json describes.
+
+    Settings that it does not name have their defaults. The configurations of a probe's backbones
+    are read from their own folders beside it.
+
+    Raises:
+        FileError: if there is no such file, or it describes no run, or not the one whose folder
+            it lies in.
+    """
+    record = _read(path)
+    kind = record.pop("kind", None)
+    try:
+        if kind == "train":
+            job: RunConfig | ProbeConfig = _made(RunConfig, record)
+        elif kind == "probe":
+            record["backbones"] = [_backbone(path, name) for name in record["backbones"]]
+            job = _made(ProbeConfig, record)
+        else:
+            raise ValueError(f"kind is {kind!r}")
+        job.check()
+        name = job.id
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise FileError(
+            f"{path} describes no run ({error}); expected the config.json of a run's folder."
+        ) from error
+    if path.name == "config.json" and path.resolve().parent.name != name:
+        raise FileError(
+            f"{path} describes run {name}; expected the run of its folder. It was altered, or "
+            "written by another version: run the study again."
+        )
+    return job
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        record = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise FileError(
+            f"{path} cannot be read ({error}); expected the config.json of a run's folder."
+        ) from error
+    if not isinstance(record, dict):
+        raise FileError(f"{path} holds {record!r:.40}; expected a JSON object of a run.")
+    return record
+
+
+def _backbone(path: Path, name: str) -> RunConfig:
+    run = read_config(path.resolve().parent.parent / name / "config.json")
+    if not isinstance(run, RunConfig):
+        raise ValueError(f"backbone {name} is a {type(run).__name__}")
+    return run
+
+
+def _made(kind: type[Any], values: Any) -> Any:
+    """A dataclass from JSON values, also of the dataclasses in it."""
+    if not isinstance(values, dict):
+        raise TypeError(f"{values!r:.40} stands for a {kind.__name__}")
+    hints = get_type_hints(kind)
+    unknown = values.keys() - {field.name for field in fields(kind)}
+    if unknown:
+        raise ValueError(f"unknown settings {sorted(unknown)}")
+    return kind(**{name: _value(hints[name], value) for name, value in values.items()})
+
+
+def _value(hint: Any, value: Any) -> Any:
+    if is_dataclass(value):
+        return value
+    if isinstance(hint, type) and is_dataclass(hint):
+        return _made(hint, value)
+    if get_origin(hint) is tuple:
+        return tuple(_value(get_args(hint)[0], item) for item in value)
+    if get_origin(hint) in (Union, UnionType):
+        # An option is a value or None; none has two types of values.
+        kinds = [kind for kind in get_args(hint) if kind is not type(None)]
+        return None if value is None else _value(kinds[0], value)
+    return value

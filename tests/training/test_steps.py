@@ -1,0 +1,197 @@
+from dataclasses import replace
+from functools import partial
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from polyak.errors import ConfigError
+from polyak.models import ModelConfig, build
+from polyak.training.backends import choose_backend
+from polyak.training.loop import Run
+from polyak.training.optim import OptimConfig, build_optimizer, set_learning_rate
+from polyak.training.steps import BACKENDS, build_step, lowered, remembered
+
+CPU = torch.device("cpu")
+RATE = OptimConfig(lr=0.1)
+
+on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
+
+
+def _network(device: torch.device = CPU) -> nn.Module:
+    size = ModelConfig(name="resnet8", width=4)
+    model = build(size, classes=10, channels=1, image_size=8, generator_seed=0)
+    return model.to(device)
+
+
+def _batches(count: int, *, size: int = 6, device: torch.device = CPU):
+    draws = torch.Generator().manual_seed(1)
+    for _ in range(count):
+        x_bchw = torch.randn(size, 1, 8, 8, generator=draws)
+        labels_b = torch.randint(0, 10, (size,), generator=draws)
+        yield x_bchw.to(device), labels_b.to(device)
+
+
+def _same(a: nn.Module, b: nn.Module) -> bool:
+    theirs = b.state_dict()
+    return all(torch.equal(x, theirs[key]) for key, x in a.state_dict().items())
+
+
+def test_a_step_is_that_of_a_plain_loop_bit_for_bit():
+    model, twin = _network(), _network()
+    optimizer, plain = (build_optimizer(m, RATE) for m in (model, twin))
+    step = build_step("eager", model, optimizer, device=CPU, fp32=False)
+    for x_bchw, labels_b in _batches(5):
+        loss, right = step(x_bchw, labels_b)
+        plain.zero_grad()
+        logits_bk = twin(x_bchw)
+        expected = F.cross_entropy(logits_bk, labels_b)
+        expected.backward()
+        plain.step()
+        assert torch.equal(loss, expected)
+        assert right == (logits_bk.argmax(dim=1) == labels_b).sum()
+        assert not loss.requires_grad
+    assert _same(model, twin)
+
+
+def test_fused_sgd_is_the_reference_up_to_rounding():
+    """What GPUs use; here its kernel for CPUs."""
+    model, twin = _network(), _network()
+    reference = build_optimizer(model, RATE)
+    assert reference.param_groups[0]["fused"] is None
+    settings = {k: reference.defaults[k] for k in ("lr", "momentum", "weight_decay", "nesterov")}
+    rate = torch.tensor(settings.pop("lr"))
+    fused = torch.optim.SGD(twin.parameters(), lr=rate, fused=True, **settings)
+    steps = [
+        build_step("eager", m, o, device=CPU, fp32=False)
+        for m, o in ((model, reference), (twin, fused))
+    ]
+    for index, batch in enumerate(_batches(8)):
+        for optimizer, step in zip((reference, fused), steps, strict=True):
+            set_learning_rate(optimizer, 0.1 / (index + 1))
+            step(*batch)
+    assert fused.param_groups[0]["lr"] is rate
+    for a, b in zip(model.parameters(), twin.parameters(), strict=True):
+        assert torch.allclose(a, b, rtol=1e-4, atol=1e-6)
+
+
+def test_a_rate_that_is_a_tensor_keeps_its_place():
+    """A CUDA graph reads it there."""
+    rate = torch.tensor(0.1)
+    optimizer = torch.optim.SGD([nn.Parameter(torch.ones(2))], lr=rate)
+    place = rate.data_ptr()
+    set_learning_rate(optimizer, 0.25)
+    assert optimizer.param_groups[0]["lr"].data_ptr() == place
+    assert rate.item() == 0.25
+
+
+@pytest.mark.parametrize("begun", [False, True], ids=["at the start", "in the middle"])
+def test_steps_that_were_undone_leave_no_trace(begun):
+    """As when a graph is captured: what it warms up with is no part of the run."""
+    model, twin = _network(), _network()
+    optimizer, other = (build_optimizer(m, RATE) for m in (model, twin))
+    step, plain = (
+        build_step("eager", m, o, device=CPU, fp32=False)
+        for m, o in ((model, optimizer), (twin, other))
+    )
+    batches = list(_batches(4))
+    for batch in batches[: 2 if begun else 0]:
+        step(*batch)
+        plain(*batch)
+    places = [x.data_ptr() for x in model.state_dict().values()]
+    undo = remembered(model, optimizer)
+    momenta = [state["momentum_buffer"].data_ptr() for state in optimizer.state.values()]
+    for batch in batches:
+        step(*batch)
+    assert not _same(model, twin)
+    undo()
+    assert _same(model, twin)
+    for batch in batches[2:]:
+        step(*batch)
+        plain(*batch)
+    assert _same(model, twin)
+    # A graph writes to the addresses that it was captured with.
+    assert [x.data_ptr() for x in model.state_dict().values()] == places
+    assert [s["momentum_buffer"].data_ptr() for s in optimizer.state.values()] == momenta
+
+
+@pytest.mark.parametrize("fp32", [False, True])
+def test_a_cpu_computes_in_float32(fp32):
+    with lowered(CPU, fp32=fp32)():
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32
+
+
+def test_a_cpu_takes_eager_steps_without_a_trial():
+    def refuse(_model):
+        raise AssertionError
+
+    assert choose_backend(_network(), refuse, next(_batches(1)), fp32=False) == "eager"
+
+
+def test_backends_that_are_not_there_are_refused():
+    model = _network()
+    build = partial(build_step, model=model, optimizer=build_optimizer(model, RATE), fp32=False)
+    with pytest.raises(ConfigError, match=r"backend is 'graph' on cpu; expected 'eager'"):
+        build("graph", device=CPU)
+    with pytest.raises(ConfigError, match="backend is 'jit'"):
+        build("jit", device=CPU)
+
+
+@pytest.mark.gpu
+@on_gpu
+@pytest.mark.parametrize("fp32", [True, False], ids=["float32", "bfloat16"])
+def test_a_graph_is_the_eager_steps_over_fifty_steps_and_two_sizes(fp32):
+    device = torch.device("cuda")
+    models = [_network(device), _network(device)]
+    optimizers = [build_optimizer(model, RATE) for model in models]
+    steps = [
+        build_step(backend, model, optimizer, device=device, fp32=fp32)
+        for backend, model, optimizer in zip(("eager", "graph"), models, optimizers, strict=True)
+    ]
+    whole = _batches(50, size=64, device=device)
+    short = list(_batches(10, size=24, device=device))
+    for index, batch in enumerate(whole):
+        for part in (batch, short[index // 5]) if index % 5 == 4 else (batch,):
+            losses = []
+            for optimizer, step in zip(optimizers, steps, strict=True):
+                set_learning_rate(optimizer, 0.1 / (index + 1))
+                losses.append(step(*part)[0].clone())
+            assert torch.allclose(*losses, rtol=1e-2 if not fp32 else 1e-4)
+    for a, b in zip(*(m.state_dict().values() for m in models), strict=True):
+        assert torch.allclose(
+            a, b, rtol=1e-2 if not fp32 else 1e-3, atol=1e-2 if not fp32 else 1e-4
+        )
+
+
+@pytest.mark.gpu
+@on_gpu
+def test_a_trial_changes_nothing_and_finds_one_of_the_backends():
+    device = torch.device("cuda")
+    model, twin = _network(device), _network(device)
+    build = partial(build_optimizer, config=RATE)
+    batch = next(_batches(1, size=64, device=device))
+    assert choose_backend(model, build, batch, fp32=False) in BACKENDS
+    assert _same(model, twin)
+
+
+@pytest.mark.gpu
+@on_gpu
+@pytest.mark.parametrize("backend", ["eager", "graph"])
+def test_an_epoch_on_a_gpu_waits_for_it_only_at_its_end(tiny, backend):
+    from polyak.data import load, partition
+
+    data = partition(load(tiny.data), tiny.data, holdout=True)
+    run = Run(replace(tiny, epochs=4), data, device=torch.device("cuda"))
+    run.backend = backend
+    run._train_epoch(1)
+    run.batch = 0
+    batches = run.augmentation.batches(16, order=run.order, draws=run.draws)
+    run.model.train()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for batch in batches:
+            run._train_batch(*batch)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert run.losses.isfinite().all()
