@@ -105,8 +105,9 @@ def print_epochs(seconds: Seconds) -> None:
 def print_parts(seconds: Seconds, parts: dict[str, dict[str, float]], peaks: Any) -> None:
     """Where an epoch's time goes; the parts of training are of one epoch alone."""
     names = ("input", "optimizer", "averaging")
-    print("\n| way | input | forward and backward | optimizer | averaging | training | six")
-    print("evaluations | subset | full | peak MB |\n|" + "---|" * 10)
+    pieces = list(next(iter(seconds.values())))
+    heads = ["way", "input", "forward and backward", *names[1:], *pieces, "peak MB"]
+    print(f"\n| {' | '.join(heads)} |\n|{'---|' * len(heads)}")
     for way, found in parts.items():
         rest = found["train"] - sum(found.get(name, 0.0) for name in names)
         inside = [f"{found[name]:.3f}" if name in found else "" for name in names]

@@ -10,9 +10,10 @@ import torch
 import torch.nn.functional as F
 from lightning.pytorch.callbacks import WeightAveraging
 from study_epochs import EVERY, Setting, Usual, sgd
-from subjects import DECAYS
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn, update_bn
+
+from polyak.training.config import PAPER_DECAYS as DECAYS
 
 # One line for every loader that has few workers, and every trainer says what it found.
 warnings.filterwarnings("ignore", module="lightning")

@@ -12,7 +12,6 @@ from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
-from subjects import DECAYS
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
 from torch.utils.data import DataLoader, Dataset, Subset
@@ -21,6 +20,7 @@ from polyak.data import DataConfig, Partition
 from polyak.data.normalisation import Normalisation
 from polyak.models import ModelConfig, build
 from polyak.training.allocator import keep_freed_memory
+from polyak.training.config import PAPER_DECAYS as DECAYS
 from polyak.training.config import AveragingConfig, RunConfig
 from polyak.training.loop import Run
 from polyak.training.optim import OptimConfig

@@ -249,3 +249,52 @@ def test_an_empty_table_still_has_its_columns(tmp_path):
     table = pyarrow.parquet.read_table(tmp_path / "results.parquet")
     assert table.num_rows == 0
     assert table.column_names == list(Result.__slots__)
+
+
+def test_with_paper_code_the_temperature_is_where_the_authors_lbfgs_stops(out):
+    """Written out with autograd: one call of 50 iterations from 1.5."""
+    coded = study_results(out, _study(_row(paper_code=("temperature",))))
+    for number, seed in enumerate(("0", "1")):
+        temperature = torch.nn.Parameter(torch.tensor(1.5, dtype=torch.float64))
+        optimizer = torch.optim.LBFGS([temperature], lr=0.01, max_iter=50)
+        logits_nk = _holdout(10 * number).double()
+
+        def closure(temperature=temperature, optimizer=optimizer, logits_nk=logits_nk):
+            optimizer.zero_grad()
+            loss = F.cross_entropy(logits_nk / temperature, GIVEN)
+            loss.backward()
+            return loss
+
+        optimizer.step(closure)
+        keys = {"phase": "search", "arm": "sgd", "seed": seed, "metric": "temperature"}
+        assert _value(coded, **keys) == pytest.approx(temperature.item(), rel=1e-3)
+
+
+def test_an_oracles_temperature_is_fitted_on_right_labels(out, results):
+    oracle = study_results(out, _study(_row(holdout_labels="clean")))
+    keys = {"phase": "search", "arm": "sgd", "seed": "0", "metric": "temperature"}
+    assert _value(oracle, **keys) == pytest.approx(_grid_temperature(_holdout(0), CLEAN), rel=1e-3)
+    assert _value(oracle, **keys) != pytest.approx(_value(results, **keys), rel=1e-2)
+
+
+def _grid_temperature(logits_nk, labels_n):
+    grid = torch.logspace(-3, 3, 200_001, dtype=torch.float64)
+    losses = [F.cross_entropy(logits_nk.double() / t, labels_n) for t in grid[::200]]
+    near = int(torch.stack(losses).argmin()) * 200
+    fine = grid[max(0, near - 200) : near + 201]
+    return float(
+        fine[torch.stack([F.cross_entropy(logits_nk / t, labels_n) for t in fine]).argmin()]
+    )
+
+
+def test_where_each_seed_has_a_learning_rate_of_its_own_its_run_counts(out):
+    row = _row(
+        chosen_learning_rate=None,
+        seed_learning_rates={"0": 0.1, "1": 0.2},
+        search={"0.1": {"0": "s0", "1": "other"}, "0.2": {"0": "other", "1": "s1"}},
+    )
+    assert row.chosen_search == {"0": "s0", "1": "s1"}
+    found = study_results(out, _study(row))
+    alone = study_results(out, _study(_row()))
+    keys = {"row": "row", "arm": "sgd", "metric": "accuracy", "phase": "search"}
+    assert values(found, **keys) == values(alone, **keys)

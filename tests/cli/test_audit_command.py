@@ -99,3 +99,19 @@ def test_what_is_no_run_is_code_2(tmp_path, capsys):
     assert "run is 'nothing'; expected the folder of a run, or an id in" in capsys.readouterr().err
     assert main(["audit", "nothing", "--top", "-1"]) == 2
     assert "top is -1; expected >= 0" in capsys.readouterr().err
+
+
+def test_wrong_labels_of_people_are_found_better_than_by_chance(real_data, tmp_path, capsys):
+    """CIFAR-10 (JPEG q75) with CIFAR-10N's labels, of which 40 % are wrong."""
+    labels = real_data / "cifar-n" / "CIFAR-10_human.pt"
+    data = ["--data.source", str(real_data / "cifar10-jpeg"), "--data.train-limit", "1000"]
+    noise = ["--data.noise.kind", "file", "--data.noise.file", str(labels)]
+    key = ["--data.noise.key", "worse_label", "--data.test-limit", "100"]
+    run = ["--model.name", "resnet8", "--epochs", "4", *RATE, *BANK]
+    folder = train(["train", *data, *noise, *key, *run], tmp_path, capsys)
+    assert main(["audit", str(folder), "--top", "3"]) == 0
+    assert "Its margin ranks a wrong label above a right one" in capsys.readouterr().out
+    with (tmp_path / "audits" / folder.name / "scores.csv").open(newline="") as file:
+        score = next(csv.DictReader(file))
+    assert 0.35 < int(score["wrong"]) / int(score["samples"]) < 0.45
+    assert float(score["auroc_low"]) > 0.55

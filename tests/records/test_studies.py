@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from polyak.errors import FileError
 from polyak.records.studies import (
+    MeasurementRecord,
     RowRecord,
     StopRecord,
     StudyRecord,
@@ -36,7 +37,11 @@ rows = st.builds(
     search=st.dictionaries(words, st.dictionaries(seeds, ids, max_size=2), max_size=2),
     refit=st.dictionaries(seeds, ids, max_size=2),
     transfer=st.dictionaries(words, ids, max_size=2),
+    paper_code=st.lists(words, max_size=2).map(tuple),
+    selection=st.sampled_from(["paper", "bn_safe"]),
+    holdout_labels=st.sampled_from(["given", "clean"]),
     chosen_learning_rate=st.none() | st.floats(1e-3, 2),
+    seed_learning_rates=st.dictionaries(seeds, st.floats(1e-3, 2), max_size=2),
     stops=st.dictionaries(seeds, st.lists(stops, max_size=3).map(tuple), max_size=2),
     failure=st.none() | words,
 )
@@ -46,6 +51,8 @@ studies = st.builds(
     title=words,
     command=words,
     rows=st.lists(rows, max_size=3, unique_by=lambda row: row.label).map(tuple),
+    measurement=st.none()
+    | st.builds(MeasurementRecord, label=words, dataset=words, architecture=words, run=ids),
     seconds=st.floats(0, 1e6),
     workers=st.integers(1, 64),
 )
@@ -76,7 +83,14 @@ def test_the_plan_holds_no_choice_and_the_choices_no_plan(tmp_path):
     write_study(tmp_path, _study(row))
     plan = json.loads((tmp_path / "plan.json").read_text())
     choices = json.loads((tmp_path / "choices.json").read_text())
-    assert choices == {"a": {"chosen_learning_rate": 0.1, "failure": None, "stops": {}}}
+    assert choices == {
+        "a": {
+            "chosen_learning_rate": 0.1,
+            "failure": None,
+            "seed_learning_rates": {},
+            "stops": {},
+        }
+    }
     assert not choices["a"].keys() & plan["rows"][0].keys()
 
 

@@ -176,3 +176,9 @@ def toy(tmp_path_factory) -> tuple[Path, StudyRecord]:
 def page(toy) -> str:
     out, _ = toy
     return (out / "toy" / "report" / "index.html").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="session")
+def by_hand():
+    """The functions that write a whole row and a single run, for studies of other shapes."""
+    return whole_row, write_run

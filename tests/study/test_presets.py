@@ -1,3 +1,4 @@
+import re
 from dataclasses import asdict, replace
 
 import pytest
@@ -49,7 +50,8 @@ def test_every_preset_is_sound_at_every_scale_and_names_it(name, scale):
     study.check()
     assert study.name == f"{name}-{scale}"
     assert scale in study.title
-    assert " on two cores, " in study.cost
+    assert bool(study.rows) != bool(study.measurement)
+    assert re.search(" on (two cores|one core), ", study.cost)
 
 
 @pytest.mark.parametrize("scale", SCALES)
@@ -268,6 +270,7 @@ NEW = {
     "figure1": 2,
     "table2": 8,
     "figure2": 0,
+    "overhead": 1,
     "app-a": 2,
     "app-b": 0,
     "app-c": 2,
@@ -280,7 +283,7 @@ NEW = {
 # With probes, without refits, with wrong labels: the kinds of page, on few rows; and of those of
 # appendices, all of which tests/report has, one with follow-ups and one with a row that varies
 # another.
-PAGES = ("table4", "figure1", "table2", "app-e2", "app-g")
+PAGES = ("table4", "figure1", "table2", "overhead", "app-e2", "app-g")
 
 
 def test_every_preset_is_run_below():
@@ -319,11 +322,12 @@ def test_the_controls_run_after_the_choice(official, tmp_path):
 
 def _check_runs(name, given, out):
     study = preset(name, scale="tiny", places=given)
+    assert study.name.startswith(f"{name}-tiny")
     outcome = carried_through(study, out)
     assert (outcome.failures, outcome.row_failures, outcome.diverged) == ({}, {}, 0)
     assert outcome.done + outcome.skipped == planned(study)
     assert NEW[name] in (None, outcome.done)
-    record = read_study(out / f"{name}-tiny")
+    record = read_study(out / study.name)
     for planned_row, row in zip(study.rows, record.rows, strict=True):
         # The folders have the data sets' own names.
         assert row.dataset == planned_row.dataset
@@ -340,7 +344,11 @@ def _check_runs(name, given, out):
     assert carried_through(study, out).skipped == planned(study)
     if name in PAGES:
         page = write_report(out, study.name).read_text()
-        assert all(row.label in page for row in study.rows)
+        assert all(row.label in page for row in (*study.rows, *_measured(study)))
+
+
+def _measured(study):
+    return () if study.measurement is None else (study.measurement,)
 
 
 @pytest.mark.slow

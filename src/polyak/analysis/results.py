@@ -104,7 +104,7 @@ def _row_results(out: Path, row: RowRecord) -> Iterator[Result]:
         done = {seed: predictions for seed, predictions in said.items() if predictions is not None}
         for seed, predictions in done.items():
             for arm in predictions.arms("test"):
-                for metric, value in _arm_metrics(predictions, arm).items():
+                for metric, value in _arm_metrics(row, predictions, arm).items():
                     yield Result(
                         row=row.label,
                         phase=phase,
@@ -122,7 +122,7 @@ def _predictions(folder: RunFolder) -> Predictions | None:
     return Predictions(folder.predictions) if folder.ending == "done" else None
 
 
-def _arm_metrics(predictions: Predictions, arm: str) -> dict[str, float]:
+def _arm_metrics(row: RowRecord, predictions: Predictions, arm: str) -> dict[str, float]:
     logits_nk, labels_n = predictions.logits_nk("test", arm), predictions.labels_n("test")
     bins = bins_for(len(labels_n))
     draws = torch.Generator().manual_seed(FLOOR_SEED)
@@ -134,8 +134,11 @@ def _arm_metrics(predictions: Predictions, arm: str) -> dict[str, float]:
         "ece_floor": metrics.ece_floor(logits_nk, bins=bins, generator=draws),
     }
     if "holdout" in predictions:
-        temperature = metrics.fit_temperature(
-            predictions.logits_nk("holdout", arm), predictions.labels_n("holdout", "given")
+        coded = "temperature" in row.paper_code
+        fit = metrics.fit_temperature_paper_code if coded else metrics.fit_temperature
+        temperature = fit(
+            predictions.logits_nk("holdout", arm),
+            predictions.labels_n("holdout", row.holdout_labels),
         )
         scaled_nk = logits_nk.double() / temperature
         found["holdout_accuracy"] = metrics.accuracy(

@@ -27,7 +27,7 @@ def rate_scores(out: Path, row: RowRecord) -> list[RateScore]:
 
     The number is a maximum over epochs on the hold-out: good for choosing, too high as a result.
     """
-    found = []
+    found, own = [], row.seed_learning_rates.values()
     for text, runs in sorted(row.search.items(), key=lambda item: float(item[0])):
         best: dict[str, float] = {}
         unfinished: dict[str, str] = {}
@@ -38,6 +38,6 @@ def rate_scores(out: Path, row: RowRecord) -> list[RateScore]:
                 best[seed] = max(scores)
             else:
                 unfinished[seed] = folder.ending or "not finished"
-        chosen = row.chosen_learning_rate is not None and f"{row.chosen_learning_rate:g}" == text
+        chosen = text in {f"{rate:g}" for rate in (row.chosen_learning_rate, *own) if rate}
         found.append(RateScore(rate=float(text), best=best, unfinished=unfinished, chosen=chosen))
     return found

@@ -57,7 +57,7 @@ class Holdings:
             for key, x in self._here.copied.items()
         }
         self._staging = self._new_staging()
-        self._buffers_of: tuple[Inventory | None, Sequence[str]] = (None, ())
+        self._kinds_of: tuple[Inventory | None, Sequence[str], dict[str, Tensor]] = (None, (), {})
         self.refreshed: dict[str, dict[str, Tensor]] = {}
         """By average: statistics that lie over the averaged ones until the next update."""
 
@@ -241,12 +241,12 @@ class Holdings:
         """Let the model hold an average inside the block."""
         live = self.live()
         # Forward passes may write to buffers, so the model gets copies of those.
+        buffers, spread = self._told_apart(live)
         weights = self.weights(name)
-        for key in self._written_to(live):
+        for key in buffers:
             weights[key] = weights[key].clone()
         tensors = {**live.averaged, **live.copied}
-        spread = {key: x for key, x in tensors.items() if sharded.is_sharded(x)}
-        plain = {key: x for key, x in weights.items() if key not in spread}
+        plain = {key: x for key, x in weights.items() if key not in spread} if spread else weights
         with (
             swap.owning(self.modules, owner),
             sharded.lent(self.modules, spread, weights),
@@ -254,14 +254,15 @@ class Holdings:
         ):
             yield
 
-    def _written_to(self, live: Inventory) -> Sequence[str]:
-        """Names of what is stored of buffers, as listed once for each inventory."""
-        known, names = self._buffers_of
+    def _told_apart(self, live: Inventory) -> tuple[Sequence[str], dict[str, Tensor]]:
+        """Names of the buffers, and the sharded tensors, listed once for each inventory."""
+        known, buffers, spread = self._kinds_of
         if known is not live:
             tensors = {**live.averaged, **live.copied}
-            names = [key for key, x in tensors.items() if not isinstance(x, nn.Parameter)]
-            self._buffers_of = live, names
-        return names
+            buffers = [key for key, x in tensors.items() if not isinstance(x, nn.Parameter)]
+            spread = {key: x for key, x in tensors.items() if sharded.is_sharded(x)}
+            self._kinds_of = live, buffers, spread
+        return buffers, spread
 
     def record(self) -> dict[str, Any]:
         """The stored tensors themselves, shards as DTensors."""

@@ -113,20 +113,20 @@ def _lerp_if(
     live: Sequence[Tensor],
     weights: Sequence[float],
 ) -> None:
+    gates: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
     for number, x in enumerate(live):
         rows = [average[number] for average in averages]
+        place = (rows[0].device, rows[0].dtype)
+        if place not in gates:
+            factor = keep.to(rows[0])
+            gates[place] = [w * factor for w in weights]
         source = kept(x.detach().to(rows[0]), keep)
-        real = source.real.dtype if source.is_complex() else source.dtype
-        if_kept = keep.to(source.device, real)
-        scaled = [(w * if_kept).to(source.dtype) for w in weights]
-        torch._foreach_lerp_(rows, [source] * len(rows), scaled)
+        torch._foreach_lerp_(rows, [source] * len(rows), gates[place])
 
 
 def kept(tensor: Tensor, keep: Tensor) -> Tensor:
-    """The tensor, or zeros, which a lerp weight of 0 leaves without effect; NaN it would not."""
-    return torch.where(keep.to(tensor.device), tensor, torch.zeros((), device=tensor.device)).to(
-        tensor.dtype
-    )
+    """A copy of the tensor, or zeros: a lerp weight of 0 makes nothing of those, but NaN of NaN."""
+    return tensor.masked_fill(~keep.to(tensor.device), 0)
 
 
 def all_finite(tensors: Sequence[Tensor]) -> bool:

@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from polyak.averaging.history import History
@@ -85,6 +86,7 @@ class Updates:
         self.settle()
         return self._history
 
+    @torch.no_grad()
     def step(self, found_inf: Tensor | None = None) -> bool:
         """Count a step, and update if it is due.
 
@@ -115,11 +117,13 @@ class Updates:
             self._begin(left_out, steps)
         return due
 
+    @torch.no_grad()
     def update(self) -> None:
         """Fold the weights in now."""
         self.settle()
         self._begin(None, self._history.steps)
 
+    @torch.no_grad()
     def settle(self) -> None:
         """Close what is open and learn what is unknown; waits for the device if it must."""
         for left_out in self._unknown:

@@ -27,8 +27,8 @@ class ReportCommand:
         # "." has a name only once it is resolved.
         folder = self.folder.resolve()
         page = write_report(folder.parent, folder.name)
-        print(claims_line(page.parent))
         print(f"report: {page.resolve()}")
+        print(claims_line(page.parent))
         if self.keep is not None:
             write_archive(folder.parent, folder.name, self.keep)
             print(f"kept: {self.keep.resolve()}")

@@ -13,15 +13,17 @@ from polyak.cli.console import StudyDisplay, failure_lines, title
 from polyak.cli.executors import Machines
 from polyak.cli.limits import seconds_of, within
 from polyak.errors import ConfigError
-from polyak.report.ledger import claims_line
+from polyak.records.paper_code import parse_paper_code
 from polyak.report.page import write_report
 from polyak.study import plan
 from polyak.study.files import load_study, write_example
+from polyak.study.otherwise import otherwise
 from polyak.study.places import parse_places
 from polyak.study.plan import Study, with_more_averages
 from polyak.study.preparation import prepare_some
 from polyak.study.presets import preset
 from polyak.study.runner import Outcome, planned, run_study
+from polyak.training.config import Selection
 from polyak.training.stopping import StopRequest
 
 
@@ -59,9 +61,21 @@ class StudyCommand:
     """NAME=SOURCE puts any data set in a place of the paper's: cifar10, cifar100 or tiny-imagenet;
     cifar10n and cifar100n for the files of human labels. Can be given several times."""
 
+    paper_code: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """What to do as the authors' code does: all, or names such as js,temperature; a name that does
+    not exist lists them. Can be given several times."""
+
+    selection: Selection = "paper"
+    """Averages are chosen with averaged BatchNorm statistics (paper) or with statistics recomputed
+    after each epoch (bn_safe)."""
+
+    clean_holdout: bool = False
+    """An oracle: right labels of the hold-out choose where training labels are wrong."""
+
     more_averages: bool = False
     """Also evaluate tail averages, LAWA, power-function EMA and SWAD along the same runs, as a
     study of its own, NAME-more."""
+
     controls: bool = False
     """Beside the paper's arms of a study with refits: SGD annealed in the average's budget, an
     average on that shorter schedule, and weight decay 5e-4."""
@@ -81,21 +95,30 @@ class StudyCommand:
             study = with_more_averages(study)
         if self.fp32:
             study = _in_float32(study)
+        study = otherwise(
+            study,
+            paper_code=parse_paper_code(self.paper_code),
+            selection=self.selection,
+            clean_holdout=self.clean_holdout,
+        )
         if self.dry_run:
             return _list_runs(study)
-        scale = () if self.scale is None else ("--scale", self.scale)
-        data = [word for pair in self.data for word in ("--data", pair)]
-        switches = [
-            word
-            for word, given in (
-                ("--controls", self.controls),
-                ("--more-averages", self.more_averages),
-                ("--fp32", self.fp32),
-            )
-            if given
-        ]
-        words = ("polyak", "study", self.name or "", *scale, *data, *switches)
-        return carry_through(study, self.where, command=shlex.join(words))
+        return carry_through(study, self.where, command=shlex.join(self._words()))
+
+    def _words(self) -> list[str]:
+        """What to type to run the study again."""
+        words = ["polyak", "study", self.name or ""]
+        words += ["--scale", self.scale] if self.scale is not None else []
+        words += [word for pair in self.data for word in ("--data", pair)]
+        words += [word for names in self.paper_code for word in ("--paper-code", names)]
+        words += ["--selection", self.selection] if self.selection != "paper" else []
+        switches = {
+            "--clean-holdout": self.clean_holdout,
+            "--controls": self.controls,
+            "--more-averages": self.more_averages,
+            "--fp32": self.fp32,
+        }
+        return words + [word for word, given in switches.items() if given]
 
     def _study(self) -> Study:
         if self.name is None or not self.name.endswith(".py"):
@@ -156,7 +179,6 @@ def carry_through(study: Study, where: Where, *, command: str) -> int:
     for label, reason in outcome.row_failures.items():
         print(f"no result for {label}: {reason}", file=sys.stderr)
     print(_summary(outcome))
-    print(claims_line(page.parent))
     print(f"report: {page.resolve()}")
     return 1 if outcome.failures or outcome.row_failures else 0
 
@@ -172,6 +194,8 @@ def _list_runs(study: Study) -> int:
     """The search's runs; only with their data at hand is it known which runs they are."""
     study.check()
     prepared, missing = prepare_some(study.rows)
+    if study.measurement is not None:
+        print(f"{study.measurement.label}: {title(study.measurement.config)}")
     for row in study.rows:
         for by_seed in plan.search(prepared.get(row.label, row)).values():
             for run in by_seed.values():

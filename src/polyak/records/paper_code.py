@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from polyak.errors import ConfigError, unknown
 
 PAPER_CODE = {
+    "wide-resnet": "Convolutions of WRN-28-10 have biases, and the running statistics of its last "
+    "BatchNorm follow almost only the newest batch (momentum 0.9).",
     "holdout-images": "Images of the hold-out are cropped and flipped like training images, drawn "
     "anew for every evaluation.",
     "loss-decay": "At the epoch of lowest loss the most accurate decay is taken, not the one of "

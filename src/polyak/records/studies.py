@@ -59,6 +59,15 @@ class RowRecord:
     transfer: Mapping[str, str] = field(default_factory=dict)
     """Probe ids by the target's name."""
 
+    paper_code: tuple[str, ...] = ()
+    """Where the row does as the authors' code does; see `paper_code`."""
+
+    selection: str = "paper"
+    """"paper", or "bn_safe": averages are chosen with recomputed BatchNorm statistics."""
+
+    holdout_labels: str = "given"
+    """"given", or "clean": an oracle, where training labels are wrong."""
+
     follow_ups: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """Run ids by what follows the choice ("held", "annealed") and seed."""
 
@@ -69,16 +78,39 @@ class RowRecord:
     """Whether the page shows every average at the stops."""
 
     chosen_learning_rate: float | None = None
+    seed_learning_rates: Mapping[str, float] = field(default_factory=dict)
+    """By seed, where each has its own; `chosen_learning_rate` is None then."""
+
     stops: Mapping[str, tuple[StopRecord, ...]] = field(default_factory=dict)
     """By seed."""
 
     failure: str | None = None
     """Why the row has no result, if it has none."""
 
+    def rate_of(self, seed: str) -> float | None:
+        """The learning rate chosen for a seed; None where none is."""
+        return self.seed_learning_rates.get(seed, self.chosen_learning_rate)
+
     @property
     def chosen_search(self) -> Mapping[str, str]:
         """Search runs with the chosen learning rate, by seed."""
+        if self.seed_learning_rates:
+            return {
+                seed: self.search[f"{rate:g}"][seed]
+                for seed, rate in self.seed_learning_rates.items()
+            }
         return self.search.get(f"{self.chosen_learning_rate:g}", {}) if self.stops else {}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeasurementRecord:
+    """What averages cost beside the training of one data set and architecture."""
+
+    label: str
+    dataset: str
+    architecture: str
+    run: str
+    """Id of the measurement's folder."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,13 +123,16 @@ class StudyRecord:
     """What to type to run it again."""
 
     rows: tuple[RowRecord, ...]
+    measurement: MeasurementRecord | None = None
+    """Of a study that measures; it has no rows."""
+
     seconds: float = 0.0
     """Wall time of all sittings."""
 
     workers: int = 1
 
 
-_CHOICES = ("chosen_learning_rate", "stops", "failure")
+_CHOICES = ("chosen_learning_rate", "seed_learning_rates", "stops", "failure")
 
 
 def write_study(folder: Path, study: StudyRecord) -> None:
@@ -118,7 +153,10 @@ def read_study(folder: Path) -> StudyRecord:
         plan = json.loads((folder / "plan.json").read_text())
         choices = json.loads((folder / "choices.json").read_text())
         rows = tuple(_row({**row, **choices[row["label"]]}) for row in plan.pop("rows"))
-        return StudyRecord(**plan, rows=rows)
+        measured = plan.pop("measurement", None)
+        return StudyRecord(
+            **plan, rows=rows, measurement=MeasurementRecord(**measured) if measured else None
+        )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise FileError(
             f"{folder} holds no study ({error}); expected plan.json and choices.json. "
@@ -132,8 +170,9 @@ def with_row(study: StudyRecord, row: RowRecord) -> StudyRecord:
 
 
 def _row(values: dict[str, Any]) -> RowRecord:
-    for key in ("seeds", "learning_rates", "averages", "paper_averages"):
-        values[key] = tuple(values[key])
+    for key in ("seeds", "learning_rates", "averages", "paper_averages", "paper_code"):
+        # Studies recorded before there was paper_code have none.
+        values[key] = tuple(values.get(key, ()))
     values["stops"] = {
         seed: tuple(StopRecord(**stop) for stop in stops) for seed, stops in values["stops"].items()
     }

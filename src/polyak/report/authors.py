@@ -18,8 +18,6 @@ _COLUMNS = {
     "sgd": ("test", "sgd_test_acc_percent"),
     "ema": ("test", "ema_test_acc_percent"),
     "rate": ("lr", "learning_rate"),
-    "sgd_train": ("train", "sgd_train_acc_percent"),
-    "ema_train": ("train", "ema_train_acc_percent"),
 }
 
 
@@ -30,7 +28,7 @@ def drawn_for(dataset: str) -> bool:
 
 @cache
 def curve(name: str) -> tuple[tuple[float, float], ...]:
-    """Epoch and value; sgd, ema, rate, sgd_train or ema_train."""
+    """Epoch and value; sgd, ema or rate."""
     file, column = _COLUMNS[name]
     text = files("polyak.report").joinpath("authors", f"figure2_{file}.csv").read_text("utf-8")
     lines = csv.DictReader(text.splitlines())

@@ -111,7 +111,7 @@ def _budget_lines(out: Path, row: RowRecord, results: Sequence[Result]) -> tuple
 
 def number_cell(out: Path, side: Side, results: Sequence[Result], m: Measure) -> Cell:
     """A mean over seeds, or why there is none."""
-    found = mean_cell(side.numbers(results, m.metric), m, _digits(out, side.row, m))
+    found = mean_cell(side.row, side.numbers(results, m.metric), m, _digits(out, side.row, m))
     return found or Cell(text=reason(out, side.row, side.phase), missing=True)
 
 

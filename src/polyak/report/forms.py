@@ -240,7 +240,7 @@ def _ours(
         target=asked.target,
     )
     by_size = accuracy_digits(images_in_test(out, row) or 0)
-    cell = mean_cell(found, measure, by_size if measure.digits is None else measure.digits)
+    cell = mean_cell(row, found, measure, by_size if measure.digits is None else measure.digits)
     if cell is not None:
         return cell
     why = reason(out, row, asked.phase)

@@ -74,7 +74,7 @@ def _level_line(out: Path, row: RowRecord, level: float, with_paper: bool) -> Li
             # A mean over those that got there would be of the quick ones only.
             cells += [Cell(text=said, missing=True)] * 2
         else:
-            cells += _pair(epochs, shares[-1])
+            cells += _pair(row, epochs, shares[-1])
     whole = all(len(found) == len(row.chosen_search) for found in shares) and row.chosen_search
     cells.append(paired_cell(shares[1], shares[0], _SHARE, 1) if whole else Cell(text="–"))
     if with_paper:
@@ -92,16 +92,19 @@ def _end_line(out: Path, row: RowRecord, with_paper: bool) -> Line:
             for seed, run_id in row.chosen_search.items()
             if seed in shares[-1]
         }
-        cells += _pair(lengths, shares[-1])
+        cells += _pair(row, lengths, shares[-1])
     cells.append(paired_cell(shares[1], shares[0], _SHARE, 1))
     if with_paper:
         cells += [Cell(published=(("100", "camera-ready", "figure 7"),))] * 2
     return Line("after the last epoch", tuple(cells))
 
 
-def _pair(epochs: Mapping[str, float], shares: Mapping[str, float]) -> list[Cell]:
+def _pair(row: RowRecord, epochs: Mapping[str, float], shares: Mapping[str, float]) -> list[Cell]:
     nothing = Cell(text="not finished", missing=True)
-    return [mean_cell(epochs, _EPOCH, 1) or nothing, mean_cell(shares, _SHARE, 1) or nothing]
+    return [
+        mean_cell(row, epochs, _EPOCH, 1) or nothing,
+        mean_cell(row, shares, _SHARE, 1) or nothing,
+    ]
 
 
 def _papers(weights: str, level: float) -> Cell:
@@ -138,7 +141,7 @@ def held_table(rows: Sequence[RowRecord], out: Path) -> Table:
                     for runs in (row.chosen_search, row.follow_ups.get("held", {}))
                 )
                 nothing = Cell(text="not finished", missing=True)
-                cells += [mean_cell(found, _SHARE, 1) or nothing for found in (cosine, held)]
+                cells += [mean_cell(row, found, _SHARE, 1) or nothing for found in (cosine, held)]
                 cells.append(paired_cell(held, cosine, _SHARE, 1))
             name = "SGD" if weights == "sgd" else average_name(weights)
             lines.append(Line(name, tuple(cells)))

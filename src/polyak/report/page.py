@@ -10,8 +10,8 @@ from polyak.analysis.claims.ledger import Entry
 from polyak.analysis.results import Phase, Result, bins_for, write_results
 from polyak.analysis.variants import all_results
 from polyak.files import replacing
-from polyak.records.studies import RowRecord, StudyRecord, read_study
-from polyak.report import facts, tables
+from polyak.records.studies import MeasurementRecord, RowRecord, StudyRecord, read_study
+from polyak.report import facts, overhead, tables
 from polyak.report.appendix import APPENDICES, appendix, with_comparisons
 from polyak.report.chart import write_csv
 from polyak.report.churn import SPLIT, matched
@@ -22,6 +22,7 @@ from polyak.report.forms import preset_of
 from polyak.report.interactive import library, spec
 from polyak.report.ledger import judge, ledger_part, write_ledger
 from polyak.report.methods import paper_form
+from polyak.report.otherwise import departures
 from polyak.report.paper import note_everywhere, numbers_for
 from polyak.report.parts import RULES, RowPart, row_part
 from polyak.report.scale import scale_notice
@@ -66,6 +67,8 @@ def write_report(out: Path, name: str) -> Path:
         FileError: if there is no such study or a file of a finished run is damaged.
     """
     study = read_study(out / name)
+    if study.measurement is not None:
+        return _write_measurement(out, study, study.measurement)
     results = all_results(out, study)
     write_results(out / name / "results.parquet", results)
     return write_page(out, study, results, out / name / "report")
@@ -106,47 +109,85 @@ def write_page(
     return page
 
 
+def _write_measurement(out: Path, study: StudyRecord, measured: MeasurementRecord) -> Path:
+    """The page of a study that measures."""
+    timings = overhead.timings_of(out, study)
+    folder = out / study.name / "report"
+    if timings is not None:
+        overhead.write_rounds(folder / "rounds.csv", timings)
+    html = (
+        _templates()
+        .get_template("overhead.html.j2")
+        .render(
+            study=study,
+            measured=measured,
+            timings=timings,
+            reason=overhead.reason(out, measured),
+            notice=overhead.notice(measured, timings) if timings else [],
+            columns=overhead.COLUMNS,
+            lines=overhead.lines(timings) if timings else [],
+            claims=overhead.claims(timings) if timings else [],
+            machine=overhead.machine(timings) if timings else [],
+            wall_time=duration(study.seconds),
+        )
+    )
+    page = folder / "index.html"
+    with replacing(page) as temporary:
+        temporary.write_text(html, encoding="utf-8")
+    return page
+
+
 def render(
     out: Path,
     study: StudyRecord,
     results: Sequence[Result],
     parts: Sequence[RowPart],
-    entries: Sequence[Entry],
+    entries: Sequence[Entry] = (),
     *,
     interactive: bool = True,
 ) -> str:
     """The page as text."""
-    environment = Environment(
+    charts = [chart for part in parts for chart in part.charts.values()]
+    return (
+        _templates()
+        .get_template("page.html.j2")
+        .render(
+            study=study,
+            departures=departures(study),
+            ddof0=any("sd" in row.paper_code for row in study.rows),
+            own_rates=any("learning-rate" in row.paper_code for row in study.rows),
+            parts=parts,
+            headlines=[headline(out, row, results) for row in study.rows],
+            tables=_tables(out, study, results),
+            form=paper_form(out, study, results),
+            everywhere=note_everywhere(),
+            scale=scale_notice(out, study),
+            refits=any(facts.wants_refits(row) for row in study.rows),
+            figure=_figure(name=study.name),
+            appendix=appendix(out, study, results),
+            matched=[line for row in study.rows for line in matched(row, results)],
+            cost=facts.cost(out, [r for row in study.rows for r in facts.all_runs(row)]),
+            wall_time=duration(study.seconds),
+            arms=[ARMS[arm] for arm in tables.arms_in(results, "refit") if arm in ARMS],
+            bins=_bins(out, study),
+            rules=list(RULES.values()),
+            others=_other_methods(study),
+            ledger=ledger_part(study, entries),
+            specs={chart.name: spec(chart) for chart in charts} if interactive else {},
+            library=library() if charts and interactive else "",
+            duration=duration,
+            counted=counted,
+        )
+    )
+
+
+def _templates() -> Environment:
+    return Environment(
         loader=PackageLoader("polyak.report"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-    )
-    charts = [chart for part in parts for chart in part.charts.values()]
-    return environment.get_template("page.html.j2").render(
-        study=study,
-        parts=parts,
-        headlines=[headline(out, row, results) for row in study.rows],
-        tables=_tables(out, study, results),
-        form=paper_form(out, study, results),
-        everywhere=note_everywhere(),
-        scale=scale_notice(out, study),
-        refits=any(facts.wants_refits(row) for row in study.rows),
-        figure=_figure(name=study.name),
-        appendix=appendix(out, study, results),
-        matched=[line for row in study.rows for line in matched(row, results)],
-        cost=facts.cost(out, [r for row in study.rows for r in facts.all_runs(row)]),
-        wall_time=duration(study.seconds),
-        arms=[ARMS[arm] for arm in tables.arms_in(results, "refit") if arm in ARMS],
-        bins=_bins(out, study),
-        rules=list(RULES.values()),
-        others=_other_methods(study),
-        ledger=ledger_part(study, entries),
-        specs={chart.name: spec(chart) for chart in charts} if interactive else {},
-        library=library() if charts and interactive else "",
-        duration=duration,
-        counted=counted,
     )
 
 
@@ -155,6 +196,7 @@ def _tables(
 ) -> dict[str, Table | list[tuple[str, Table]]]:
     rows = study.rows
     known = any(numbers_for(row.dataset, row.architecture) for row in rows)
+    coded = known or any("js" in row.paper_code for row in rows)
     refit_arms, search_arms = (tables.arms_in(results, phase) for phase in ("refit", "search"))
     noisy_labels = {r.row for r in results if r.metric == "memorised"}
     noisy = [row for row in rows if row.label in noisy_labels]
@@ -173,7 +215,7 @@ def _tables(
     targets = dict.fromkeys(target for row in rows for target in row.transfer)
     found: dict[str, Table | list[tuple[str, Table]]] = {
         "generalisation": table("refit", wide, refit_arms),
-        "churn": table("refit", (*CHURN, JS_PAPER_CODE) if known else CHURN, refit_arms),
+        "churn": table("refit", (*CHURN, JS_PAPER_CODE) if coded else CHURN, refit_arms),
         "calibration": table("search", CALIBRATION, search_arms),
         "transfer": [
             (target, table("transfer", wide[:1], PROBED, _aiming(rows, target), target))

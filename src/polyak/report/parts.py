@@ -14,6 +14,7 @@ from polyak.report.dynamics import row_charts
 from polyak.report.formatting import accuracy_digits, number
 from polyak.report.overlaps import overlaps
 from polyak.report.statements import controls
+from polyak.report.tables import sd_of
 from polyak.report.words import average_name, paper_name
 
 
@@ -105,9 +106,12 @@ def _rates(out: Path, row: RowRecord) -> list[RateLine]:
         score = "–"
         if found.best:
             interval = mean_interval(100 * best for best in found.best.values())
-            spread = "" if interval.sd is None else f" ± {number(interval.sd, digits)}"
+            sd = sd_of(row, interval)
+            spread = "" if sd is None else f" ± {number(sd, digits)}"
             score = number(interval.mean, digits) + spread
         notes = [f"seed {seed}: {ending}" for seed, ending in found.unfinished.items()]
+        own = [seed for seed, rate in row.seed_learning_rates.items() if rate == found.rate]
+        notes += [f"for seed {', '.join(own)}"] if own else []
         lines.append(
             RateLine(
                 rate=f"{found.rate:g}", score=score, note="; ".join(notes), chosen=found.chosen

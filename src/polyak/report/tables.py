@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from polyak.analysis.results import Phase, Result, values
-from polyak.analysis.seeds import mean_interval, paired_difference
+from polyak.analysis.seeds import Interval, mean_interval, paired_difference
 from polyak.records.studies import RowRecord
 from polyak.report.facts import images_in_test, reason
 from polyak.report.formatting import accuracy_digits, joined, number
@@ -54,7 +54,7 @@ def arm_table(
 ) -> Table:
     """Arms as lines, metrics as columns, the paper's numbers beside where it has any.
 
-    Numbers are means over seeds ± standard deviation (ddof 1), over pairs of seeds the range.
+    Numbers are means over seeds ± standard deviation, over pairs of seeds the range.
     """
     in_paper = {
         measure.metric: any(asked.papers(row, arm, measure) for row in rows for arm in asked.arms)
@@ -96,7 +96,7 @@ def _columns(measures: Sequence[Measure], in_paper: Mapping[str, bool]) -> tuple
     return tuple(found)
 
 
-def mean_cell(found: Mapping[str, float], m: Measure, digits: int) -> Cell | None:
+def mean_cell(row: RowRecord, found: Mapping[str, float], m: Measure, digits: int) -> Cell | None:
     """Mean over seeds ± standard deviation, over pairs their range; None without a number."""
     if not found:
         return None
@@ -109,7 +109,12 @@ def mean_cell(found: Mapping[str, float], m: Measure, digits: int) -> Cell | Non
             number(m.scale * end, digits) for end in (min(found.values()), max(found.values()))
         )
         return Cell(text=text, spread=f"{low} – {high}")
-    return Cell(text=text, spread=f"± {number(interval.sd, digits)}")
+    return Cell(text=text, spread=f"± {number(sd_of(row, interval) or 0.0, digits)}")
+
+
+def sd_of(row: RowRecord, interval: Interval) -> float | None:
+    """Standard deviation over seeds, with ddof 0 where a row does as the authors' code does."""
+    return interval.sd_paper_code if "sd" in row.paper_code else interval.sd
 
 
 def _difference(
@@ -139,7 +144,7 @@ def _line(
     for m in asked.measures:
         digits = by_size if m.digits is None else m.digits
         ours, sgd = (asked.ours(results, row, a, m) for a in (arm, BASELINE))
-        cells.append(mean_cell(ours, m, digits) or _reason(out, row, asked.phase))
+        cells.append(mean_cell(row, ours, m, digits) or _reason(out, row, asked.phase))
         if m.difference:
             cells.append(_difference(ours, sgd, m, digits, baseline=arm == BASELINE))
         if in_paper[m.metric]:

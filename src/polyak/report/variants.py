@@ -70,7 +70,7 @@ def _line(
     for m in _MEASURES[phase]:
         found = values(results, row=row.label, arm=arm, metric=m.metric, phase=phase)
         digits = accuracy_digits(images_in_test(out, row) or 0) if m.digits is None else m.digits
-        cells.append(mean_cell(found, m, digits) or _missing(out, row, phase))
+        cells.append(mean_cell(row, found, m, digits) or _missing(out, row, phase))
         if in_paper:
             cells.append(_papers(row, phase, twin, m) if twin else Cell(text="–"))
     label = f"{_RULES[rule]}{_WORDS[statistics]}, {average_name(average)}"

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from polyak.models import ModelConfig
 from polyak.study.places import IMAGES
-from polyak.study.plan import Row
+from polyak.study.plan import Measurement, Row
 
 # Multiply-adds of one image of 32×32 pixels, forward; resnet8 and resnet20 with 16 channels.
 MACS = {
@@ -84,6 +84,19 @@ def _evaluated(row: Row, images: float, others: float) -> float:
         bank = len(row.config.averaging.decays)
         passes += (2 * bank - 2) * images + (4 * bank - 4) * others
     return passes
+
+
+def measurement_words(measurement: Measurement, *, place: str) -> str:
+    """What a measurement costs, in words: a round more than counts, all cases in one process."""
+    config = measurement.config
+    images = config.run.data.train_limit or IMAGES[place].train_images
+    held = config.run.data.holdout * images
+    passes = sum(3 * (images - held) + (size + 1) * held for size, _ in config.cases())
+    passes *= config.rounds + 1
+    forward = macs(config.run.model, IMAGES[place].image_size)
+    cores = passes * (2 * forward / _CORE_SPEED + _CORE_SECONDS_PER_IMAGE)
+    gpu = passes * (2 * forward / _GPU_SPEED + _GPU_SECONDS_PER_IMAGE)
+    return f"about {_words(cores)} on one core, {_words(gpu)} on one GPU"
 
 
 def cost_words(rows: Mapping[str, Row], *, places: Mapping[str, str]) -> str:

@@ -20,11 +20,14 @@ Stops = tuple[Stop, ...]
 
 def follow_ups(row: Row, record: RowRecord) -> dict[FollowUp, dict[int, RunConfig]]:
     """The row's runs that follow its choice, by name and seed; empty before it."""
-    if record.chosen_learning_rate is None:
-        return {}
-    stops = stops_of(record)
     build = {"held": held, "annealed": annealed}
-    return {name: build[name](row, record.chosen_learning_rate, stops) for name in row.follow_ups}
+    found: dict[FollowUp, dict[int, RunConfig]] = {}
+    for seed, stops in stops_of(record).items():
+        rate = record.rate_of(str(seed))
+        if rate is not None:
+            for name in row.follow_ups:
+                found.setdefault(name, {}).update(build[name](row, rate, {seed: stops}))
+    return found
 
 
 def stops_of(record: RowRecord) -> dict[int, Stops]:

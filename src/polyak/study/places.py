@@ -103,6 +103,19 @@ def title_of(place: str, given: Mapping[str, str]) -> str:
     return title if _letters(name) == _letters(title) else name
 
 
+def own_data(places: Sequence[str], given: Mapping[str, str]) -> tuple[str, ...]:
+    """Names of the data that stands in the paper's place, for the name of the study's folder.
+
+    Example:
+        >>> own_data(["cifar100", "cifar10"], {"cifar10": "data/JPEGs", "cifar100": "cifar100"})
+        ('jpegs',)
+    """
+    titles = {place: title_of(place, given) for place in places}
+    found = [title for place, title in titles.items() if title != IMAGES[place].title]
+    words = ("".join(c if c.isalnum() else "-" for c in t.casefold()).strip("-") for t in found)
+    return tuple(dict.fromkeys(words))
+
+
 def hint(config: DataConfig) -> str:
     """What to type where a configuration's source, or its file of labels, is not to be had.
 

@@ -10,7 +10,9 @@ from typing import Literal, get_args
 from polyak.data import DataConfig
 from polyak.data.sources import name_of
 from polyak.errors import ConfigError, unknown
+from polyak.records.paper_code import OF_RUNS, PAPER_CODE
 from polyak.training.config import MORE_AVERAGES, PAPER_DECAYS, Monitor, RunConfig, Stop
+from polyak.training.overhead import OverheadConfig
 from polyak.training.probe import ProbeConfig
 
 FollowUp = Literal["held", "annealed"]
@@ -54,6 +56,10 @@ class Row:
     transfer: tuple[DataConfig, ...] = ()
     """Targets of the linear probe."""
 
+    paper_code: tuple[str, ...] = ()
+    """Where the row does as the authors' code does: names of `PAPER_CODE`, in that order. Those
+    that act within a run are in `config.paper_code` too."""
+
     against: str | None = None
     """Label of the study's row that this one varies in one respect."""
 
@@ -77,6 +83,11 @@ class Row:
             found.append(f"seeds is {self.seeds!r}; expected different ones")
         if len(self.paper_decays) != len(self.config.averaging.decays):
             found.append("paper_decays has another length than decays; expected one for each")
+        if tuple(n for n in self.paper_code if n in OF_RUNS) != self.config.paper_code:
+            found.append("paper_code and config.paper_code differ; expected them to agree")
+        found += [
+            unknown("paper_code", n, PAPER_CODE) for n in self.paper_code if n not in PAPER_CODE
+        ]
         if self.transfer and not self.refits:
             found.append("transfer is given where refits is False; expected refits to probe")
         if len({name_of(target.source) for target in self.transfer}) != len(self.transfer):
@@ -89,6 +100,16 @@ class Row:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Measurement:
+    """What averages cost beside the training of one data set and architecture."""
+
+    label: str
+    dataset: str
+    architecture: str
+    config: OverheadConfig
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Study:
     """Rows that one command runs and one page shows."""
 
@@ -97,7 +118,9 @@ class Study:
     cost: str
     """What it takes, in words."""
 
-    rows: tuple[Row, ...]
+    rows: tuple[Row, ...] = ()
+    measurement: Measurement | None = None
+    """Of a study that measures; it has no rows."""
 
     def check(self) -> None:
         """Raise a ConfigError that names every fault of every row."""
@@ -111,6 +134,18 @@ class Study:
         ]
         if faults:
             raise ConfigError.of(f"study {self.name}", faults)
+        if self.measurement is not None:
+            self.measurement.config.check()
+
+
+def as_coded(row: Row, names: tuple[str, ...]) -> Row:
+    """The row with what the authors' code does in these places."""
+    of_runs = tuple(name for name in names if name in OF_RUNS)
+    model = row.config.model
+    if "wide-resnet" in names and model.name == "wrn28_10":
+        model = replace(model, conv_bias=True, final_norm_momentum=0.9)
+    config = replace(row.config, model=model, paper_code=of_runs)
+    return replace(row, paper_code=names, config=config)
 
 
 def with_more_averages(study: Study) -> Study:
@@ -160,6 +195,9 @@ def refit(
             holdout=False,
             stops=chosen,
             monitors=row.refit_monitors,
+            # What acts on the hold-out changes nothing here: without it this is the same run.
+            holdout_labels="given",
+            paper_code=tuple(n for n in row.config.paper_code if n == "batchnorm"),
             swad=None if swad is None else swad[seed],
         )
         for seed, chosen in stops.items()
@@ -169,7 +207,12 @@ def refit(
 def transfer(row: Row, refits: tuple[RunConfig, ...]) -> dict[str, ProbeConfig]:
     """A linear probe of the refitted backbones on each target, by the target's name."""
     return {
-        name_of(target.source): ProbeConfig(data=target, backbones=refits, arms=PROBED_ARMS)
+        name_of(target.source): ProbeConfig(
+            data=target,
+            backbones=refits,
+            arms=PROBED_ARMS,
+            batchnorm="adapts" if "probe" in row.paper_code else "frozen",
+        )
         for target in row.transfer
     }
 

@@ -7,7 +7,7 @@ from polyak.data import DataConfig, load, prepare
 from polyak.errors import DataError, FileError
 from polyak.models import pinned
 from polyak.study.places import hint
-from polyak.study.plan import Row, fitted, limited
+from polyak.study.plan import Measurement, Row, fitted, limited
 
 Prepared = dict[DataConfig, DataConfig]
 
@@ -22,6 +22,20 @@ def prepare_rows(rows: Sequence[Row]) -> list[Row]:
     if missing:
         raise DataError("\n".join(missing))
     return [_prepared(row, ready) for row in rows]
+
+
+def prepare_measurement(measurement: Measurement) -> Measurement:
+    """The measurement with its data in the cache.
+
+    Raises:
+        DataError: if that is not to be had, with what to type.
+    """
+    config = measurement.config
+    ready, missing = _prepare_all([config.run.data])
+    if missing:
+        raise DataError("\n".join(missing))
+    run = replace(config.run, data=_limited(ready[config.run.data]))
+    return replace(measurement, config=replace(config, run=run))
 
 
 def prepare_some(rows: Sequence[Row]) -> tuple[dict[str, Row], list[str]]:

@@ -6,8 +6,10 @@ from polyak.data import DataConfig, NoiseConfig
 from polyak.errors import ConfigError, unknown
 from polyak.models import ModelConfig
 from polyak.study.appendices import APPENDICES
-from polyak.study.cost import cost_words
+from polyak.study.cost import cost_words, measurement_words
+from polyak.study.overhead import overhead
 from polyak.study.paper_rows import GENERALISATION, LABEL_NOISE, PAPER_ROWS
+from polyak.study.places import own_data
 from polyak.study.plan import Row, Study, scaled_decays
 from polyak.study.scales import SCALES
 from polyak.study.views import PaperStudy, rows_of, with_controls
@@ -88,6 +90,9 @@ PAPER_STUDIES = {
         rows=("cifar100n-resnet34",),
         refits=False,
     ),
+    "overhead": PaperStudy(
+        title="What averages cost: the paper's section 3.1", rows=(), measured="cifar100-resnet18"
+    ),
     **APPENDICES,
 }
 
@@ -140,12 +145,19 @@ def paper_study(
     controls: bool = False,
 ) -> Study:
     """A study of the paper at a scale."""
-    study = with_controls(name, PAPER_STUDIES[name]) if controls else PAPER_STUDIES[name]
-    rows, sources = rows_of(study, SCALES[scale], places or {})
+    study, given = PAPER_STUDIES[name], places or {}
+    study = with_controls(name, study) if controls else study
     more, words = ("-controls", ", with controls") if controls else ("", "")
+    title = f"{study.title}, scale {scale}{words}"
+    full_name = "-".join((name, scale, *own_data(study.places(), given))) + more
+    if study.measured is not None:
+        measurement = overhead(study.measured, scale, given)
+        cost = measurement_words(measurement, place=study.places()[0])
+        return Study(name=full_name, title=title, cost=cost, measurement=measurement)
+    rows, sources = rows_of(study, SCALES[scale], given)
     return Study(
-        name=f"{name}-{scale}{more}",
-        title=f"{study.title}, scale {scale}{words}",
+        name=full_name,
+        title=title,
         cost=cost_words(
             {row.label: row for row in rows},
             places={

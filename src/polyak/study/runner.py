@@ -10,6 +10,7 @@ from polyak.errors import DataError, FileError
 from polyak.records.locks import holding
 from polyak.records.runs import EpochRecord, run_folder
 from polyak.records.studies import (
+    MeasurementRecord,
     RowRecord,
     StopRecord,
     StudyRecord,
@@ -20,8 +21,8 @@ from polyak.records.studies import (
 from polyak.study import plan
 from polyak.study.executors import Executor
 from polyak.study.follow_ups import follow_ups, stops_of
-from polyak.study.plan import FollowUp, Row, Study
-from polyak.study.preparation import prepare_rows
+from polyak.study.plan import FollowUp, Measurement, Row, Study
+from polyak.study.preparation import prepare_measurement, prepare_rows
 from polyak.training.config import RULES, RunConfig
 from polyak.training.jobs import Job
 from polyak.training.selection import choose_learning_rate, choose_stop, swad_interval
@@ -86,23 +87,26 @@ def run_study(
     """
     study.check()
     rows = prepare_rows(study.rows)
+    measurement = study.measurement and prepare_measurement(study.measurement)
     # What the data decides, such as fitted decays, can be at fault too.
-    replace(study, rows=tuple(rows)).check()
+    replace(study, rows=tuple(rows), measurement=measurement).check()
     folder = out / study.name
+    study = replace(study, rows=tuple(rows), measurement=measurement)
     folder.mkdir(parents=True, exist_ok=True)
     with holding(folder):
-        record = _begin(study, rows, workers=workers, command=command)
-        return _run_phases(rows, record, out, executor, on_progress)
+        record = _begin(study, workers=workers, command=command)
+        return _run_phases(study, record, out, executor, on_progress)
 
 
 def _run_phases(
-    rows: Sequence[Row],
+    study: Study,
     record: StudyRecord,
     out: Path,
     executor: Executor,
     on_progress: OnProgress,
 ) -> Outcome:
     """For the one who holds the study's folder."""
+    rows, measurement = study.rows, study.measurement
     folder = out / record.name
     started, before = time.monotonic(), _seconds_before(folder)
     outcome = Outcome()
@@ -116,6 +120,8 @@ def _run_phases(
         _run_missing(name, jobs, out, executor, on_progress, outcome)
 
     try:
+        if measurement is not None:
+            phase("measure", [measurement.config])
         searches = {row.label: plan.search(row) for row in rows}
         phase("search", [r for s in searches.values() for by in s.values() for r in by.values()])
         refits: dict[str, dict[int, RunConfig]] = {}
@@ -151,12 +157,13 @@ def _run_phases(
 
 
 def planned(study: Study) -> int:
-    """Runs of a study: search, refits, follow-ups and probes."""
-    return sum(
+    """Runs of a study: search, refits, follow-ups and probes, or its measurement."""
+    of_rows = sum(
         (len(row.learning_rates) + row.refits + len(row.follow_ups)) * len(row.seeds)
         + len(row.transfer)
         for row in study.rows
     )
+    return of_rows + (study.measurement is not None)
 
 
 def _seconds_before(folder: Path) -> float:
@@ -167,13 +174,24 @@ def _seconds_before(folder: Path) -> float:
         return 0.0
 
 
-def _begin(study: Study, rows: Sequence[Row], *, workers: int, command: str) -> StudyRecord:
+def _begin(study: Study, *, workers: int, command: str) -> StudyRecord:
+    measured = study.measurement
     return StudyRecord(
         name=study.name,
         title=study.title,
         command=command,
-        rows=tuple(_new_row(row) for row in rows),
+        rows=tuple(_new_row(row) for row in study.rows),
+        measurement=None if measured is None else _new_measurement(measured),
         workers=workers,
+    )
+
+
+def _new_measurement(measured: Measurement) -> MeasurementRecord:
+    return MeasurementRecord(
+        label=measured.label,
+        dataset=measured.dataset,
+        architecture=measured.architecture,
+        run=measured.config.id,
     )
 
 
@@ -189,6 +207,9 @@ def _new_row(row: Row) -> RowRecord:
         against=row.against,
         variants=row.variants,
         paper_averages=tuple(f"ema_{decay:g}" for decay in row.paper_decays),
+        paper_code=row.paper_code,
+        selection=row.config.selection,
+        holdout_labels=row.config.holdout_labels,
         search={
             f"{rate:g}": {str(seed): run.id for seed, run in by_seed.items()}
             for rate, by_seed in plan.search(row).items()
@@ -236,20 +257,35 @@ def _note_failure(job: Job, out: Path, text: str) -> None:
 def _select(
     row: Row, record: RowRecord, runs: dict[float, dict[int, RunConfig]], out: Path
 ) -> RowRecord:
-    """Choose the learning rate for all seeds, and each seed's stops."""
+    """Choose the learning rate, for all seeds or for each, and each seed's stops."""
     epochs = {
         rate: {seed: _epochs(run, out) for seed, run in by_seed.items()}
         for rate, by_seed in runs.items()
     }
     try:
-        rate = choose_learning_rate(epochs)
+        rates = _rates(row, epochs)
     except DataError as error:
         return replace(record, failure=str(error))
     stops = {
-        str(seed): _stop_records(row.config, records or ())
-        for seed, records in epochs[rate].items()
+        str(seed): _stop_records(row.config, epochs[rate][seed] or ())
+        for seed, rate in rates.items()
     }
-    return replace(record, chosen_learning_rate=rate, stops=stops)
+    if "learning-rate" in row.paper_code:
+        by_seed = {str(seed): rate for seed, rate in rates.items()}
+        return replace(record, seed_learning_rates=by_seed, stops=stops)
+    return replace(record, chosen_learning_rate=next(iter(rates.values())), stops=stops)
+
+
+def _rates(
+    row: Row, epochs: Mapping[float, Mapping[int, list[EpochRecord] | None]]
+) -> dict[int, float]:
+    """The learning rate of each seed."""
+    if "learning-rate" not in row.paper_code:
+        return dict.fromkeys(row.seeds, choose_learning_rate(epochs))
+    return {
+        seed: choose_learning_rate({rate: {seed: by[seed]} for rate, by in epochs.items()})
+        for seed in row.seeds
+    }
 
 
 def _stop_records(config: RunConfig, records: Sequence[EpochRecord]) -> tuple[StopRecord, ...]:
@@ -274,12 +310,15 @@ def _epochs(run: RunConfig, out: Path) -> list[EpochRecord] | None:
 def _refits(
     row: Row, record: RowRecord, runs: dict[float, dict[int, RunConfig]], out: Path
 ) -> dict[int, RunConfig]:
-    assert record.chosen_learning_rate is not None
-    swad = None
-    if "swad" in row.config.more_averages:
-        searched = runs[record.chosen_learning_rate]
-        swad = {seed: swad_interval(_epochs(run, out) or ()) for seed, run in searched.items()}
-    return plan.refit(row, record.chosen_learning_rate, stops_of(record), swad=swad)
+    found: dict[int, RunConfig] = {}
+    for seed, chosen in stops_of(record).items():
+        rate = record.rate_of(str(seed))
+        assert rate is not None
+        swad = None
+        if "swad" in row.config.more_averages:
+            swad = {seed: swad_interval(_epochs(runs[rate][seed], out) or ())}
+        found |= plan.refit(row, rate, {seed: chosen}, swad=swad)
+    return found
 
 
 def _ids(by_name: Mapping[FollowUp, Mapping[int, RunConfig]]) -> dict[str, dict[str, str]]:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from polyak.errors import ConfigError
-from polyak.study.paper_rows import paper_row, target
+from polyak.study.paper_rows import PAPER_ROWS, paper_row, target
 from polyak.study.plan import FollowUp, Row
 from polyak.study.scales import SCALES, Scale
 from polyak.study.variations import Variation, varied, with_period
@@ -46,6 +46,16 @@ class PaperStudy:
 
     every_at_least: int = 1
     """Steps between two updates of the averages, where the scale has fewer."""
+
+    measured: str | None = None
+    """The row beside whose training averages are timed, of a study that measures."""
+
+    def places(self) -> tuple[str, ...]:
+        """The data sets that it reads, as places."""
+        names = self.rows if self.measured is None else (self.measured,)
+        found = [PAPER_ROWS[name].images for name in names]
+        found += [place for targets in self.transfer.values() for place in targets]
+        return tuple(dict.fromkeys(found))
 
 
 def rows_of(

@@ -15,6 +15,14 @@ what the other metrics are printed to."""
 EQUAL = 0.005
 """Margin within which two accuracies count as equal: half a point."""
 
+METRICS = {
+    "accuracy": "test accuracy",
+    "loss": "test loss",
+    "churn": "churn",
+    "js": "Jensen-Shannon divergence",
+    "ece": "ECE",
+    "ece_scaled": "ECE with a temperature",
+}
 FRACTION_OF_IMAGES = ("accuracy", "churn")
 
 Findings = Callable[[Sequence[RowEvidence]], list[Finding]]
@@ -111,7 +119,7 @@ def gain(
     higher = kind == "accuracy"
     return [
         Finding(
-            what=better or f"{metric.replace('_', ' ')}, {ours} − {baseline}",
+            what=better or f"{METRICS[metric]}, {ours} − {baseline}",
             row=row.label,
             values=values,
             side="above" if higher else "below",
