@@ -140,7 +140,8 @@ def _run_phases(
                 outcome.row_failures[row.label] = chosen.failure
             record = with_row(record, chosen)
         phase("refit", [run for runs in refits.values() for run in runs.values()])
-        phase("follow-up", following)
+        if following:
+            phase("follow-up", following)
         probes = {
             row.label: plan.transfer(row, tuple(refits[row.label].values()))
             for row in rows
