@@ -91,7 +91,7 @@ def _run(study, out, executor, *, on_progress=lambda progress: None):
 def test_phases_come_one_after_the_other_with_their_choices(study, tmp_path):
     executor = FakeExecutor()
     outcome = _run(study, tmp_path, executor)
-    search, refit, transfer = executor.calls
+    search, refit, _, transfer = executor.calls
     assert [run.holdout for run in search] == [True] * 4
     assert [(run.holdout, run.optim.lr, run.seed) for run in refit] == [
         (False, 0.1, 0),
@@ -119,7 +119,7 @@ def test_plan_and_choices_are_written(study, tmp_path):
     assert row.paper_averages == ("ema_0.968", "ema_0.998")
     assert row.chosen_learning_rate == 0.1
     assert row.failure is None
-    search, refit, transfer = executor.calls
+    search, refit, _, transfer = executor.calls
     ids = {run.id for run in search}
     assert {i for by_seed in row.search.values() for i in by_seed.values()} == ids
     assert row.chosen_search == {str(r.seed): r.id for r in search if r.optim.lr == 0.1}
