@@ -50,7 +50,7 @@ def test_test_curves_come_from_the_search(searched):
 def test_page_has_the_searchs_numbers_and_no_section_of_refits(searched):
     out, study, results = searched
     part = row_part(out, study.rows[0], results, anchor="r", preset="table5")
-    page = render(out, study, results, [replace(part, charts={})])
+    page = render(out, study, results, [replace(part, charts={})], entries=[])
     assert "As in the paper: table 5" in page
     assert "this study trains nothing again on all images" in page
     assert 'id="calibration"' in page

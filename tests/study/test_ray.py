@@ -23,7 +23,7 @@ from polyak.study.runner import run_study
 os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 # Beside other tests, workers that give way to all others take for ever.
-os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 (Ray spells it so)
+os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 (its name)
 pytest.importorskip("ray", reason="the extra polyak[ray] is not installed")
 
 # Ray leaves sockets and log files to the garbage collector.
