@@ -1,3 +1,4 @@
+import json
 from dataclasses import replace
 
 import pytest
@@ -6,6 +7,7 @@ from polyak.records.runs import run_folder
 from polyak.records.studies import MeasurementRecord, StudyRecord, write_study
 from polyak.records.timings import Timing, Timings, write_timings
 from polyak.report import overhead
+from polyak.report.ledger import claims_line
 from polyak.report.page import write_report
 
 
@@ -104,3 +106,20 @@ def test_few_rounds_have_no_interval_and_the_page_says_so(page):
 
 def test_a_measurement_that_is_not_finished_says_so(page):
     assert "The measurement is not finished" in page(None)
+
+
+def test_its_claims_are_judged_by_rounds_and_all_others_not_run(page, tmp_path):
+    html = page()
+    assert '<h2 id="claims">' in html
+    claims = json.loads((tmp_path / "overhead" / "report" / "claims.json").read_text())["claims"]
+    run = {c["id"]: c["findings"] for c in claims if c["verdict"] != "not run"}
+    assert run.keys() == {"cost-training", "cost-evaluation"}
+    (found,) = run["cost-training"]
+    rounds = len(TIMINGS.baseline.steps_seconds)
+    assert found["values"].keys() == {str(number) for number in range(1, rounds + 1)}
+    assert found["mean"] == pytest.approx(0.01)
+
+
+def test_an_unfinished_measurement_has_a_ledger_of_claims_not_run(page, tmp_path):
+    page(None)
+    assert claims_line(tmp_path / "overhead" / "report").startswith("claims: 0 reproduced")

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from polyak.analysis.claims.claim import Claim
-from polyak.analysis.claims.evidence import row_evidence
+from polyak.analysis.claims.evidence import RowEvidence, row_evidence
 from polyak.analysis.claims.ledger import VERDICTS, Entry, alone, counts, deciding, ledger, small
 from polyak.analysis.claims.verdicts import LEVEL, Finding, Verdict, Weighed
 from polyak.analysis.results import Result
@@ -15,6 +15,7 @@ from polyak.errors import FileError
 from polyak.files import write_json
 from polyak.records.studies import StudyRecord
 from polyak.report.formatting import number
+from polyak.report.overhead import timings_of
 from polyak.report.words import ARMS, arm_name, average_name
 
 FILE = "claims.json"
@@ -81,7 +82,12 @@ class LedgerPart:
 
 def judge(out: Path, study: StudyRecord, results: Sequence[Result]) -> list[Entry]:
     """Every claim against the study's files."""
-    return ledger([row_evidence(out, row, results) for row in study.rows])
+    measured = timings_of(out, study)
+    rows = [row_evidence(out, row, results) for row in study.rows]
+    if study.measurement is not None and measured is not None:
+        label = study.measurement.label
+        rows.append(RowEvidence(label=label, budget=0, averages=(), timings=measured))
+    return ledger(rows)
 
 
 def ledger_part(study: StudyRecord, entries: Sequence[Entry]) -> LedgerPart:

@@ -115,6 +115,8 @@ def _write_measurement(out: Path, study: StudyRecord, measured: MeasurementRecor
     folder = out / study.name / "report"
     if timings is not None:
         overhead.write_rounds(folder / "rounds.csv", timings)
+    entries = judge(out, study, [])
+    write_ledger(folder, entries)
     html = (
         _templates()
         .get_template("overhead.html.j2")
@@ -129,6 +131,8 @@ def _write_measurement(out: Path, study: StudyRecord, measured: MeasurementRecor
             claims=overhead.claims(timings) if timings else [],
             machine=overhead.machine(timings) if timings else [],
             wall_time=duration(study.seconds),
+            ledger=ledger_part(study, entries),
+            scale=[],
         )
     )
     page = folder / "index.html"
