@@ -140,8 +140,7 @@ def _run_phases(
                 outcome.row_failures[row.label] = chosen.failure
             record = with_row(record, chosen)
         phase("refit", [run for runs in refits.values() for run in runs.values()])
-        if following:
-            phase("follow-up", following)
+        phase("follow-up", following)
         probes = {
             row.label: plan.transfer(row, tuple(refits[row.label].values()))
             for row in rows
