@@ -1,3 +1,4 @@
+import pytest
 import torch
 
 from polyak import metrics
@@ -7,7 +8,7 @@ from polyak.records.runs import run_folder
 from polyak.records.studies import RowRecord, StudyRecord
 
 
-def test_every_pair_of_refits_has_three_disagreements(tmp_path):
+def test_every_pair_of_refits_has_its_disagreements_and_who_is_right(tmp_path):
     labels_n = torch.arange(40) % 4
     logits = {}
     for seed in "012":
@@ -36,8 +37,19 @@ def test_every_pair_of_refits_has_three_disagreements(tmp_path):
         "js": metrics.js_divergence,
         "js_paper_code": metrics.js_paper_code,
     }
-    assert found == {
+    expected = {
         (f"{a}-{b}", name): measure(logits[a], logits[b])
         for a, b in ("01", "02", "12")
         for name, measure in measures.items()
     }
+    for a, b in ("01", "02", "12"):
+        said = zip(logits[a].argmax(1), logits[b].argmax(1), labels_n, strict=True)
+        cases = [(int(x == y), int(z == y), bool(x != z)) for x, z, y in said]
+        counted = {
+            "both_right": [x + z == 2 for x, z, _ in cases],
+            "flipped": [x + z == 1 for x, z, _ in cases],
+            "both_wrong": [x + z == 0 for x, z, _ in cases],
+            "differently_wrong": [x + z == 0 and other for x, z, other in cases],
+        }
+        expected |= {(f"{a}-{b}", name): sum(hits) / 40 for name, hits in counted.items()}
+    assert found == pytest.approx(expected)

@@ -100,17 +100,14 @@ def test_the_table_is_complete_and_holds_each_number_once(results):
     keys = [(r.phase, r.target, r.arm, r.seed, r.metric) for r in results]
     assert len(keys) == len(set(keys))
     plain = {"accuracy", "loss", "brier", "ece", "ece_floor", "memorised"}
-    scaled = plain | {"temperature", "ece_scaled", "loss_scaled"}
+    scaled = plain | {"temperature", "ece_scaled", "loss_scaled", "holdout_accuracy"}
+    agreement = {"both_right", "flipped", "both_wrong", "differently_wrong"}
+    paired = {"churn", "js", "js_paper_code"} | agreement
     expected = {
         *(("search", "test", a, s, m) for a in ARMS for s in ("0", "1") for m in scaled),
-        *(("search", "test", a, "0-1", m) for a in ARMS for m in ("churn", "js", "js_paper_code")),
+        *(("search", "test", a, "0-1", m) for a in ARMS for m in paired),
         *(("refit", "test", a, s, m) for a in ARMS for s in ("0", "1", "2") for m in plain),
-        *(
-            ("refit", "test", a, p, m)
-            for a in ARMS
-            for p in ("0-1", "0-2", "1-2")
-            for m in ("churn", "js", "js_paper_code")
-        ),
+        *(("refit", "test", a, p, m) for a in ARMS for p in ("0-1", "0-2", "1-2") for m in paired),
         *(("transfer", "parity", a, s, "accuracy") for a in ARMS for s in ("0", "1", "2")),
     }
     assert set(keys) == expected
