@@ -11,7 +11,7 @@ from polyak.errors import FileError
 from polyak.records.runs import run_folder
 from polyak.records.studies import read_study
 from polyak.report import facts
-from polyak.report.archive import write_archive
+from polyak.report.archive import _without_paths, write_archive
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +60,15 @@ def test_plan_choices_and_configurations_come_along(toy, kept):
     assert read_study(kept) == study
     names = {path.stem for path in (kept / "configs").iterdir()}
     assert names <= {run for row in study.rows for run in facts.all_runs(row)}
+
+
+def test_paths_of_this_machine_stay_behind():
+    config = {
+        "data": {"source": "/home/me/pics", "noise": {"file": "/x/labels.pt"}},
+        "n": [1, "a/b"],
+    }
+    shortened = {"data": {"source": "pics", "noise": {"file": "labels.pt"}}, "n": [1, "a/b"]}
+    assert _without_paths(config) == shortened
 
 
 def test_the_page_shows_its_figures_as_pictures_and_is_small(kept):

@@ -36,7 +36,8 @@ def test_places_are_sources_and_labels_have_images():
     [
         ("zh-plus/tiny-imagenet", "TinyImageNet"),
         ("data/tiny_imagenet", "TinyImageNet"),
-        ("data/tiny-imagenet-200", "tiny-imagenet-200"),
+        ("data/tiny-imagenet-200", "TinyImageNet"),
+        ("data/tiny-imagenet-100", "tiny-imagenet-100"),
         ("fashion-mnist", "fashion-mnist"),
         ("my.py:load", "my"),
     ],

@@ -3,6 +3,8 @@
 results.csv   the numbers of the page       curves.csv   every score of every epoch of every run
 index.html    the page without plotly, its figures in figures/, its claims in claims.json
 plan.json, choices.json, configs/<id>.json   what was run and what was chosen
+
+Paths of this machine are shortened to names: what is kept is for others to read.
 """
 
 import csv
@@ -10,10 +12,11 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import astuple, fields
 from pathlib import Path
+from typing import Any
 
 from polyak.analysis.results import Result
 from polyak.analysis.variants import all_results
-from polyak.files import replacing
+from polyak.files import replacing, write_json
 from polyak.records.runs import RunFolder, Score, run_folder
 from polyak.records.studies import RowRecord, StudyRecord, read_study
 from polyak.report import facts
@@ -57,9 +60,17 @@ def write_archive(out: Path, name: str, folder: Path) -> None:
     for file in ("plan.json", "choices.json"):
         _copy(out / name / file, folder / file)
     for run_id in (run for row in study.rows for run in facts.all_runs(row)):
-        config = run_folder(out, run_id).path / "config.json"
-        if config.is_file():
-            _copy(config, folder / "configs" / f"{run_id}.json")
+        run = run_folder(out, run_id)
+        if (run.path / "config.json").is_file():
+            write_json(folder / "configs" / f"{run_id}.json", _without_paths(run.config()))
+
+
+def _without_paths(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_paths(x) for key, x in value.items()}
+    if isinstance(value, list):
+        return [_without_paths(x) for x in value]
+    return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
 
 
 def _curves(out: Path, study: StudyRecord) -> Iterator[Line]:

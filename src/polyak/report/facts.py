@@ -164,6 +164,8 @@ def _seeds(seeds: list[str]) -> str:
 
 def _data(data: Mapping[str, Any]) -> str:
     source = str(data.get("source", ""))
+    # Where a folder lies on some machine says nothing to a reader on another.
+    source = Path(source).name if Path(source).is_absolute() else source
     holdout = data.get("holdout")
     if not isinstance(holdout, float):
         return source

@@ -1,6 +1,7 @@
 """Figures for print, by matplotlib without pyplot: a chart in, a Figure out."""
 
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 from matplotlib import rc_context
@@ -12,6 +13,9 @@ from polyak.report.chart import Chart, Panel, Series
 from polyak.report.style import GRID, INK, MUTED, Dash, Marker
 
 WIDTH_INCHES = 9.0
+TITLE_WIDTH = 90
+"""Characters of a title's line."""
+
 _MARKS_A_LINE = 8
 _DASHES: dict[Dash, str | tuple[int, tuple[float, ...]]] = {
     "solid": "-",
@@ -76,7 +80,11 @@ def draw(chart: Chart) -> Figure:
             alignment="left",
         )
         figure.suptitle(
-            _plain(f"{chart.subject}. {chart.title}"), x=0.01, ha="left", fontsize=10, weight="bold"
+            fill(_plain(f"{chart.subject}. {chart.title}"), TITLE_WIDTH),
+            x=0.01,
+            ha="left",
+            fontsize=10,
+            weight="bold",
         )
     return figure
 

@@ -20,6 +20,9 @@ class ImagePlace:
     image_size: int
     """Height and width in pixels."""
 
+    official: str | None = None
+    """Name of the folder that its makers' archive unpacks to."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LabelPlace:
@@ -45,7 +48,11 @@ IMAGES = {
         title="CIFAR-100", train_images=50_000, test_images=10_000, image_size=32
     ),
     "tiny-imagenet": ImagePlace(
-        title="TinyImageNet", train_images=100_000, test_images=10_000, image_size=64
+        title="TinyImageNet",
+        train_images=100_000,
+        test_images=10_000,
+        image_size=64,
+        official="tiny-imagenet-200",
     ),
 }
 
@@ -89,8 +96,8 @@ def parse_places(pairs: Sequence[str]) -> dict[str, str]:
 def title_of(place: str, given: Mapping[str, str]) -> str:
     """What to call the data in a place of `IMAGES`.
 
-    The paper's name where nothing was put there, or a source that has this name: its numbers
-    stand beside no other data.
+    The paper's name where nothing was put there, or a source that has this name or the one its
+    makers gave it: its numbers stand beside no other data.
 
     Example:
         >>> title_of("cifar10", {"cifar10": "data/CIFAR-10"})
@@ -98,9 +105,9 @@ def title_of(place: str, given: Mapping[str, str]) -> str:
         >>> title_of("cifar10", {"cifar10": "data/cifar10-jpeg"})
         'cifar10-jpeg'
     """
-    title = IMAGES[place].title
+    title, official = IMAGES[place].title, IMAGES[place].official
     name = name_of(given[place]) if place in given else title
-    return title if _letters(name) == _letters(title) else name
+    return title if name == official or _letters(name) == _letters(title) else name
 
 
 def own_data(places: Sequence[str], given: Mapping[str, str]) -> tuple[str, ...]:
