@@ -153,6 +153,18 @@ def test_a_cluster_that_is_not_there_is_named(monkeypatch):
         connected("nowhere:1").__enter__()
 
 
+@pytest.mark.parametrize("address", ["nowhere.invalid:1", "127.0.0.1:1"])
+def test_an_address_where_nobody_listens_is_refused_without_ray_asking_for_minutes(address):
+    with pytest.raises(ConfigError, match=f"address is '{address}', where no Ray cluster answers"):
+        connected(address).__enter__()
+
+
+def test_a_machine_that_belongs_to_no_cluster_is_told(monkeypatch):
+    monkeypatch.setattr("ray.init", _nobody)
+    with pytest.raises(ConfigError, match=r"address is 'auto', where .* answers \(refused\)"):
+        connected("auto").__enter__()
+
+
 def _nobody(*_arguments, **_settings):
     raise ConnectionError("refused")
 

@@ -7,6 +7,7 @@ the run's folder, as everywhere else.
 
 import os
 import signal
+import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -27,6 +28,7 @@ from polyak.training.jobs import Job
 from polyak.training.stopping import StoppedError, StopRequest
 
 TICK_SECONDS = 0.5
+KNOCK_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -222,14 +224,23 @@ def _connect(address: str | None) -> None:
         # Only so do all its parts listen to this machine alone. It asks when it is imported.
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
         settings["include_dashboard"] = False
+    ray = _ray()
     try:
-        _ray().init(address or "local", **settings)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+        _knock(address)
+        ray.init(address or "local", **settings)
+    except (OSError, ValueError, RuntimeError) as error:
         first = str(error).strip().splitlines()[0]
         raise ConfigError(
             f"address is {address!r}, where no Ray cluster answers ({first}); expected one, such "
             "as `ray start --head` prints. Start it, or leave the address out to use this machine."
         ) from error
+
+
+def _knock(address: str | None) -> None:
+    """See that somebody listens: Ray itself asks a wrong address for ten minutes."""
+    host, _, port = (address or "").rpartition(":")
+    if host and "/" not in host and port.isdigit():
+        socket.create_connection((host, int(port)), timeout=KNOCK_SECONDS).close()
 
 
 def _room(cpus: float, gpus: float) -> int:
