@@ -1,10 +1,13 @@
 """A study epoch: training with five averages, six evaluations, BatchNorm recomputation.
 
 python benchmarks/harness.py --images 10000 --rounds 5
+python benchmarks/harness.py --images 10000 --rounds 5 --cores 2 --pieces train evaluate
 python benchmarks/harness.py --device cuda --model resnet18 --images 50000 --loader-workers 8
 
 Each way of writing it has a process of its own, since an allocator's settings are a process's,
-and they take turns: one computes, the others wait.
+and they take turns: one computes, the others wait. On several cores ours is as many runs side by side,
+of one thread each, as `polyak study` has it, and an epoch's time its share of theirs; the others
+are one process of as many threads, as torch has it.
 """
 
 import argparse
@@ -43,6 +46,7 @@ def main() -> None:
     parser.add_argument("--model", default="resnet20")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--cores", type=int, default=1)
     parser.add_argument("--loader-workers", type=int, default=0)
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS)
     parser.add_argument("--pieces", nargs="+", choices=PIECES, default=PIECES)
@@ -56,14 +60,14 @@ def main() -> None:
     )
     os.environ |= {"OMP_NUM_THREADS": "1"}
     names = f"torch {torch.__version__}, lightning {version('lightning')}"
-    print(f"{names}; {setting}; {arguments.rounds} rounds in turns")
-    pools = {way: _process(way, setting) for way in arguments.ways}
+    print(f"{names}; {setting}; {arguments.cores} cores; {arguments.rounds} rounds in turns")
+    pools = {way: _processes(way, setting, arguments.cores) for way in arguments.ways}
     try:
         seconds = in_turns(pools, arguments.pieces, arguments.rounds)
-        parts = {way: pool.submit(_parts).result() for way, pool in pools.items()}
-        peaks = {way: pool.submit(_peak).result() for way, pool in pools.items()}
+        parts = {way: each[0].submit(_parts).result() for way, each in pools.items()}
+        peaks = {way: each[0].submit(_peak).result() for way, each in pools.items()}
     finally:
-        for pool in pools.values():
+        for pool in (pool for each in pools.values() for pool in each):
             pool.shutdown(cancel_futures=True)
     print_epochs(seconds)
     print_parts(seconds, parts, peaks)
@@ -71,17 +75,18 @@ def main() -> None:
         limits.print_share(setting, seconds["polyak"])
 
 
-def in_turns(pools: dict[str, ProcessPoolExecutor], pieces: Any, rounds: int) -> Seconds:
+def in_turns(pools: dict[str, list[ProcessPoolExecutor]], pieces: Any, rounds: int) -> Seconds:
     """Each piece of each way once a round, in an order drawn anew."""
     draws = random.Random(0)
     seconds: Seconds = {way: {piece: [] for piece in pieces} for way in pools}
     for round_ in range(rounds + 1):
         for piece in pieces:
             for way in draws.sample(list(pools), len(pools)):
-                taken = pools[way].submit(_piece, piece).result()
+                together = [pool.submit(_piece, piece) for pool in pools[way]]
+                taken = max(each.result() for each in together)
                 # The first round only warms up.
                 if round_:
-                    seconds[way][piece].append(taken)
+                    seconds[way][piece].append(taken / len(together))
     return seconds
 
 
@@ -116,19 +121,25 @@ def print_parts(seconds: Seconds, parts: dict[str, dict[str, float]], peaks: Any
         print(f"| {way} | {' | '.join(inside)} | {' | '.join(whole)} | {peaks[way]:.0f} |")
 
 
-def _process(way: str, setting: Setting) -> ProcessPoolExecutor:
+def _processes(way: str, setting: Setting, cores: int) -> list[ProcessPoolExecutor]:
     context = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(1, context, initializer=_prepare, initargs=(way, setting))
+    runs, threads = (cores, 1) if way == "polyak" else (1, cores)
+    # By the processor's clock where there is one thread, which other jobs on the machine disturb
+    # least. Workers of loaders are other processes, so then the wall's must do.
+    clock = "process_time" if cores == 1 and not setting.loader_workers else "perf_counter"
+    return [
+        ProcessPoolExecutor(
+            1, context, initializer=_prepare, initargs=(way, setting, threads, clock)
+        )
+        for _ in range(runs)
+    ]
 
 
-def _prepare(way: str, setting: Setting) -> None:
+def _prepare(way: str, setting: Setting, threads: int, clock: str) -> None:
     """Build a way's subject in its own process, where the functions below find it."""
     global _SUBJECT, _NOW
-    torch.set_num_threads(1)
-    _NOW = time.process_time if setting.device == "cpu" else timing.synchronised
-    # Workers of loaders are other processes, so then the wall's clock must do.
-    if setting.loader_workers and setting.device == "cpu":
-        _NOW = time.perf_counter
+    torch.set_num_threads(threads)
+    _NOW = getattr(time, clock) if setting.device == "cpu" else timing.synchronised
     if way == "Lightning":
         from lightning_epochs import Lightning
 

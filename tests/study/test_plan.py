@@ -1,15 +1,13 @@
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from polyak.data import DataConfig
 from polyak.errors import ConfigError
 from polyak.study import plan
-from polyak.study.plan import PAPER_UPDATES, PROBED_ARMS, scaled_decays
+from polyak.study.plan import PROBED_ARMS
 from polyak.study.presets import PRESETS, preset
-from polyak.training.config import PAPER_DECAYS, Stop
+from polyak.training.config import Stop
 
 STOPS = tuple(
     Stop(rule=rule, epoch=epoch, average=average)
@@ -59,27 +57,6 @@ def test_the_transfer_probes_all_refits_of_a_row_on_each_target(row):
     probe = probes["digits-parity"]
     assert (probe.backbones, probe.arms, probe.data) == (refits, PROBED_ARMS, row.transfer[0])
     probe.check()
-
-
-def test_papers_updates_are_those_of_its_run():
-    assert PAPER_UPDATES == 200 * 391 // 16
-
-
-def test_the_papers_run_has_the_papers_decays():
-    assert scaled_decays(PAPER_UPDATES) == PAPER_DECAYS
-
-
-@given(st.integers(50, 100_000), st.sampled_from(PAPER_DECAYS))
-def test_a_scaled_decay_forgets_as_much_over_the_whole_run(updates, decay):
-    (scaled,) = scaled_decays(updates, paper=(decay,), digits=15)
-    assert scaled**updates == pytest.approx(decay**PAPER_UPDATES, rel=1e-6)
-
-
-@given(st.integers(100, 10_000))
-def test_scaled_decays_are_a_bank(updates):
-    decays = scaled_decays(updates)
-    assert list(decays) == sorted(set(decays))
-    assert all(0 < d < 1 for d in decays)
 
 
 def test_all_faults_of_all_rows_come_in_one_message(row, study):
@@ -139,15 +116,6 @@ def test_every_preset_is_sound_and_says_what_it_costs(name):
     assert study.name == name
     assert study.cost
     assert study.title
-
-
-def test_the_demos_decays_are_fitted_to_its_updates():
-    """72 % of 1,437 digits remain after hold-out; the decays are for the search's updates."""
-    (row,) = preset("demo").rows
-    config = row.config
-    steps = -(-int(1437 * 0.8) // config.batch_size)
-    updates = config.epochs * steps // config.averaging.every
-    assert config.averaging.decays == scaled_decays(updates)
 
 
 @pytest.mark.parametrize(("name", "nearest"), [("dmeo", "demo"), ("Demo", "demo")])

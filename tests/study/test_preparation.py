@@ -3,10 +3,9 @@ from dataclasses import replace
 import pytest
 
 from polyak.data import DataConfig, NoiseConfig
-from polyak.errors import ConfigError, DataError
+from polyak.errors import DataError
 from polyak.study import preparation
 from polyak.study.places import LABELS
-from polyak.study.plan import fitted
 from polyak.study.preparation import prepare_rows, prepare_some
 
 
@@ -85,13 +84,3 @@ def test_decays_are_fitted_to_the_images_that_there_are(row):
     expected = tuple(round(d ** (1_000 / (3 * 45 // 2)), 3) for d in row.paper_decays)
     assert ready.config.averaging.decays == expected
     assert ready.paper_decays == row.paper_decays
-
-
-def test_decays_without_a_papers_length_stay_as_they_are(row):
-    assert fitted(row, train_images=7) == row
-
-
-def test_a_run_too_short_for_different_decays_is_refused_by_its_row(row):
-    row = replace(row, paper_updates=100_000, paper_decays=(0.968, 0.984))
-    with pytest.raises(ConfigError, match=r"small digits: the run has \d updates"):
-        fitted(row, train_images=90)

@@ -9,6 +9,7 @@ from polyak.records.studies import read_study
 from polyak.report.page import write_report
 from polyak.report.paper import numbers_for
 from polyak.study import plan
+from polyak.study.fitting import scaled_decays
 from polyak.study.places import PLACES
 from polyak.study.presets import PAPER_STUDIES, paper_study, preset
 from polyak.study.runner import planned, run_study
@@ -221,7 +222,7 @@ def test_below_the_papers_scale_decays_keep_their_share_of_the_run(scale):
             length = config.epochs * steps // config.averaging.every
             # Tiny-ImageNet: 150 epochs of 782 steps.
             expected = 7_331 if row.dataset == "TinyImageNet" else papers
-            decays = plan.scaled_decays(length, paper_updates=expected)
+            decays = scaled_decays(length, paper_updates=expected)
             assert config.averaging.decays == decays
             assert row.paper_decays == PAPER_DECAYS
 

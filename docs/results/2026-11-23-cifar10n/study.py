@@ -5,7 +5,8 @@ from pathlib import Path
 
 from polyak.data import DataConfig, NoiseConfig
 from polyak.models import ModelConfig
-from polyak.study.plan import Row, Study, scaled_decays, updates
+from polyak.study.fitting import scaled_decays, updates
+from polyak.study.plan import Row, Study
 from polyak.training.config import AveragingConfig, RunConfig
 from polyak.training.optim import OptimConfig
 

@@ -104,16 +104,8 @@ def _row_results(out: Path, row: RowRecord) -> Iterator[Result]:
         done = {seed: predictions for seed, predictions in said.items() if predictions is not None}
         for seed, predictions in done.items():
             for arm in predictions.arms("test"):
-                for metric, value in _arm_metrics(row, predictions, arm).items():
-                    yield Result(
-                        row=row.label,
-                        phase=phase,
-                        target="test",
-                        arm=arm,
-                        seed=seed,
-                        metric=metric,
-                        value=value,
-                    )
+                found = _arm_metrics(row, predictions, arm)
+                yield from on_test(found, row=row.label, phase=phase, arm=arm, seed=seed)
         yield from _pairs(row.label, phase, done)
     yield from _probes(out, row)
 
@@ -151,6 +143,22 @@ def _arm_metrics(row: RowRecord, predictions: Predictions, arm: str) -> dict[str
     return found if memorised is None else {**found, "memorised": memorised}
 
 
+def on_test(
+    found: Mapping[str, float], *, row: str, phase: Phase, arm: str, seed: str
+) -> Iterator[Result]:
+    """Metrics of an arm on the test images as results."""
+    for metric, value in found.items():
+        yield Result(
+            row=row,
+            phase=phase,
+            target="test",
+            arm=arm,
+            seed=seed,
+            metric=metric,
+            value=value,
+        )
+
+
 def bins_for(samples: int) -> int:
     """Bins of the calibration error: the paper's 100, fewer where each would hold under 20."""
     return max(1, min(100, samples // 20))
@@ -170,21 +178,13 @@ def _pairs(label: str, phase: Phase, done: Mapping[str, Predictions]) -> Iterato
     for (first, a), (second, b) in combinations(done.items(), 2):
         for arm in a.arms("test"):
             logits = a.logits_nk("test", arm), b.logits_nk("test", arm)
-            for metric, value in (
-                ("churn", metrics.churn(*logits)),
-                ("js", metrics.js_divergence(*logits)),
-                ("js_paper_code", metrics.js_paper_code(*logits)),
-                *asdict(metrics.agreement(*logits, a.labels_n("test"))).items(),
-            ):
-                yield Result(
-                    row=label,
-                    phase=phase,
-                    target="test",
-                    arm=arm,
-                    seed=f"{first}-{second}",
-                    metric=metric,
-                    value=value,
-                )
+            found = {
+                "churn": metrics.churn(*logits),
+                "js": metrics.js_divergence(*logits),
+                "js_paper_code": metrics.js_paper_code(*logits),
+                **asdict(metrics.agreement(*logits, a.labels_n("test"))),
+            }
+            yield from on_test(found, row=label, phase=phase, arm=arm, seed=f"{first}-{second}")
 
 
 def _probes(out: Path, row: RowRecord) -> Iterator[Result]:

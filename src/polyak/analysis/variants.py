@@ -3,12 +3,12 @@
 A maximum over them on the data that they are scored on is no result: too many were tried.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from itertools import combinations
 from pathlib import Path
 
 from polyak import metrics
-from polyak.analysis.results import Phase, Result, bins_for, study_results
+from polyak.analysis.results import Phase, Result, bins_for, on_test, study_results
 from polyak.records.predictions import Predictions
 from polyak.records.runs import run_folder
 from polyak.records.studies import RowRecord, StudyRecord
@@ -50,25 +50,14 @@ def _of_runs(out: Path, label: str, phase: Phase, runs: Mapping[str, str]) -> It
         if folder.ending == "done" and folder.variants.exists()
     }
 
-    def results(arm: str, seed: str, found: Iterable[tuple[str, float]]) -> Iterator[Result]:
-        for metric, value in found:
-            yield Result(
-                row=label,
-                phase=phase,
-                target="test",
-                arm=arm,
-                seed=seed,
-                metric=metric,
-                value=value,
-            )
-
     for seed, (said, run) in whole.items():
         for arm in said.arms("test"):
-            yield from results(arm, seed, _scores(said, run, arm).items())
+            found = _scores(said, run, arm)
+            yield from on_test(found, row=label, phase=phase, arm=arm, seed=seed)
     for (first, (a, _)), (second, (b, _)) in combinations(whole.items(), 2):
         for arm in a.arms("test"):
-            logits = a.logits_nk("test", arm), b.logits_nk("test", arm)
-            yield from results(arm, f"{first}-{second}", [("churn", metrics.churn(*logits))])
+            found = {"churn": metrics.churn(a.logits_nk("test", arm), b.logits_nk("test", arm))}
+            yield from on_test(found, row=label, phase=phase, arm=arm, seed=f"{first}-{second}")
 
 
 def _scores(said: Predictions, run: Predictions, arm: str) -> dict[str, float]:

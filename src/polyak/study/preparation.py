@@ -6,8 +6,9 @@ from dataclasses import replace
 from polyak.data import DataConfig, load, prepare
 from polyak.errors import DataError, FileError
 from polyak.models import pinned
+from polyak.study.fitting import fitted
 from polyak.study.places import hint
-from polyak.study.plan import Measurement, Row, fitted, limited
+from polyak.study.plan import Measurement, Row
 
 Prepared = dict[DataConfig, DataConfig]
 
@@ -80,5 +81,14 @@ def _prepared(row: Row, ready: Prepared) -> Row:
 
 
 def _limited(data: DataConfig) -> DataConfig:
+    """The data with limits above what is there meaning all of it."""
     content = load(data)
-    return limited(data, train_images=len(content.train), test_images=len(content.test))
+    return replace(
+        data,
+        train_limit=_limit(data.train_limit, len(content.train)),
+        test_limit=_limit(data.test_limit, len(content.test)),
+    )
+
+
+def _limit(limit: int | None, available: int) -> int | None:
+    return None if limit is None or limit >= available else limit

@@ -1,0 +1,118 @@
+"""The tables of README.md, from the CSVs that are kept here.
+
+python docs/results/tables.py [FOLDER]   of one folder, or of all
+"""
+
+import csv
+import sys
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from polyak.analysis.claims.claim import paired, pseudo_values
+from polyak.analysis.seeds import mean_interval
+
+EFFECTS = (
+    # metric, our arm, SGD's arm, phase
+    ("accuracy", "ema_acc_bn", "sgd", "refit"),
+    ("accuracy", "ema_acc_bn", "sgd_stopped", "refit"),
+    ("accuracy", "ema_loss_bn", "sgd", "search"),
+    ("loss", "ema_acc_bn", "sgd", "refit"),
+    ("memorised", "ema_acc_bn", "sgd", "refit"),
+    ("churn", "ema_loss_bn", "sgd", "refit"),
+    ("ece", "ema_loss_bn", "sgd", "search"),
+)
+EPOCHS = (0.05, 0.1, 0.25, 0.5, 0.625, 0.75, 0.875, 1.0)
+"""Shares of a run at which its curves are read."""
+
+Line = dict[str, str]
+
+
+def main(folders: list[Path]) -> None:
+    for folder in folders:
+        print(f"\n{folder.name}\n")
+        print_table(effects(lines(folder / "results.csv")))
+        print_table(curves(lines(folder / "curves.csv")))
+        if (folder / "batchnorm.csv").exists():
+            print_table(batchnorm(lines(folder / "batchnorm.csv")))
+
+
+def lines(path: Path) -> list[Line]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def effects(results: list[Line]) -> Iterator[tuple[str, ...]]:
+    """What averaging changes, seed by seed."""
+    yield "metric", "models of", "SGD", "average", "difference"
+    values: dict[tuple[str, ...], dict[str, float]] = defaultdict(dict)
+    for line in results:
+        key = line["metric"], line["arm"], line["phase"]
+        values[key][line["seed"]] = float(line["value"])
+    for metric, arm, baseline, phase in EFFECTS:
+        ours, theirs = values.get((metric, arm, phase)), values.get((metric, baseline, phase))
+        if ours and theirs:
+            named = (f"{metric}, {arm} against {baseline}", phase)
+            yield *named, *compared(ours, theirs, percent=metric != "loss")
+
+
+def curves(points: list[Line]) -> Iterator[tuple[str, ...]]:
+    """Test accuracy during the refit: SGD, the average with the longest window."""
+    found: dict[str, dict[int, dict[str, float]]] = defaultdict(lambda: defaultdict(dict))
+    for point in points:
+        if (point["phase"], point["part"]) == ("refit", "test"):
+            by_seed = found[point["weights"]][int(point["epoch"])]
+            by_seed[point["seed"]] = float(point["accuracy"])
+    longest = max(name for name in found if name.startswith("ema_"))
+    length = max(found["sgd"])
+    yield "epoch", "SGD", longest, "difference"
+    for share in EPOCHS:
+        epoch = round(share * length)
+        yield str(epoch), *compared(found[longest][epoch], found["sgd"][epoch], percent=True)
+    peaks = [peak(found[name]) for name in ("sgd", longest)]
+    yield "highest mean", *(f"{100 * mean:.1f}, epoch {epoch}" for epoch, mean in peaks), ""
+
+
+def peak(by_epoch: dict[int, dict[str, float]]) -> tuple[int, float]:
+    """The epoch with the highest mean over seeds, and that."""
+    means = {epoch: mean_interval(seeds.values()).mean for epoch, seeds in by_epoch.items()}
+    best = max(means, key=lambda epoch: means[epoch])
+    return best, means[best]
+
+
+def batchnorm(measured: list[Line]) -> Iterator[tuple[str, ...]]:
+    """Accuracy under other statistics of BatchNorm, against those that were saved."""
+    yield "weights", "statistics", "as saved", "so", "difference"
+    values: dict[tuple[str, str], dict[str, float]] = defaultdict(dict)
+    for line in measured:
+        values[line["arm"], line["statistics"]][line["seed"]] = float(line["accuracy"])
+    for (arm, statistics), found in values.items():
+        if statistics != "as saved":
+            yield arm, statistics, *compared(found, values[arm, "as saved"], percent=True)
+
+
+def compared(
+    ours: dict[str, float], theirs: dict[str, float], *, percent: bool
+) -> tuple[str, str, str]:
+    """The baseline's mean, ours, and the difference with its 95 % interval over seeds."""
+    scale, form = (100, ".1f") if percent else (1, ".3f")
+    differences = paired(ours, theirs)
+    if any("-" in seeds for seeds in differences):
+        differences = pseudo_values(differences)
+    found = mean_interval(scale * value for value in differences.values())
+    means = (f"{scale * mean_interval(each.values()).mean:{form}}" for each in (theirs, ours))
+    return *means, f"{found.mean:+{form}} [{found.low:{form}}, {found.high:{form}}]"
+
+
+def print_table(rows: Iterable[tuple[str, ...]]) -> None:
+    """As Markdown."""
+    for number, row in enumerate(rows):
+        print(f"| {' | '.join(row)} |")
+        if number == 0:
+            print("|" + "---|" * len(row))
+    print()
+
+
+if __name__ == "__main__":
+    here = Path(__file__).parent
+    main([Path(name) for name in sys.argv[1:]] or sorted(p for p in here.iterdir() if p.is_dir()))

@@ -1,0 +1,82 @@
+"""What finished searches decide: each row's learning rate, its stops, and so its refits."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from polyak.errors import DataError
+from polyak.records.runs import EpochRecord, run_folder
+from polyak.records.studies import RowRecord, StopRecord
+from polyak.study import plan
+from polyak.study.follow_ups import stops_of
+from polyak.study.plan import Row
+from polyak.training.config import RULES, RunConfig
+from polyak.training.selection import choose_learning_rate, choose_stop, swad_interval
+
+
+def choose(
+    row: Row, record: RowRecord, runs: Mapping[float, Mapping[int, RunConfig]], out: Path
+) -> RowRecord:
+    """Choose the learning rate, for all seeds or for each, and each seed's stops."""
+    epochs = {
+        rate: {seed: _epochs(run, out) for seed, run in by_seed.items()}
+        for rate, by_seed in runs.items()
+    }
+    try:
+        rates = _rates(row, epochs)
+    except DataError as error:
+        return replace(record, failure=str(error))
+    stops = {
+        str(seed): _stop_records(row.config, epochs[rate][seed] or ())
+        for seed, rate in rates.items()
+    }
+    if "learning-rate" in row.paper_code:
+        by_seed = {str(seed): rate for seed, rate in rates.items()}
+        return replace(record, seed_learning_rates=by_seed, stops=stops)
+    return replace(record, chosen_learning_rate=next(iter(rates.values())), stops=stops)
+
+
+def refits(
+    row: Row, record: RowRecord, runs: Mapping[float, Mapping[int, RunConfig]], out: Path
+) -> dict[int, RunConfig]:
+    """The runs on all data that repeat a row's choice, by seed."""
+    found: dict[int, RunConfig] = {}
+    for seed, chosen in stops_of(record).items():
+        rate = record.rate_of(str(seed))
+        assert rate is not None
+        swad = None
+        if "swad" in row.config.more_averages:
+            swad = {seed: swad_interval(_epochs(runs[rate][seed], out) or ())}
+        found |= plan.refit(row, rate, {seed: chosen}, swad=swad)
+    return found
+
+
+def _rates(
+    row: Row, epochs: Mapping[float, Mapping[int, list[EpochRecord] | None]]
+) -> dict[int, float]:
+    """The learning rate of each seed."""
+    if "learning-rate" not in row.paper_code:
+        return dict.fromkeys(row.seeds, choose_learning_rate(epochs))
+    return {
+        seed: choose_learning_rate({rate: {seed: by[seed]} for rate, by in epochs.items()})
+        for seed in row.seeds
+    }
+
+
+def _stop_records(config: RunConfig, records: Sequence[EpochRecord]) -> tuple[StopRecord, ...]:
+    stops = (
+        choose_stop(
+            records,
+            rule=rule,
+            averages=config.averaging.names,
+            selection=config.selection,
+            paper_code=config.paper_code,
+        )
+        for rule in RULES
+    )
+    return tuple(StopRecord(rule=s.rule, epoch=s.epoch, average=s.average) for s in stops)
+
+
+def _epochs(run: RunConfig, out: Path) -> list[EpochRecord] | None:
+    folder = run_folder(out, run.id)
+    return folder.epochs() if folder.ending == "done" else None
