@@ -5,9 +5,9 @@ python benchmarks/harness.py --images 10000 --rounds 5 --cores 2 --pieces train 
 python benchmarks/harness.py --device cuda --model resnet18 --images 50000 --loader-workers 8
 
 Each way of writing it has a process of its own, since an allocator's settings are a process's,
-and they take turns: one computes, the others wait. On several cores ours is as many runs side by side,
-of one thread each, as `polyak study` has it, and an epoch's time its share of theirs; the others
-are one process of as many threads, as torch has it.
+and they take turns: one computes, the others wait. With several cores, ours is as many runs side
+by side, of one thread each, as `polyak study` has it, and an epoch costs its share of their time;
+the others are one process of as many threads, as torch has it.
 """
 
 import argparse

@@ -37,11 +37,12 @@ def study() -> Study:
         architecture="ResNet-20",
         config=config,
         learning_rates=(0.2,),
+        seeds=(0, 1, 2, 3),
         refit_monitors=("test",),
     )
     return Study(
         name="cifar10n-80",
         title="Human label noise: CIFAR-10N worse (JPEG q75), 5,000 images, 80 epochs, ResNet-20",
-        cost="two and a half hours on one core",
+        cost="three hours on one core",
         rows=(row,),
     )
