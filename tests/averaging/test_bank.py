@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from polyak.averaging import kernels
-from polyak.averaging.bank import PACK, SMALL, Bank
+from polyak.averaging.bank import Bank
+from polyak.averaging.blocks import PACK, SMALL
 
 SHAPES = st.lists(
     st.sampled_from([(), (0,), (1,), (3,), (2, 5), (4, 3, 3, 3), (SMALL + 1,), (130, 130)]),

@@ -526,7 +526,7 @@ def test_other_formats_are_named(path, begin, said):
 
 
 def test_a_torchscript_archive_is_named(path):
-    with pytest.warns(DeprecationWarning, match="torch.jit"):
+    with pytest.warns((DeprecationWarning, FutureWarning), match="torch.jit"):
         torch.jit.trace(nn.Linear(1, 1), torch.ones(1, 1)).save(path)
     with pytest.raises(FileError, match="is a TorchScript archive"):
         read_foreign(path)

@@ -1,0 +1,165 @@
+"""Blocks of memory that hold one weight, or several small ones, of all averages on a CPU."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from polyak.averaging import kernels
+
+SMALL = 16_384
+"""Values up to which a weight is packed with others: below it calls cost more than memory."""
+
+PACK = 262_144
+"""Values that a pack may hold: its scratch is 1 MB of float32."""
+
+_ALIGNMENT = 64
+
+
+@dataclass(slots=True)
+class Block:
+    """One or several weights of all averages, flat."""
+
+    keys: tuple[str, ...]
+    values_mn: Tensor
+    remainder_mn: Tensor | None
+    """What bfloat16 averages lack to float32."""
+
+    scratch_n: Tensor | None = None
+    """Where a pack's live weights are gathered."""
+
+    live: list[Tensor] = field(default_factory=list)
+    """The model's tensors, flat where they are laid out as the averages are."""
+
+    slots: list[Tensor] = field(default_factory=list)
+    """The scratch's parts, each like its live tensor."""
+
+    flat: bool = False
+    """Whether the live tensors can be read as they are."""
+
+    def bind(self, weights: Mapping[str, Tensor], likes: Mapping[str, Tensor]) -> None:
+        """Read these tensors from now on."""
+        tensors = [weights[key].detach() for key in self.keys]
+        pairs = zip(tensors, self.keys, strict=True)
+        self.flat = all(_same_layout(x, likes[key]) for x, key in pairs)
+        self.live = [_flat(x) for x in tensors] if self.flat else tensors
+        self.slots = []
+        if self.scratch_n is not None and not self.flat:
+            self.slots = list(_parts(self.scratch_n, [likes[key] for key in self.keys]))
+
+    def gather(self) -> None:
+        """Copy a pack's live weights to its scratch, in one call."""
+        if self.scratch_n is None:
+            return
+        if self.slots:
+            torch._foreach_copy_(self.slots, self.live)
+        else:
+            torch.cat(self.live, out=self.scratch_n)
+
+    def source_n(self, likes: Mapping[str, Tensor]) -> Tensor:
+        """The live weights, flat in the averages' layout and dtype; a pack must be gathered."""
+        if self.scratch_n is not None:
+            return self.scratch_n
+        [x], [key] = self.live, self.keys
+        if self.flat:
+            return x
+        return _flat(torch.empty_like(likes[key], dtype=source_dtype(likes[key].dtype)).copy_(x))
+
+
+def groups(likes: Mapping[str, Tensor]) -> Iterator[tuple[str, ...]]:
+    """Keys that share a block: large weights alone, small ones of a dtype packed."""
+    packs: dict[torch.dtype, list[str]] = {}
+    sizes: dict[torch.dtype, int] = {}
+    for key, like in likes.items():
+        if like.numel() > SMALL:
+            yield (key,)
+            continue
+        if sizes.get(like.dtype, 0) + like.numel() > PACK:
+            yield tuple(packs.pop(like.dtype))
+            sizes[like.dtype] = 0
+        packs.setdefault(like.dtype, []).append(key)
+        sizes[like.dtype] = sizes.get(like.dtype, 0) + like.numel()
+    for keys in packs.values():
+        yield tuple(keys)
+
+
+def fits(like: Tensor) -> bool:
+    """Whether a tensor of the CPU is ordinary memory without gaps."""
+    return (
+        like.layout == torch.strided
+        and like.dtype in (torch.float32, torch.float64, torch.bfloat16)
+        and type(like) is Tensor
+        and like.numel() > 0
+        and _dense(like)
+    )
+
+
+def source_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The dtype in which live weights meet averages of `dtype`."""
+    return torch.float32 if kernels.is_split(dtype) else dtype
+
+
+def allocate(
+    keys: tuple[str, ...], likes: Mapping[str, Tensor], averages: int
+) -> tuple[Block, list[list[Tensor]], list[list[Tensor]]]:
+    """A block, and per average its tensors and their remainders (empty where not needed)."""
+    tensors = [likes[key] for key in keys]
+    dtype, n = tensors[0].dtype, sum(x.numel() for x in tensors)
+    values_mn, rows = _memory(averages, n, dtype)
+    values = [list(_owned(row, tensors)) for row in rows]
+    remainders: list[list[Tensor]] = [[] for _ in range(averages)]
+    remainder_mn = None
+    if kernels.is_split(dtype):
+        remainder_mn, low_rows = _memory(averages, n, torch.int16)
+        halves = [torch.empty_like(x, dtype=torch.int16) for x in tensors]
+        remainders = [list(_owned(row, halves)) for row in low_rows]
+    packed = len(keys) > 1
+    scratch_n = torch.empty(n, dtype=source_dtype(dtype)) if packed else None
+    return Block(keys, values_mn, remainder_mn, scratch_n), values, remainders
+
+
+def _memory(rows: int, n: int, dtype: torch.dtype) -> tuple[Tensor, list[tuple[bytearray, int]]]:
+    """Zeros of shape (rows, n), and where each row starts in the buffer behind them."""
+    buffer = bytearray(rows * n * dtype.itemsize + _ALIGNMENT)
+    start = -torch.frombuffer(buffer, dtype=torch.uint8).data_ptr() % _ALIGNMENT
+    block = torch.frombuffer(buffer, dtype=dtype, count=rows * n, offset=start).view(rows, n)
+    return block, [(buffer, start + row * n * dtype.itemsize) for row in range(rows)]
+
+
+def _owned(row: tuple[bytearray, int], likes: Sequence[Tensor]) -> Iterator[Tensor]:
+    """Tensors like the given ones in consecutive memory, each with a storage of its own bytes."""
+    buffer, offset = row
+    for like in likes:
+        flat = torch.frombuffer(buffer, dtype=like.dtype, count=like.numel(), offset=offset)
+        yield flat.as_strided(like.shape, like.stride())
+        offset += like.numel() * like.dtype.itemsize
+
+
+def _parts(scratch_n: Tensor, likes: Sequence[Tensor]) -> Iterator[Tensor]:
+    start = 0
+    for like in likes:
+        yield scratch_n.as_strided(like.shape, like.stride(), start)
+        start += like.numel()
+
+
+def _dense(tensor: Tensor) -> bool:
+    """Whether the values fill a stretch of memory without gap or overlap, in whatever order."""
+    expected = 1
+    for stride, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
+        if size > 1 and stride != expected:
+            return False
+        expected *= size
+    return True
+
+
+def _same_layout(live: Tensor, like: Tensor) -> bool:
+    return (
+        live.dtype == source_dtype(like.dtype)
+        and live.device == like.device
+        and live.stride() == like.stride()
+    )
+
+
+def _flat(tensor: Tensor) -> Tensor:
+    return tensor.as_strided((tensor.numel(),), (1,))
