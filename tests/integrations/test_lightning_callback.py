@@ -395,3 +395,37 @@ def test_kinds_and_options_reach_the_averager(tmp_path):
     assert callback.averager.names == ("slow",)
     assert callback.averager.buffers == "copy"
     assert callback.averager.tensors("slow")["net.0.weight"].dtype is torch.float64
+
+
+class WritesAverages(pl.Callback):
+    """Leaves each process's averages in a file."""
+
+    def __init__(self, averaging, folder):
+        self.averaging, self.folder = averaging, folder
+
+    def on_fit_end(self, trainer, pl_module):
+        averager = self.averaging.averager
+        found = {"steps": averager.steps, **averager.tensors("ema_0.9")}
+        torch.save(found, self.folder / f"{trainer.global_rank}.pt")
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_two_processes_keep_the_same_averages_of_parameters(tmp_path):
+    callback = averaging(apply="ema_0.9", every=2)
+    files = ModelCheckpoint(dirpath=tmp_path, filename="last")
+    trainer(
+        tmp_path,
+        callback,
+        epochs=2,
+        callbacks=[WritesAverages(callback, tmp_path), files],
+        enable_checkpointing=True,
+        strategy="ddp_fork",
+        devices=2,
+    ).fit(Regression(), loader(), loader())
+    first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
+    assert first["steps"] == second["steps"] == BATCHES
+    for key in dict(Regression().named_parameters()):
+        assert torch.equal(first[key], second[key])
+    state = torch.load(tmp_path / "last.ckpt", weights_only=True)["callbacks"]["polyak.Averaging"]
+    assert torch.equal(state["tensors"]["ema_0.9"]["net.0.weight"], first["net.0.weight"])

@@ -151,17 +151,14 @@ class Keeper:
             return self._lending
         if not self.averager.state_dict()["history"]["folded"][self.apply]:
             return False
-        # Tensors made in inference mode could not be trained on afterwards.
-        with torch.inference_mode(False):
-            self._lent.enter_context(self.averager.applied(self.apply))
+        self._lent.enter_context(self.averager.applied(self.apply))
         self._lending = True
         return True
 
     def take_back(self) -> None:
         """Give the model its own weights and modes back. May be called at any time."""
-        with torch.inference_mode(False):
-            self._lent.close()
         self._lending = False
+        self._lent.close()
 
     @property
     def lending(self) -> bool:
