@@ -411,6 +411,7 @@ class WritesAverages(pl.Callback):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:It is recommended to use .*sync_dist")
 def test_two_processes_keep_the_same_averages_of_parameters(tmp_path):
     callback = averaging(apply="ema_0.9", every=2)
     files = ModelCheckpoint(dirpath=tmp_path, filename="last")

@@ -1,6 +1,7 @@
 """Averages in the Trainer of transformers: a callback, and a mixin that evaluates an average."""
 
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -113,8 +114,18 @@ class Averaging(TrainerCallback):
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Count no further steps; follow the weights back to the best checkpoint."""
         self._keeper.detach()
-        if args.load_best_model_at_end and state.best_model_checkpoint and self.averager:
+        if not (args.load_best_model_at_end and state.best_model_checkpoint and self.averager):
+            return
+        if Path(state.best_model_checkpoint, FILE).is_file():
             restore(self.averager, state.best_model_checkpoint)
+            return
+        # Not worth losing the end of a long training for.
+        warnings.warn(
+            f"{state.best_model_checkpoint} holds no averages; expected {FILE}. The averages are "
+            "those of the last step, the model's weights those of the best.",
+            RuntimeWarning,
+            stacklevel=2,
+        )
 
     def _load(self, folder: str | os.PathLike[str]) -> None:
         path = Path(folder, FILE)
