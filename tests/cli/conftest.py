@@ -1,7 +1,8 @@
-"""A cache of its own, and a study of moments under the name "small"."""
+"""A cache of its own, a study of moments under the name "small", and what commands say."""
 
 import pytest
 
+from polyak.cli.main import main
 from polyak.data import DataConfig
 from polyak.models import ModelConfig
 from polyak.study import presets
@@ -65,3 +66,31 @@ def in_process(small, monkeypatch):
     monkeypatch.setitem(presets.PRESETS, "small", lambda: small)
     monkeypatch.setattr("polyak.cli.executors.LocalExecutor", InProcess)
     monkeypatch.setattr("polyak.cli.study.write_report", lambda out, name: out / name / "page")
+
+
+@pytest.fixture
+def told(capsys):
+    """Runs a command that should succeed and gives its words on stdout."""
+
+    def run(*arguments) -> str:
+        assert main([str(argument) for argument in arguments]) == 0
+        captured = capsys.readouterr()
+        assert captured.err == ""
+        return captured.out
+
+    return run
+
+
+@pytest.fixture
+def refused(capsys):
+    """Runs a command that should be refused and gives its one line on stderr."""
+
+    def run(*arguments) -> str:
+        assert main([str(argument) for argument in arguments]) == 2
+        captured = capsys.readouterr()
+        assert captured.out == ""
+        assert captured.err.startswith("polyak: ")
+        assert captured.err.count("\n") == 1
+        return captured.err
+
+    return run

@@ -11,7 +11,6 @@ from torch.optim.swa_utils import AveragedModel
 import polyak
 from polyak import EMA, Averager, PowerEMA, Uniform
 from polyak.averaging.readers import read_foreign
-from polyak.cli.main import main
 
 
 def network() -> nn.Sequential:
@@ -33,34 +32,6 @@ def trained(**options) -> Averager:
 @pytest.fixture
 def path(tmp_path):
     return tmp_path / "averages.safetensors"
-
-
-@pytest.fixture
-def told(capsys):
-    """Runs a command that should succeed and gives its words on stdout."""
-
-    def run(*arguments) -> str:
-        assert main([str(argument) for argument in arguments]) == 0
-        captured = capsys.readouterr()
-        assert captured.err == ""
-        return captured.out
-
-    return run
-
-
-@pytest.fixture
-def refused(capsys):
-    """Runs a command that should be refused and gives its one line on stderr."""
-
-    def run(*arguments) -> str:
-        assert main([str(argument) for argument in arguments]) == 2
-        captured = capsys.readouterr()
-        assert captured.out == ""
-        assert captured.err.startswith("polyak: ")
-        assert captured.err.count("\n") == 1
-        return captured.err
-
-    return run
 
 
 def row(text: str, key: str) -> str:

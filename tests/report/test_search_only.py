@@ -4,13 +4,14 @@ from dataclasses import dataclass, fields, replace
 
 import pytest
 
-from polyak.analysis.results import study_results
+from polyak.analysis.results import study_results, values
 from polyak.records.studies import RowRecord
 from polyak.report.dynamics import row_charts
 from polyak.report.facts import problems, reason
 from polyak.report.methods import paper_form
 from polyak.report.page import render
 from polyak.report.parts import row_part
+from polyak.report.statements import headline
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,9 +25,9 @@ class SearchOnly(RowRecord):
 def searched(toy):
     """A row, its output folder and its results."""
     out, study = toy
-    values = {f.name: getattr(study.rows[0], f.name) for f in fields(study.rows[0])}
+    given = {f.name: getattr(study.rows[0], f.name) for f in fields(study.rows[0])}
     more = {"refits": False, "refit": {}, "transfer": {}, "label": "searched"}
-    row = SearchOnly(**{**values, **more, "dataset": "CIFAR-100", "architecture": "ResNet-18"})
+    row = SearchOnly(**{**given, **more, "dataset": "CIFAR-100", "architecture": "ResNet-18"})
     record = replace(study, name="table5-tiny", rows=(row,))
     return out, record, study_results(out, record)
 
@@ -56,6 +57,20 @@ def test_page_has_the_searchs_numbers_and_no_section_of_refits(searched):
     assert 'id="calibration"' in page
     assert 'id="generalisation"' not in page
     assert 'href="#generalisation"' not in page
+
+
+def test_the_headline_is_about_the_searchs_models_and_says_so(searched):
+    out, study, results = searched
+    row = study.rows[0]
+    ours, sgd = (
+        values(results, row=row.label, arm=arm, metric="accuracy", phase="search")
+        for arm in ("ema_acc_bn", "sgd")
+    )
+    found = headline(out, row, results)
+    assert found.verdict != "missing"
+    for by_seed in (ours, sgd):
+        assert f"{100 * sum(by_seed.values()) / len(by_seed):.1f} %" in found.text
+    assert "Models of the search only" in found.more[0]
 
 
 def test_rows_of_the_paper_that_a_smaller_network_replaces_stand_alone(searched):

@@ -1,18 +1,14 @@
 """polyak export FILE NAME OUT: one average as a plain state dict."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
-from safetensors.torch import save_file
-from torch import Tensor
 
-from polyak.averaging.readers import EXPORTED, read_foreign
-from polyak.errors import ConfigError, FileError, unknown
-from polyak.files import replacing
+from polyak.averaging.plain import read_named, write_plain
+from polyak.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -30,26 +26,17 @@ class ExportCommand:
 
     def run(self) -> int:
         """Exit code 0."""
-        saved = read_foreign(self.file)
-        if self.name not in saved:
-            raise ConfigError(unknown(f"name in {self.file}", self.name, saved))
-        if saved.manifest.get("names") == "order":
-            raise FileError(
-                f"{self.file} holds parameters in order, without names; expected names. "
-                "Use polyak.averaging.readers.read_foreign(path, model) and polyak.save."
-            )
-        if self.out.is_dir() or (self.out.exists() and self.out.samefile(self.file)):
-            raise ConfigError(f"out is {str(self.out)!r}; expected another file. Name a new one.")
-        _write(saved[self.name], self.out, _about(saved.manifest, self.name))
-        print(f"{self.name} of {self.file} -> {self.out.resolve()}")
+        name, state, manifest = read_named(self.file, self.name)
+        refuse_overwriting(self.file, self.out)
+        write_plain(state, self.out, _about(manifest, name))
+        print(f"{name} of {self.file} -> {self.out.resolve()}")
         return 0
 
 
-def _write(state: Mapping[str, Tensor], out: Path, about: Mapping[str, Any]) -> None:
-    # The format refuses tied weights and views; a plain state dict has every name anyway.
-    plain = {key: x.detach().clone().contiguous() for key, x in state.items()}
-    with replacing(out) as temporary:
-        save_file(plain, temporary, metadata={"format": "pt", EXPORTED: json.dumps(about)})
+def refuse_overwriting(file: Path, out: Path) -> None:
+    """Raise a ConfigError where `out` is a folder, or the file that is read."""
+    if out.is_dir() or (out.exists() and out.samefile(file)):
+        raise ConfigError(f"out is {str(out)!r}; expected another file. Name a new one.")
 
 
 def _about(manifest: Mapping[str, Any], name: str) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from polyak.cli.data import DataCommand
 from polyak.cli.export import ExportCommand
 from polyak.cli.inspect import InspectCommand
 from polyak.cli.listing import ListCommand
+from polyak.cli.merge import MergeCommand
 from polyak.cli.report import ReportCommand
 from polyak.cli.status import StatusCommand
 from polyak.cli.study import DemoCommand, StudyCommand
@@ -36,6 +37,7 @@ Command = (
     | Annotated[AuditCommand, tyro.conf.subcommand(name="audit")]
     | Annotated[InspectCommand, tyro.conf.subcommand(name="inspect")]
     | Annotated[ExportCommand, tyro.conf.subcommand(name="export")]
+    | Annotated[MergeCommand, tyro.conf.subcommand(name="merge")]
 )
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from polyak.analysis.results import Result, values
+from polyak.analysis.results import Phase, Result, values
 from polyak.analysis.seeds import Interval, mean_interval, paired_difference
 from polyak.records.studies import RowRecord
 from polyak.report.facts import images_in_test, reason, wants_refits
@@ -28,18 +28,15 @@ class Headline:
 
 
 def headline(out: Path, row: RowRecord, results: Sequence[Result]) -> Headline:
-    """The paper's average against the baseline: test accuracy of the refits, paired by seed."""
-    if not wants_refits(row):
-        text = "Models of the search only: this study trains nothing again on all images."
-        return Headline(label=row.label, text=text, verdict="unclear")
+    """The paper's average against the baseline: test accuracy of a row's models, paired by seed."""
     digits = accuracy_digits(images_in_test(out, row) or 0)
     difference = compare(results, row, HEADLINE_ARM, BASELINE, metric="accuracy")
     if difference is None:
-        why = row.failure or f"{reason(out, row, 'refit')}."
+        why = row.failure or f"{reason(out, row, _phase(row))}."
         return Headline(label=row.label, text=f"No result: {why}", verdict="missing")
     found = effect(difference, unit="points", digits=digits, scale=100)
     ours, sgd = (
-        number(100 * mean_interval(_accuracies(results, row, arm).values()).mean, digits)
+        number(100 * mean_interval(_by_seed(results, row, arm, "accuracy").values()).mean, digits)
         for arm in (HEADLINE_ARM, BASELINE)
     )
     text = (
@@ -47,6 +44,7 @@ def headline(out: Path, row: RowRecord, results: Sequence[Result]) -> Headline:
         f"{found.text}."
     )
     more = (
+        *_searched(row),
         *_against_stopped(results, row, digits),
         *_loss(results, row),
         *_granularity(out, row, difference),
@@ -76,21 +74,27 @@ def controls(out: Path, row: RowRecord, results: Sequence[Result]) -> list[tuple
 def compare(
     results: Sequence[Result], row: RowRecord, ours: str, baseline: str, *, metric: str
 ) -> Interval | None:
-    """Paired difference of two arms of the refit over seeds; None where none has both."""
+    """Paired difference of two arms over seeds; None where none has both."""
     sides = [
-        {
-            int(seed): value
-            for seed, value in values(
-                results, row=row.label, arm=arm, metric=metric, phase="refit"
-            ).items()
-        }
+        {int(seed): value for seed, value in _by_seed(results, row, arm, metric).items()}
         for arm in (ours, baseline)
     ]
     return paired_difference(*sides) if sides[0].keys() & sides[1].keys() else None
 
 
-def _accuracies(results: Sequence[Result], row: RowRecord, arm: str) -> dict[str, float]:
-    return values(results, row=row.label, arm=arm, metric="accuracy", phase="refit")
+def _phase(row: RowRecord) -> Phase:
+    """The phase whose models a row is about."""
+    return "refit" if wants_refits(row) else "search"
+
+
+def _by_seed(results: Sequence[Result], row: RowRecord, arm: str, metric: str) -> dict[str, float]:
+    return values(results, row=row.label, arm=arm, metric=metric, phase=_phase(row))
+
+
+def _searched(row: RowRecord) -> tuple[str, ...]:
+    if wants_refits(row):
+        return ()
+    return ("Models of the search only: this study trains nothing again on all images.",)
 
 
 def _against_stopped(results: Sequence[Result], row: RowRecord, digits: int) -> tuple[str, ...]:
