@@ -33,12 +33,11 @@ def register(
         ConfigError: where a process has but shards of the weights.
         StateError: for an optimizer that is attached already.
 
-    Example:
-        >>> from accelerate import Accelerator  # doctest: +SKIP
-        >>> accelerator = Accelerator(gradient_accumulation_steps=4)  # doctest: +SKIP
-        >>> model, optimizer = accelerator.prepare(model, optimizer)  # doctest: +SKIP
-        >>> averager = polyak.Averager(model, [0.998], every=16)  # doctest: +SKIP
-        >>> register(accelerator, averager, optimizer)  # doctest: +SKIP
+    Example::
+
+        model, optimizer = accelerator.prepare(model, optimizer)
+        averager = polyak.Averager(model, [0.998], every=16)
+        register(accelerator, averager, optimizer)
     """
     refuse_sharded(accelerator)
     attachment = averager.attach(*map(bare_optimizer, optimizers))
