@@ -13,7 +13,7 @@ test: .venv/dev lint  ## what must pass before a change: lint, types, doctests, 
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m "not slow and not oracle" --doctest-modules --pyargs polyak tests
 
 test-all: .venv/dev lint  ## also the slow tests and those against other tools
-	$(BIN)/python -m pip install --quiet -c constraints.txt ".[oracle]"
+	$(BIN)/python -m pip install --quiet -c constraints.txt ".[oracle,integrations]"
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --doctest-modules --pyargs polyak tests
 
 lint: .venv/dev

@@ -1,0 +1,195 @@
+"""An averager that somebody else's training loop builds, attaches, lends and saves, by hooks."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any, TypedDict
+
+import torch
+from torch import nn
+
+from polyak.averaging import Average, Averager
+from polyak.averaging.attachment import Attachment
+from polyak.averaging.inventory import Buffers, unwrapped
+from polyak.averaging.settings import NonFinite, checked
+from polyak.errors import ConfigError, StateError, unknown
+
+
+class Options(TypedDict, total=False):
+    """What is passed on to `polyak.Averager` as it is."""
+
+    buffers: Buffers
+    dtype: torch.dtype | None
+    device: torch.device | str | None
+    nonfinite: NonFinite
+
+
+class Keeper:
+    """The averager of a training loop, from before there is a model until after the last test.
+
+    Args:
+        averages: Decays or kinds, as of `Averager`.
+        every: Optimizer steps per update, ≥ 1.
+        apply: Name of the average that `lend` lends; None lends nothing.
+        resume: Whether training that goes on from a checkpoint takes its averages over.
+        options: Of `Averager`.
+
+    Raises:
+        ConfigError: for settings outside their range, at once and not when training begins.
+    """
+
+    def __init__(
+        self,
+        averages: Sequence[float | Average],
+        *,
+        every: int,
+        apply: str | None,
+        resume: bool,
+        options: Options,
+    ) -> None:
+        kinds = checked(
+            averages,
+            every=every,
+            buffers=options.get("buffers", "average"),
+            dtype=options.get("dtype"),
+            nonfinite=options.get("nonfinite", "skip"),
+        )
+        names = [kind.label for kind in kinds]
+        if apply is not None and apply not in names:
+            raise ConfigError(unknown("apply", apply, names))
+        self.averager: Averager | None = None
+        self.apply = apply
+        self.resume = resume
+        self._kinds = kinds
+        self._every = every
+        self._options = options
+        self._loaded: Mapping[str, Any] | None = None
+        self._attachment: Attachment | None = None
+        self._lent = ExitStack()
+        self._lending = False
+
+    def begin(self, model: nn.Module, *, resuming: bool) -> Averager:
+        """The averager of a model that is about to train; the same one if it was kept before.
+
+        Raises:
+            StateError: if training goes on from a checkpoint without averages.
+        """
+        if not self.resume:
+            self._loaded = None
+        elif resuming and self._loaded is None:
+            raise StateError(
+                "the checkpoint holds no averages; expected those of the training that goes on. "
+                "Pass one that was saved with them, or resume=False to begin them here."
+            )
+        if not self.keeps(model):
+            self._build(model)
+        self.take_over(model)
+        assert self.averager is not None
+        return self.averager
+
+    def forget(self) -> None:
+        """Begin anew with the next model, even if it is the same one."""
+        self.detach()
+        self.averager = self._loaded = None
+
+    def keeps(self, model: nn.Module) -> bool:
+        """Whether there are averages of this model."""
+        return self.averager is not None and self.averager.model is unwrapped(model)
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Remember what `Averager.state_dict()` gave until there is a model."""
+        self._loaded = state
+
+    def take_over(self, model: nn.Module) -> None:
+        """Bring the averager to the state that was loaded, if one was."""
+        if self._loaded is None:
+            return
+        if not self.keeps(model):
+            self._build(model)
+        assert self.averager is not None
+        self.averager.load_state_dict(self._loaded)
+        self._loaded = None
+
+    def state(self) -> Mapping[str, Any]:
+        """What an exact continuation needs, also while one is lent; empty before training."""
+        if self.averager is None or self._loaded is not None:
+            return self._loaded or {}
+        with self.own_weights():
+            return self.averager.state_dict()
+
+    def attach(self, optimizers: Sequence[torch.optim.Optimizer]) -> None:
+        """Count a step when the last of the optimizers that train the model has stepped.
+
+        Raises:
+            ConfigError: if none of them does.
+        """
+        assert self.averager is not None
+        self.detach()
+        weights = set(map(id, self.averager.model.parameters()))
+        bare = [bare_optimizer(optimizer) for optimizer in optimizers]
+        training = [x for x in bare if weights.intersection(map(id, _parameters(x)))]
+        if not training:
+            raise ConfigError(
+                f"{len(bare)} optimizers train none of the averaged parameters; expected one that "
+                "does. Average a module that is trained."
+            )
+        self._attachment = self.averager.attach(*training)
+
+    def detach(self) -> None:
+        """Count no further steps; what is lent comes back."""
+        self.take_back()
+        if self._attachment is not None:
+            self._attachment.remove()
+            self._attachment = None
+
+    def lend(self) -> bool:
+        """Let the model hold the average that `apply` names; False if it has yet to begin.
+
+        An average that has taken in no weights so far still holds the initial ones, which
+        nobody means to evaluate: the model then keeps its own.
+        """
+        if self.apply is None or self.averager is None or self._lending:
+            return self._lending
+        if not self.averager.state_dict()["history"]["folded"][self.apply]:
+            return False
+        self._lent.enter_context(self.averager.applied(self.apply))
+        self._lending = True
+        return True
+
+    def take_back(self) -> None:
+        """Give the model its own weights and modes back. May be called at any time."""
+        self._lending = False
+        self._lent.close()
+
+    @property
+    def lending(self) -> bool:
+        """Whether the model holds the average at this moment."""
+        return self._lending
+
+    @contextmanager
+    def own_weights(self) -> Iterator[None]:
+        """Its own weights for the length of the block, whether an average is lent or not."""
+        lending = self._lending
+        self.take_back()
+        try:
+            yield
+        finally:
+            if lending:
+                self.lend()
+
+    def _build(self, model: nn.Module) -> None:
+        self.detach()
+        self.averager = Averager(model, self._kinds, every=self._every, **self._options)
+
+
+def bare_optimizer(optimizer: Any) -> torch.optim.Optimizer:
+    """The torch optimizer within the wrappers of Lightning and Accelerate."""
+    inner = getattr(optimizer, "optimizer", None)
+    while isinstance(inner, torch.optim.Optimizer):
+        optimizer, inner = inner, getattr(inner, "optimizer", None)
+    assert isinstance(optimizer, torch.optim.Optimizer)
+    return optimizer
+
+
+def _parameters(optimizer: torch.optim.Optimizer) -> Iterator[torch.Tensor]:
+    for group in optimizer.param_groups:
+        yield from group["params"]
