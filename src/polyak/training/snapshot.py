@@ -13,12 +13,11 @@ import torch
 from torch import Tensor
 
 from polyak.averaging import Averager
+from polyak.averaging.flatstate import flattened, unflattened
 from polyak.records.runs import epoch_record, monitor_record
 from polyak.training.loop import Run
 
 Groups = dict[str, dict[str, Tensor]]
-_STORED = ("tensors", "remainder", "refreshed")
-"""Parts of an averager's state that hold tensors by average and key."""
 
 
 def tensors_of(run: Run) -> Groups:
@@ -35,7 +34,7 @@ def tensors_of(run: Run) -> Groups:
         "epoch": {"order": run.order_at_start, "losses": run.losses, "right": run.right},
         "torch": _own_generators(run.device),
     }
-    return groups | {name: _averager_tensors(bank) for name, bank in _banks(run).items()}
+    return groups | {name: flattened(bank.state_dict()) for name, bank in _banks(run).items()}
 
 
 def facts_of(run: Run) -> dict[str, Any]:
@@ -65,7 +64,7 @@ def restore(run: Run, groups: Mapping[str, Mapping[str, Tensor]], facts: dict[st
             buffer = torch.empty_like(parameter).copy_(groups["momentum"][str(index)])
             run.optimizer.state[parameter]["momentum_buffer"] = buffer
     for name, bank in _banks(run).items():
-        _restore_averager(bank, groups[name], facts["banks"][name])
+        bank.load_state_dict(unflattened(groups[name], facts["banks"][name]))
     for name, generator in _generators(run).items():
         generator.set_state(groups["generators"][name])
     if facts["batch"]:
@@ -103,27 +102,3 @@ def _set_own_generators(states: Mapping[str, Tensor], device: torch.device) -> N
     torch.set_rng_state(states["cpu"])
     if device.type == "cuda":
         torch.cuda.set_rng_state(states["cuda"], device)
-
-
-def _averager_tensors(averager: Averager) -> dict[str, Tensor]:
-    state = averager.state_dict()
-    found = {f"copied/{key}": x for key, x in state["copied"].items()}
-    for part in _STORED:
-        for name, tensors in state[part].items():
-            found |= {f"{part}/{name}/{key}": x for key, x in tensors.items()}
-    return found
-
-
-def _restore_averager(
-    averager: Averager, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]
-) -> None:
-    state: dict[str, Any] = {**facts, "copied": {}, "refreshed": {}}
-    state |= {part: {name: {} for name in averager.names} for part in ("tensors", "remainder")}
-    for full, x in tensors.items():
-        part, _, rest = full.partition("/")
-        if part == "copied":
-            state["copied"][rest] = x
-        else:
-            name, _, key = rest.partition("/")
-            state[part].setdefault(name, {})[key] = x
-    averager.load_state_dict(state)
