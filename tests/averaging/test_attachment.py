@@ -177,6 +177,73 @@ def test_two_averagers_may_watch_one_optimizer():
     assert (one.updates, two.updates) == (4, 2)
 
 
+class Prepared(torch.optim.Optimizer):
+    """As Accelerate wraps: an optimizer by name, without hooks of its own."""
+
+    def __init__(self, optimizer):
+        self.optimizer = optimizer
+
+    def step(self, closure=None):
+        self.optimizer.step(closure)
+
+
+class Delegating:
+    """As Lightning wraps: whatever is asked of it is asked of the optimizer within."""
+
+    def __init__(self, optimizer):
+        self.optimizer = optimizer
+
+    def __getattr__(self, name):
+        return getattr(self.optimizer, name)
+
+
+class Lookahead(torch.optim.SGD):
+    """Steps another optimizer, then moves on from what that did."""
+
+    def __init__(self, model):
+        super().__init__(model.parameters(), lr=0.0)
+        self.optimizer = sgd(model)
+        self.slow = snapshot(model)
+        self.model = model
+
+    def step(self, closure=None):
+        self.optimizer.step()
+        with torch.no_grad():
+            for name, x in self.model.named_parameters():
+                x.lerp_(self.slow[name], 0.5)
+
+
+@pytest.mark.parametrize("wrap", [Prepared, Delegating, lambda o: Delegating(Prepared(o))])
+@pytest.mark.parametrize("count", [1, 2])
+def test_wrappers_without_hooks_of_their_own_count(wrap, count):
+    models = [net() for _ in range(count)]
+    optimizers = [sgd(model) for model in models]
+    averager = attached(models[0], *map(wrap, optimizers))
+    for seed in range(3):
+        for model, optimizer in zip(models, optimizers, strict=True):
+            train_step(model, optimizer, seed)
+    assert averager.steps == 3
+    with pytest.raises(StateError, match="attached already"):
+        averager.attach(optimizers[0])
+
+
+def test_an_optimizer_that_steps_another_counts_when_its_own_step_is_over():
+    model = net()
+    optimizer = Lookahead(model)
+    averager, twin = attached(model, optimizer), Averager(model, [0.9, 0.99])
+    train_step(model, optimizer, 0)
+    # In the inner optimizer's hook the weights would not have moved back yet.
+    twin.step()
+    assert averager.steps == 1
+    assert_same_bits(averager.tensors("ema_0.9"), twin.tensors("ema_0.9"))
+
+
+@pytest.mark.parametrize("wrong", [None, "sgd", net()])
+def test_what_is_no_optimizer_is_refused(wrong):
+    with pytest.raises(ConfigError, match=r"optimizer is a \w+; expected a torch.optim.Optimizer"):
+        Averager(net(), [0.9]).attach(wrong)
+
+
 def test_attaching_nothing_is_refused():
     with pytest.raises(ConfigError, match="no optimizer"):
         Averager(net(), [0.9]).attach()

@@ -68,3 +68,25 @@ class Attachment:
         if not self._waiting:
             self._waiting = set(self._all)
             self._on_step(None if found_inf is None else torch.as_tensor(found_inf))
+
+
+def bare(optimizer: Any) -> torch.optim.Optimizer:
+    """The optimizer that calls hooks: itself, or the one in a wrapper such as Accelerate's.
+
+    A wrapper that is an optimizer by right, with hooks of its own, is taken as it is: when its
+    step is over, so is that of the one within.
+
+    Raises:
+        ConfigError: for what is neither.
+    """
+    found = optimizer
+    while "_optimizer_step_post_hooks" not in getattr(found, "__dict__", {}):
+        inner = getattr(found, "optimizer", None)
+        if inner is None or inner is found:
+            raise ConfigError(
+                f"optimizer is a {type(optimizer).__name__}; expected a torch.optim.Optimizer, "
+                "or a wrapper with one as .optimizer. Call step() after each of its steps instead."
+            )
+        found = inner
+    assert isinstance(found, torch.optim.Optimizer)
+    return found

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from polyak.averaging import swap
-from polyak.averaging.attachment import Attachment
+from polyak.averaging.attachment import Attachment, bare
 from polyak.averaging.batchnorm import Forward, StatisticsPass, limited, running_statistics
 from polyak.averaging.explain import coinciding, explain
 from polyak.averaging.history import History
@@ -153,9 +153,11 @@ class Averager:
             A handle whose `remove()` ends the counting.
 
         Raises:
+            ConfigError: for what is no optimizer, nor a wrapper of one.
             StateError: for an optimizer that is attached already.
         """
         attached = {optimizer for known in self._attachments for optimizer in known.optimizers}
+        optimizers = tuple(map(bare, optimizers))
         if attached.intersection(optimizers):
             raise StateError(
                 "the optimizer is attached already; expected one that is not, or each step would "

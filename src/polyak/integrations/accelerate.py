@@ -7,7 +7,6 @@ import torch
 from polyak.averaging import Averager
 from polyak.averaging.attachment import Attachment
 from polyak.errors import ConfigError
-from polyak.integrations.keeper import bare_optimizer
 
 
 def register(
@@ -40,7 +39,7 @@ def register(
         register(accelerator, averager, optimizer)
     """
     refuse_sharded(accelerator)
-    attachment = averager.attach(*map(bare_optimizer, optimizers))
+    attachment = averager.attach(*optimizers)
     accelerator.register_for_checkpointing(averager)
 
     def refuse_while_applied(*_: Any) -> None:

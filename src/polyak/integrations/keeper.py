@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from polyak.averaging import Average, Averager
-from polyak.averaging.attachment import Attachment
+from polyak.averaging.attachment import Attachment, bare
 from polyak.averaging.inventory import Buffers, unwrapped
 from polyak.averaging.settings import NonFinite, checked
 from polyak.errors import ConfigError, StateError, unknown
@@ -125,11 +125,11 @@ class Keeper:
         assert self.averager is not None
         self.detach()
         weights = set(map(id, self.averager.model.parameters()))
-        bare = [bare_optimizer(optimizer) for optimizer in optimizers]
-        training = [x for x in bare if weights.intersection(map(id, _parameters(x)))]
+        own = [bare(optimizer) for optimizer in optimizers]
+        training = [x for x in own if weights.intersection(map(id, _parameters(x)))]
         if not training:
             raise ConfigError(
-                f"{len(bare)} optimizers train none of the averaged parameters; expected one that "
+                f"{len(own)} optimizers train none of the averaged parameters; expected one that "
                 "does. Average a module that is trained."
             )
         self._attachment = self.averager.attach(*training)
@@ -179,15 +179,6 @@ class Keeper:
     def _build(self, model: nn.Module) -> None:
         self.detach()
         self.averager = Averager(model, self._kinds, every=self._every, **self._options)
-
-
-def bare_optimizer(optimizer: Any) -> torch.optim.Optimizer:
-    """The torch optimizer within the wrappers of Lightning and Accelerate."""
-    inner = getattr(optimizer, "optimizer", None)
-    while isinstance(inner, torch.optim.Optimizer):
-        optimizer, inner = inner, getattr(inner, "optimizer", None)
-    assert isinstance(optimizer, torch.optim.Optimizer)
-    return optimizer
 
 
 def _parameters(optimizer: torch.optim.Optimizer) -> Iterator[torch.Tensor]:
