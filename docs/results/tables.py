@@ -16,6 +16,7 @@ EFFECTS = (
     # metric, our arm, SGD's arm, phase
     ("accuracy", "ema_acc_bn", "sgd", "refit"),
     ("accuracy", "ema_acc_bn", "sgd_stopped", "refit"),
+    ("accuracy", "ema_acc_bn", "swa_bn", "refit"),
     ("accuracy", "ema_loss_bn", "sgd", "search"),
     ("loss", "ema_acc_bn", "sgd", "refit"),
     ("memorised", "ema_acc_bn", "sgd", "refit"),
@@ -24,6 +25,10 @@ EFFECTS = (
 )
 EPOCHS = (0.05, 0.1, 0.25, 0.5, 0.625, 0.75, 0.875, 1.0)
 """Shares of a run at which its curves are read."""
+
+HERE = Path(__file__).parent
+HALF, WHOLE = HERE / "2026-11-23-cifar10n", HERE / "2026-11-23-cifar10n-80"
+"""The same study with half and with all of the epochs."""
 
 Line = dict[str, str]
 
@@ -35,6 +40,9 @@ def main(folders: list[Path]) -> None:
         print_table(curves(lines(folder / "curves.csv")))
         if (folder / "batchnorm.csv").exists():
             print_table(batchnorm(lines(folder / "batchnorm.csv")))
+    if {HALF, WHOLE} <= set(folders):
+        print("\nthe 40 epochs' SGD against the 80 epochs' average\n")
+        print_table(annealed(lines(HALF / "results.csv"), lines(WHOLE / "results.csv")))
 
 
 def lines(path: Path) -> list[Line]:
@@ -45,15 +53,30 @@ def lines(path: Path) -> list[Line]:
 def effects(results: list[Line]) -> Iterator[tuple[str, ...]]:
     """What averaging changes, seed by seed."""
     yield "metric", "models of", "SGD", "average", "difference"
-    values: dict[tuple[str, ...], dict[str, float]] = defaultdict(dict)
-    for line in results:
-        key = line["metric"], line["arm"], line["phase"]
-        values[key][line["seed"]] = float(line["value"])
+    values = by_arm(results)
     for metric, arm, baseline, phase in EFFECTS:
         ours, theirs = values.get((metric, arm, phase)), values.get((metric, baseline, phase))
         if ours and theirs:
             named = (f"{metric}, {arm} against {baseline}", phase)
             yield *named, *compared(ours, theirs, percent=metric != "loss")
+
+
+def by_arm(results: list[Line]) -> dict[tuple[str, ...], dict[str, float]]:
+    """Values by seed, by metric, arm and phase."""
+    values: dict[tuple[str, ...], dict[str, float]] = defaultdict(dict)
+    for line in results:
+        values[line["metric"], line["arm"], line["phase"]][line["seed"]] = float(line["value"])
+    return values
+
+
+def annealed(shorter: list[Line], longer: list[Line]) -> Iterator[tuple[str, ...]]:
+    """The average stopped in the longer study, against SGD on the shorter's whole schedule."""
+    yield "metric", "SGD, annealed in half the epochs", "average, stopped", "difference"
+    short, long = by_arm(shorter), by_arm(longer)
+    for metric in ("accuracy", "loss", "memorised"):
+        sgd, ours = short[metric, "sgd", "refit"], long[metric, "ema_acc_bn", "refit"]
+        both = {seed: ours[seed] for seed in sgd}
+        yield metric, *compared(both, sgd, percent=metric != "loss")
 
 
 def curves(points: list[Line]) -> Iterator[tuple[str, ...]]:
@@ -114,5 +137,5 @@ def print_table(rows: Iterable[tuple[str, ...]]) -> None:
 
 
 if __name__ == "__main__":
-    here = Path(__file__).parent
-    main([Path(name) for name in sys.argv[1:]] or sorted(p for p in here.iterdir() if p.is_dir()))
+    kept = sorted(plan.parent for plan in HERE.glob("*/plan.json"))
+    main([Path(name) for name in sys.argv[1:]] or kept)

@@ -1,6 +1,7 @@
 """Archives whose members would lie outside of the folder that they are unpacked into."""
 
 import re
+import tempfile
 import zipfile
 from contextlib import suppress
 from pathlib import Path
@@ -12,7 +13,8 @@ import polyak
 from polyak.averaging.readers import read_foreign
 from polyak.errors import FileError
 
-OUTSIDE = ("../outside", "../../outside", "/tmp/polyak-outside", "checkpoint/../../outside")
+ELSEWHERE = str(Path(tempfile.gettempdir()) / "polyak-outside")
+OUTSIDE = ("../outside", "../../outside", ELSEWHERE, "checkpoint/../../outside")
 
 
 def rewritten(source, target, rename):
@@ -35,7 +37,7 @@ def test_a_member_that_points_outside_is_written_nowhere(tmp_path, name):
     with suppress(FileError):
         read_foreign(path)
     assert sorted(tmp_path.rglob("*")) == before
-    assert not Path("/tmp/polyak-outside").exists()
+    assert not Path(ELSEWHERE).exists()
 
 
 @pytest.mark.parametrize("name", OUTSIDE)

@@ -1,3 +1,4 @@
+import weakref
 from fractions import Fraction
 
 import pytest
@@ -9,7 +10,9 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 import polyak
+from polyak.averaging import merging
 from polyak.averaging.merging import merge
+from polyak.averaging.plain import read_named
 from polyak.errors import ConfigError, NonFiniteError, WeightMismatchError
 
 
@@ -89,10 +92,20 @@ def test_the_first_file_is_not_changed_by_the_second(tmp_path):
     assert paths[0].read_bytes() == before
 
 
-def test_files_are_read_one_after_another(tmp_path):
-    seen = []
+def test_files_are_read_one_after_another_and_only_one_is_in_memory(tmp_path, monkeypatch):
+    seen, alive = [], []
+
+    def read(path, name):
+        # What was read before is gone by now.
+        assert not any(tensor() is not None for tensor in alive)
+        found = read_named(path, name)
+        seen.append(path)
+        alive.extend(weakref.ref(x) for x in found[1].values())
+        return found
+
+    monkeypatch.setattr(merging, "read_named", read)
     paths = files_of(tmp_path, [[1.0], [2.0], [3.0]])
-    merge(paths, on_file=seen.append)
+    merge(paths)
     assert seen == paths
 
 

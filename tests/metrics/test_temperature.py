@@ -182,6 +182,7 @@ def test_the_option_of_the_paper_falls_short_the_more_over_confident_the_model()
 def test_the_option_of_the_paper_may_leave_the_positive_numbers():
     """An under-confident model on which the authors' search runs away, in float32 as well."""
     logits, labels = sampled(1, n=2000, star=0.7)
-    # The labels that a seed draws differ between versions of torch: 0.688 and 0.693 were seen.
-    assert fit_temperature(logits, labels) == pytest.approx(0.69, abs=0.01)
+    # torch 2.6 draws other labels from a seed.
+    best = 0.688 if torch.__version__.startswith("2.6.") else 0.693
+    assert fit_temperature(logits, labels) == pytest.approx(best, abs=1e-3)
     assert fit_temperature_paper_code(logits, labels) < 0

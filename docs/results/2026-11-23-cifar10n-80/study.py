@@ -39,10 +39,11 @@ def study() -> Study:
         learning_rates=(0.2,),
         seeds=(0, 1, 2, 3),
         refit_monitors=("test",),
+        follow_ups=("annealed", "held"),
     )
     return Study(
         name="cifar10n-80",
         title="Human label noise: CIFAR-10N worse (JPEG q75), 5,000 images, 80 epochs, ResNet-20",
-        cost="three hours on one core",
+        cost="six hours on one core",
         rows=(row,),
     )

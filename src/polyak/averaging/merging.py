@@ -1,7 +1,7 @@
 """The mean of the weights in several files: a model soup, or checkpoints of one run."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -21,7 +21,6 @@ def merge(
     *,
     name: str | None = None,
     shares: Sequence[float] | None = None,
-    on_file: Callable[[Path], None] = lambda _: None,
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The mean of the weights in files, one file after another.
 
@@ -35,7 +34,6 @@ def merge(
         files: At least two that `read_foreign` reads, of one network.
         name: Which weights of each file; None where each holds just one.
         shares: a, one a file, finite and > 0; None for equal ones.
-        on_file: Told of each file before it is read.
 
     Returns:
         The state dict, and a manifest that says what it is the mean of.
@@ -50,26 +48,31 @@ def merge(
         2018. The recurrence is that of `kinds.Uniform`.
     """
     weights = _checked(files, shares)
-    mean: dict[str, Tensor] = {}
-    first: dict[str, Tensor] = {}
-    total = 0.0
-    for path, share in zip(files, weights, strict=True):
-        on_file(path)
-        _, state, _ = read_named(path, name)
-        _refuse_nonfinite(path, state)
+    first = read_named(files[0], name)[1]
+    _refuse_nonfinite(files[0], first)
+    mean = {key: _wide(x) for key, x in first.items()}
+    stored = {key: x.dtype for key, x in first.items()}
+    # Only the mean stays in memory while the next file is read.
+    del first
+    total = weights[0]
+    for path, share in zip(files[1:], weights[1:], strict=True):
         total += share
-        if not mean:
-            first = {key: torch.empty_like(x, device="meta") for key, x in state.items()}
-            mean = {key: _wide(x) for key, x in state.items()}
-            continue
-        _refuse_mismatch(path, files[0], first, state)
-        for key, x in state.items():
-            if _averaged(x):
-                mean[key] += (x.to(mean[key].dtype) - mean[key]) * (share / total)
-            else:
-                mean[key] = x
-    merged = {key: x.to(first[key].dtype) for key, x in mean.items()}
+        _fold(mean, read_named(path, name)[1], share / total, path=path, first=files[0])
+    merged = {key: x.to(stored[key]) for key, x in mean.items()}
     return merged, _about(merged, [os.path.basename(path) for path in files], shares)
+
+
+def _fold(
+    mean: dict[str, Tensor], state: dict[str, Tensor], weight: float, *, path: Path, first: Path
+) -> None:
+    """m ← m + w·(x − m), in place, once the file is known to be sound."""
+    _refuse_nonfinite(path, state)
+    _refuse_mismatch(path, first, mean, state)
+    for key, x in state.items():
+        if _averaged(x):
+            mean[key] += (x.to(mean[key].dtype) - mean[key]) * weight
+        else:
+            mean[key] = x
 
 
 def _checked(files: Sequence[Path], shares: Sequence[float] | None) -> list[float]:
@@ -102,14 +105,14 @@ def _refuse_nonfinite(path: Path, state: dict[str, Tensor]) -> None:
 
 
 def _refuse_mismatch(
-    path: Path, other: Path, first: dict[str, Tensor], state: dict[str, Tensor]
+    path: Path, first: Path, mean: dict[str, Tensor], state: dict[str, Tensor]
 ) -> None:
-    names = first.keys() ^ state.keys()
-    differing = names or {key for key in first if first[key].shape != state[key].shape}
+    names = mean.keys() ^ state.keys()
+    differing = names or {key for key in mean if mean[key].shape != state[key].shape}
     if differing:
         what = "names" if names else "shapes"
         raise WeightMismatchError(
-            f"{os.fspath(path)} differs from {os.fspath(other)} in the {what} of "
+            f"{os.fspath(path)} differs from {os.fspath(first)} in the {what} of "
             f"{quoted(sorted(differing))}; expected files of one network. Leave it out."
         )
 

@@ -1,4 +1,7 @@
-"""What finished searches decide: each row's learning rate, its stops, and so its refits."""
+"""What finished searches decide: each row's learning rate, its stops, and so its refits.
+
+Here and in `follow_ups` alone choices flow back into configurations.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Runs what a study still lacks. Here alone choices flow back into configurations."""
+"""Runs what a study still lacks, phase after phase."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
