@@ -13,36 +13,40 @@ from polyak.analysis.claims.claim import paired, pseudo_values
 from polyak.analysis.seeds import mean_interval
 
 EFFECTS = (
-    # metric, our arm, SGD's arm, phase
-    ("accuracy", "ema_acc_bn", "sgd", "refit"),
-    ("accuracy", "ema_acc_bn", "sgd_stopped", "refit"),
-    ("accuracy", "ema_acc_bn", "swa_bn", "refit"),
-    ("accuracy", "ema_loss_bn", "sgd", "search"),
-    ("loss", "ema_acc_bn", "sgd", "refit"),
-    ("memorised", "ema_acc_bn", "sgd", "refit"),
-    ("churn", "ema_loss_bn", "sgd", "refit"),
-    ("ece", "ema_loss_bn", "sgd", "search"),
+    # metric, our arm, its models' phase, the baseline's arm, its models' phase
+    ("accuracy", "ema_acc_bn", "refit", "sgd", "refit"),
+    ("accuracy", "ema_acc_bn", "refit", "sgd_stopped", "refit"),
+    ("accuracy", "ema_acc_bn", "refit", "swa_bn", "refit"),
+    ("accuracy", "ema_loss_bn", "search", "sgd", "search"),
+    ("loss", "ema_acc_bn", "refit", "sgd", "refit"),
+    ("memorised", "ema_acc_bn", "refit", "sgd", "refit"),
+    ("churn", "ema_loss_bn", "refit", "sgd", "refit"),
+    ("ece", "ema_loss_bn", "search", "sgd", "search"),
+    # SGD in the average's budget, its learning rate annealed in it
+    ("accuracy", "ema_acc_bn", "refit", "sgd", "annealed"),
+    ("loss", "ema_acc_bn", "refit", "sgd", "annealed"),
+    ("memorised", "ema_acc_bn", "refit", "sgd", "annealed"),
+    ("churn", "ema_loss_bn", "refit", "sgd", "annealed"),
+    ("accuracy", "sgd", "annealed", "sgd", "refit"),
+    ("accuracy", "ema_acc_bn", "annealed", "sgd", "annealed"),
 )
 EPOCHS = (0.05, 0.1, 0.25, 0.5, 0.625, 0.75, 0.875, 1.0)
 """Shares of a run at which its curves are read."""
 
 HERE = Path(__file__).parent
-HALF, WHOLE = HERE / "2026-11-23-cifar10n", HERE / "2026-11-23-cifar10n-80"
-"""The same study with half and with all of the epochs."""
 
 Line = dict[str, str]
 
 
 def main(folders: list[Path]) -> None:
     for folder in folders:
-        print(f"\n{folder.name}\n")
-        print_table(effects(lines(folder / "results.csv")))
-        print_table(curves(lines(folder / "curves.csv")))
+        results, points = lines(folder / "results.csv"), lines(folder / "curves.csv")
+        for row in dict.fromkeys(line["row"] for line in results):
+            print(f"\n{folder.name}: {row}\n")
+            print_table(effects([line for line in results if line["row"] == row]))
+            print_table(curves([point for point in points if point["row"] == row]))
         if (folder / "batchnorm.csv").exists():
             print_table(batchnorm(lines(folder / "batchnorm.csv")))
-    if {HALF, WHOLE} <= set(folders):
-        print("\nthe 40 epochs' SGD against the 80 epochs' average\n")
-        print_table(annealed(lines(HALF / "results.csv"), lines(WHOLE / "results.csv")))
 
 
 def lines(path: Path) -> list[Line]:
@@ -52,31 +56,15 @@ def lines(path: Path) -> list[Line]:
 
 def effects(results: list[Line]) -> Iterator[tuple[str, ...]]:
     """What averaging changes, seed by seed."""
-    yield "metric", "models of", "SGD", "average", "difference"
-    values = by_arm(results)
-    for metric, arm, baseline, phase in EFFECTS:
-        ours, theirs = values.get((metric, arm, phase)), values.get((metric, baseline, phase))
-        if ours and theirs:
-            named = (f"{metric}, {arm} against {baseline}", phase)
-            yield *named, *compared(ours, theirs, percent=metric != "loss")
-
-
-def by_arm(results: list[Line]) -> dict[tuple[str, ...], dict[str, float]]:
-    """Values by seed, by metric, arm and phase."""
+    yield "metric", "models", "against", "theirs", "ours", "difference"
     values: dict[tuple[str, ...], dict[str, float]] = defaultdict(dict)
     for line in results:
         values[line["metric"], line["arm"], line["phase"]][line["seed"]] = float(line["value"])
-    return values
-
-
-def annealed(shorter: list[Line], longer: list[Line]) -> Iterator[tuple[str, ...]]:
-    """The average stopped in the longer study, against SGD on the shorter's whole schedule."""
-    yield "metric", "SGD, annealed in half the epochs", "average, stopped", "difference"
-    short, long = by_arm(shorter), by_arm(longer)
-    for metric in ("accuracy", "loss", "memorised"):
-        sgd, ours = short[metric, "sgd", "refit"], long[metric, "ema_acc_bn", "refit"]
-        both = {seed: ours[seed] for seed in sgd}
-        yield metric, *compared(both, sgd, percent=metric != "loss")
+    for metric, *ours, arm, phase in EFFECTS:
+        found, baseline = values.get((metric, *ours)), values.get((metric, arm, phase))
+        if found and baseline:
+            named = (metric, ", ".join(ours), f"{arm}, {phase}")
+            yield *named, *compared(found, baseline, percent=metric != "loss")
 
 
 def curves(points: list[Line]) -> Iterator[tuple[str, ...]]:
