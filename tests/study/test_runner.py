@@ -3,7 +3,7 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from polyak.errors import ConfigError, DataError
+from polyak.errors import ConfigError, DataError, FileError
 from polyak.records.locks import HeldError, holding
 from polyak.records.runs import EpochRecord, Score, run_folder
 from polyak.records.studies import read_study
@@ -274,6 +274,34 @@ def test_if_every_rate_diverges_the_row_says_so_and_what_to_do(study, row, tmp_p
     assert second.failure is None
     assert len(second.refit) == 2
     assert second.transfer
+
+
+@pytest.mark.parametrize("epochs", [None, (), (1,), (1, 2), (1, 3), (1, 2, 2)])
+def test_a_finished_run_without_all_its_records_is_refused_and_the_choices_stay(
+    study, tmp_path, epochs
+):
+    executor = FakeExecutor()
+    _run(study, tmp_path, executor)
+    before = {p: p.read_bytes() for p in (tmp_path / "small").iterdir()}
+    folder = run_folder(tmp_path, executor.calls[0][0].id)
+    records = folder.epochs()
+    folder.log.unlink()
+    if epochs is not None:
+        folder.write_epochs([records[epoch - 1] for epoch in epochs])
+    again = FakeExecutor()
+    expected = r"log\.jsonl (is missing|has \d records).*; expected .* Remove the run's folder"
+    with pytest.raises(FileError, match=expected):
+        _run(study, tmp_path, again)
+    assert again.jobs == []
+    assert {p: p.read_bytes() for p in (tmp_path / "small").iterdir()} == before
+
+
+def test_if_every_rate_fails_the_advice_is_not_to_search_smaller_ones(study, tmp_path):
+    failing = tuple((rate, seed) for rate in (0.05, 0.1) for seed in (0, 1))
+    outcome = _run(study, tmp_path, FakeExecutor(failing=failing))
+    reason = outcome.row_failures["small digits"]
+    assert "has a run that failed; " in reason
+    assert "smaller" not in reason
 
 
 def test_a_refit_that_fails_keeps_its_row_from_being_probed(study, tmp_path):

@@ -78,6 +78,7 @@ def run_study(
 
     Raises:
         ConfigError, DataError: before anything is run, if the study cannot be.
+        FileError: before anything is run, if a run that is done has lost records to choose from.
         HeldError: if another process is at work on this study.
     """
     study.check()
@@ -114,11 +115,14 @@ class _Sitting:
     def run(self) -> Outcome:
         """Phase after phase, each planned from what those before it found."""
         self.before = _seconds_before(self.out / self.study.name)
+        searches = {row.label: plan.search(row) for row in self.study.rows}
+        searched = [run for by_rate in searches.values() for run in _each(by_rate)]
+        # Before the first write: earlier choices outlive a run that was damaged since.
+        choice.require_whole(searched, self.out)
         try:
             if self.study.measurement is not None:
                 self._phase("measure", [self.study.measurement.config])
-            searches = {row.label: plan.search(row) for row in self.study.rows}
-            self._phase("search", [run for by_rate in searches.values() for run in _each(by_rate)])
+            self._phase("search", searched)
             refits, following = self._choose(searches)
             self._phase("refit", list(_each(refits)))
             self._phase("follow-up", following)
