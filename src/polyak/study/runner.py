@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from polyak.data.sources import name_of
 from polyak.errors import FileError
 from polyak.records.locks import holding
 from polyak.records.runs import run_folder
@@ -14,6 +15,7 @@ from polyak.records.studies import RowRecord, StudyRecord, read_study, with_row,
 from polyak.study import choice, plan, recording
 from polyak.study.executors import Executor
 from polyak.study.follow_ups import follow_ups
+from polyak.study.lacking import lacking
 from polyak.study.plan import Row, Study
 from polyak.study.preparation import prepare_measurement, prepare_rows
 from polyak.training.config import RunConfig
@@ -44,7 +46,7 @@ class Outcome:
     """Run id → text of the error."""
 
     row_failures: dict[str, str] = field(default_factory=dict)
-    """Label of a row without a result → why."""
+    """Label of a row without a result, or without the whole of it → why."""
 
     seconds: float = 0.0
 
@@ -127,6 +129,7 @@ class _Sitting:
             self._phase("refit", list(_each(refits)))
             self._phase("follow-up", following)
             self._phase("transfer", self._probes(refits))
+            self._note_lacking()
         finally:
             # Also for a study that is stopped: what it knows, and the time that it took.
             self._save()
@@ -165,6 +168,14 @@ class _Sitting:
             ids = {name: probe.id for name, probe in probes.items()}
             self.record = with_row(self.record, replace(self._of(row), transfer=ids))
         return found
+
+    def _note_lacking(self) -> None:
+        for row in self.study.rows:
+            targets = [name_of(target.source) for target in row.transfer]
+            reason = lacking(self._of(row), self.out, targets=targets)
+            # A row whose search failed is known to have nothing.
+            if reason is not None and row.label not in self.outcome.row_failures:
+                self.outcome.row_failures[row.label] = reason
 
     def _of(self, row: Row) -> RowRecord:
         return recording.of_row(self.record, row)
