@@ -143,6 +143,8 @@ def test_the_plan_is_there_while_the_search_is_still_running(study, tmp_path):
     assert sum(len(by_seed) for by_seed in row.search.values()) == 4
     assert row.chosen_learning_rate is None
     assert row.failure is None
+    # The probe.
+    assert row.following == 1
 
 
 def test_a_finished_study_runs_nothing_again(study, tmp_path):
