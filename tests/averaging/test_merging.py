@@ -137,6 +137,32 @@ def test_files_of_another_network_are_named(tmp_path, tensors, said):
         merge([*paths, tmp_path / "other"])
 
 
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (torch.float32, torch.int64),
+        (torch.int64, torch.float32),
+        (torch.float32, torch.complex64),
+        (torch.complex64, torch.float32),
+        (torch.bool, torch.float32),
+    ],
+)
+def test_numbers_of_another_kind_are_refused_rather_than_converted(tmp_path, first, second):
+    paths = [tmp_path / "0", tmp_path / "1"]
+    for path, dtype in zip(paths, (first, second), strict=True):
+        torch.save({"w": torch.ones(2, dtype=dtype)}, path)
+    with pytest.raises(WeightMismatchError, match=r"differs from .* the kinds of number of 'w'"):
+        merge(paths)
+
+
+def test_another_width_of_the_same_kind_is_merged(tmp_path):
+    wide, narrow = tmp_path / "0", tmp_path / "1"
+    save_file({"w": torch.tensor([1.0])}, wide)
+    save_file({"w": torch.tensor([2.0], dtype=torch.float16)}, narrow)
+    assert merge([wide, narrow])[0]["w"].item() == 1.5
+    assert merge([narrow, wide])[0]["w"].dtype == torch.float16
+
+
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 @pytest.mark.parametrize("place", [0, 1])
 def test_a_diverged_file_is_named(tmp_path, bad, place):

@@ -40,7 +40,8 @@ def merge(
 
     Raises:
         ConfigError: for fewer than two files, or shares that do not fit.
-        WeightMismatchError: if a file's tensors have other names or shapes than the first's.
+        WeightMismatchError: if a file's tensors have other names or shapes than the first's, or
+            are whole, real or complex numbers where the first's are not.
         NonFiniteError: if a file holds NaN or infinity.
 
     Source:
@@ -107,14 +108,24 @@ def _refuse_nonfinite(path: Path, state: dict[str, Tensor]) -> None:
 def _refuse_mismatch(
     path: Path, first: Path, mean: dict[str, Tensor], state: dict[str, Tensor]
 ) -> None:
-    names = mean.keys() ^ state.keys()
-    differing = names or {key for key in mean if mean[key].shape != state[key].shape}
-    if differing:
-        what = "names" if names else "shapes"
-        raise WeightMismatchError(
-            f"{os.fspath(path)} differs from {os.fspath(first)} in the {what} of "
-            f"{quoted(sorted(differing))}; expected files of one network. Leave it out."
-        )
+    shared = mean.keys() & state.keys()
+    faults = {
+        "names": mean.keys() ^ state.keys(),
+        "shapes": {key for key in shared if mean[key].shape != state[key].shape},
+        # Real and complex would lose the imaginary part, and of whole ones there is no mean.
+        "kinds of number": {key for key in shared if _sort(mean[key]) != _sort(state[key])},
+    }
+    for what, differing in faults.items():
+        if differing:
+            raise WeightMismatchError(
+                f"{os.fspath(path)} differs from {os.fspath(first)} in the {what} of "
+                f"{quoted(sorted(differing))}; expected files of one network. Leave it out."
+            )
+
+
+def _sort(x: Tensor) -> tuple[bool, bool]:
+    """Whether a tensor holds real, complex or whole numbers, however wide."""
+    return x.is_floating_point(), x.is_complex()
 
 
 def _about(
