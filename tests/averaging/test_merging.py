@@ -172,6 +172,42 @@ def test_a_diverged_file_is_named(tmp_path, bad, place):
         merge(files_of(tmp_path, values))
 
 
+def masked(fill):
+    model = nn.Linear(1, 1)
+    model.register_buffer("mask", torch.tensor([0.0, fill]))
+    return model
+
+
+def test_a_mask_that_all_files_hold_alike_is_taken_over(tmp_path):
+    paths = [tmp_path / str(i) for i in range(3)]
+    models = [masked(float("-inf")) for _ in paths]
+    for model, path in zip(models, paths, strict=True):
+        polyak.save(polyak.Averager(model, [0.9]), path)
+    state, _ = merge(paths)
+    assert state["mask"].tolist() == [0.0, float("-inf")]
+    torch.testing.assert_close(
+        state["weight"], torch.stack([model.weight.detach() for model in models]).mean(0)
+    )
+
+
+@pytest.mark.parametrize(
+    ("fills", "named"),
+    [
+        ((float("-inf"), float("inf")), 1),
+        ((float("-inf"), 0.0), 0),
+        ((float("-inf"), float("-inf"), 1.0), 0),
+        ((float("nan"), float("nan")), 0),
+    ],
+    ids=str,
+)
+def test_infinity_that_files_do_not_share_and_nan_are_refused(tmp_path, fills, named):
+    paths = [tmp_path / f"{i}.pt" for i in range(len(fills))]
+    for fill, path in zip(fills, paths, strict=True):
+        torch.save(masked(fill).state_dict(), path)
+    with pytest.raises(NonFiniteError, match=rf"{named}.pt holds .* not finite in 'mask'"):
+        merge(paths)
+
+
 @pytest.mark.parametrize("shares", [[1.0], [1.0, 0.0], [1.0, -1.0], [1.0, float("inf")]])
 def test_shares_that_do_not_fit_are_refused(tmp_path, shares):
     with pytest.raises(ConfigError, match=r"shares is .* for 2 files"):
