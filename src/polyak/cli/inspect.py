@@ -22,7 +22,8 @@ class InspectCommand:
     """Say which weights a file holds, whatever tool wrote it."""
 
     file: Annotated[Path, tyro.conf.Positional]
-    """A checkpoint of polyak, torch, timm, ema-pytorch, torch-ema, diffusers or Lightning."""
+    """A checkpoint of polyak, torch, timm, ema-pytorch, torch-ema, diffusers or Lightning, or a
+    folder of `save_pretrained`."""
 
     def run(self) -> int:
         """Exit code 0."""
