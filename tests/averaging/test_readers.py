@@ -413,6 +413,39 @@ def test_an_average_inside_a_training_scripts_checkpoint(path):
     assert read.manifest["updates"] == 5
 
 
+def test_the_averages_of_a_lightning_callback_are_not_left_out(path):
+    averager = polyak.Averager(net(), [0.9])
+    content = lightning(callbacks={"Averaging": averager.state_dict()})
+    read = saved(path, content)
+    assert read.manifest["tool"] == "Lightning 2.6.0 with polyak"
+    assert read.manifest["weights"] == {"ema_0.9": "averaged", "raw": "raw"}
+    assert read.manifest["epoch"] == 3
+    expected = averager.tensors("ema_0.9")
+    assert_same_bits(dict(sorted(read["ema_0.9"].items())), dict(sorted(expected.items())))
+    assert_same_bits(read["raw"], content["state_dict"])
+
+
+def test_bfloat16_averages_inside_a_checkpoint_are_whole(path):
+    model, twin = net(), net()
+    twin.load_state_dict(model.state_dict())
+    split = polyak.Averager(model, [0.9], dtype=torch.bfloat16)
+    exact = polyak.Averager(twin, [0.9])
+    for seed in range(3):
+        for each, averager in ((model, split), (twin, exact)):
+            drift(each, seed)
+            averager.step()
+    read = saved(path, {"ema": split.state_dict()})["ema.ema_0.9"]
+    for key, x in exact.tensors("ema_0.9").items():
+        torch.testing.assert_close(read[key], x, rtol=1e-6, atol=1e-6)
+
+
+def test_a_state_that_is_none_is_not_taken_for_one(path):
+    kept = {"w": torch.ones(1)}
+    for odd in ({"averages": 1, "tensors": 2}, {"averages": {}, "tensors": {"a": 1, "b": {}}}):
+        read = saved(path, {"model": kept, "ema": {**odd, "history": 3, "refreshed": []}})
+        assert list(read) == ["model"]
+
+
 def test_what_was_read_can_be_saved_as_polyaks_own(path, tmp_path):
     read = saved(path, ema_pytorch(net(), moved_net()))
     polyak.save(read, tmp_path / "own")

@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from polyak.averaging.checkpoint import SavedWeights, weights_of
+from polyak.averaging.insidestate import is_state
 from polyak.averaging.layouts import diffusers_facts, recognised
 from polyak.averaging.manifest import RECORD
 from polyak.averaging.tensorfile import Path, damaged, file_format, one_line, read_safetensors
@@ -42,6 +43,7 @@ def read_foreign(path: Path, model: nn.Module | None = None) -> SavedWeights:
     Returns:
         State dicts on the CPU by name: `average`, `raw` and, where the file does not say which
         they are, `weights`; for polyak's files and training scripts' checkpoints their own names.
+        Averages of an averager's state inside such a checkpoint are `<key>.<average>`.
         `manifest["tool"]` is the tool, `manifest["weights"]` says of each name "averaged", "raw"
         or "unknown"; what the file does not store is absent.
 
@@ -81,7 +83,7 @@ def _exported(path: Path, text: str, state: dict[str, Tensor]) -> SavedWeights:
 
 
 def _required(path: Path, content: object, model: nn.Module | None) -> SavedWeights:
-    if isinstance(content, dict) and {"averages", "tensors"} <= content.keys():
+    if is_state(content):
         raise FileError(
             f"{os.fspath(path)} is an averager's state_dict(); {_KNOWN}. Give it to "
             "load_state_dict() of an averager, or write files for reading with polyak.save."
