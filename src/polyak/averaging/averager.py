@@ -240,7 +240,8 @@ class Averager:
         """Independent copies of an average's weights under the keys of `state_dict()`.
 
         Averaged tensors keep the average's dtype; integer buffers are those of the last update;
-        BatchNorm statistics are the refreshed ones while they are fresh. Of a sharded model they
+        BatchNorm statistics are the refreshed ones while they are fresh; extra states the model's,
+        but one that is no tensor is left out (load with strict=False). Of a sharded model they
         are DTensors, and `full_tensor()` of one is a collective: every process must call it.
         """
         self._require(name)

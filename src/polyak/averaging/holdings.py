@@ -223,11 +223,15 @@ class Holdings:
         return {**self._bank.rows[name], **self._copied, **self.refreshed.get(name, {})}
 
     def state_dict(self, name: str) -> dict[str, Tensor]:
-        """Copies of an average's weights under all names of the model's `state_dict()`."""
+        """Copies of an average's weights under all names of the model's `state_dict()`.
+
+        Extra states are the model's own; one that is no tensor is left out.
+        """
         live = self.live()
         stored = sharded.whole_all(self.weights(name), {**live.averaged, **live.copied})
         copies = {key: x.detach().clone() for key, x in {**live.frozen, **stored}.items()}
-        return {key: copies[listed] for key, listed in live.names.items()}
+        weights = {key: copies[listed] for key, listed in live.names.items()}
+        return {**weights, **_extra_states(self.model)}
 
     def still(self, name: str, lerp_weight: float) -> float:
         """Share of the values off the model's that an update would leave as they are."""
@@ -315,6 +319,17 @@ class Holdings:
     def _stored_dtype(self, tensor: Tensor) -> torch.dtype:
         keeps = self._dtype is None or tensor.is_complex()
         return wide(tensor.dtype) if keeps else self._dtype or tensor.dtype
+
+
+def _extra_states(model: nn.Module) -> dict[str, Tensor]:
+    """Copies of what modules put into `state_dict()` by `get_extra_state`, where it is a tensor."""
+    found = {}
+    for path, module in model.named_modules(remove_duplicate=False):
+        if type(module).get_extra_state is not nn.Module.get_extra_state:
+            extra = module.get_extra_state()
+            if isinstance(extra, Tensor):
+                found[f"{path}._extra_state".lstrip(".")] = extra.detach().clone()
+    return found
 
 
 def _copy_over(kept: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> None:
