@@ -216,7 +216,8 @@ class Averager:
         back. Blocks nest; of those that overlap otherwise the latest counts, and another
         thread's are refused. Inside, `step`, `update` and `state_dict` are refused. Parameters
         are lent, not copied: whoever writes to them inside (`load_state_dict`, say) writes to the
-        average. Buffers may be written to.
+        average. Buffers may be written to. Run backward where forward ran, both inside or both
+        outside: gradients are taken at the weights that the model holds then.
         """
         self._require(name)
         self._settle()
