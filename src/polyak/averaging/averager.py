@@ -213,14 +213,15 @@ class Averager:
         """Let the model hold an average, in eval mode, for the length of the block.
 
         On leaving, also by an exception, its own weights and every module's train flag are
-        back. Blocks nest. Inside, `step`, `update` and `state_dict` are refused. Parameters are
-        lent, not copied: whoever writes to them inside (`load_state_dict`, say) writes to the
-        average. Buffers may be written to.
+        back. Blocks nest; of those that overlap otherwise the latest counts, and another
+        thread's are refused. Inside, `step`, `update` and `state_dict` are refused. Parameters
+        are lent, not copied: whoever writes to them inside (`load_state_dict`, say) writes to the
+        average. Buffers may be written to. Run backward where forward ran, both inside or both
+        outside: gradients are taken at the weights that the model holds then.
         """
         self._require(name)
         self._settle()
-        # Lending first: it looks whether the model is still the one it was.
-        with self._holdings.lent(name, self), swap.eval_mode(self._holdings.modules):
+        with self._holdings.lent(name, self, evaluating=True):
             yield self._model
 
     @torch.no_grad()

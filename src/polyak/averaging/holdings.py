@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from polyak.averaging import kernels, offload, sharded, swap
+from polyak.averaging import kernels, modes, offload, sharded, swap
 from polyak.averaging.bank import Bank
 from polyak.averaging.inventory import Buffers, Inventory, copy_infinite, inventory, wide
 from polyak.averaging.watch import Watch
@@ -241,8 +241,8 @@ class Holdings:
         return self._bank.still(name, self._here.averaged, lerp_weight)
 
     @contextmanager
-    def lent(self, name: str, owner: object) -> Iterator[None]:
-        """Let the model hold an average inside the block."""
+    def lent(self, name: str, owner: object, *, evaluating: bool = False) -> Iterator[None]:
+        """Let the model hold an average inside the block; in eval mode if `evaluating`."""
         live = self.live()
         # Forward passes may write to buffers, so the model gets copies of those.
         buffers, spread = self._told_apart(live)
@@ -251,11 +251,11 @@ class Holdings:
             weights[key] = weights[key].clone()
         tensors = {**live.averaged, **live.copied}
         plain = {key: x for key, x in weights.items() if key not in spread} if spread else weights
-        with (
-            swap.owning(self.modules, owner),
-            sharded.lent(self.modules, spread, weights),
-            swap.lent(self.modules, tensors, plain),
-        ):
+        with swap.owning(self.modules, owner) as undo:
+            sharded.lend(undo, self.modules, spread, weights)
+            swap.lend(undo, self.modules, tensors, plain)
+            if evaluating:
+                modes.evaluate(undo, self.modules)
             yield
 
     def _told_apart(self, live: Inventory) -> tuple[Sequence[str], dict[str, Tensor]]:
