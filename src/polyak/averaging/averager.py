@@ -201,7 +201,7 @@ class Averager:
             self._fence_unless_attached()
 
     def track(self) -> None:
-        """Average from now on whatever trains now.
+        """Average from now on also what trains now; what was averaged stays so, frozen or not.
 
         For parameters that were frozen when the averager was built: call it after unfreezing
         them and before their first step. Until then their average is what they were.
