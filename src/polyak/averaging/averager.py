@@ -138,7 +138,10 @@ class Averager:
         return self._model
 
     def attach(self, *optimizers: torch.optim.Optimizer) -> Attachment:
-        """Count a step whenever the optimizer (the last one, if several) has stepped.
+        """Count a step whenever the optimizer has stepped; of several, the last of each round.
+
+        A round is one step of each, in the order of the first. One in which a step is left out
+        does not count. Optimizers that no longer exist are not waited for.
 
         Steps that gradient accumulation or GradScaler leave out are not counted. While an
         average is applied, a step is refused before it writes.
@@ -198,7 +201,7 @@ class Averager:
             self._fence_unless_attached()
 
     def track(self) -> None:
-        """Average from now on whatever trains now.
+        """Average from now on also what trains now; what was averaged stays so, frozen or not.
 
         For parameters that were frozen when the averager was built: call it after unfreezing
         them and before their first step. Until then their average is what they were.
