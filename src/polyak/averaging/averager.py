@@ -138,7 +138,10 @@ class Averager:
         return self._model
 
     def attach(self, *optimizers: torch.optim.Optimizer) -> Attachment:
-        """Count a step whenever the optimizer (the last one, if several) has stepped.
+        """Count a step whenever the optimizer has stepped; of several, the last of each round.
+
+        A round is one step of each, in the order of the first. One in which a step is left out
+        does not count. Optimizers that no longer exist are not waited for.
 
         Steps that gradient accumulation or GradScaler leave out are not counted. While an
         average is applied, a step is refused before it writes.
@@ -198,7 +201,7 @@ class Averager:
             self._fence_unless_attached()
 
     def track(self) -> None:
-        """Average from now on whatever trains now.
+        """Average from now on also what trains now; what was averaged stays so, frozen or not.
 
         For parameters that were frozen when the averager was built: call it after unfreezing
         them and before their first step. Until then their average is what they were.
@@ -213,14 +216,15 @@ class Averager:
         """Let the model hold an average, in eval mode, for the length of the block.
 
         On leaving, also by an exception, its own weights and every module's train flag are
-        back. Blocks nest. Inside, `step`, `update` and `state_dict` are refused. Parameters are
-        lent, not copied: whoever writes to them inside (`load_state_dict`, say) writes to the
-        average. Buffers may be written to.
+        back. Blocks nest; of those that overlap otherwise the latest counts, and another
+        thread's are refused. Inside, `step`, `update` and `state_dict` are refused. Parameters
+        are lent, not copied: whoever writes to them inside (`load_state_dict`, say) writes to the
+        average. Buffers may be written to. Run backward where forward ran, both inside or both
+        outside: gradients are taken at the weights that the model holds then.
         """
         self._require(name)
         self._settle()
-        # Lending first: it looks whether the model is still the one it was.
-        with self._holdings.lent(name, self), swap.eval_mode(self._holdings.modules):
+        with self._holdings.lent(name, self, evaluating=True):
             yield self._model
 
     @torch.no_grad()

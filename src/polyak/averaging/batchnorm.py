@@ -14,8 +14,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from polyak.averaging import sharded
 from polyak.averaging.inventory import unwrapped
+from polyak.averaging.modes import eval_mode
 from polyak.averaging.moments import Moments, groups_of, of_all_ranks
-from polyak.averaging.swap import eval_mode
 from polyak.errors import ConfigError, DataError
 
 Forward = Callable[[nn.Module, Any], Any]

@@ -7,9 +7,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from polyak.averaging import kernels, offload, sharded, swap
+from polyak.averaging import kernels, modes, offload, sharded, swap
 from polyak.averaging.bank import Bank
-from polyak.averaging.inventory import Buffers, Inventory, copy_infinite, inventory, wide
+from polyak.averaging.inventory import (
+    Buffers,
+    Inventory,
+    copy_infinite,
+    inventory,
+    refuse_reshaped,
+    wide,
+)
 from polyak.averaging.watch import Watch
 from polyak.averaging.window import Snapshots
 from polyak.errors import StateError
@@ -52,10 +59,7 @@ class Holdings:
         copy_infinite(self._first)
         self._look_at(self._first)
         self._bank = self._new_bank(self._first)
-        self._copied = {
-            key: x.detach().to(device or x.device, copy=True)
-            for key, x in self._here.copied.items()
-        }
+        self._copied = self._new_copies()
         self._staging = self._new_staging()
         self._kinds_of: tuple[Inventory | None, Sequence[str], dict[str, Tensor]] = (None, (), {})
         self.refreshed: dict[str, dict[str, Tensor]] = {}
@@ -104,23 +108,37 @@ class Holdings:
         return live
 
     def track(self) -> None:
-        """Average from now on what trains now, frozen before or not."""
-        old = self._bank
+        """Average from now on also what trains now and did not, and buffers that are new.
+
+        What was averaged or copied and is still there stays so, with the values it has.
+
+        Raises:
+            WeightMismatchError: if a weight that stays has another shape.
+        """
+        known, bank, copied = self._first, self._bank, self._copied
         sharded.reshard(list(self.model.modules()))
-        self._first = inventory(self.model, buffers=self.buffers)
-        copy_infinite(self._first)
-        self._look_at(self._first)
-        self._bank = self._new_bank(self._first)
+        found = inventory(self.model, buffers=self.buffers, like=known)
+        copy_infinite(found, known=known)
+        refuse_reshaped({**known.averaged, **known.copied}, {**found.averaged, **found.copied})
+        self._first = found
+        self._look_at(found)
+        self._bank = self._new_bank(found)
+        self._copied = self._new_copies() | {k: x for k, x in copied.items() if k in found.copied}
         self._staging = self._new_staging()
         # A parameter that was frozen is its own average so far.
         for name in self._names:
             for kept, before in (
-                (self._bank.rows[name], old.rows[name]),
-                (self._bank.remainder[name], old.remainder[name]),
+                (self._bank.rows[name], bank.rows[name]),
+                (self._bank.remainder[name], bank.remainder[name]),
             ):
                 _copy_over(kept, {key: x for key, x in before.items() if key in kept})
         for snapshots in self._windows.values():
             snapshots.track(self._here.averaged)
+        held = self._here.averaged.keys() | self._here.copied.keys()
+        self.refreshed = {
+            name: {key: x for key, x in row.items() if key in held}
+            for name, row in self.refreshed.items()
+        }
 
     @property
     def offloaded(self) -> bool:
@@ -251,8 +269,8 @@ class Holdings:
         return self._bank.still(name, self._here.averaged, lerp_weight)
 
     @contextmanager
-    def lent(self, name: str, owner: object) -> Iterator[None]:
-        """Let the model hold an average inside the block."""
+    def lent(self, name: str, owner: object, *, evaluating: bool = False) -> Iterator[None]:
+        """Let the model hold an average inside the block; in eval mode if `evaluating`."""
         live = self.live()
         # Forward passes may write to buffers, so the model gets copies of those.
         buffers, spread = self._told_apart(live)
@@ -261,11 +279,11 @@ class Holdings:
             weights[key] = weights[key].clone()
         tensors = {**live.averaged, **live.copied}
         plain = {key: x for key, x in weights.items() if key not in spread} if spread else weights
-        with (
-            swap.owning(self.modules, owner),
-            sharded.lent(self.modules, spread, weights),
-            swap.lent(self.modules, tensors, plain),
-        ):
+        with swap.owning(self.modules, owner) as undo:
+            sharded.lend(undo, self.modules, spread, weights)
+            swap.lend(undo, self.modules, tensors, plain)
+            if evaluating:
+                modes.evaluate(undo, self.modules)
             yield
 
     def _told_apart(self, live: Inventory) -> tuple[Sequence[str], dict[str, Tensor]]:
@@ -316,6 +334,12 @@ class Holdings:
     def _new_bank(self, found: Inventory) -> Bank:
         dtypes = {key: self._stored_dtype(x) for key, x in found.averaged.items()}
         return Bank(self._names, self._here.averaged, dtypes=dtypes, device=self._device)
+
+    def _new_copies(self) -> dict[str, Tensor]:
+        return {
+            key: x.detach().to(self._device or x.device, copy=True)
+            for key, x in self._here.copied.items()
+        }
 
     def _new_staging(self) -> offload.Staging | None:
         """Host memory for the weights if averages do not live beside them, bound to the bank."""
