@@ -173,7 +173,6 @@ def test_what_bfloat16_lacks_survives_a_resume_bit_for_bit():
         whole.update()
         second.update()
     for key, x in whole.tensors("ema_0.998").items():
-        assert x.dtype == torch.bfloat16
         assert torch.equal(second.tensors("ema_0.998")[key], x)
 
 

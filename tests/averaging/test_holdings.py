@@ -3,7 +3,7 @@
 import pytest
 import torch
 from torch import Tensor, nn
-from toys import assert_same_bits
+from toys import assert_same_bits, batch, net, snapshot, walk
 
 import polyak
 from polyak import Averager
@@ -57,3 +57,50 @@ def test_an_extra_state_that_is_no_tensor_is_left_out():
     tensors = Averager(Counted(), [0.9]).tensors("ema_0.9")
     assert tensors.keys() == {"weight", "bias"}
     assert Counted().load_state_dict(tensors, strict=False).missing_keys == ["_extra_state"]
+
+
+def split_and_exact(dtype: torch.dtype = torch.float32) -> tuple[Averager, Averager]:
+    """A bfloat16 average and a float32 one of models that moved alike."""
+    first, second = net().to(dtype), net().to(dtype)
+    second.load_state_dict(first.state_dict())
+    split, exact = Averager(first, [0.9], dtype=torch.bfloat16), Averager(second, [0.9])
+    for averager in (split, exact):
+        walk(averager, averager.model, range(5))
+    return split, exact
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16])
+def test_a_bfloat16_average_is_lent_and_read_to_all_its_digits(dtype, tmp_path):
+    split, exact = split_and_exact(dtype)
+    own = snapshot(split.model)
+    with split.applied("ema_0.9"), exact.applied("ema_0.9"):
+        lent, expected = snapshot(split.model), snapshot(exact.model)
+    polyak.save(split, tmp_path / "file")
+    read = split.tensors("ema_0.9")
+    assert_same_bits(polyak.load(tmp_path / "file")["ema_0.9"], read)
+    assert_same_bits(snapshot(split.module("ema_0.9")), lent)
+    # bfloat16 alone would be off by up to 4e-3.
+    near = {"rtol": 2e-3 if dtype == torch.float16 else 1e-6, "atol": 1e-6}
+    for key, x in expected.items():
+        assert lent[key].dtype == x.dtype
+        torch.testing.assert_close(lent[key], x, **near)
+        torch.testing.assert_close(read[key].to(x.dtype), x, **near)
+    assert_same_bits(snapshot(split.model), own)
+
+
+def test_fresh_statistics_of_a_bfloat16_average_keep_their_digits():
+    split, exact = split_and_exact()
+    for averager in (split, exact):
+        averager.refresh_batchnorm([batch(0)])
+    torch.testing.assert_close(
+        split.tensors("ema_0.9")["1.running_var"], exact.tensors("ema_0.9")["1.running_var"]
+    )
+
+
+def test_a_bfloat16_average_of_a_bfloat16_model_is_lent_without_a_copy():
+    model = nn.Linear(3, 3).to(torch.bfloat16)
+    averager = Averager(model, [0.9], dtype=torch.bfloat16)
+    stored = averager.state_dict()["tensors"]["ema_0.9"]
+    with averager.applied("ema_0.9"):
+        assert all(p.data_ptr() == stored[key].data_ptr() for key, p in model.named_parameters())
+    assert averager.tensors("ema_0.9")["weight"].dtype == torch.bfloat16

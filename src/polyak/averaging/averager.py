@@ -243,7 +243,8 @@ class Averager:
     def tensors(self, name: str) -> dict[str, Tensor]:
         """Independent copies of an average's weights under the keys of `state_dict()`.
 
-        Averaged tensors keep the average's dtype; integer buffers are those of the last update;
+        Averaged tensors keep the average's dtype, but bfloat16 ones of a wider model are float32,
+        with the rest that is kept beside them; integer buffers are those of the last update;
         BatchNorm statistics are the refreshed ones while they are fresh; extra states the model's,
         but one that is no tensor is left out (load with strict=False). Of a sharded model they
         are DTensors, and `full_tensor()` of one is a collective: every process must call it.

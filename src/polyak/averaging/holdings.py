@@ -237,8 +237,18 @@ class Holdings:
             torch._foreach_copy_(held, live)
 
     def weights(self, name: str) -> dict[str, Tensor]:
-        """All that is stored here for an average, refreshed statistics in their place."""
-        return {**self._bank.rows[name], **self._copied, **self.refreshed.get(name, {})}
+        """All that is stored here for an average, refreshed statistics in their place.
+
+        What a bfloat16 average lacks to float32 is added, unless the model is bfloat16 itself:
+        then the stored tensor is what it can hold, and can be lent without a copy.
+        """
+        rows, live = self._bank.rows[name], self._here.averaged
+        whole = {
+            key: kernels.joined(rows[key], low)
+            for key, low in self._bank.remainder[name].items()
+            if live[key].dtype != rows[key].dtype
+        }
+        return {**rows, **whole, **self._copied, **self.refreshed.get(name, {})}
 
     def state_dict(self, name: str) -> dict[str, Tensor]:
         """Copies of an average's weights under all names of the model's `state_dict()`.

@@ -26,7 +26,7 @@ class Inventory:
     """Parameters that train and, where buffers are averaged, floating-point buffers."""
 
     copied: dict[str, Tensor] = field(default_factory=dict)
-    """Integer buffers and, where buffers are copied, all others."""
+    """Integer buffers, masks of pruning and, where buffers are copied, all others."""
 
     frozen: dict[str, Tensor] = field(default_factory=dict)
     """Parameters that do not train: equal to the model's at any time, so never stored."""
@@ -146,6 +146,9 @@ def _group(
     if isinstance(tensor, nn.Parameter):
         return found.averaged if tensor.requires_grad else found.frozen
     averages = buffers == "average" and (tensor.is_floating_point() or tensor.is_complex())
+    # A mean of masks of `torch.nn.utils.prune`, which come after their parameter, is no mask.
+    mask = name.endswith("_mask") and f"{name.removesuffix('_mask')}_orig" in found.names
+    averages = averages and not mask
     return found.averaged if averages else found.copied
 
 
