@@ -1,8 +1,10 @@
 import re
+from dataclasses import fields
 
 import pytest
 
 from polyak.cli.main import main
+from polyak.cli.train import BESIDE_A_FILE, TrainCommand
 from polyak.metrics import accuracy
 from polyak.records.locks import holding
 from polyak.records.predictions import Predictions
@@ -65,6 +67,30 @@ def test_what_cannot_be_is_code_2(tmp_path, capsys, options, message):
     said = capsys.readouterr()
     assert message in said.err
     assert said.out == ""
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [["--epochs", "200"], ["--epochs=200"], ["--batch_size=128"], ["--no-fp32"], ["--holdout"]],
+)
+def test_a_setting_beside_a_file_is_refused_even_at_its_default(tmp_path, capsys, settings):
+    assert main([*TINY, "--out", str(tmp_path)]) == 0
+    (folder,) = (tmp_path / "runs").iterdir()
+    alone = ["train", "--config", str(folder / "config.json"), "--out", str(tmp_path)]
+    alone += ["--device", "cpu", "--time-limit=9m"]
+    assert main(alone) == 0
+    capsys.readouterr()
+    assert main([*alone, *settings]) == 2
+    said = capsys.readouterr()
+    flag = settings[0].split("=")[0].replace("_", "-")
+    assert f"{flag} is given too; expected one or the other" in said.err
+    assert said.out == ""
+
+
+def test_every_flag_of_train_that_is_no_setting_goes_with_a_file():
+    own = {field.name for field in fields(TrainCommand)} - {"config"}
+    flags = {"config" if name == "from_file" else name for name in own}
+    assert {"--" + name.replace("_", "-") for name in flags} == set(BESIDE_A_FILE)
 
 
 def test_a_time_limit_is_code_75_and_the_same_command_goes_on(tmp_path, capsys, monkeypatch):

@@ -137,7 +137,10 @@ class Averager:
         return self._model
 
     def attach(self, *optimizers: torch.optim.Optimizer) -> Attachment:
-        """Count a step whenever the optimizer (the last one, if several) has stepped.
+        """Count a step whenever the optimizer has stepped; of several, the last of each round.
+
+        A round is one step of each, in the order of the first. One in which a step is left out
+        does not count. Optimizers that no longer exist are not waited for.
 
         Steps that gradient accumulation or GradScaler leave out are not counted. While an
         average is applied, a step is refused before it writes.
@@ -197,7 +200,7 @@ class Averager:
             self._fence_unless_attached()
 
     def track(self) -> None:
-        """Average from now on whatever trains now.
+        """Average from now on also what trains now; what was averaged stays so, frozen or not.
 
         For parameters that were frozen when the averager was built: call it after unfreezing
         them and before their first step. Until then their average is what they were.
@@ -242,7 +245,8 @@ class Averager:
         """Independent copies of an average's weights under the keys of `state_dict()`.
 
         Averaged tensors keep the average's dtype; integer buffers are those of the last update;
-        BatchNorm statistics are the refreshed ones while they are fresh. Of a sharded model they
+        BatchNorm statistics are the refreshed ones while they are fresh; extra states the model's,
+        but one that is no tensor is left out (load with strict=False). Of a sharded model they
         are DTensors, and `full_tensor()` of one is a collective: every process must call it.
         """
         self._require(name)

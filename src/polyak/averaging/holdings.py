@@ -9,7 +9,14 @@ from torch import Tensor, nn
 
 from polyak.averaging import copying, kernels, modes, offload, sharded, swap
 from polyak.averaging.bank import Bank
-from polyak.averaging.inventory import Buffers, Inventory, copy_infinite, inventory, wide
+from polyak.averaging.inventory import (
+    Buffers,
+    Inventory,
+    copy_infinite,
+    inventory,
+    refuse_reshaped,
+    wide,
+)
 from polyak.averaging.watch import Watch
 from polyak.averaging.window import Snapshots
 from polyak.errors import StateError
@@ -52,10 +59,7 @@ class Holdings:
         copy_infinite(self._first)
         self._look_at(self._first)
         self._bank = self._new_bank(self._first)
-        self._copied = {
-            key: x.detach().to(device or x.device, copy=True)
-            for key, x in self._here.copied.items()
-        }
+        self._copied = self._new_copies()
         self._staging = self._new_staging()
         self._kinds_of: tuple[Inventory | None, Sequence[str], dict[str, Tensor]] = (None, (), {})
         self.refreshed: dict[str, dict[str, Tensor]] = {}
@@ -96,23 +100,37 @@ class Holdings:
         return live
 
     def track(self) -> None:
-        """Average from now on what trains now, frozen before or not."""
-        old = self._bank
+        """Average from now on also what trains now and did not, and buffers that are new.
+
+        What was averaged or copied and is still there stays so, with the values it has.
+
+        Raises:
+            WeightMismatchError: if a weight that stays has another shape.
+        """
+        known, bank, copied = self._first, self._bank, self._copied
         sharded.reshard(list(self.model.modules()))
-        self._first = inventory(self.model, buffers=self.buffers)
-        copy_infinite(self._first)
-        self._look_at(self._first)
-        self._bank = self._new_bank(self._first)
+        found = inventory(self.model, buffers=self.buffers, like=known)
+        copy_infinite(found, known=known)
+        refuse_reshaped({**known.averaged, **known.copied}, {**found.averaged, **found.copied})
+        self._first = found
+        self._look_at(found)
+        self._bank = self._new_bank(found)
+        self._copied = self._new_copies() | {k: x for k, x in copied.items() if k in found.copied}
         self._staging = self._new_staging()
         # A parameter that was frozen is its own average so far.
         for name in self._names:
             for kept, before in (
-                (self._bank.rows[name], old.rows[name]),
-                (self._bank.remainder[name], old.remainder[name]),
+                (self._bank.rows[name], bank.rows[name]),
+                (self._bank.remainder[name], bank.remainder[name]),
             ):
                 _copy_over(kept, {key: x for key, x in before.items() if key in kept})
         for snapshots in self._windows.values():
             snapshots.track(self._here.averaged)
+        held = self._here.averaged.keys() | self._here.copied.keys()
+        self.refreshed = {
+            name: {key: x for key, x in row.items() if key in held}
+            for name, row in self.refreshed.items()
+        }
 
     @property
     def offloaded(self) -> bool:
@@ -215,11 +233,15 @@ class Holdings:
         return {**self._bank.rows[name], **self._copied, **self.refreshed.get(name, {})}
 
     def state_dict(self, name: str) -> dict[str, Tensor]:
-        """Copies of an average's weights under all names of the model's `state_dict()`."""
+        """Copies of an average's weights under all names of the model's `state_dict()`.
+
+        Extra states are the model's own; one that is no tensor is left out.
+        """
         live = self.live()
         stored = sharded.whole_all(self.weights(name), {**live.averaged, **live.copied})
         copies = {key: x.detach().clone() for key, x in {**live.frozen, **stored}.items()}
-        return {key: copies[listed] for key, listed in live.names.items()}
+        weights = {key: copies[listed] for key, listed in live.names.items()}
+        return {**weights, **_extra_states(self.model)}
 
     def module(self, name: str, owner: object) -> nn.Module:
         """A copy of the model that holds an average; of a model that holds its owner, without."""
@@ -308,6 +330,12 @@ class Holdings:
         dtypes = {key: self._stored_dtype(x) for key, x in found.averaged.items()}
         return Bank(self._names, self._here.averaged, dtypes=dtypes, device=self._device)
 
+    def _new_copies(self) -> dict[str, Tensor]:
+        return {
+            key: x.detach().to(self._device or x.device, copy=True)
+            for key, x in self._here.copied.items()
+        }
+
     def _new_staging(self) -> offload.Staging | None:
         """Host memory for the weights if averages do not live beside them, bound to the bank."""
         weights = {**self._here.averaged, **self._here.copied}
@@ -320,6 +348,17 @@ class Holdings:
     def _stored_dtype(self, tensor: Tensor) -> torch.dtype:
         keeps = self._dtype is None or tensor.is_complex()
         return wide(tensor.dtype) if keeps else self._dtype or tensor.dtype
+
+
+def _extra_states(model: nn.Module) -> dict[str, Tensor]:
+    """Copies of what modules put into `state_dict()` by `get_extra_state`, where it is a tensor."""
+    found = {}
+    for path, module in model.named_modules(remove_duplicate=False):
+        if type(module).get_extra_state is not nn.Module.get_extra_state:
+            extra = module.get_extra_state()
+            if isinstance(extra, Tensor):
+                found[f"{path}._extra_state".lstrip(".")] = extra.detach().clone()
+    return found
 
 
 def _copy_over(kept: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> None:

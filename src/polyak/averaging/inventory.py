@@ -59,12 +59,7 @@ class Inventory:
             got: dict[str, Tensor] = getattr(other, kind)
             if expected.keys() != got.keys():
                 raise WeightMismatchError.of_names(set(expected), set(got))
-            changed = [name for name in expected if expected[name].shape != got[name].shape]
-            if changed:
-                raise WeightMismatchError(
-                    f"the shape of {few(changed)} is no longer that of the average. "
-                    "Build a new averager after changing a model's layers."
-                )
+            refuse_reshaped(expected, got)
             spread = {n: sharded.layout(x) != sharded.layout(got[n]) for n, x in expected.items()}
             if moved := [name for name, differs in spread.items() if differs]:
                 raise WeightMismatchError(
@@ -72,6 +67,16 @@ class Inventory:
                     "same sharding. Shard the model before building the averager, and load "
                     "states of another number of processes by torch.distributed.checkpoint."
                 )
+
+
+def refuse_reshaped(expected: Mapping[str, Tensor], got: Mapping[str, Tensor]) -> None:
+    """Refuse tensors whose shape is not that of the expected ones of their names."""
+    changed = [name for name, x in expected.items() if name in got and got[name].shape != x.shape]
+    if changed:
+        raise WeightMismatchError(
+            f"the shape of {few(changed)} is no longer that of the average. "
+            "Build a new averager after changing a model's layers."
+        )
 
 
 def inventory(model: nn.Module, *, buffers: Buffers, like: Inventory | None = None) -> Inventory:
@@ -98,10 +103,18 @@ def inventory(model: nn.Module, *, buffers: Buffers, like: Inventory | None = No
     return found
 
 
-def copy_infinite(found: Inventory) -> None:
-    """Move buffers that hold infinity, such as attention masks, to those that are copied."""
+def copy_infinite(found: Inventory, *, known: Inventory | None = None) -> None:
+    """Move buffers that hold infinity, such as attention masks, to those that are copied.
+
+    Args:
+        found: What is sorted.
+        known: An earlier inventory; what it averages stays averaged.
+    """
+    settled = set() if known is None else known.averaged.keys()
     for name, tensor in list(found.averaged.items()):
-        if not isinstance(tensor, nn.Parameter) and bool(torch.isinf(sharded.local(tensor)).any()):
+        if name in settled or isinstance(tensor, nn.Parameter):
+            continue
+        if bool(torch.isinf(sharded.local(tensor)).any()):
             found.copied[name] = found.averaged.pop(name)
 
 

@@ -61,6 +61,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         args=given,
     )
     try:
+        if isinstance(command, TrainCommand):
+            command.check_alone(given)
         return command.run()
     except PolyakError as error:
         print(f"polyak: {error}", file=sys.stderr)

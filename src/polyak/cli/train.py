@@ -1,5 +1,6 @@
 """polyak train: one run."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
@@ -21,6 +22,9 @@ from polyak.training.jobs import Job, carry_out, usable_device
 from polyak.training.overhead import OverheadConfig
 from polyak.training.stopping import StopRequest
 
+BESIDE_A_FILE = ("--config", "--out", "--device", "--time-limit")
+"""Flags that say nothing about the run itself."""
+
 
 @dataclass(frozen=True)
 class TrainCommand:
@@ -40,6 +44,26 @@ class TrainCommand:
 
     time_limit: str | None = None
     """Such as 9m or 1h30m: write a checkpoint and stop (code 75) before; call again to go on."""
+
+    def check_alone(self, words: Sequence[str]) -> None:
+        """Refuse settings of the run beside its file.
+
+        Args:
+            words: Of the command line. What was parsed cannot tell a setting that was given its
+                default from one that was not given.
+
+        Raises:
+            ConfigError: that names them.
+        """
+        if self.from_file is None:
+            return
+        flags = [word.partition("=")[0].replace("_", "-") for word in words]
+        settings = [flag for flag in flags if flag.startswith("--") and flag not in BESIDE_A_FILE]
+        if settings:
+            raise ConfigError(
+                f"config is '{self.from_file}' and {', '.join(settings)} is given too; expected "
+                "one or the other. Leave the settings of the run out, or the file."
+            )
 
     def run(self) -> int:
         """Exit code: 0 done, 1 diverged."""
@@ -64,11 +88,6 @@ class TrainCommand:
             self.config.check()
             model = pinned(self.config.model)
             return replace(self.config, data=prepare(self.config.data), model=model)
-        if self.config != RunConfig():
-            raise ConfigError(
-                f"config is '{self.from_file}' and other settings of the run are given; expected "
-                "one or the other. Leave the settings out, or the file."
-            )
         job = read_config(self.from_file)
         if isinstance(job, OverheadConfig):
             return replace(job, run=replace(job.run, data=prepare(job.run.data)))
