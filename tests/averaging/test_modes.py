@@ -97,6 +97,7 @@ def test_every_block_answers_with_its_own_average(make, training):
     for name in (*averager.names, *averager.names):
         with averager.applied(name):
             torch.testing.assert_close(model(batch(3)), answers[name])
+        torch.testing.assert_close(averager.module(name)(batch(3)), answers[name])
     assert model[0].training is training
     torch.testing.assert_close(model.eval()(batch(3)), answers[None])
 

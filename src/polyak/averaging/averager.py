@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from copy import deepcopy
 from threading import RLock
 from typing import Any
 
@@ -231,13 +230,15 @@ class Averager:
     def module(self, name: str) -> nn.Module:
         """A copy of the model that holds an average, in eval mode and without gradients.
 
+        The model is only read, so that another thread may train it meanwhile.
+
         Raises:
             StateError: for a sharded model, of which no process can have a copy.
         """
-        self._holdings.refuse_sharded("module()")
-        with self.applied(name):
-            copy = deepcopy(self._model)
-        return copy.requires_grad_(False)
+        self._require(name)
+        with self._lock:
+            self._updates.settle()
+            return self._holdings.module(name, self)
 
     @torch.no_grad()
     def tensors(self, name: str) -> dict[str, Tensor]:
@@ -362,8 +363,8 @@ class Averager:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Averager":
         raise StateError(
-            "an averager is bound to its model; expected no copy of it. "
-            "Build a second one and load this one's state_dict()."
+            "an averager is bound to its model; expected no copy of it. Keep it outside the module "
+            "if that is what you copy, or build a second one and load this one's state_dict()."
         )
 
     def __reduce__(self) -> Any:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from polyak.averaging import kernels, modes, offload, sharded, swap
+from polyak.averaging import copying, kernels, modes, offload, sharded, swap
 from polyak.averaging.bank import Bank
 from polyak.averaging.inventory import (
     Buffers,
@@ -69,14 +69,6 @@ class Holdings:
         self._watch = Watch(self.model, found)
         self._here = found.holding(sharded.local_all({**found.averaged, **found.copied}))
         self.mesh = sharded.mesh_of(found.averaged.values())
-
-    def refuse_sharded(self, call: str) -> None:
-        """Refuse what needs the whole model in one process."""
-        if any(map(sharded.is_sharded, self._watch.found.tensors())):
-            raise StateError(
-                f"{call} was called of a model that is spread over processes; expected one that is "
-                "whole. Use applied(name), or polyak.averaging.gathered and load its state dict."
-            )
 
     @property
     def dtypes(self) -> str:
@@ -260,6 +252,19 @@ class Holdings:
         copies = {key: x.detach().clone() for key, x in {**live.frozen, **stored}.items()}
         weights = {key: copies[listed] for key, listed in live.names.items()}
         return {**weights, **_extra_states(self.model)}
+
+    def module(self, name: str, owner: object) -> nn.Module:
+        """A copy of the model that holds an average; of a model that holds its owner, without."""
+        if any(map(sharded.is_sharded, self._watch.found.tensors())):
+            raise StateError(
+                "module() was called of a model that is spread over processes; expected one that "
+                "is whole. Use applied(name), or polyak.averaging.gathered and load its state dict."
+            )
+        swap.refuse_others(self.modules, owner)
+        live = self.live()
+        return copying.holding(
+            self.model, self.weights(name), found=live, buffers=self.buffers, without=owner
+        )
 
     def still(self, name: str, lerp_weight: float) -> float:
         """Share of the values off the model's that an update would leave as they are."""
