@@ -106,13 +106,13 @@ class Snapshots:
     """
 
     def __init__(self, last: int, device: torch.device | str | None) -> None:
-        self._last = last
+        self.last = last
         self._device = device
         self._kept: list[dict[str, Tensor]] = []
 
     def take(self, weights: Mapping[str, Tensor]) -> None:
         """Keep exact copies of these weights, in the memory of the oldest once that goes."""
-        memory = self._kept.pop(0) if len(self._kept) == self._last else {}
+        memory = self._kept.pop(0) if len(self._kept) == self.last else {}
         self._kept.append({key: self._copy(x, memory.get(key)) for key, x in weights.items()})
 
     def mean(self, dtypes: Mapping[str, torch.dtype]) -> Iterator[tuple[str, Tensor]]:
