@@ -38,6 +38,9 @@ class Holdings:
         like: What to average and what to copy; None finds out.
     """
 
+    # What is kept must be writable ever after, so no inference tensors, wherever this is called.
+    @torch.inference_mode(False)
+    @torch.no_grad()
     def __init__(
         self,
         model: nn.Module,
@@ -111,6 +114,8 @@ class Holdings:
                 self._bank.bind(self._here.averaged)
         return live
 
+    @torch.inference_mode(False)
+    @torch.no_grad()
     def track(self) -> None:
         """Average from now on also what trains now and did not, and buffers that are new.
 
@@ -329,6 +334,8 @@ class Holdings:
             like=like,
         )
 
+    @torch.inference_mode(False)
+    @torch.no_grad()
     def restore(self, record: Mapping[str, Any]) -> None:
         """Take over the values of `record()`."""
         for name in self._names:

@@ -147,5 +147,7 @@ class Snapshots:
     def _copy(self, x: Tensor, memory: Tensor | None) -> Tensor:
         x = x.detach()
         if memory is None or memory.dtype != x.dtype or memory.shape != x.shape:
-            memory = torch.empty_like(x, device=self._device)
+            # To be written to again, and not only in the mode of this moment.
+            with torch.inference_mode(False):
+                memory = torch.empty_like(x, device=self._device)
         return memory.copy_(x)
