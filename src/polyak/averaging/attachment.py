@@ -65,7 +65,9 @@ class Attachment:
                 return
             found_inf = None
         if self._rounds.closed_by(optimizer):
-            self._on_step(None if found_inf is None else torch.as_tensor(found_inf))
+            if found_inf is not None and not isinstance(found_inf, Tensor):
+                found_inf = torch.tensor(found_inf, device="cpu")
+            self._on_step(found_inf)
 
 
 def bare(optimizer: Any) -> torch.optim.Optimizer:

@@ -139,11 +139,9 @@ class Averager:
     def attach(self, *optimizers: torch.optim.Optimizer) -> Attachment:
         """Count a step whenever the optimizer has stepped; of several, the last of each round.
 
-        A round is one step of each, in the order of the first. One in which a step is left out
-        does not count. Optimizers that no longer exist are not waited for.
-
-        Steps that gradient accumulation or GradScaler leave out are not counted. While an
-        average is applied, a step is refused before it writes.
+        A round is one step of each, in the order of the first; optimizers that no longer exist
+        are not waited for. Steps that gradient accumulation or GradScaler leave out are not
+        counted, nor is their round. While an average is applied, a step is refused.
 
         GradScaler calls a fused optimizer also when the step is skipped, which only the device
         knows. The host reads that when it has arrived. Where an update may be due it waits for
@@ -325,22 +323,23 @@ class Averager:
         return {
             "history": self._history.record(),
             "averages": {name: to_record(kind) for name, kind in self._kinds.items()},
-            "dtypes": self._holdings.dtypes,
             **self._holdings.record(),
         }
 
     @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on exactly where `state_dict()` was taken.
+        """Go on exactly where `state_dict()` was taken; what was frozen since stays averaged.
 
         Raises:
-            ConfigError: if the saved bank has other averages or another period.
+            ConfigError: if the saved bank has other averages, period or setting of buffers.
             WeightMismatchError: if it has other weights, or the same in another dtype.
         """
         self._refuse_while_lent("load_state_dict()")
-        check_state(state, self.state_dict())
         with self._lock:
-            self._holdings.restore(state)
+            holdings = self._holdings.sorted_as(state)
+            check_state(state, {**self.state_dict(), **holdings.record()})
+            holdings.restore(state)
+            self._holdings = self._updates.holdings = holdings
             self._history.restore(state["history"])
 
     def profile(self, name: str) -> tuple[float, ...]:

@@ -15,6 +15,7 @@ from polyak.averaging.inventory import (
     copy_infinite,
     inventory,
     refuse_reshaped,
+    sorted_as,
     wide,
 )
 from polyak.averaging.watch import Watch
@@ -34,8 +35,12 @@ class Holdings:
         buffers: Whether floating-point buffers are averaged or copied.
         dtype: Of the averages; None keeps the weights', with float32 for narrow ones.
         device: Where the averages live; None means beside the weights.
+        like: What to average and what to copy; None finds out.
     """
 
+    # What is kept must be writable ever after, so no inference tensors, wherever this is called.
+    @torch.inference_mode(False)
+    @torch.no_grad()
     def __init__(
         self,
         model: nn.Module,
@@ -45,6 +50,7 @@ class Holdings:
         buffers: Buffers,
         dtype: torch.dtype | None,
         device: torch.device | str | None,
+        like: Inventory | None = None,
     ) -> None:
         self.model = model
         # The bank folds its first averages; windows come after them.
@@ -55,8 +61,9 @@ class Holdings:
         self._device = device
         sharded.refuse_flat(model.modules())
         sharded.reshard(list(model.modules()))
-        self._first = inventory(model, buffers=buffers)
-        copy_infinite(self._first)
+        self._first = inventory(model, buffers=buffers, like=like)
+        if like is None:
+            copy_infinite(self._first)
         self._look_at(self._first)
         self._bank = self._new_bank(self._first)
         self._copied = self._new_copies()
@@ -99,6 +106,8 @@ class Holdings:
                 self._bank.bind(self._here.averaged)
         return live
 
+    @torch.inference_mode(False)
+    @torch.no_grad()
     def track(self) -> None:
         """Average from now on also what trains now and did not, and buffers that are new.
 
@@ -302,7 +311,7 @@ class Holdings:
         return buffers, spread
 
     def record(self) -> dict[str, Any]:
-        """The stored tensors themselves, shards as DTensors."""
+        """The stored tensors themselves, shards as DTensors, and how they are stored."""
         found = self._watch.found
         likes = {**found.averaged, **found.copied}
 
@@ -310,12 +319,42 @@ class Holdings:
             return {name: sharded.whole_all(row, likes) for name, row in stored.items()}
 
         return {
+            "dtypes": self.dtypes,
+            "buffers": self.buffers,
             "tensors": rows(self._bank.rows),
             "remainder": rows({name: self._remainder(name) for name in self._names}),
             "copied": sharded.whole_all(self._copied, likes),
             "refreshed": rows(self.refreshed),
         }
 
+    def sorted_as(self, record: Mapping[str, Any]) -> "Holdings":
+        """These, or new ones of the model if it is sorted otherwise in what `record()` gave.
+
+        A parameter may be frozen by now that was averaged there, and a buffer that was averaged
+        or copied there may have become infinite or finite since.
+        """
+        rows, copied = record.get("tensors"), record.get("copied")
+        if not isinstance(rows, Mapping) or not isinstance(copied, Mapping):
+            return self
+        averaged = rows.get(self._names[0], {}).keys()
+        if record.get("buffers") != self.buffers:
+            # Also states of early versions, which do not say it: only what was frozen is known.
+            averaged, copied = averaged - self._first.copied.keys(), {}
+        like = sorted_as(self._first, averaged=averaged, copied=copied)
+        if like is self._first:
+            return self
+        return Holdings(
+            self.model,
+            self._names,
+            windows={name: snapshots.last for name, snapshots in self._windows.items()},
+            buffers=self.buffers,
+            dtype=self._dtype,
+            device=self._device,
+            like=like,
+        )
+
+    @torch.inference_mode(False)
+    @torch.no_grad()
     def restore(self, record: Mapping[str, Any]) -> None:
         """Take over the values of `record()`."""
         for name in self._names:

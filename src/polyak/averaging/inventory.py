@@ -1,6 +1,6 @@
 """Which tensors of a module an average stores, which it copies and which it reads live."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -118,6 +118,29 @@ def copy_infinite(found: Inventory, *, known: Inventory | None = None) -> None:
             found.copied[name] = found.averaged.pop(name)
 
 
+def sorted_as(own: Inventory, *, averaged: Collection[str], copied: Collection[str]) -> Inventory:
+    """`own`, with what can be stored in more than one way where these names say.
+
+    That is frozen parameters, which may be averaged, and buffers that can be averaged, which may
+    be copied instead. Gives `own` itself if that changes nothing.
+    """
+    thawed = {key: x for key, x in own.frozen.items() if key in averaged}
+    floating = {k: x for k, x in own.copied.items() if k in averaged and _averageable(x)}
+    taken = {
+        key: x
+        for key, x in own.averaged.items()
+        if key in copied and not isinstance(x, nn.Parameter)
+    }
+    if not (thawed or floating or taken):
+        return own
+    return replace(
+        own,
+        averaged={k: x for k, x in own.averaged.items() if k not in taken} | thawed | floating,
+        copied={k: x for k, x in own.copied.items() if k not in floating} | taken,
+        frozen={k: x for k, x in own.frozen.items() if k not in thawed},
+    )
+
+
 def unwrapped(model: nn.Module) -> nn.Module:
     """The user's own module inside the wrappers of torch.compile and data parallelism."""
     inner = getattr(model, "_orig_mod", None)
@@ -145,11 +168,14 @@ def _group(
         return found.copied
     if isinstance(tensor, nn.Parameter):
         return found.averaged if tensor.requires_grad else found.frozen
-    averages = buffers == "average" and (tensor.is_floating_point() or tensor.is_complex())
     # A mean of masks of `torch.nn.utils.prune`, which come after their parameter, is no mask.
     mask = name.endswith("_mask") and f"{name.removesuffix('_mask')}_orig" in found.names
-    averages = averages and not mask
+    averages = buffers == "average" and _averageable(tensor) and not mask
     return found.averaged if averages else found.copied
+
+
+def _averageable(buffer: Tensor) -> bool:
+    return buffer.is_floating_point() or buffer.is_complex()
 
 
 def _state(model: nn.Module) -> Iterator[tuple[str, Tensor]]:

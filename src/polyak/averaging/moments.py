@@ -17,12 +17,12 @@ class Moments:
     """Count, mean and summed squared deviation of one layer's inputs, per channel, in float64."""
 
     count: float = 0.0
-    mean_c: Tensor = field(default_factory=lambda: torch.zeros(()))
-    deviation_c: Tensor = field(default_factory=lambda: torch.zeros(()))
+    mean_c: Tensor = field(default_factory=lambda: torch.zeros((), device="cpu"))
+    deviation_c: Tensor = field(default_factory=lambda: torch.zeros((), device="cpu"))
     batches: int = 0
-    batch_means_c: Tensor = field(default_factory=lambda: torch.zeros(()))
+    batch_means_c: Tensor = field(default_factory=lambda: torch.zeros((), device="cpu"))
     """Sum of the batches' means."""
-    batch_variances_c: Tensor = field(default_factory=lambda: torch.zeros(()))
+    batch_variances_c: Tensor = field(default_factory=lambda: torch.zeros((), device="cpu"))
     """Sum of the batches' variances."""
 
     def add(self, count: int, mean_c: Tensor, variance_c: Tensor) -> None:
