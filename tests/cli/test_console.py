@@ -37,6 +37,13 @@ def test_the_best_average_is_the_earliest_and_never_sgd():
     assert best_average([_epoch(1, sgd=0.9)]) == "–"
 
 
+def test_the_best_average_is_by_the_scores_that_select():
+    """Those with recomputed BatchNorm statistics, where a run has them."""
+    recomputed = {"sgd": Score(1.0, 0.9), "a": Score(1.0, 0.25), "b": Score(1.0, 0.75)}
+    epoch = replace(_epoch(1, sgd=0.9, a=0.5, b=0.125), holdout_bn=recomputed)
+    assert best_average([epoch]) == "75.0% b @1"
+
+
 def test_long_times_have_hours():
     slow = replace(_epoch(1), seconds=3600.0)
     assert epoch_cells([slow], RUN)[-1] == "9:00:00"

@@ -251,17 +251,20 @@ def test_a_disk_that_takes_no_more_is_code_2_and_the_same_command_goes_on(
         patch.setattr(written if what == "page" else f"{written}.write_json", full)
         assert main(["study", "small", "--out", str(tmp_path)]) == 2
     said = capsys.readouterr().err
-    assert f"polyak: {tmp_path / what} cannot be written ({os.strerror(code)})" in said
+    assert re.search(
+        rf"polyak: {tmp_path / what} cannot be .*written \({os.strerror(code)}\)", said
+    )
+    assert "it goes on where it was" in said
     assert main(["study", "small", "--out", str(tmp_path)]) == 0
     assert "failed 0" in capsys.readouterr().out
 
 
 def test_another_fault_of_the_system_keeps_its_traceback(in_process, tmp_path, monkeypatch):
     def fault(*_args):
-        raise OSError(errno.EIO, "broken disk")
+        raise OSError(errno.EINVAL, "a bug")
 
     monkeypatch.setattr("polyak.cli.study.write_report", fault)
-    with pytest.raises(OSError, match="broken disk"):
+    with pytest.raises(OSError, match="a bug"):
         main(["study", "small", "--out", str(tmp_path)])
 
 

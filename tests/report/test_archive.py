@@ -2,14 +2,16 @@
 
 import csv
 import re
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from polyak.analysis.results import study_results
 from polyak.errors import FileError
-from polyak.records.runs import run_folder
-from polyak.records.studies import read_study
+from polyak.records.runs import Score, run_folder
+from polyak.records.studies import read_study, write_study
 from polyak.report import facts
 from polyak.report.archive import _without_paths, write_archive
 
@@ -69,6 +71,42 @@ def test_paths_of_this_machine_stay_behind():
     }
     shortened = {"data": {"source": "pics", "noise": {"file": "labels.pt"}}, "n": [1, "a/b"]}
     assert _without_paths(config) == shortened
+
+
+def test_curves_hold_the_scores_that_select_under_bn_safe(toy, tmp_path):
+    out = tmp_path / "out"
+    shutil.copytree(toy[0], out)
+    study = toy[1]
+    (run_id, *_) = study.rows[0].search["0.1"].values()
+    folder = run_folder(out, run_id)
+    recomputed = {"ema_0.5": Score(0.5, 0.25)}
+    folder.write_epochs([replace(record, holdout_bn=recomputed) for record in folder.epochs()])
+    write_archive(out, study.name, tmp_path / "kept")
+    own = [
+        (int(line["epoch"]), line["weights"], float(line["accuracy"]), float(line["loss"]))
+        for line in rows(tmp_path / "kept" / "curves.csv")
+        if (line["run"], line["part"]) == (run_id, "holdout_bn")
+    ]
+    assert own == [(record.epoch, "ema_0.5", 0.25, 0.5) for record in folder.epochs()]
+
+
+def test_no_kept_file_holds_a_path_of_this_machine(toy, tmp_path):
+    out = tmp_path / "out"
+    shutil.copytree(toy[0], out)
+    study = toy[1]
+    command = "polyak study /secret/me/fol.py --data 'x=/secret/my data' --out=/secret/out"
+    failed = replace(study.rows[0], failure="/secret/runs/abc is damaged (see '/secret/log').")
+    changed = replace(study, command=command, rows=(failed, *study.rows[1:]))
+    write_study(out / study.name, changed)
+    write_archive(out, study.name, tmp_path / "kept")
+    kept = read_study(tmp_path / "kept")
+    assert kept.command == "polyak study fol.py --data 'x=my data' --out=out"
+    assert kept.rows[0].failure == "abc is damaged (see 'log')."
+    files = [path for path in (tmp_path / "kept").rglob("*") if path.is_file()]
+    assert {"plan.json", "choices.json", "index.html"} <= {path.name for path in files}
+    assert [path for path in files if b"/secret" in path.read_bytes()] == []
+    # What was kept from stays as it was.
+    assert read_study(out / study.name) == changed
 
 
 def test_the_page_shows_its_figures_as_pictures_and_is_small(kept):

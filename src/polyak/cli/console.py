@@ -110,11 +110,11 @@ def epoch_cells(epochs: Sequence[EpochRecord], config: RunConfig) -> list[str]:
 
 
 def best_average(epochs: Sequence[EpochRecord]) -> str:
-    """The most accurate average on the hold-out so far, with its epoch."""
+    """The most accurate average on the hold-out so far, with its epoch, by what selects."""
     scores = [
         (score.accuracy, -record.epoch, name)
         for record in epochs
-        for name, score in record.holdout.items()
+        for name, score in (record.holdout_bn or record.holdout).items()
         if name != "sgd"
     ]
     if not scores:

@@ -1,10 +1,10 @@
 """The command `polyak`: one file a command, and here what they share.
 
 Exit codes: 0 done · 1 some runs failed · 2 the request was wrong · 75 stopped at the time limit ·
-130 interrupted (143 by SIGTERM). After 75, 130 and 143 the same command goes on.
+130 interrupted (143 by SIGTERM) · 141 nobody reads the output. After 75, 130 and 143 the same
+command goes on.
 """
 
-import errno
 import signal
 import sys
 from collections.abc import Sequence
@@ -16,6 +16,7 @@ from polyak import __version__
 from polyak.cli.audit import AuditCommand
 from polyak.cli.data import DataCommand
 from polyak.cli.export import ExportCommand
+from polyak.cli.faults import message_of, nobody_reads
 from polyak.cli.inspect import InspectCommand
 from polyak.cli.listing import ListCommand
 from polyak.cli.merge import MergeCommand
@@ -44,8 +45,8 @@ Command = (
 TIME_LIMIT = 75
 """What BSD calls EX_TEMPFAIL: nothing is wrong, try again."""
 
-DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
-"""What is the disk's fault, or its owner's."""
+READER_GONE = 128 + 13
+"""What a shell gives for a process that SIGPIPE ended."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -54,34 +55,43 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given == ["--version"]:
         print(f"polyak {__version__}")
         return 0
-    command: Command = tyro.cli(
-        Command,
-        prog="polyak",
-        description="Weight averaging for PyTorch, and the laboratory that shows what it buys.",
-        args=given,
-    )
     try:
-        if isinstance(command, TrainCommand):
-            command.check_alone(given)
-        return command.run()
+        try:
+            return _run(given)
+        finally:
+            # Else a reader that has gone would be noticed only when the process ends.
+            sys.stdout.flush()
     except PolyakError as error:
         print(f"polyak: {error}", file=sys.stderr)
         return 2
-    except OSError as error:
-        if error.errno not in DISK:
+    except BrokenPipeError:
+        # A worker's pipe is another matter.
+        if not nobody_reads():
             raise
-        print(
-            f"polyak: {error.filename or 'a file'} cannot be written ({error.strerror}); expected "
-            "a folder that can be written to, on a disk with free space. Mend that and give the "
-            "same command again: it goes on where it was.",
-            file=sys.stderr,
-        )
+        return READER_GONE
+    except OSError as error:
+        message = message_of(error)
+        if message is None:
+            raise
+        print(f"polyak: {message}", file=sys.stderr)
         return 2
     except StoppedError as stopped:
         number = stopped.signal_number
         return _stopped(TIME_LIMIT, str(stopped)) if number is None else _stopped(128 + number)
     except KeyboardInterrupt:
         return _stopped(130)
+
+
+def _run(given: Sequence[str]) -> int:
+    command: Command = tyro.cli(
+        Command,
+        prog="polyak",
+        description="Weight averaging for PyTorch, and the laboratory that shows what it buys.",
+        args=given,
+    )
+    if isinstance(command, TrainCommand):
+        command.check_alone(given)
+    return command.run()
 
 
 def entry() -> None:

@@ -8,9 +8,10 @@ Paths of this machine are shortened to names: what is kept is for others to read
 """
 
 import csv
-import shutil
+import re
+import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import astuple, fields
+from dataclasses import astuple, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from polyak.analysis.results import Result
 from polyak.analysis.variants import all_results
 from polyak.files import replacing, write_json
 from polyak.records.runs import RunFolder, Score, run_folder
-from polyak.records.studies import RowRecord, StudyRecord, read_study
+from polyak.records.studies import RowRecord, StudyRecord, read_study, write_study
 from polyak.report import facts
 from polyak.report.page import write_page
 
@@ -35,6 +36,8 @@ CURVE_COLUMNS = (
     "loss",
 )
 Line = tuple[object, ...]
+_PATH = re.compile(r"(?<![\w./])~?/(?:[^\s/'\":;,]+/)+([^\s/'\":;,]+)")
+"""An absolute path in a text, and its name."""
 
 
 def write_archive(out: Path, name: str, folder: Path) -> None:
@@ -48,7 +51,7 @@ def write_archive(out: Path, name: str, folder: Path) -> None:
     Raises:
         FileError: if there is no such study or a file of a finished run is damaged.
     """
-    study = read_study(out / name)
+    study = _shareable(read_study(out / name))
     results = all_results(out, study)
     write_page(out, study, results, folder, interactive=False)
     _write_csv(
@@ -57,12 +60,29 @@ def write_archive(out: Path, name: str, folder: Path) -> None:
         (astuple(result) for result in results),
     )
     _write_csv(folder / "curves.csv", CURVE_COLUMNS, _curves(out, study))
-    for file in ("plan.json", "choices.json"):
-        _copy(out / name / file, folder / file)
+    write_study(folder, study)
     for run_id in (run for row in study.rows for run in facts.all_runs(row)):
         run = run_folder(out, run_id)
         if (run.path / "config.json").is_file():
             write_json(folder / "configs" / f"{run_id}.json", _without_paths(run.config()))
+
+
+def _shareable(study: StudyRecord) -> StudyRecord:
+    """Without paths in what to type and in why a row has no result."""
+    rows = (
+        row if row.failure is None else replace(row, failure=_PATH.sub(r"\1", row.failure))
+        for row in study.rows
+    )
+    return replace(study, command=_command(study.command), rows=tuple(rows))
+
+
+def _command(text: str) -> str:
+    """What to type, each word's path shortened to its name, also after NAME=."""
+    words = []
+    for word in shlex.split(text):
+        name, sign, value = word.partition("=")
+        words.append(f"{name}={_name(value)}" if sign and not _is_path(name) else _name(word))
+    return shlex.join(words)
 
 
 def _without_paths(value: Any) -> Any:
@@ -70,7 +90,15 @@ def _without_paths(value: Any) -> Any:
         return {key: _without_paths(x) for key, x in value.items()}
     if isinstance(value, list):
         return [_without_paths(x) for x in value]
-    return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
+    return _name(value) if isinstance(value, str) else value
+
+
+def _name(text: str) -> str:
+    return Path(text).name if _is_path(text) else text
+
+
+def _is_path(text: str) -> bool:
+    return text.startswith("~/") or Path(text).is_absolute()
 
 
 def _curves(out: Path, study: StudyRecord) -> Iterator[Line]:
@@ -97,6 +125,7 @@ def _scores(folder: RunFolder) -> Iterator[tuple[int, str, str, Score]]:
     for record in folder.epochs():
         yield record.epoch, "train", "sgd", record.train
         yield from _each(record.epoch, "holdout", record.holdout)
+        yield from _each(record.epoch, "holdout_bn", record.holdout_bn)
     for monitored in folder.monitors():
         yield from _each(monitored.epoch, monitored.monitor, monitored.scores)
 
@@ -112,8 +141,3 @@ def _write_csv(path: Path, heads: Sequence[str], lines: Iterable[Line]) -> None:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(heads)
         writer.writerows(lines)
-
-
-def _copy(source: Path, target: Path) -> None:
-    with replacing(target) as temporary:
-        shutil.copyfile(source, temporary)
