@@ -226,9 +226,7 @@ class Averager:
 
     @torch.no_grad()
     def module(self, name: str) -> nn.Module:
-        """A copy of the model that holds an average, in eval mode and without gradients.
-
-        The model is only read, so that another thread may train it meanwhile.
+        """A copy that holds an average, in eval mode and without gradients.
 
         Raises:
             StateError: for a sharded model, of which no process can have a copy.
