@@ -240,11 +240,9 @@ class Averager:
     def tensors(self, name: str) -> dict[str, Tensor]:
         """Independent copies of an average's weights under the keys of `state_dict()`.
 
-        Averaged tensors keep the average's dtype, but bfloat16 ones of a wider model are float32,
-        with the rest that is kept beside them; integer buffers are those of the last update;
-        BatchNorm statistics are the refreshed ones while they are fresh; extra states the model's,
-        but one that is no tensor is left out (load with strict=False). Of a sharded model they
-        are DTensors, and `full_tensor()` of one is a collective: every process must call it.
+        Averaged tensors keep its dtype, but bfloat16 ones of a wider model are float32. Refreshed
+        BatchNorm statistics come first. Extra states are the model's, if tensors. Of a sharded
+        model they are DTensors: `full_tensor()` is a collective that every process must call.
         """
         self._require(name)
         with self._lock:
