@@ -191,6 +191,12 @@ def test_the_time_left_is_that_of_runs_like_those_before(tmp_path):
     assert overview(tmp_path)[0].seconds_left is None
 
 
+def test_a_file_among_the_runs_is_no_run(tmp_path, begun):
+    (tmp_path / "runs" / "plan.txt").write_text("")
+    (found,) = overview(tmp_path)
+    assert [run.id for run in found.runs] == [RUN.id]
+
+
 def test_a_folder_without_study_or_run_is_refused(tmp_path):
     for folder in (tmp_path, tmp_path / "absent"):
         with pytest.raises(FileError, match="holds no study and no run"):

@@ -93,7 +93,8 @@ def overview(folder: Path) -> list[StudyStatus]:
     studies = [_study(out, path) for path in plans]
     if not alone:
         known = {run.id for study in studies for run in study.runs}
-        others = [p.name for p in sorted((out / "runs").glob("*")) if p.name not in known]
+        folders = sorted(path for path in (out / "runs").glob("*") if path.is_dir())
+        others = [path.name for path in folders if path.name not in known]
         if others:
             title = "runs that belong to no study" if studies else ""
             runs = [run_status(out, name) for name in others]
