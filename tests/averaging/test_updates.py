@@ -139,7 +139,8 @@ def test_of_several_optimizers_the_answers_are_waited_for(monkeypatch):
             optimizer.found_inf = inf(skipped)
             optimizer.step()
             del optimizer.found_inf
-    assert averager.steps == 3
+    # Two iterations in which each of them has stepped.
+    assert averager.steps == 2
 
 
 # The guard

@@ -174,7 +174,8 @@ def test_the_mean_has_the_dtype_asked_for_and_its_snapshots_the_weights_own(dtyp
         states.append(snapshot(model))
     wide = torch.float64 if dtype == torch.float64 else torch.float32
     first, second = (s["0.weight"].to(wide) for s in states[-2:])
-    assert torch.equal(averager.tensors("window_2")["0.weight"], ((first + second) / 2).to(dtype))
+    assert torch.equal(averager.tensors("window_2")["0.weight"], (first + second) / 2)
+    assert averager._holdings.dtypes == str(dtype).removeprefix("torch.")
     resumed = Averager(model, [0.9, Window(2)], dtype=dtype)
     resumed.load_state_dict(through_a_file(averager.state_dict()))
     for each in (averager, resumed):

@@ -260,7 +260,7 @@ class Holdings:
         stored = sharded.whole_all(self.weights(name), {**live.averaged, **live.copied})
         copies = {key: x.detach().clone() for key, x in {**live.frozen, **stored}.items()}
         weights = {key: copies[listed] for key, listed in live.names.items()}
-        return {**weights, **_extra_states(self.model)}
+        return {**weights, **copying.extra_states(self.model)}
 
     def module(self, name: str, owner: object) -> nn.Module:
         """A copy of the model that holds an average; of a model that holds its owner, without."""
@@ -333,14 +333,7 @@ class Holdings:
         A parameter may be frozen by now that was averaged there, and a buffer that was averaged
         or copied there may have become infinite or finite since.
         """
-        rows, copied = record.get("tensors"), record.get("copied")
-        if not isinstance(rows, Mapping) or not isinstance(copied, Mapping):
-            return self
-        averaged = rows.get(self._names[0], {}).keys()
-        if record.get("buffers") != self.buffers:
-            # Also states of early versions, which do not say it: only what was frozen is known.
-            averaged, copied = averaged - self._first.copied.keys(), {}
-        like = sorted_as(self._first, averaged=averaged, copied=copied)
+        like = sorted_as(self._first, record, name=self._names[0], buffers=self.buffers)
         if like is self._first:
             return self
         return Holdings(
@@ -397,17 +390,6 @@ class Holdings:
     def _stored_dtype(self, tensor: Tensor) -> torch.dtype:
         keeps = self._dtype is None or tensor.is_complex()
         return wide(tensor.dtype) if keeps else self._dtype or tensor.dtype
-
-
-def _extra_states(model: nn.Module) -> dict[str, Tensor]:
-    """Copies of what modules put into `state_dict()` by `get_extra_state`, where it is a tensor."""
-    found = {}
-    for path, module in model.named_modules(remove_duplicate=False):
-        if type(module).get_extra_state is not nn.Module.get_extra_state:
-            extra = module.get_extra_state()
-            if isinstance(extra, Tensor):
-                found[f"{path}._extra_state".lstrip(".")] = extra.detach().clone()
-    return found
 
 
 def _copy_over(kept: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> None:

@@ -1,8 +1,8 @@
 """Which tensors of a module an average stores, which it copies and which it reads live."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -118,12 +118,27 @@ def copy_infinite(found: Inventory, *, known: Inventory | None = None) -> None:
             found.copied[name] = found.averaged.pop(name)
 
 
-def sorted_as(own: Inventory, *, averaged: Collection[str], copied: Collection[str]) -> Inventory:
-    """`own`, with what can be stored in more than one way where these names say.
+def sorted_as(
+    own: Inventory, record: Mapping[str, Any], *, name: str, buffers: Buffers
+) -> Inventory:
+    """`own`, with what can be stored in more than one way where a state has it.
 
     That is frozen parameters, which may be averaged, and buffers that can be averaged, which may
     be copied instead. Gives `own` itself if that changes nothing.
+
+    Args:
+        own: The model's tensors.
+        record: What `Holdings.record` gave.
+        name: Of any average.
+        buffers: The setting here.
     """
+    rows, copied = record.get("tensors"), record.get("copied")
+    if not isinstance(rows, Mapping) or not isinstance(copied, Mapping):
+        return own
+    averaged = rows.get(name, {}).keys()
+    if record.get("buffers") != buffers:
+        # Also states of early versions, which do not say it: only what was frozen is known.
+        averaged, copied = averaged - own.copied.keys(), {}
     thawed = {key: x for key, x in own.frozen.items() if key in averaged}
     floating = {k: x for k, x in own.copied.items() if k in averaged and _averageable(x)}
     taken = {
