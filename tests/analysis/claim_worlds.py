@@ -152,6 +152,7 @@ def rows(
         truth: dict,
         held: dict | None = None,
         against: str | None = None,
+        clean: bool = False,
         **search,
     ) -> RowEvidence:
         return RowEvidence(
@@ -165,7 +166,7 @@ def rows(
             stops=world.stops(stop_acc, stop_loss, worst_stop),
             settings=settings,
             batchnorm=settings["model.name"] != "plain",
-            images={"test": 10_000, "holdout": 10_000, "wrong": 16_000},
+            images={"test": 10_000, "holdout": 10_000, "wrong": 0 if clean else 16_000},
         )
 
     def accuracies(sgd: float = 0.7, ema: float = 0.73) -> dict:
@@ -200,7 +201,14 @@ def rows(
             lead=lambda t: step_lead,
         ),
     ]
-    plain = row("plain", SETTINGS | {"model.name": "plain"}, {}, lead=lead, long=long_without_bn)
+    plain = row(
+        "plain",
+        SETTINGS | {"model.name": "plain"},
+        {key: value for key, value in truth.items() if key[1].startswith("ece")},
+        clean=True,
+        lead=lead,
+        long=long_without_bn,
+    )
     timed = RowEvidence(
         label="overhead",
         budget=0,

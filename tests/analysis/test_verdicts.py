@@ -71,6 +71,14 @@ def test_one_seed_on_the_wrong_side_refutes_every_seed():
     assert weigh(finding([0.6, 0.7], side="below", bound=0.75, every_seed=True)).refuted == 1.0
 
 
+@pytest.mark.parametrize("n", [15, 20, 31])
+def test_one_seed_on_the_wrong_side_counts_however_many_are_on_the_right_one(n):
+    shares = [0.30, 0.35] * (n // 2)
+    most = finding([*shares, 0.755], side="below", bound=0.75, every_seed=True)
+    shown, refuted = weigh(most).shown, weigh(most).refuted
+    assert verdict(shown, refuted) == "not reproduced"
+
+
 @pytest.mark.parametrize("n", [3, 5])
 def test_averages_that_differ_by_the_margin_are_called_equal_at_the_nominal_rate_at_most(n):
     draw, trials, called = np.random.default_rng(n), 2000, 0

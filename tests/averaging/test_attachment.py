@@ -1,6 +1,7 @@
 """Counting steps that took place, in every kind of training loop."""
 
 import copy
+import gc
 import pickle
 
 import pytest
@@ -8,7 +9,8 @@ import torch
 from torch import nn
 from toys import assert_same_bits, batch, net, snapshot, train_step
 
-from polyak import Averager
+from polyak import EMA, Averager
+from polyak.averaging.rounds import overflowed
 from polyak.errors import ConfigError, StateError
 
 
@@ -78,9 +80,127 @@ def test_several_optimizers_count_once_the_last_has_stepped():
     assert averager.steps == 0
     second.step()
     assert averager.steps == 1
-    second.step()
     first.step()
+    assert averager.steps == 1
+    second.step()
     assert averager.steps == 2
+
+
+class Duo:
+    """Two weights, each with an optimizer of its own, under one GradScaler."""
+
+    def __init__(self, *, fused: bool = False) -> None:
+        self.model = nn.ParameterList([nn.Parameter(torch.zeros(1)) for _ in range(2)])
+        self.by_name = {
+            name: torch.optim.SGD([p], lr=1.0, fused=fused)
+            for name, p in zip("AB", self.model, strict=True)
+        }
+        self.averager = Averager(self.model, [EMA(0.0, warmup=None)])
+        self.averager.attach(*self.by_name.values())
+        self.scaler = torch.amp.GradScaler("cpu", init_scale=2.0)
+
+    def iterate(self, order: str, *, overflow: str, apart: bool) -> None:
+        """Step in an order; gradients of those in `overflow` are infinite.
+
+        Backward passes come before all steps or, `apart`, each before its own.
+        """
+        self.model.zero_grad()
+        for name in "" if apart else order:
+            self._backward(name, overflow)
+        for name in order:
+            if apart:
+                self._backward(name, overflow)
+            self.scaler.step(self.by_name[name])
+        self.scaler.update()
+
+    def _backward(self, name: str, overflow: str) -> None:
+        parameter = self.by_name[name].param_groups[0]["params"][0]
+        self.scaler.scale(-parameter.sum()).backward()
+        if name in overflow:
+            parameter.grad.fill_(torch.inf)
+
+    def in_phase(self) -> bool:
+        """Whether the average is the weights as an iteration left them."""
+        held = self.averager.tensors("ema_0").values()
+        return all(torch.equal(m, x) for m, x in zip(held, self.model, strict=True))
+
+
+@pytest.mark.parametrize("order", ["AB", "BA"])
+@pytest.mark.parametrize("apart", [False, True])
+@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize(
+    "overflows",
+    [
+        ["A", "", "", ""],
+        ["B", "", "", ""],
+        ["AB", "", "", ""],
+        ["A", "A", "B", "", "AB", "A", "", "B", ""],
+        ["", "A", "", "", "B", "", "AB", "", "A", "B", "", "B", "A", ""],
+    ],
+    ids=["first A", "first B", "first both", "begins badly", "later"],
+)
+def test_a_skipped_step_of_one_of_several_optimizers_does_not_shift_the_rounds(
+    order, apart, fused, overflows
+):
+    """Whatever the order in which they were attached."""
+    duo = Duo(fused=fused)
+    for overflow in overflows:
+        before = duo.averager.steps
+        duo.iterate(order, overflow=overflow, apart=apart)
+        counted = duo.averager.steps - before
+        # The rest of an iteration may make a round with the rest of the next.
+        assert counted == 1 or (overflow and counted == 0)
+        assert duo.in_phase() or not counted
+
+
+def test_the_rounds_of_three_optimizers_outlast_any_skip():
+    parameters = [nn.Parameter(torch.zeros(1)) for _ in range(3)]
+    optimizers = [torch.optim.SGD([p], lr=1.0) for p in parameters]
+    averager = attached(nn.ParameterList(parameters), *optimizers)
+    whole = 0
+    for left_out in (None, 0, None, 1, None, 2, None, 1, 0, 2, None):
+        for number, optimizer in enumerate(optimizers):
+            before = averager.steps
+            if number != left_out:
+                optimizer.step()
+            assert averager.steps == before or number == 2
+        whole += left_out is None
+        assert averager.steps == whole
+
+
+def test_one_that_steps_more_often_counts_once_a_round():
+    """As a critic does: its steps before the generator's are one round with that."""
+    duo = Duo()
+    for _ in range(3):
+        for name in "AAAB":
+            duo.by_name[name].step()
+    assert duo.averager.steps == 3
+
+
+@pytest.mark.parametrize("begun", [0, 2])
+@pytest.mark.parametrize("gone", ["A", "B"])
+def test_an_optimizer_that_no_longer_exists_is_not_waited_for(begun, gone):
+    duo = Duo()
+    for _ in range(begun):
+        for optimizer in duo.by_name.values():
+            optimizer.step()
+    optimizer = None
+    del duo.by_name[gone]
+    gc.collect()
+    [left] = duo.by_name.values()
+    for _ in range(5):
+        left.step()
+    assert duo.averager.steps == begun + 5
+
+
+def test_sparse_gradients_that_overflow_are_seen():
+    embedding = nn.Embedding(3, 2, sparse=True)
+    optimizer = torch.optim.SGD(embedding.parameters(), lr=1.0)
+    assert not overflowed(optimizer)
+    embedding(torch.tensor([1, 1])).sum().backward()
+    assert not overflowed(optimizer)
+    (embedding(torch.tensor([2])).sum() * torch.inf).backward()
+    assert overflowed(optimizer)
 
 
 def test_lbfgs_counts_one_step_for_many_closures():

@@ -1,6 +1,7 @@
 """The block in which a model holds an average."""
 
 import io
+from threading import Thread
 
 import pytest
 import torch
@@ -107,6 +108,94 @@ def test_blocks_nest():
             raising()
         assert_same_bits(snapshot(model), first)
         assert not model.training
+    assert_same_bits(snapshot(model), own)
+    assert model.training
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0), (0, 1, 2), (1, 0, 2), (0, 2, 1), (1, 2, 0)])
+def test_blocks_that_overlap_without_nesting_give_the_own_weights_back(order):
+    model = net()
+    averager = trained(model)
+    own, addresses = snapshot(model), [p.data_ptr() for p in model.parameters()]
+    held = {name: averager.tensors(name) for name in averager.names}
+    names = averager.names[: len(order)]
+    blocks = [averager.applied(name) for name in names]
+    for block in blocks:
+        block.__enter__()
+    open_ones = list(range(len(order)))
+    for index in order:
+        blocks[index].__exit__(None, None, None)
+        latest = open_ones[-1]
+        open_ones.remove(index)
+        if index != latest:
+            assert_same_bits(snapshot(model), held[names[latest]])
+            assert not model.training
+    assert_same_bits(snapshot(model), own)
+    assert [p.data_ptr() for p in model.parameters()] == addresses
+    assert all(m.training for m in model.modules())
+    drift(model, 5)  # trains the model, not an average
+    for name in averager.names:
+        assert_same_bits(averager.tensors(name), held[name])
+    averager.step()
+
+
+def test_generators_that_are_abandoned_in_their_blocks_give_the_own_weights_back():
+    model = net()
+    averager = trained(model)
+    own = snapshot(model)
+
+    def outputs(name):
+        with averager.applied(name):
+            for seed in range(3):
+                yield model(batch(seed))
+
+    first, second = outputs("ema_0.9"), outputs("ema_0.5")
+    next(first), next(second)
+    del first
+    assert_same_bits(snapshot(model), averager.tensors("ema_0.5"))
+    del second
+    assert_same_bits(snapshot(model), own)
+    averager.step()
+
+
+def test_a_block_of_another_thread_is_refused_and_changes_nothing():
+    """Two threads would answer with each other's weights."""
+    model = net()
+    averager = trained(model)
+    own, refused = snapshot(model), []
+
+    def other():
+        try:
+            with averager.applied("ema_0.5"):
+                refused.append("nothing")
+        except StateError as error:
+            refused.append(str(error))
+
+    def ask():
+        thread = Thread(target=other)
+        thread.start()
+        thread.join()
+        return refused.pop()
+
+    with averager.applied("ema_0.9"):
+        assert "holds an average for another thread; expected" in ask()
+        assert_same_bits(snapshot(model), averager.tensors("ema_0.9"))
+        assert not model.training
+    assert_same_bits(snapshot(model), own)
+    assert ask() == "nothing"
+    assert_same_bits(snapshot(model), own)
+
+
+def test_a_block_may_end_in_another_thread():
+    """As a generator's does that another thread collects."""
+    model = net()
+    averager = trained(model)
+    own = snapshot(model)
+    block = averager.applied("ema_0.9")
+    block.__enter__()
+    thread = Thread(target=block.__exit__, args=(None, None, None))
+    thread.start()
+    thread.join()
     assert_same_bits(snapshot(model), own)
     assert model.training
 

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 from toys import Scalar, assert_same_bits, batch, drift, net, snapshot, train_step, use
 
-from polyak import EMA, Averager, PowerEMA, Uniform
+from polyak import EMA, Averager, PowerEMA, Uniform, Window
+from polyak.averaging.kernels import finite_flag
 from polyak.errors import ConfigError, NonFiniteError, StateError, WeightMismatchError
 
 # Settings
@@ -301,6 +302,59 @@ def test_averages_may_be_kept_in_inference_mode():
             averager.step()
             averager.refresh_batchnorm([batch(9)])
     assert averager.updates == 3
+
+
+def large() -> nn.Sequential:
+    """Weights that have a block of memory each, and such as share one."""
+    return nn.Sequential(nn.Linear(3, 200), nn.BatchNorm1d(200), nn.Linear(200, 200))
+
+
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16])
+@pytest.mark.parametrize("begun", ["built", "tracked", "loaded", "updated", "bound anew"])
+def test_what_began_in_inference_mode_goes_on_outside(begun, dtype):
+    models = large(), large()
+    models[1].load_state_dict(models[0].state_dict())
+    kinds = [EMA(0.9), Window(2)]
+    ours, twin = (Averager(model, kinds, dtype=dtype) for model in models)
+    state = twin.state_dict()
+    with torch.inference_mode():
+        if begun == "built":
+            ours = Averager(models[0], kinds, dtype=dtype)
+        elif begun == "tracked":
+            ours.track()
+        elif begun == "loaded":
+            ours.load_state_dict(state)
+        else:
+            if begun == "bound anew":
+                with torch.inference_mode(False):
+                    models[0][0].weight = nn.Parameter(models[0][0].weight.detach().clone())
+            ours.update()
+            twin.update()
+    for averager, model in zip((ours, twin), models, strict=True):
+        for seed in range(3):
+            drift(model, seed)
+            averager.update()
+    for name in ours.names:
+        assert_same_bits(ours.tensors(name), twin.tensors(name))
+
+
+@pytest.mark.parametrize("make", [net, large])
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16])
+def test_another_default_device_does_not_concern_an_averager(make, dtype):
+    model = make()
+    with torch.device("meta"):
+        averager = Averager(model, [0.9, Window(2)], device="cpu", dtype=dtype)
+        averager.update()
+        averager.refresh_batchnorm([torch.ones(4, 3, device="cpu")])
+        averager.load_state_dict(averager.state_dict())
+        read = averager.tensors("ema_0.9")
+    assert all(x.device.type == "cpu" for x in read.values())
+    assert averager.updates == 1
+
+
+def test_an_empty_model_is_finite_whatever_the_default_device_is():
+    with torch.device("meta"):
+        assert finite_flag([])
 
 
 def test_copied_buffers_keep_their_places_when_one_of_them_held_infinity():

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 from toys import EVERY_KIND, Scalar, assert_same_bits, net, snapshot, walk
 
-from polyak import EMA, Averager, PowerEMA
+from polyak import EMA, Averager, PowerEMA, Window
 from polyak.errors import ConfigError, StateError, WeightMismatchError
 
 periods = st.integers(1, 6)
@@ -133,7 +133,11 @@ def test_the_state_refers_to_the_averages_as_in_torch():
         (lambda: Averager(net(), [0.9], every=2), ConfigError, "every 2 steps"),
         (lambda: Averager(nn.Linear(3, 2), [0.9]), WeightMismatchError, "missing"),
         (lambda: Averager(nn.Sequential(*net(), Counter()), [0.9]), WeightMismatchError, "seen"),
-        (lambda: Averager(net(), [0.9], buffers="copy"), WeightMismatchError, "running_mean"),
+        (
+            lambda: Averager(net(), [0.9], buffers="copy"),
+            ConfigError,
+            "of buffers='copy'; expected 'average'",
+        ),
         (lambda: Averager(net(), [0.9], dtype=torch.float64), WeightMismatchError, "dtype"),
         (
             lambda: Averager(nn.Sequential(*net()[:4], nn.Linear(4, 3)), [0.9]),
@@ -163,3 +167,71 @@ def test_a_models_state_is_refused():
 def test_an_averager_is_bound_to_its_model(copier):
     with pytest.raises(StateError, match="bound to its model"):
         copier(Averager(net(), [0.9]))
+
+
+def test_a_state_that_does_not_say_what_it_did_with_buffers_is_compared_by_names():
+    state = Averager(net(), [0.9], buffers="copy").state_dict()
+    del state["buffers"]
+    with pytest.raises(WeightMismatchError, match=r"running_mean"):
+        Averager(net(), [0.9]).load_state_dict(state)
+    Averager(net(), [0.9], buffers="copy").load_state_dict(state)
+
+
+class Best(nn.Module):
+    """A weight, and a buffer for the lowest loss so far."""
+
+    def __init__(self, best: float) -> None:
+        super().__init__()
+        self.w = nn.Parameter(torch.zeros(2))
+        self.register_buffer("best", torch.tensor(best))
+
+
+@pytest.mark.parametrize(("before", "after"), [(torch.inf, 1.0), (1.0, torch.inf)])
+def test_a_buffer_that_was_infinite_at_one_build_only_goes_on_as_it_was(before, after):
+    """Copied if it was infinite when the first averager was built, else averaged."""
+    models = Best(before), Best(after)
+    never = Averager(models[0], [0.9, Window(2)])
+    models[0].best.fill_(2.0)
+    walk(never, models[0], range(3))
+    resumed = Averager(models[1], [0.9, Window(2)])
+    resumed.load_state_dict(through_a_file(never.state_dict()))
+    models[1].load_state_dict(models[0].state_dict())
+    for averager, model in zip((never, resumed), models, strict=True):
+        walk(averager, model, range(3, 6))
+    assert (resumed.updates, resumed.skipped) == (6, 0)
+    for name in never.names:
+        assert_same_bits(resumed.tensors(name), never.tensors(name))
+    with resumed.applied("ema_0.9"):
+        assert torch.equal(models[1].best, never.tensors("ema_0.9")["best"])
+
+
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16])
+@pytest.mark.parametrize("frozen", [[0], [0, 1, 4]])
+def test_a_resume_may_freeze_first_and_build_then(dtype, frozen):
+    """The averages of what was frozen after the first build still move towards it."""
+    models = net(), net()
+    never = Averager(models[0], [0.9, Window(2)], every=2, dtype=dtype)
+    walk(never, models[0], range(4))
+    models[1].load_state_dict(models[0].state_dict())
+    for model in models:
+        for layer in frozen:
+            model[layer].requires_grad_(False)
+    walk(never, models[0], range(4, 7))
+    models[1].load_state_dict(models[0].state_dict())
+    resumed = Averager(models[1], [0.9, Window(2)], every=2, dtype=dtype)
+    resumed.load_state_dict(through_a_file(never.state_dict()))
+    for averager, model in zip((never, resumed), models, strict=True):
+        walk(averager, model, range(7, 12))
+    assert (resumed.steps, resumed.updates) == (never.steps, never.updates)
+    for name in never.names:
+        assert_same_bits(resumed.tensors(name), never.tensors(name))
+
+
+def test_a_refused_state_leaves_what_is_frozen_out_of_the_averages():
+    model = net()
+    saved = Averager(nn.Sequential(*net()[:4], nn.Linear(4, 3)), [0.9]).state_dict()
+    model[0].requires_grad_(False)
+    averager = Averager(model, [0.9])
+    with pytest.raises(WeightMismatchError, match=r"shape of 4\.bias"):
+        averager.load_state_dict(saved)
+    assert "0.weight" not in averager.state_dict()["tensors"]["ema_0.9"]

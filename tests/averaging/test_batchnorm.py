@@ -85,13 +85,51 @@ def test_statistics_are_those_of_all_the_data_together(sizes):
 def test_how_the_data_is_cut_does_not_matter_to_a_layer_above_no_other(cuts):
     """C8: torch gives a short last batch the weight of a whole one, and averages variances."""
     x_nc = batch(0, 40)
-    # A batch of one sample has no variance, so cuts are even.
-    edges = sorted({0, 40, *(2 * (cut // 2) for cut in cuts)})
+    edges = sorted({0, 40, *cuts})
     parts = [x_nc[a:b] for a, b in pairwise(edges)]
     model = nn.BatchNorm1d(3)
     refresh_batchnorm(model, parts)
     torch.testing.assert_close(model.running_mean, x_nc.mean(0), rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(model.running_var, x_nc.var(0), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("sizes", [(4, 1), (1, 4), (1, 1), (1,) * 6, (1, 3, 1, 2)])
+def test_a_batch_of_one_sample_counts_as_one(sizes):
+    x_nc = 3 + batch(0, sum(sizes))
+    layer = nn.BatchNorm1d(3)
+    refresh_batchnorm(layer, x_nc.split(sizes))
+    torch.testing.assert_close(layer.running_mean, x_nc.mean(0))
+    torch.testing.assert_close(layer.running_var, x_nc.var(0))
+
+
+def test_a_batch_of_one_is_normalised_by_what_came_before_it():
+    model = nn.Sequential(nn.BatchNorm1d(3), nn.BatchNorm1d(3))
+    x_nc = batch(0, 5)
+    refresh_batchnorm(model, x_nc.split((4, 1)))
+    first, last = x_nc[:4], x_nc[4:]
+    above = nn.functional.batch_norm(first, None, None, training=True)
+    below = (last - first.mean(0)) / (first.var(0) + 1e-5).sqrt()
+    seen = torch.cat([above, below])
+    torch.testing.assert_close(model[1].running_mean, seen.mean(0))
+    torch.testing.assert_close(model[1].running_var, seen.var(0))
+    assert all(layer.training for layer in model)
+
+
+def test_not_pooled_a_batch_of_one_has_no_variance_and_is_left_out():
+    ours, without = nn.BatchNorm1d(3), nn.BatchNorm1d(3)
+    x_nc = batch(0, 9)
+    refresh_batchnorm(ours, x_nc.split((4, 4, 1)), pooled=False)
+    refresh_batchnorm(without, x_nc[:8].split((4, 4)), pooled=False)
+    assert_same_bits(snapshot(ours), snapshot(without))
+
+
+@pytest.mark.parametrize(("sizes", "pooled"), [((1,), True), ((1, 1), False)])
+def test_values_without_a_variance_are_refused_and_change_nothing(sizes, pooled):
+    model = nn.Sequential(nn.BatchNorm1d(3))
+    own = snapshot(model)
+    with pytest.raises(DataError, match=rf"'0' saw {len(sizes)} values of each channel"):
+        refresh_batchnorm(model, batch(0, len(sizes)).split(sizes), pooled=pooled)
+    assert_same_bits(snapshot(model), own)
 
 
 def test_torch_agrees_on_one_whole_batch():

@@ -191,6 +191,15 @@ def test_a_name_with_a_slash_is_refused(path):
 # Damage
 
 
+def test_a_dtype_that_the_format_lacks_is_refused_by_name_and_leaves_the_old_file(path):
+    polyak.save({"a": {"x": torch.ones(1)}}, path)
+    before = path.read_bytes()
+    weights = {"a": {"x": torch.ones(1), "z": torch.ones(1, dtype=torch.complex128)}}
+    with pytest.raises(FileError, match=r"the dtype of 'a/z' is complex128; expected one that"):
+        polyak.save(weights, path)
+    assert path.read_bytes() == before
+
+
 @pytest.fixture
 def written(path):
     polyak.save(trained(net(), [EMA(0.9)]), path, manifest={"epoch": 1})

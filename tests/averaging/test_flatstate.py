@@ -32,7 +32,7 @@ def test_a_state_comes_back_from_one_level_of_tensors_as_it_was(dtype, refreshed
     state = averager.state_dict()
     flat = flattened(state)
     assert all(isinstance(x, torch.Tensor) for x in flat.values())
-    facts = {key: state[key] for key in ("history", "averages", "dtypes")}
+    facts = {key: state[key] for key in ("history", "averages", "dtypes", "buffers")}
     back = unflattened(flat, facts)
     assert back.keys() == state.keys()
     assert flattened(back).keys() == flat.keys()

@@ -3,8 +3,10 @@
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import prune
 from toys import Tied, net
 
+from polyak import EMA, Averager
 from polyak.averaging.inventory import copy_infinite, inventory, unwrapped, wide
 from polyak.errors import StateError, WeightMismatchError
 
@@ -136,6 +138,19 @@ def test_buffers_that_hold_infinity_are_copied():
     assert "mask" in listed.copied
     assert "1.running_mean" in listed.averaged
     listed.check_same(inventory(model, buffers="average", like=listed))
+
+
+def test_masks_of_pruning_are_copied_so_that_they_stay_masks():
+    model = nn.Sequential(nn.Linear(4, 2), nn.BatchNorm1d(2))
+    prune.l1_unstructured(model[0], "weight", 1)
+    model.register_buffer("other_mask", torch.ones(2))
+    averager = Averager(model, [EMA(0.9, warmup=None)])
+    prune.l1_unstructured(model[0], "weight", 2)
+    averager.update()
+    found = inventory(model, buffers="average")
+    assert found.copied.keys() == {"0.weight_mask", "1.num_batches_tracked"}
+    assert "other_mask" in found.averaged
+    assert torch.equal(averager.tensors("ema_0.9")["0.weight_mask"], model[0].weight_mask)
 
 
 def test_lazy_weights_are_refused_by_name():

@@ -137,6 +137,32 @@ def test_files_of_another_network_are_named(tmp_path, tensors, said):
         merge([*paths, tmp_path / "other"])
 
 
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (torch.float32, torch.int64),
+        (torch.int64, torch.float32),
+        (torch.float32, torch.complex64),
+        (torch.complex64, torch.float32),
+        (torch.bool, torch.float32),
+    ],
+)
+def test_numbers_of_another_kind_are_refused_rather_than_converted(tmp_path, first, second):
+    paths = [tmp_path / "0", tmp_path / "1"]
+    for path, dtype in zip(paths, (first, second), strict=True):
+        torch.save({"w": torch.ones(2, dtype=dtype)}, path)
+    with pytest.raises(WeightMismatchError, match=r"differs from .* the kinds of number of 'w'"):
+        merge(paths)
+
+
+def test_another_width_of_the_same_kind_is_merged(tmp_path):
+    wide, narrow = tmp_path / "0", tmp_path / "1"
+    save_file({"w": torch.tensor([1.0])}, wide)
+    save_file({"w": torch.tensor([2.0], dtype=torch.float16)}, narrow)
+    assert merge([wide, narrow])[0]["w"].item() == 1.5
+    assert merge([narrow, wide])[0]["w"].dtype == torch.float16
+
+
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 @pytest.mark.parametrize("place", [0, 1])
 def test_a_diverged_file_is_named(tmp_path, bad, place):
@@ -144,6 +170,42 @@ def test_a_diverged_file_is_named(tmp_path, bad, place):
     values[place] = [bad]
     with pytest.raises(NonFiniteError, match=rf"{place}.safetensors holds .* not finite in 'w'"):
         merge(files_of(tmp_path, values))
+
+
+def masked(fill):
+    model = nn.Linear(1, 1)
+    model.register_buffer("mask", torch.tensor([0.0, fill]))
+    return model
+
+
+def test_a_mask_that_all_files_hold_alike_is_taken_over(tmp_path):
+    paths = [tmp_path / str(i) for i in range(3)]
+    models = [masked(float("-inf")) for _ in paths]
+    for model, path in zip(models, paths, strict=True):
+        polyak.save(polyak.Averager(model, [0.9]), path)
+    state, _ = merge(paths)
+    assert state["mask"].tolist() == [0.0, float("-inf")]
+    torch.testing.assert_close(
+        state["weight"], torch.stack([model.weight.detach() for model in models]).mean(0)
+    )
+
+
+@pytest.mark.parametrize(
+    ("fills", "named"),
+    [
+        ((float("-inf"), float("inf")), 1),
+        ((float("-inf"), 0.0), 0),
+        ((float("-inf"), float("-inf"), 1.0), 0),
+        ((float("nan"), float("nan")), 0),
+    ],
+    ids=str,
+)
+def test_infinity_that_files_do_not_share_and_nan_are_refused(tmp_path, fills, named):
+    paths = [tmp_path / f"{i}.pt" for i in range(len(fills))]
+    for fill, path in zip(fills, paths, strict=True):
+        torch.save(masked(fill).state_dict(), path)
+    with pytest.raises(NonFiniteError, match=rf"{named}.pt holds .* not finite in 'mask'"):
+        merge(paths)
 
 
 @pytest.mark.parametrize("shares", [[1.0], [1.0, 0.0], [1.0, -1.0], [1.0, float("inf")]])

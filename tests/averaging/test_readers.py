@@ -226,22 +226,25 @@ CONFIG = {
 }
 
 
-def diffusers_folder(folder, config, *, form="one"):
+def diffusers_folder(folder, config, *, form="one", stem="diffusion_pytorch_model"):
     state = moved_net().state_dict()
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps(config))
-    stem = folder / "diffusion_pytorch_model"
+    stem = folder / stem
     if form == "pickle":
         torch.save(state, f"{stem}.bin")
     elif form == "one":
         safetensors.torch.save_file(state, f"{stem}.safetensors")
     else:
         names = list(state)
-        places = {name: f"part{i % 2}.safetensors" for i, name in enumerate(names)}
+        write, ending = safetensors.torch.save_file, "safetensors"
+        if form == "pickled parts":
+            write, ending = torch.save, "bin"
+        places = {name: f"part{i % 2}.{ending}" for i, name in enumerate(names)}
         for part in sorted(set(places.values())):
             held = {name: state[name] for name in names if places[name] == part}
-            safetensors.torch.save_file(held, folder / part)
-        index = Path(f"{stem}.safetensors.index.json")
+            write(held, folder / part)
+        index = Path(f"{stem}.{ending}.index.json")
         index.write_text(json.dumps({"weight_map": places}))
     return state
 
@@ -260,6 +263,46 @@ def test_a_folder_of_diffusers(tmp_path, form):
 def test_a_folder_of_diffusers_without_an_average(tmp_path):
     diffusers_folder(tmp_path / "unet", {"_class_name": "UNet2DModel"})
     assert read_foreign(tmp_path / "unet").manifest["weights"] == {"weights": "unknown"}
+
+
+@pytest.mark.parametrize(
+    ("stem", "form"),
+    [
+        ("model", "one"),
+        ("model", "parts"),
+        ("pytorch_model", "pickle"),
+        ("pytorch_model", "pickled parts"),
+    ],
+)
+def test_a_folder_of_transformers(tmp_path, stem, form):
+    config = {"model_type": "bert", "architectures": ["BertModel"]}
+    state = diffusers_folder(tmp_path / "bert", config, form=form, stem=stem)
+    read = read_foreign(tmp_path / "bert")
+    assert_same_bits(dict(sorted(read["weights"].items())), dict(sorted(state.items())))
+    assert read.manifest == {
+        "tool": "transformers",
+        "model_class": "BertModel",
+        "weights": {"weights": "unknown"},
+    }
+
+
+def test_a_folder_of_weights_is_read_without_a_config(tmp_path):
+    state = net().state_dict()
+    safetensors.torch.save_file(state, tmp_path / "model.safetensors")
+    assert_same_bits(read_foreign(tmp_path)["weights"], state)
+
+
+def test_a_file_of_polyak_in_a_folder_says_what_it_is(tmp_path):
+    polyak.save(polyak.Averager(net(), [0.9]), tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    read = read_foreign(tmp_path)
+    assert (list(read), read.manifest["tool"]) == (["ema_0.9"], "polyak")
+
+
+def test_a_folder_without_weights_is_called_so_and_no_file_is_complained_of(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(FileError, match=r"is a folder without .*model.* Name the file\."):
+        read_foreign(tmp_path)
 
 
 @pytest.mark.parametrize("text", ["[]", "{", "[" * 100_000, None])
@@ -368,6 +411,39 @@ def test_an_average_inside_a_training_scripts_checkpoint(path):
     assert read.manifest["weights"]["ema.average"] == "averaged"
     assert read.manifest["averages"]["ema.average"]["decay"] == 0.99
     assert read.manifest["updates"] == 5
+
+
+def test_the_averages_of_a_lightning_callback_are_not_left_out(path):
+    averager = polyak.Averager(net(), [0.9])
+    content = lightning(callbacks={"Averaging": averager.state_dict()})
+    read = saved(path, content)
+    assert read.manifest["tool"] == "Lightning 2.6.0 with polyak"
+    assert read.manifest["weights"] == {"ema_0.9": "averaged", "raw": "raw"}
+    assert read.manifest["epoch"] == 3
+    expected = averager.tensors("ema_0.9")
+    assert_same_bits(dict(sorted(read["ema_0.9"].items())), dict(sorted(expected.items())))
+    assert_same_bits(read["raw"], content["state_dict"])
+
+
+def test_bfloat16_averages_inside_a_checkpoint_are_whole(path):
+    model, twin = net(), net()
+    twin.load_state_dict(model.state_dict())
+    split = polyak.Averager(model, [0.9], dtype=torch.bfloat16)
+    exact = polyak.Averager(twin, [0.9])
+    for seed in range(3):
+        for each, averager in ((model, split), (twin, exact)):
+            drift(each, seed)
+            averager.step()
+    read = saved(path, {"ema": split.state_dict()})["ema.ema_0.9"]
+    for key, x in exact.tensors("ema_0.9").items():
+        torch.testing.assert_close(read[key], x, rtol=1e-6, atol=1e-6)
+
+
+def test_a_state_that_is_none_is_not_taken_for_one(path):
+    kept = {"w": torch.ones(1)}
+    for odd in ({"averages": 1, "tensors": 2}, {"averages": {}, "tensors": {"a": 1, "b": {}}}):
+        read = saved(path, {"model": kept, "ema": {**odd, "history": 3, "refreshed": []}})
+        assert list(read) == ["model"]
 
 
 def test_what_was_read_can_be_saved_as_polyaks_own(path, tmp_path):

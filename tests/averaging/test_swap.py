@@ -1,6 +1,7 @@
 """Lending weights to a model, and getting its own back whatever happens."""
 
 import gc
+from contextlib import ExitStack, contextmanager
 
 import pytest
 import torch
@@ -11,11 +12,18 @@ from polyak.averaging import swap
 from polyak.errors import StateError
 
 
+@contextmanager
+def lent(modules, tensors, weights):
+    with ExitStack() as undo:
+        swap.lend(undo, modules, tensors, weights)
+        yield
+
+
 def test_lent_weights_go_in_and_the_own_come_back():
     model = net()
     own = snapshot(model)
     other = {name: torch.full_like(x, 7) for name, x in own.items()}
-    with swap.lent(list(model.modules()), model.state_dict(keep_vars=True), other):
+    with lent(list(model.modules()), model.state_dict(keep_vars=True), other):
         assert_same_bits(snapshot(model), other)
     assert_same_bits(snapshot(model), own)
 
@@ -24,7 +32,7 @@ def test_own_weights_come_back_by_address():
     model = net()
     addresses = [p.data_ptr() for p in model.parameters()]
     other = {name: torch.zeros_like(p) for name, p in model.named_parameters()}
-    with swap.lent(list(model.modules()), dict(model.named_parameters()), other):
+    with lent(list(model.modules()), dict(model.named_parameters()), other):
         assert [p.data_ptr() for p in model.parameters()] == [
             x.data_ptr() for x in other.values()
         ]  # nothing is copied
@@ -37,7 +45,7 @@ def test_own_weights_come_back_when_the_block_raises():
     other = {name: torch.zeros_like(p) for name, p in model.named_parameters()}
     with (
         pytest.raises(RuntimeError, match="on purpose"),
-        swap.lent(list(model.modules()), dict(model.named_parameters()), other),
+        lent(list(model.modules()), dict(model.named_parameters()), other),
     ):
         raising()
     assert_same_bits(snapshot(model), own)
@@ -50,7 +58,7 @@ def test_own_weights_come_back_when_lending_fails_half_way():
     other["4.bias"] = None
     with (
         pytest.raises(AttributeError),
-        swap.lent(list(model.modules()), dict(model.named_parameters()), other),
+        lent(list(model.modules()), dict(model.named_parameters()), other),
     ):
         pytest.fail("the block must not start")
     assert_same_bits(snapshot(model), own)
@@ -60,7 +68,7 @@ def test_buffers_that_were_replaced_inside_come_back():
     model = net()
     own, same = snapshot(model), model[1].running_mean
     other = {name: torch.zeros_like(x) for name, x in own.items()}
-    with swap.lent(
+    with lent(
         list(model.modules()), model.state_dict(keep_vars=True) | dict(model.named_buffers()), other
     ):
         model[1].running_mean = model[1].running_mean + 1
@@ -72,23 +80,10 @@ def test_buffers_that_were_replaced_inside_come_back():
 def test_lending_casts_to_the_models_dtype():
     model = nn.Linear(2, 2, dtype=torch.bfloat16)
     other = {name: torch.full(p.shape, 1.001) for name, p in model.named_parameters()}
-    with swap.lent(list(model.modules()), dict(model.named_parameters()), other):
+    with lent(list(model.modules()), dict(model.named_parameters()), other):
         assert model.weight.dtype == torch.bfloat16
         assert (model.weight == 1.0).all()
     assert (other["weight"] == 1.001).all()  # the lender's own is not rounded
-
-
-def test_each_module_gets_its_own_flag_back():
-    model = net()
-    model.train()
-    model[1].eval()
-    with swap.eval_mode(list(model.modules())):
-        assert not any(module.training for module in model.modules())
-    assert [module.training for module in model] == [True, False, True, True, True]
-    with pytest.raises(RuntimeError, match="on purpose"), swap.eval_mode(list(model.modules())):
-        raising()
-    assert [module.training for module in model] == [True, False, True, True, True]
-    assert model.training
 
 
 def test_one_owner_may_nest_and_is_forgotten_at_the_end():
@@ -142,3 +137,43 @@ def test_ownership_keeps_no_model_alive():
     del model
     gc.collect()
     assert not len(gone)
+
+
+def test_a_later_block_gives_back_what_an_earlier_one_that_has_ended_found():
+    given = []
+    model, owner = net(), object()
+    first, second, third = (swap.owning(list(model.modules()), owner) for _ in range(3))
+    for name, block in (("first", first), ("second", second), ("third", third)):
+        block.__enter__().callback(given.append, name)
+    second.__exit__(None, None, None)
+    assert given == []
+    third.__exit__(None, None, None)
+    assert given == ["second"]
+    assert swap.holds_lent_weights(model)
+    first.__exit__(None, None, None)
+    assert given == ["second", "first"]
+    assert not swap.holds_lent_weights(model)
+
+
+def test_what_an_earlier_block_found_comes_last_even_if_it_ends_in_the_midst_of_a_later_one():
+    """An abandoned generator may be collected at any moment."""
+    given = []
+    model, owner = net(), object()
+    first, second = (swap.owning(list(model.modules()), owner) for _ in range(2))
+    first.__enter__().callback(given.append, "first")
+    undo = second.__enter__()
+    undo.callback(given.append, "second")
+    undo.callback(first.__exit__, None, None, None)
+    second.__exit__(None, None, None)
+    assert given == ["second", "first"]
+    assert not swap.holds_lent_weights(model)
+
+
+def test_the_model_is_free_again_when_giving_back_raises():
+    model = net()
+    with (
+        pytest.raises(RuntimeError, match="on purpose"),
+        swap.owning(list(model.modules()), object()) as undo,
+    ):
+        undo.callback(raising)
+    assert not swap.holds_lent_weights(model)

@@ -103,6 +103,34 @@ def test_parameters_in_order(path, told, refused, tmp_path):
     assert "in order, without names" in refused("export", path, "average", tmp_path / "out")
 
 
+def test_the_averages_of_an_averager_inside_a_checkpoint_are_shown(path, told, tmp_path):
+    averager = trained()
+    batch = torch.randn(8, 3, generator=torch.Generator().manual_seed(1))
+    averager.refresh_batchnorm([batch], ["uniform"])
+    model = averager.model.state_dict()
+    torch.save({"model": model, "ema": averager.state_dict(), "epoch": 3}, path)
+    text = told("inspect", path)
+    assert row(text, "tool") == "checkpoint with polyak"
+    assert row(text, "epoch") == "3"
+    assert row(text, "updates") == "3, one every 2 steps"
+    assert "did not train" in row(text, "left out")
+    assert "model: unknown whether averaged or raw" in text
+    assert "BatchNorm statistics: unknown whether fresh" in part(text, "model")
+    ema = part(text, "ema.ema_0.9")
+    assert ema.startswith("ema.ema_0.9: averaged\n")
+    assert "decay 0.9" in ema
+    assert "half-life 6.579 updates = 13.16 steps" in ema
+    assert "BatchNorm statistics not fresh" in ema
+    assert "float32, 9 tensors, 34 parameters" in ema
+    assert "BatchNorm statistics fresh" in part(text, "ema.uniform")
+    out = tmp_path / "uniform.safetensors"
+    told("export", path, "ema.uniform", out)
+    plain = safetensors.torch.load_file(out)
+    expected = averager.tensors("uniform")
+    assert plain.keys() == expected.keys()
+    assert all(torch.equal(plain[key], x) for key, x in expected.items())
+
+
 def test_raw_weights_are_called_raw(path, told):
     state = network().state_dict()
     torch.save({"state_dict": state, "state_dict_ema": state, "arch": "x", "epoch": 1}, path)

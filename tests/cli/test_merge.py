@@ -69,3 +69,12 @@ def test_a_file_of_another_network_leaves_the_last_merge_in_place(soups, tmp_pat
     torch.save(nn.Linear(3, 4).state_dict(), soups[1])
     assert "differs from" in refused("merge", *soups, "--out", out)
     assert out.read_bytes() == before
+
+
+def test_a_dtype_that_the_format_lacks_is_refused_by_name(tmp_path, refused):
+    paths = [tmp_path / "0.pt", tmp_path / "1.pt"]
+    for path in paths:
+        torch.save({"w": torch.ones(2, dtype=torch.complex128)}, path)
+    out = tmp_path / "soup.safetensors"
+    assert "the dtype of 'w' is complex128" in refused("merge", *paths, "--out", out)
+    assert not out.exists()

@@ -8,7 +8,13 @@ import torch
 from polyak.analysis.results import study_results, values
 from polyak.analysis.seeds import paired_difference
 from polyak.analysis.variants import STATISTICS, all_results, variant_arm, variant_results
-from polyak.metrics import accuracy, agreement
+from polyak.metrics import (
+    accuracy,
+    agreement,
+    ece,
+    fit_temperature,
+    fit_temperature_paper_code,
+)
 from polyak.records.predictions import Predictions, write_predictions
 from polyak.records.runs import MonitorRecord, Score, run_folder
 from polyak.records.studies import StudyRecord
@@ -155,6 +161,27 @@ def test_variants_are_in_no_table_of_arms_and_only_of_rows_that_want_them(writte
     assert not any("." in arm for arm in arms_in(results, "refit"))
     plain = replace(study, rows=tuple(replace(row, variants=False) for row in study.rows))
     assert variant_results(out, plain) == []
+
+
+@pytest.mark.parametrize("labels", ["given", "clean"])
+@pytest.mark.parametrize("code", [(), ("temperature",)])
+def test_variants_get_their_temperature_as_the_rows_arms_do(written, labels, code):
+    out, study, _ = written
+    row = replace(study.rows[0], paper_code=code, holdout_labels=labels)
+    found = variant_results(out, replace(study, rows=(row,)))
+    seed, run_id = next(iter(row.chosen_search.items()))
+    folder, arm = run_folder(out, run_id), variant_arm("acc", "ema_0.5", "averaged")
+    said = Predictions(folder.variants)
+    fit = fit_temperature_paper_code if code else fit_temperature
+    temperature = fit(
+        said.logits_nk("holdout", arm),
+        Predictions(folder.predictions).labels_n("holdout", labels),
+    )
+    expected = ece(
+        said.logits_nk("test", arm).double() / temperature, said.labels_n("test"), bins=3
+    )
+    scaled = values(found, row=row.label, arm=arm, metric="ece_scaled", phase="search")
+    assert scaled[seed] == pytest.approx(expected)
 
 
 def test_runs_from_before_there_were_variants_say_so(toy):

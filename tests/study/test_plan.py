@@ -105,6 +105,20 @@ def test_rows_with_stops_of_their_own_are_refused(row, study):
         replace(study, rows=(replace(row, config=config),)).check()
 
 
+@pytest.mark.parametrize(
+    "name", ["", "runs", "audits", ".", "..", "../x", "a/b", "/x", "-x", "a\n"]
+)
+def test_a_name_that_is_no_folder_of_its_own_is_refused(study, name):
+    with pytest.raises(ConfigError, match=r"name is .*; expected letters"):
+        replace(study, name=name).check()
+
+
+def test_rates_that_a_record_could_not_tell_apart_are_refused(row, study):
+    row = replace(row, learning_rates=(0.05, 0.05000001))
+    with pytest.raises(ConfigError, match="expected them to differ in six digits"):
+        replace(study, rows=(row,)).check()
+
+
 def test_a_sound_study_passes(study):
     study.check()
 

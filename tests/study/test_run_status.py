@@ -10,7 +10,7 @@ import pytest
 from polyak.errors import FileError
 from polyak.records.locks import holding
 from polyak.records.runs import EpochRecord, Score, run_folder
-from polyak.records.studies import RowRecord, StudyRecord, write_study
+from polyak.records.studies import MeasurementRecord, RowRecord, StudyRecord, write_study
 from polyak.study.status import overview, run_status
 from polyak.training.config import RunConfig
 
@@ -151,6 +151,35 @@ def test_studies_come_with_all_their_runs_and_the_others_after_them(tmp_path, be
     assert alone == study
 
 
+def test_follow_ups_and_a_measurement_are_runs_of_their_study(tmp_path):
+    following = {"held": {"0": "held"}, "annealed": {"0": "annealed", "1": "third"}}
+    refitted = replace(ROW, refit={"0": "third"}, follow_ups=following, transfer={"x": "probe"})
+    measured = MeasurementRecord(label="", dataset="", architecture="", run="timed")
+    write_study(tmp_path / "s", replace(STUDY, rows=(refitted,), measurement=measured))
+    names = ["timed", "first", "second", "third", "annealed", "held", "probe"]
+    for name in names:
+        run_folder(tmp_path, name).finish("done", seconds=1.0)
+    for folder in (tmp_path, tmp_path / "s"):
+        (study,) = overview(folder)
+        assert [run.id for run in study.runs] == names
+
+
+def test_what_follows_the_choice_is_counted_until_it_is_named(tmp_path):
+    def unplanned(**values):
+        write_study(tmp_path / "s", replace(STUDY, rows=(replace(ROW, following=5, **values),)))
+        return overview(tmp_path)[0].unplanned
+
+    refit = {"0": "third", "1": "fourth"}
+    held = {name: {"0": f"{name}0", "1": f"{name}1"} for name in ("held", "annealed")}
+    assert unplanned() == 7
+    assert unplanned(refit=refit, follow_ups=held) == 1
+    assert unplanned(refit=refit, follow_ups=held, transfer={"x": "probe"}) == 0
+    assert unplanned(failure="no") == 0
+    # Where a refit is lost, no probe will come.
+    run_folder(tmp_path, "third").finish("diverged", seconds=1.0)
+    assert unplanned(refit=refit, follow_ups=held) == 0
+
+
 def test_the_time_left_is_that_of_runs_like_those_before(tmp_path):
     write_study(tmp_path / "s", STUDY)
     run_folder(tmp_path, "first").finish("done", seconds=30.0)
@@ -160,6 +189,12 @@ def test_the_time_left_is_that_of_runs_like_those_before(tmp_path):
     assert study.seconds_left == 45
     run_folder(tmp_path, "first").finish("done")
     assert overview(tmp_path)[0].seconds_left is None
+
+
+def test_a_file_among_the_runs_is_no_run(tmp_path, begun):
+    (tmp_path / "runs" / "plan.txt").write_text("")
+    (found,) = overview(tmp_path)
+    assert [run.id for run in found.runs] == [RUN.id]
 
 
 def test_a_folder_without_study_or_run_is_refused(tmp_path):

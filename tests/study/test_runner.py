@@ -3,7 +3,7 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from polyak.errors import ConfigError, DataError
+from polyak.errors import ConfigError, DataError, FileError
 from polyak.records.locks import HeldError, holding
 from polyak.records.runs import EpochRecord, Score, run_folder
 from polyak.records.studies import read_study
@@ -44,6 +44,9 @@ class FakeExecutor:
     diverging: tuple = ()
     """Learning rates that diverge in the search."""
 
+    diverging_refits: tuple = ()
+    """Seeds whose refits diverge."""
+
     failing: tuple = ()
     """Pairs of learning rate and seed whose search run fails."""
 
@@ -56,6 +59,11 @@ class FakeExecutor:
     def jobs(self):
         return [job for call in self.calls for job in call]
 
+    def _diverges(self, run):
+        if run.holdout:
+            return run.optim.lr in self.diverging
+        return run.seed in self.diverging_refits
+
     def __call__(self, jobs, out, on_tick):
         self.calls.append([])
         failures = {}
@@ -65,7 +73,7 @@ class FakeExecutor:
             self.calls[-1].append(job)
             on_tick({job.id: "running"})
             folder = run_folder(out, job.id)
-            if isinstance(job, RunConfig) and job.holdout and job.optim.lr in self.diverging:
+            if isinstance(job, RunConfig) and self._diverges(job):
                 folder.finish("diverged", epoch=1, seconds=0)
             elif isinstance(job, RunConfig) and (job.optim.lr, job.seed) in self.failing:
                 failures[job.id] = "a bug"
@@ -135,6 +143,8 @@ def test_the_plan_is_there_while_the_search_is_still_running(study, tmp_path):
     assert sum(len(by_seed) for by_seed in row.search.values()) == 4
     assert row.chosen_learning_rate is None
     assert row.failure is None
+    # The probe.
+    assert row.following == 1
 
 
 def test_a_finished_study_runs_nothing_again(study, tmp_path):
@@ -276,6 +286,34 @@ def test_if_every_rate_diverges_the_row_says_so_and_what_to_do(study, row, tmp_p
     assert second.transfer
 
 
+@pytest.mark.parametrize("epochs", [None, (), (1,), (1, 2), (1, 3), (1, 2, 2)])
+def test_a_finished_run_without_all_its_records_is_refused_and_the_choices_stay(
+    study, tmp_path, epochs
+):
+    executor = FakeExecutor()
+    _run(study, tmp_path, executor)
+    before = {p: p.read_bytes() for p in (tmp_path / "small").iterdir()}
+    folder = run_folder(tmp_path, executor.calls[0][0].id)
+    records = folder.epochs()
+    folder.log.unlink()
+    if epochs is not None:
+        folder.write_epochs([records[epoch - 1] for epoch in epochs])
+    again = FakeExecutor()
+    expected = r"log\.jsonl (is missing|has \d records).*; expected .* Remove the run's folder"
+    with pytest.raises(FileError, match=expected):
+        _run(study, tmp_path, again)
+    assert again.jobs == []
+    assert {p: p.read_bytes() for p in (tmp_path / "small").iterdir()} == before
+
+
+def test_if_every_rate_fails_the_advice_is_not_to_search_smaller_ones(study, tmp_path):
+    failing = tuple((rate, seed) for rate in (0.05, 0.1) for seed in (0, 1))
+    outcome = _run(study, tmp_path, FakeExecutor(failing=failing))
+    reason = outcome.row_failures["small digits"]
+    assert "has a run that failed; " in reason
+    assert "smaller" not in reason
+
+
 def test_a_refit_that_fails_keeps_its_row_from_being_probed(study, tmp_path):
     class RefitFails(FakeExecutor):
         def __call__(self, jobs, out, on_tick):
@@ -291,6 +329,45 @@ def test_a_refit_that_fails_keeps_its_row_from_being_probed(study, tmp_path):
     (row,) = read_study(tmp_path / "small").rows
     assert row.transfer == {}
     assert len(row.refit) == 2
+
+
+def test_a_row_whose_refits_diverged_has_no_result_at_the_second_sitting_too(study, tmp_path):
+    first = _run(study, tmp_path, FakeExecutor(diverging_refits=(0, 1)))
+    again = FakeExecutor()
+    second = _run(study, tmp_path, again)
+    assert again.jobs == []
+    assert first.row_failures == second.row_failures
+    assert first.failures == second.failures == {}
+    assert first.row_failures["small digits"] == (
+        "the refit of seed 0 is diverged, seed 1 is diverged and the linear probe on "
+        "digits-parity is not run; expected all to end. Search smaller learning rates."
+    )
+
+
+def test_one_lost_refit_of_two_is_told_by_its_seed(study, row, tmp_path):
+    study = replace(study, rows=(replace(row, transfer=()),))
+    outcome = _run(study, tmp_path, FakeExecutor(diverging_refits=(1,)))
+    assert outcome.row_failures["small digits"].startswith("the refit of seed 1 is diverged; ")
+
+
+def test_a_probe_that_did_not_end_is_lacking(study, tmp_path):
+    class ProbeFails(FakeExecutor):
+        def __call__(self, jobs, out, on_tick):
+            if jobs and not isinstance(jobs[0], RunConfig):
+                return {jobs[0].id: "out of memory"}
+            return super().__call__(jobs, out, on_tick)
+
+    outcome = _run(study, tmp_path, ProbeFails())
+    assert outcome.row_failures == {
+        "small digits": "the linear probe on digits-parity is not done; expected all to end. "
+        "Give the same command again."
+    }
+    assert _run(study, tmp_path, FakeExecutor()).row_failures == {}
+
+
+def test_rows_that_want_no_refits_lack_none(study, row, tmp_path):
+    study = replace(study, rows=(replace(row, refits=False, transfer=()),))
+    assert _run(study, tmp_path, FakeExecutor(diverging=(0.1,))).row_failures == {}
 
 
 def test_progress_names_the_phase_and_every_run(study, tmp_path):

@@ -117,7 +117,7 @@ searches = st.dictionaries(
     rates,
     st.fixed_dictionaries(
         {
-            seed: st.none()
+            seed: st.sampled_from(["diverged", "failed"])
             | st.lists(accuracies, min_size=1, max_size=3).map(lambda values: _search(*values))
             for seed in (0, 1)
         }
@@ -132,10 +132,10 @@ def test_the_learning_rate_has_the_best_mean_of_sgds_best(runs):
         rate: sum(max(r.holdout["sgd"].accuracy for r in records) for records in by_seed.values())
         / 2
         for rate, by_seed in runs.items()
-        if None not in by_seed.values()
+        if not {"diverged", "failed"} & {r for r in by_seed.values() if isinstance(r, str)}
     }
     if not means:
-        with pytest.raises(DataError, match=r"every learning rate of .* failed or diverged"):
+        with pytest.raises(DataError, match=r"every learning rate of .* (failed|diverged)"):
             choose_learning_rate(runs)
         return
     best = max(means.values())
@@ -161,13 +161,21 @@ def test_the_learning_rate_looks_at_sgd_only():
 
 
 def test_a_rate_with_one_bad_run_is_out_however_good_the_others_are():
-    runs = {0.1: {0: _search(0.3), 1: _search(0.3)}, 0.2: {0: _search(0.9), 1: None}}
+    runs = {0.1: {0: _search(0.3), 1: _search(0.3)}, 0.2: {0: _search(0.9), 1: "failed"}}
     assert choose_learning_rate(runs) == 0.1
 
 
-def test_if_all_rates_are_out_the_message_says_what_to_do():
-    with pytest.raises(DataError, match=r"\[0\.1, 0\.2\].*Search smaller learning rates"):
-        choose_learning_rate({0.2: {0: None}, 0.1: {0: None}})
+@pytest.mark.parametrize(
+    ("first", "second", "how", "advice"),
+    [
+        ("diverged", "diverged", "diverged", "Search smaller learning rates"),
+        ("failed", "failed", "failed", "Mend what made the runs fail"),
+        ("failed", "diverged", "failed or diverged", "Mend what made the runs fail"),
+    ],
+)
+def test_if_all_rates_are_out_the_message_says_what_to_do(first, second, how, advice):
+    with pytest.raises(DataError, match=rf"\[0\.1, 0\.2\] has a run that {how};.*{advice}"):
+        choose_learning_rate({0.2: {0: first}, 0.1: {0: second}})
 
 
 def test_monitors_have_nothing_that_a_choice_reads():

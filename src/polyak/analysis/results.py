@@ -126,12 +126,7 @@ def _arm_metrics(row: RowRecord, predictions: Predictions, arm: str) -> dict[str
         "ece_floor": metrics.ece_floor(logits_nk, bins=bins, generator=draws),
     }
     if "holdout" in predictions:
-        coded = "temperature" in row.paper_code
-        fit = metrics.fit_temperature_paper_code if coded else metrics.fit_temperature
-        temperature = fit(
-            predictions.logits_nk("holdout", arm),
-            predictions.labels_n("holdout", row.holdout_labels),
-        )
+        temperature = temperature_for(row, predictions.logits_nk("holdout", arm), predictions)
         scaled_nk = logits_nk.double() / temperature
         found["holdout_accuracy"] = metrics.accuracy(
             predictions.logits_nk("holdout", arm), predictions.labels_n("holdout", "given")
@@ -141,6 +136,13 @@ def _arm_metrics(row: RowRecord, predictions: Predictions, arm: str) -> dict[str
         found["loss_scaled"] = metrics.cross_entropy(scaled_nk, labels_n)
     memorised = _memorised(predictions, arm)
     return found if memorised is None else {**found, "memorised": memorised}
+
+
+def temperature_for(row: RowRecord, logits_nk: Tensor, run: Predictions) -> float:
+    """A temperature for logits of a run's hold-out, by the row's labels and its code."""
+    coded = "temperature" in row.paper_code
+    fit = metrics.fit_temperature_paper_code if coded else metrics.fit_temperature
+    return fit(logits_nk, run.labels_n("holdout", row.holdout_labels))
 
 
 def on_test(

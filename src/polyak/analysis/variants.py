@@ -8,7 +8,14 @@ from itertools import combinations
 from pathlib import Path
 
 from polyak import metrics
-from polyak.analysis.results import Phase, Result, bins_for, on_test, study_results
+from polyak.analysis.results import (
+    Phase,
+    Result,
+    bins_for,
+    on_test,
+    study_results,
+    temperature_for,
+)
 from polyak.records.predictions import Predictions
 from polyak.records.runs import run_folder
 from polyak.records.studies import RowRecord, StudyRecord
@@ -28,7 +35,7 @@ def variant_results(out: Path, study: StudyRecord) -> list[Result]:
         for row in study.rows
         if row.variants
         for phase, runs in _phases(row)
-        for result in _of_runs(out, row.label, phase, runs)
+        for result in _of_runs(out, row, phase, runs)
     ]
 
 
@@ -41,7 +48,7 @@ def _phases(row: RowRecord) -> tuple[tuple[Phase, Mapping[str, str]], ...]:
     return (("search", row.chosen_search), ("refit", row.refit))
 
 
-def _of_runs(out: Path, label: str, phase: Phase, runs: Mapping[str, str]) -> Iterator[Result]:
+def _of_runs(out: Path, row: RowRecord, phase: Phase, runs: Mapping[str, str]) -> Iterator[Result]:
     folders = {seed: run_folder(out, run_id) for seed, run_id in runs.items()}
     # Runs from before there were variants have no such file.
     whole = {
@@ -52,15 +59,15 @@ def _of_runs(out: Path, label: str, phase: Phase, runs: Mapping[str, str]) -> It
 
     for seed, (said, run) in whole.items():
         for arm in said.arms("test"):
-            found = _scores(said, run, arm)
-            yield from on_test(found, row=label, phase=phase, arm=arm, seed=seed)
+            found = _scores(row, said, run, arm)
+            yield from on_test(found, row=row.label, phase=phase, arm=arm, seed=seed)
     for (first, (a, _)), (second, (b, _)) in combinations(whole.items(), 2):
         for arm in a.arms("test"):
             found = {"churn": metrics.churn(a.logits_nk("test", arm), b.logits_nk("test", arm))}
-            yield from on_test(found, row=label, phase=phase, arm=arm, seed=f"{first}-{second}")
+            yield from on_test(found, row=row.label, phase=phase, arm=arm, seed=f"{first}-{second}")
 
 
-def _scores(said: Predictions, run: Predictions, arm: str) -> dict[str, float]:
+def _scores(row: RowRecord, said: Predictions, run: Predictions, arm: str) -> dict[str, float]:
     logits_nk, labels_n = said.logits_nk("test", arm), said.labels_n("test")
     bins = bins_for(len(labels_n))
     found = {
@@ -69,8 +76,6 @@ def _scores(said: Predictions, run: Predictions, arm: str) -> dict[str, float]:
         "ece": metrics.ece(logits_nk, labels_n, bins=bins),
     }
     if "holdout" in said:
-        temperature = metrics.fit_temperature(
-            said.logits_nk("holdout", arm), run.labels_n("holdout", "given")
-        )
+        temperature = temperature_for(row, said.logits_nk("holdout", arm), run)
         found["ece_scaled"] = metrics.ece(logits_nk.double() / temperature, labels_n, bins=bins)
     return found

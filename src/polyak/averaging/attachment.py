@@ -7,11 +7,12 @@ from weakref import WeakSet
 import torch
 from torch import Tensor
 
+from polyak.averaging.rounds import Rounds
 from polyak.errors import ConfigError
 
 
 class Attachment:
-    """Calls `on_step` after each step that the optimizer, the last of several, has taken.
+    """Calls `on_step` after each step of the optimizer, or each round of several; see `Rounds`.
 
     `before_step` is called before any of them writes, and may refuse by raising.
 
@@ -32,8 +33,7 @@ class Attachment:
         self._before_step = before_step
         self._on_step = on_step
         self.optimizers = WeakSet(optimizers)
-        self._waiting = set(map(id, self.optimizers))
-        self._all = frozenset(self._waiting)
+        self._rounds = Rounds(self.optimizers)
         self._hooks = [
             hook
             for optimizer in self.optimizers
@@ -60,14 +60,14 @@ class Attachment:
 
     def _after_step(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
         found_inf = getattr(optimizer, "found_inf", None)
-        if found_inf is not None and len(self._all) > 1:
+        if found_inf is not None and len(self.optimizers) > 1:
             if bool(found_inf):
                 return
             found_inf = None
-        self._waiting.discard(id(optimizer))
-        if not self._waiting:
-            self._waiting = set(self._all)
-            self._on_step(None if found_inf is None else torch.as_tensor(found_inf))
+        if self._rounds.closed_by(optimizer):
+            if found_inf is not None and not isinstance(found_inf, Tensor):
+                found_inf = torch.tensor(found_inf, device="cpu")
+            self._on_step(found_inf)
 
 
 def bare(optimizer: Any) -> torch.optim.Optimizer:

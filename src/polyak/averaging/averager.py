@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from copy import deepcopy
 from threading import RLock
 from typing import Any
 
@@ -138,10 +137,11 @@ class Averager:
         return self._model
 
     def attach(self, *optimizers: torch.optim.Optimizer) -> Attachment:
-        """Count a step whenever the optimizer (the last one, if several) has stepped.
+        """Count a step whenever the optimizer has stepped; of several, the last of each round.
 
-        Steps that gradient accumulation or GradScaler leave out are not counted. While an
-        average is applied, a step is refused before it writes.
+        A round is one step of each, in the order of the first; optimizers that no longer exist
+        are not waited for. Steps that gradient accumulation or GradScaler leave out are not
+        counted, nor is their round. While an average is applied, a step is refused.
 
         GradScaler calls a fused optimizer also when the step is skipped, which only the device
         knows. The host reads that when it has arrived. Where an update may be due it waits for
@@ -198,7 +198,7 @@ class Averager:
             self._fence_unless_attached()
 
     def track(self) -> None:
-        """Average from now on whatever trains now.
+        """Average from now on also what trains now; what was averaged stays so, frozen or not.
 
         For parameters that were frozen when the averager was built: call it after unfreezing
         them and before their first step. Until then their average is what they were.
@@ -213,35 +213,36 @@ class Averager:
         """Let the model hold an average, in eval mode, for the length of the block.
 
         On leaving, also by an exception, its own weights and every module's train flag are
-        back. Blocks nest. Inside, `step`, `update` and `state_dict` are refused. Parameters are
-        lent, not copied: whoever writes to them inside (`load_state_dict`, say) writes to the
-        average. Buffers may be written to.
+        back. Blocks nest; of those that overlap otherwise the latest counts, and another
+        thread's are refused. Inside, `step`, `update` and `state_dict` are refused. Parameters
+        are lent, not copied: whoever writes to them inside (`load_state_dict`, say) writes to the
+        average. Buffers may be written to. Run backward where forward ran, both inside or both
+        outside: gradients are taken at the weights that the model holds then.
         """
         self._require(name)
         self._settle()
-        # Lending first: it looks whether the model is still the one it was.
-        with self._holdings.lent(name, self), swap.eval_mode(self._holdings.modules):
+        with self._holdings.lent(name, self, evaluating=True):
             yield self._model
 
     @torch.no_grad()
     def module(self, name: str) -> nn.Module:
-        """A copy of the model that holds an average, in eval mode and without gradients.
+        """A copy that holds an average, in eval mode and without gradients.
 
         Raises:
             StateError: for a sharded model, of which no process can have a copy.
         """
-        self._holdings.refuse_sharded("module()")
-        with self.applied(name):
-            copy = deepcopy(self._model)
-        return copy.requires_grad_(False)
+        self._require(name)
+        with self._lock:
+            self._updates.settle()
+            return self._holdings.module(name, self)
 
     @torch.no_grad()
     def tensors(self, name: str) -> dict[str, Tensor]:
         """Independent copies of an average's weights under the keys of `state_dict()`.
 
-        Averaged tensors keep the average's dtype; integer buffers are those of the last update;
-        BatchNorm statistics are the refreshed ones while they are fresh. Of a sharded model they
-        are DTensors, and `full_tensor()` of one is a collective: every process must call it.
+        Averaged tensors keep its dtype, but bfloat16 ones of a wider model are float32. Refreshed
+        BatchNorm statistics come first. Extra states are the model's, if tensors. Of a sharded
+        model they are DTensors: `full_tensor()` is a collective that every process must call.
         """
         self._require(name)
         with self._lock:
@@ -318,22 +319,23 @@ class Averager:
         return {
             "history": self._history.record(),
             "averages": {name: to_record(kind) for name, kind in self._kinds.items()},
-            "dtypes": self._holdings.dtypes,
             **self._holdings.record(),
         }
 
     @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on exactly where `state_dict()` was taken.
+        """Go on exactly where `state_dict()` was taken; what was frozen since stays averaged.
 
         Raises:
-            ConfigError: if the saved bank has other averages or another period.
+            ConfigError: if the saved bank has other averages, period or setting of buffers.
             WeightMismatchError: if it has other weights, or the same in another dtype.
         """
         self._refuse_while_lent("load_state_dict()")
-        check_state(state, self.state_dict())
         with self._lock:
-            self._holdings.restore(state)
+            holdings = self._holdings.sorted_as(state)
+            check_state(state, {**self.state_dict(), **holdings.record()})
+            holdings.restore(state)
+            self._holdings = self._updates.holdings = holdings
             self._history.restore(state["history"])
 
     def profile(self, name: str) -> tuple[float, ...]:
@@ -356,8 +358,8 @@ class Averager:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Averager":
         raise StateError(
-            "an averager is bound to its model; expected no copy of it. "
-            "Build a second one and load this one's state_dict()."
+            "an averager is bound to its model; expected no copy of it. Keep it outside the module "
+            "if that is what you copy, or build a second one and load this one's state_dict()."
         )
 
     def __reduce__(self) -> Any:

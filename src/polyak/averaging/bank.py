@@ -101,7 +101,7 @@ class Bank:
         for block in self._blocks:
             dtype = blocks.source_dtype(block.values_mn.dtype)
             if dtype not in by_dtype:
-                by_dtype[dtype] = torch.tensor(lerp_weights, dtype=dtype)[:, None]
+                by_dtype[dtype] = torch.tensor(lerp_weights, dtype=dtype, device=_CPU)[:, None]
                 if keep is not None:
                     by_dtype[dtype] *= keep.to(_CPU)
             source_n = block.source_n(likes)

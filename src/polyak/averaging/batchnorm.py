@@ -14,8 +14,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from polyak.averaging import sharded
 from polyak.averaging.inventory import unwrapped
+from polyak.averaging.modes import eval_mode
 from polyak.averaging.moments import Moments, groups_of, of_all_ranks
-from polyak.averaging.swap import eval_mode
 from polyak.errors import ConfigError, DataError
 
 Forward = Callable[[nn.Module, Any], Any]
@@ -25,8 +25,9 @@ class StatisticsPass:
     """Collects what the BatchNorm layers of a model see, for one or several sets of weights.
 
     Inside `collecting()` BatchNorm normalises by the batch, as in training; everything else is
-    in eval mode, so dropout is off. The layers' own statistics are left as they were, whatever
-    happens.
+    in eval mode, so dropout is off. A batch of one value for each channel, which torch refuses
+    to normalise by itself, is normalised by what came before it, and counts like any other. The
+    layers' own statistics are left as they were, whatever happens.
     """
 
     def __init__(self, model: nn.Module, forward: Forward | None = None) -> None:
@@ -59,6 +60,9 @@ class StatisticsPass:
                     layer.train()
                     # The running statistics then are the batch's own, read by the hook.
                     layer.momentum = 1.0
+                    hooks.append(
+                        layer.register_forward_pre_hook(self._prepared(name), with_kwargs=True)
+                    )
                     hooks.append(layer.register_forward_hook(self._hook(name)))
                 # A loader draws its order from torch's generator; training must not notice.
                 with torch.no_grad(), torch.random.fork_rng(devices=[]):
@@ -83,11 +87,31 @@ class StatisticsPass:
                 for key, value in own[name].items():
                     getattr(layer, key).copy_(value)
 
+    def _prepared(self, name: str) -> Callable[[nn.Module, Any, Any], None]:
+        def hook(layer: nn.Module, arguments: Any, keywords: Any) -> None:
+            x: Tensor = (*arguments, *keywords.values())[0]
+            # Across processes a batch is larger than what this one sees of it.
+            alone = x.numel() == x.shape[1] and not isinstance(layer, nn.SyncBatchNorm)
+            layer.train(not alone)
+            if alone:
+                x_c = x.detach().flatten()
+                seen = self._into.setdefault(name, Moments())
+                spread = seen.count > 1
+                assert isinstance(layer.running_mean, Tensor)
+                assert isinstance(layer.running_var, Tensor)
+                layer.running_mean.copy_(seen.mean_c if spread else x_c)
+                layer.running_var.copy_(seen.variance_c if spread else torch.ones_like(x_c))
+                seen.add(1, x_c, torch.zeros_like(x_c))
+
+        return hook
+
     def _hook(self, name: str) -> Callable[[nn.Module, Any, Any], None]:
         def hook(layer: nn.Module, _inputs: Any, output: Tensor) -> None:
             assert isinstance(layer, _BatchNorm)
             assert layer.running_mean is not None
             assert layer.running_var is not None
+            if not layer.training:
+                return  # A batch of one value: counted before.
             count = output.numel() // output.shape[1]
             self._into.setdefault(name, Moments()).add(count, layer.running_mean, layer.running_var)
 
@@ -121,13 +145,15 @@ def refresh_batchnorm(
         forward: `forward(model, batch)` runs the model on one batch of the user's form.
         progress: Show a line with the number of samples (needs rich).
         pooled: Whether the variance is that of all values together. False takes the plain mean
-            of the batches' means and of their unbiased variances, as torch.optim.swa_utils does.
+            of the batches' means and of their unbiased variances, as torch.optim.swa_utils does;
+            a batch of one value, which has no variance, is left out of it.
         all_ranks: Under DistributedDataParallel and of a sharded model: take the batches of all
             processes together, each with its own ones. Two all-reduces at the end, so every
             process must call. False takes this process's alone.
 
     Raises:
-        DataError: if `batches` holds none.
+        DataError: if `batches` holds none, or a layer saw one value of each channel in all, or
+            without `pooled` only batches of one.
 
     Source:
         Izmailov et al. 2018 reset and recompute; the pooled variance is ours.
@@ -157,6 +183,11 @@ def running_statistics(moments: Mapping[str, Moments], *, pooled: bool = True) -
     found = {}
     for name, moment in moments.items():
         prefix = f"{name}." if name else ""
+        if moment.count < 2 or not (pooled or moment.batches):
+            raise DataError(
+                f"{name or 'layer'!r} saw {moment.count:.0f} values of each channel singly; "
+                "expected batches of two or more, which have a variance. Pass more data."
+            )
         if pooled:
             mean_c, variance_c = moment.mean_c, moment.variance_c
         else:

@@ -114,8 +114,10 @@ def allocate(
         remainder_mn, low_rows = _memory(averages, n, torch.int16)
         halves = [torch.empty_like(x, dtype=torch.int16) for x in tensors]
         remainders = [list(_owned(row, halves)) for row in low_rows]
-    packed = len(keys) > 1
-    scratch_n = torch.empty(n, dtype=source_dtype(dtype)) if packed else None
+    scratch_n = None
+    if len(keys) > 1:
+        # Named, since the default device may be another.
+        scratch_n = torch.empty(n, dtype=source_dtype(dtype), device="cpu")
     return Block(keys, values_mn, remainder_mn, scratch_n), values, remainders
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from polyak.averaging.averager import Averager
 from polyak.averaging.manifest import RECORD, checked_record, dtypes, metadata_of, torch_version
 from polyak.averaging.sharded import is_sharded
-from polyak.averaging.tensorfile import file_format, quoted, read_safetensors
+from polyak.averaging.tensorfile import file_format, quoted, read_safetensors, refuse_unwritable
 from polyak.errors import ConfigError, FileError
 from polyak.files import replacing
 
@@ -52,7 +52,7 @@ def save(
 
     Raises:
         ConfigError: if `manifest` sets what the averager knows itself.
-        FileError: for a name that holds "/".
+        FileError: for a name that holds "/", or a dtype that safetensors does not have.
     """
     described = _described(weights, manifest or {})
     if isinstance(weights, Averager):
@@ -72,6 +72,7 @@ def save(
             index[name][key] = places.setdefault(_identity(tensor, full), full)
             if index[name][key] == full:
                 stored[full] = _of_its_own(tensor, storages)
+    refuse_unwritable(stored)
     metadata = metadata_of(index, stored, described)
     with replacing(path) as temporary:
         save_file(stored, temporary, metadata=metadata)

@@ -7,9 +7,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from polyak.averaging import kernels, offload, sharded, swap
+from polyak.averaging import copying, kernels, modes, offload, sharded, swap
 from polyak.averaging.bank import Bank
-from polyak.averaging.inventory import Buffers, Inventory, copy_infinite, inventory, wide
+from polyak.averaging.inventory import (
+    Buffers,
+    Inventory,
+    copy_infinite,
+    inventory,
+    refuse_reshaped,
+    sorted_as,
+    wide,
+)
 from polyak.averaging.watch import Watch
 from polyak.averaging.window import Snapshots
 from polyak.errors import StateError
@@ -27,8 +35,12 @@ class Holdings:
         buffers: Whether floating-point buffers are averaged or copied.
         dtype: Of the averages; None keeps the weights', with float32 for narrow ones.
         device: Where the averages live; None means beside the weights.
+        like: What to average and what to copy; None finds out.
     """
 
+    # What is kept must be writable ever after, so no inference tensors, wherever this is called.
+    @torch.inference_mode(False)
+    @torch.no_grad()
     def __init__(
         self,
         model: nn.Module,
@@ -38,6 +50,7 @@ class Holdings:
         buffers: Buffers,
         dtype: torch.dtype | None,
         device: torch.device | str | None,
+        like: Inventory | None = None,
     ) -> None:
         self.model = model
         # The bank folds its first averages; windows come after them.
@@ -48,14 +61,12 @@ class Holdings:
         self._device = device
         sharded.refuse_flat(model.modules())
         sharded.reshard(list(model.modules()))
-        self._first = inventory(model, buffers=buffers)
-        copy_infinite(self._first)
+        self._first = inventory(model, buffers=buffers, like=like)
+        if like is None:
+            copy_infinite(self._first)
         self._look_at(self._first)
         self._bank = self._new_bank(self._first)
-        self._copied = {
-            key: x.detach().to(device or x.device, copy=True)
-            for key, x in self._here.copied.items()
-        }
+        self._copied = self._new_copies()
         self._staging = self._new_staging()
         self._kinds_of: tuple[Inventory | None, Sequence[str], dict[str, Tensor]] = (None, (), {})
         self.refreshed: dict[str, dict[str, Tensor]] = {}
@@ -65,14 +76,6 @@ class Holdings:
         self._watch = Watch(self.model, found)
         self._here = found.holding(sharded.local_all({**found.averaged, **found.copied}))
         self.mesh = sharded.mesh_of(found.averaged.values())
-
-    def refuse_sharded(self, call: str) -> None:
-        """Refuse what needs the whole model in one process."""
-        if any(map(sharded.is_sharded, self._watch.found.tensors())):
-            raise StateError(
-                f"{call} was called of a model that is spread over processes; expected one that is "
-                "whole. Use applied(name), or polyak.averaging.gathered and load its state dict."
-            )
 
     @property
     def dtypes(self) -> str:
@@ -103,24 +106,40 @@ class Holdings:
                 self._bank.bind(self._here.averaged)
         return live
 
+    @torch.inference_mode(False)
+    @torch.no_grad()
     def track(self) -> None:
-        """Average from now on what trains now, frozen before or not."""
-        old = self._bank
+        """Average from now on also what trains now and did not, and buffers that are new.
+
+        What was averaged or copied and is still there stays so, with the values it has.
+
+        Raises:
+            WeightMismatchError: if a weight that stays has another shape.
+        """
+        known, bank, copied = self._first, self._bank, self._copied
         sharded.reshard(list(self.model.modules()))
-        self._first = inventory(self.model, buffers=self.buffers)
-        copy_infinite(self._first)
-        self._look_at(self._first)
-        self._bank = self._new_bank(self._first)
+        found = inventory(self.model, buffers=self.buffers, like=known)
+        copy_infinite(found, known=known)
+        refuse_reshaped({**known.averaged, **known.copied}, {**found.averaged, **found.copied})
+        self._first = found
+        self._look_at(found)
+        self._bank = self._new_bank(found)
+        self._copied = self._new_copies() | {k: x for k, x in copied.items() if k in found.copied}
         self._staging = self._new_staging()
         # A parameter that was frozen is its own average so far.
         for name in self._names:
             for kept, before in (
-                (self._bank.rows[name], old.rows[name]),
-                (self._bank.remainder[name], old.remainder[name]),
+                (self._bank.rows[name], bank.rows[name]),
+                (self._bank.remainder[name], bank.remainder[name]),
             ):
                 _copy_over(kept, {key: x for key, x in before.items() if key in kept})
         for snapshots in self._windows.values():
             snapshots.track(self._here.averaged)
+        held = self._here.averaged.keys() | self._here.copied.keys()
+        self.refreshed = {
+            name: {key: x for key, x in row.items() if key in held}
+            for name, row in self.refreshed.items()
+        }
 
     @property
     def offloaded(self) -> bool:
@@ -219,15 +238,42 @@ class Holdings:
             torch._foreach_copy_(held, live)
 
     def weights(self, name: str) -> dict[str, Tensor]:
-        """All that is stored here for an average, refreshed statistics in their place."""
-        return {**self._bank.rows[name], **self._copied, **self.refreshed.get(name, {})}
+        """All that is stored here for an average, refreshed statistics in their place.
+
+        What a bfloat16 average lacks to float32 is added, unless the model is bfloat16 itself:
+        then the stored tensor is what it can hold, and can be lent without a copy.
+        """
+        rows, live = self._bank.rows[name], self._here.averaged
+        whole = {
+            key: kernels.joined(rows[key], low)
+            for key, low in self._bank.remainder[name].items()
+            if live[key].dtype != rows[key].dtype
+        }
+        return {**rows, **whole, **self._copied, **self.refreshed.get(name, {})}
 
     def state_dict(self, name: str) -> dict[str, Tensor]:
-        """Copies of an average's weights under all names of the model's `state_dict()`."""
+        """Copies of an average's weights under all names of the model's `state_dict()`.
+
+        Extra states are the model's own; one that is no tensor is left out.
+        """
         live = self.live()
         stored = sharded.whole_all(self.weights(name), {**live.averaged, **live.copied})
         copies = {key: x.detach().clone() for key, x in {**live.frozen, **stored}.items()}
-        return {key: copies[listed] for key, listed in live.names.items()}
+        weights = {key: copies[listed] for key, listed in live.names.items()}
+        return {**weights, **_extra_states(self.model)}
+
+    def module(self, name: str, owner: object) -> nn.Module:
+        """A copy of the model that holds an average; of a model that holds its owner, without."""
+        if any(map(sharded.is_sharded, self._watch.found.tensors())):
+            raise StateError(
+                "module() was called of a model that is spread over processes; expected one that "
+                "is whole. Use applied(name), or polyak.averaging.gathered and load its state dict."
+            )
+        swap.refuse_others(self.modules, owner)
+        live = self.live()
+        return copying.holding(
+            self.model, self.weights(name), found=live, buffers=self.buffers, without=owner
+        )
 
     def still(self, name: str, lerp_weight: float) -> float:
         """Share of the values off the model's that an update would leave as they are."""
@@ -237,8 +283,8 @@ class Holdings:
         return self._bank.still(name, self._here.averaged, lerp_weight)
 
     @contextmanager
-    def lent(self, name: str, owner: object) -> Iterator[None]:
-        """Let the model hold an average inside the block."""
+    def lent(self, name: str, owner: object, *, evaluating: bool = False) -> Iterator[None]:
+        """Let the model hold an average inside the block; in eval mode if `evaluating`."""
         live = self.live()
         # Forward passes may write to buffers, so the model gets copies of those.
         buffers, spread = self._told_apart(live)
@@ -247,11 +293,11 @@ class Holdings:
             weights[key] = weights[key].clone()
         tensors = {**live.averaged, **live.copied}
         plain = {key: x for key, x in weights.items() if key not in spread} if spread else weights
-        with (
-            swap.owning(self.modules, owner),
-            sharded.lent(self.modules, spread, weights),
-            swap.lent(self.modules, tensors, plain),
-        ):
+        with swap.owning(self.modules, owner) as undo:
+            sharded.lend(undo, self.modules, spread, weights)
+            swap.lend(undo, self.modules, tensors, plain)
+            if evaluating:
+                modes.evaluate(undo, self.modules)
             yield
 
     def _told_apart(self, live: Inventory) -> tuple[Sequence[str], dict[str, Tensor]]:
@@ -265,7 +311,7 @@ class Holdings:
         return buffers, spread
 
     def record(self) -> dict[str, Any]:
-        """The stored tensors themselves, shards as DTensors."""
+        """The stored tensors themselves, shards as DTensors, and how they are stored."""
         found = self._watch.found
         likes = {**found.averaged, **found.copied}
 
@@ -273,12 +319,42 @@ class Holdings:
             return {name: sharded.whole_all(row, likes) for name, row in stored.items()}
 
         return {
+            "dtypes": self.dtypes,
+            "buffers": self.buffers,
             "tensors": rows(self._bank.rows),
             "remainder": rows({name: self._remainder(name) for name in self._names}),
             "copied": sharded.whole_all(self._copied, likes),
             "refreshed": rows(self.refreshed),
         }
 
+    def sorted_as(self, record: Mapping[str, Any]) -> "Holdings":
+        """These, or new ones of the model if it is sorted otherwise in what `record()` gave.
+
+        A parameter may be frozen by now that was averaged there, and a buffer that was averaged
+        or copied there may have become infinite or finite since.
+        """
+        rows, copied = record.get("tensors"), record.get("copied")
+        if not isinstance(rows, Mapping) or not isinstance(copied, Mapping):
+            return self
+        averaged = rows.get(self._names[0], {}).keys()
+        if record.get("buffers") != self.buffers:
+            # Also states of early versions, which do not say it: only what was frozen is known.
+            averaged, copied = averaged - self._first.copied.keys(), {}
+        like = sorted_as(self._first, averaged=averaged, copied=copied)
+        if like is self._first:
+            return self
+        return Holdings(
+            self.model,
+            self._names,
+            windows={name: snapshots.last for name, snapshots in self._windows.items()},
+            buffers=self.buffers,
+            dtype=self._dtype,
+            device=self._device,
+            like=like,
+        )
+
+    @torch.inference_mode(False)
+    @torch.no_grad()
     def restore(self, record: Mapping[str, Any]) -> None:
         """Take over the values of `record()`."""
         for name in self._names:
@@ -303,6 +379,12 @@ class Holdings:
         dtypes = {key: self._stored_dtype(x) for key, x in found.averaged.items()}
         return Bank(self._names, self._here.averaged, dtypes=dtypes, device=self._device)
 
+    def _new_copies(self) -> dict[str, Tensor]:
+        return {
+            key: x.detach().to(self._device or x.device, copy=True)
+            for key, x in self._here.copied.items()
+        }
+
     def _new_staging(self) -> offload.Staging | None:
         """Host memory for the weights if averages do not live beside them, bound to the bank."""
         weights = {**self._here.averaged, **self._here.copied}
@@ -315,6 +397,17 @@ class Holdings:
     def _stored_dtype(self, tensor: Tensor) -> torch.dtype:
         keeps = self._dtype is None or tensor.is_complex()
         return wide(tensor.dtype) if keeps else self._dtype or tensor.dtype
+
+
+def _extra_states(model: nn.Module) -> dict[str, Tensor]:
+    """Copies of what modules put into `state_dict()` by `get_extra_state`, where it is a tensor."""
+    found = {}
+    for path, module in model.named_modules(remove_duplicate=False):
+        if type(module).get_extra_state is not nn.Module.get_extra_state:
+            extra = module.get_extra_state()
+            if isinstance(extra, Tensor):
+                found[f"{path}._extra_state".lstrip(".")] = extra.detach().clone()
+    return found
 
 
 def _copy_over(kept: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> None:

@@ -1,6 +1,6 @@
 """Which tensors of a module an average stores, which it copies and which it reads live."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -26,7 +26,7 @@ class Inventory:
     """Parameters that train and, where buffers are averaged, floating-point buffers."""
 
     copied: dict[str, Tensor] = field(default_factory=dict)
-    """Integer buffers and, where buffers are copied, all others."""
+    """Integer buffers, masks of pruning and, where buffers are copied, all others."""
 
     frozen: dict[str, Tensor] = field(default_factory=dict)
     """Parameters that do not train: equal to the model's at any time, so never stored."""
@@ -59,12 +59,7 @@ class Inventory:
             got: dict[str, Tensor] = getattr(other, kind)
             if expected.keys() != got.keys():
                 raise WeightMismatchError.of_names(set(expected), set(got))
-            changed = [name for name in expected if expected[name].shape != got[name].shape]
-            if changed:
-                raise WeightMismatchError(
-                    f"the shape of {few(changed)} is no longer that of the average. "
-                    "Build a new averager after changing a model's layers."
-                )
+            refuse_reshaped(expected, got)
             spread = {n: sharded.layout(x) != sharded.layout(got[n]) for n, x in expected.items()}
             if moved := [name for name, differs in spread.items() if differs]:
                 raise WeightMismatchError(
@@ -72,6 +67,16 @@ class Inventory:
                     "same sharding. Shard the model before building the averager, and load "
                     "states of another number of processes by torch.distributed.checkpoint."
                 )
+
+
+def refuse_reshaped(expected: Mapping[str, Tensor], got: Mapping[str, Tensor]) -> None:
+    """Refuse tensors whose shape is not that of the expected ones of their names."""
+    changed = [name for name, x in expected.items() if name in got and got[name].shape != x.shape]
+    if changed:
+        raise WeightMismatchError(
+            f"the shape of {few(changed)} is no longer that of the average. "
+            "Build a new averager after changing a model's layers."
+        )
 
 
 def inventory(model: nn.Module, *, buffers: Buffers, like: Inventory | None = None) -> Inventory:
@@ -98,11 +103,42 @@ def inventory(model: nn.Module, *, buffers: Buffers, like: Inventory | None = No
     return found
 
 
-def copy_infinite(found: Inventory) -> None:
-    """Move buffers that hold infinity, such as attention masks, to those that are copied."""
+def copy_infinite(found: Inventory, *, known: Inventory | None = None) -> None:
+    """Move buffers that hold infinity, such as attention masks, to those that are copied.
+
+    Args:
+        found: What is sorted.
+        known: An earlier inventory; what it averages stays averaged.
+    """
+    settled = set() if known is None else known.averaged.keys()
     for name, tensor in list(found.averaged.items()):
-        if not isinstance(tensor, nn.Parameter) and bool(torch.isinf(sharded.local(tensor)).any()):
+        if name in settled or isinstance(tensor, nn.Parameter):
+            continue
+        if bool(torch.isinf(sharded.local(tensor)).any()):
             found.copied[name] = found.averaged.pop(name)
+
+
+def sorted_as(own: Inventory, *, averaged: Collection[str], copied: Collection[str]) -> Inventory:
+    """`own`, with what can be stored in more than one way where these names say.
+
+    That is frozen parameters, which may be averaged, and buffers that can be averaged, which may
+    be copied instead. Gives `own` itself if that changes nothing.
+    """
+    thawed = {key: x for key, x in own.frozen.items() if key in averaged}
+    floating = {k: x for k, x in own.copied.items() if k in averaged and _averageable(x)}
+    taken = {
+        key: x
+        for key, x in own.averaged.items()
+        if key in copied and not isinstance(x, nn.Parameter)
+    }
+    if not (thawed or floating or taken):
+        return own
+    return replace(
+        own,
+        averaged={k: x for k, x in own.averaged.items() if k not in taken} | thawed | floating,
+        copied={k: x for k, x in own.copied.items() if k not in floating} | taken,
+        frozen={k: x for k, x in own.frozen.items() if k not in thawed},
+    )
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
@@ -132,8 +168,14 @@ def _group(
         return found.copied
     if isinstance(tensor, nn.Parameter):
         return found.averaged if tensor.requires_grad else found.frozen
-    averages = buffers == "average" and (tensor.is_floating_point() or tensor.is_complex())
+    # A mean of masks of `torch.nn.utils.prune`, which come after their parameter, is no mask.
+    mask = name.endswith("_mask") and f"{name.removesuffix('_mask')}_orig" in found.names
+    averages = buffers == "average" and _averageable(tensor) and not mask
     return found.averaged if averages else found.copied
+
+
+def _averageable(buffer: Tensor) -> bool:
+    return buffer.is_floating_point() or buffer.is_complex()
 
 
 def _state(model: nn.Module) -> Iterator[tuple[str, Tensor]]:

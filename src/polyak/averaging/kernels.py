@@ -152,7 +152,7 @@ def finite_flag(tensors: Sequence[Tensor]) -> Tensor:
     """
     flat = [torch.view_as_real(x) if x.is_complex() else x for x in tensors if x.numel()]
     if not flat:
-        return torch.tensor(True)
+        return torch.tensor(True, device="cpu")
     largest = torch._foreach_norm([x.detach() for x in flat], float("inf"))
     return torch.isfinite(torch.stack([x.to(flat[0].device, torch.float32) for x in largest])).all()
 

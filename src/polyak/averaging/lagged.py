@@ -20,7 +20,7 @@ class Lagged:
         self._host = self.flag
         self._event: torch.cuda.Event | None = None
         if flag.is_cuda:
-            self._host = torch.empty((), dtype=torch.bool, pin_memory=True)
+            self._host = torch.empty((), dtype=torch.bool, device="cpu", pin_memory=True)
             self._host.copy_(self.flag, non_blocking=True)
             self._event = torch.cuda.current_stream(flag.device).record_event()
 

@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from polyak.averaging.checkpoint import SavedWeights
+from polyak.averaging.insidestate import averages_of
 from polyak.averaging.naming import by_order, named, tensors_of
 
 Content = Mapping[str, Any]
@@ -34,7 +35,8 @@ def recognised(content: object, model: nn.Module | None, *, nested: bool = True)
     if content and all(key.startswith(_COMPILED) for key in content):
         content = {key.removeprefix(_COMPILED): value for key, value in content.items()}
     found = (
-        _lightning(content)
+        averages_of(content)
+        or _lightning(content)
         or _timm(content)
         or _shadow_list(content, model)
         or _averaged_model(content)
@@ -78,6 +80,10 @@ def _lightning(content: Content) -> Found:
         return _pair(f"{tool} WeightAveraging", state, raw, updates=updates, **facts)
     callbacks = content.get("callbacks")
     for name, callback in callbacks.items() if isinstance(callbacks, Mapping) else ():
+        if isinstance(callback, Mapping) and (own := averages_of(callback)):
+            nature = {**own.manifest["weights"], "raw": "raw"}
+            manifest = {**facts, **own.manifest, "tool": f"{tool} with polyak", "weights": nature}
+            return SavedWeights({**own, "raw": named(state)}, manifest=manifest)
         if str(name).startswith("StochasticWeightAveraging") and isinstance(callback, Mapping):
             average = tensors_of(callback.get("average_model_state"))
             kinds = {"average": {"kind": "uniform"}} if average else None
@@ -182,6 +188,8 @@ def _checkpoint(content: Content, model: nn.Module | None) -> Found:
         if part and part.manifest["tool"] != "state dict":
             tools.append(part.manifest.pop("tool"))
             kinds = part.manifest.pop("averages", {})
+            if (fresh := part.manifest.pop("refreshed_batchnorm", None)) is not None:
+                facts.setdefault("refreshed_batchnorm", []).extend(f"{key}.{k}" for k in fresh)
             facts |= {k: v for k, v in part.manifest.items() if k != "weights"}
             facts.setdefault("averages", {}).update({f"{key}.{k}": v for k, v in kinds.items()})
     if not states:

@@ -1,7 +1,7 @@
 """The mean of the weights in several files: a model soup, or checkpoints of one run."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import torch
@@ -28,7 +28,8 @@ def merge(
 
     Sums are float32, or float64 for float64 weights, and come back in the first file's dtypes.
     In memory are the mean and one file, however many there are. Integer tensors are the last
-    file's. BatchNorm statistics are means too: recompute them before use.
+    file's. BatchNorm statistics are means too: recompute them before use. A tensor that holds
+    infinity, such as an attention mask, is taken over where all files have the same values.
 
     Args:
         files: At least two that `read_foreign` reads, of one network.
@@ -40,8 +41,9 @@ def merge(
 
     Raises:
         ConfigError: for fewer than two files, or shares that do not fit.
-        WeightMismatchError: if a file's tensors have other names or shapes than the first's.
-        NonFiniteError: if a file holds NaN or infinity.
+        WeightMismatchError: if a file's tensors have other names or shapes than the first's, or
+            are whole, real or complex numbers where the first's are not.
+        NonFiniteError: if a file holds NaN, or infinity that not all files hold alike.
 
     Source:
         Uniform soup of Wortsman et al. 2022, section 2; of one run's checkpoints, Izmailov et al.
@@ -49,7 +51,7 @@ def merge(
     """
     weights = _checked(files, shares)
     first = read_named(files[0], name)[1]
-    _refuse_nonfinite(files[0], first)
+    infinite = _infinite(files[0], first)
     mean = {key: _wide(x) for key, x in first.items()}
     stored = {key: x.dtype for key, x in first.items()}
     # Only the mean stays in memory while the next file is read.
@@ -57,22 +59,24 @@ def merge(
     total = weights[0]
     for path, share in zip(files[1:], weights[1:], strict=True):
         total += share
-        _fold(mean, read_named(path, name)[1], share / total, path=path, first=files[0])
+        state = read_named(path, name)[1]
+        _refuse_mismatch(path, files[0], mean, state)
+        _refuse_other_infinities(path, files[0], state, {key: mean[key] for key in infinite})
+        _fold(mean, state, share / total, but=infinite)
+        del state
     merged = {key: x.to(stored[key]) for key, x in mean.items()}
     return merged, _about(merged, [os.path.basename(path) for path in files], shares)
 
 
 def _fold(
-    mean: dict[str, Tensor], state: dict[str, Tensor], weight: float, *, path: Path, first: Path
+    mean: dict[str, Tensor], state: dict[str, Tensor], weight: float, *, but: Collection[str]
 ) -> None:
-    """m ← m + w·(x − m), in place, once the file is known to be sound."""
-    _refuse_nonfinite(path, state)
-    _refuse_mismatch(path, first, mean, state)
+    """m ← m + w·(x − m), in place."""
     for key, x in state.items():
-        if _averaged(x):
-            mean[key] += (x.to(mean[key].dtype) - mean[key]) * weight
-        else:
+        if not _averaged(x):
             mean[key] = x
+        elif key not in but:
+            mean[key] += (x.to(mean[key].dtype) - mean[key]) * weight
 
 
 def _checked(files: Sequence[Path], shares: Sequence[float] | None) -> list[float]:
@@ -95,26 +99,54 @@ def _wide(x: Tensor) -> Tensor:
     return x.to(torch.promote_types(x.dtype, torch.float32), copy=True) if _averaged(x) else x
 
 
-def _refuse_nonfinite(path: Path, state: dict[str, Tensor]) -> None:
-    bad = [key for key, x in state.items() if _averaged(x) and not all_finite([x])]
-    if bad:
-        raise NonFiniteError(
-            f"{os.fspath(path)} holds values that are not finite in {quoted(bad)}; expected "
-            "finite ones. Leave the file out."
-        )
+def _infinite(path: Path, state: dict[str, Tensor]) -> set[str]:
+    """Names of the tensors that hold infinity; NaN is refused."""
+    bad = {key for key, x in state.items() if _averaged(x) and not all_finite([x])}
+    if nan := {key for key in bad if bool(state[key].isnan().any())}:
+        raise _not_finite(path, nan)
+    return bad
+
+
+def _refuse_other_infinities(
+    path: Path, first: Path, state: dict[str, Tensor], expected: dict[str, Tensor]
+) -> None:
+    """Refuse a file whose tensors with infinity are not those of the first file, bit for bit."""
+    infinite = _infinite(path, state)
+    same = {key for key, x in expected.items() if torch.equal(state[key].to(x.dtype), x)}
+    if infinite - same:
+        raise _not_finite(path, infinite - same)
+    if expected.keys() - same:
+        raise _not_finite(first, expected.keys() - same)
+
+
+def _not_finite(path: Path, names: Collection[str]) -> NonFiniteError:
+    return NonFiniteError(
+        f"{os.fspath(path)} holds values that are not finite in {quoted(sorted(names))}; expected "
+        "finite ones, or the same in every file. Leave the file out."
+    )
 
 
 def _refuse_mismatch(
     path: Path, first: Path, mean: dict[str, Tensor], state: dict[str, Tensor]
 ) -> None:
-    names = mean.keys() ^ state.keys()
-    differing = names or {key for key in mean if mean[key].shape != state[key].shape}
-    if differing:
-        what = "names" if names else "shapes"
-        raise WeightMismatchError(
-            f"{os.fspath(path)} differs from {os.fspath(first)} in the {what} of "
-            f"{quoted(sorted(differing))}; expected files of one network. Leave it out."
-        )
+    shared = mean.keys() & state.keys()
+    faults = {
+        "names": mean.keys() ^ state.keys(),
+        "shapes": {key for key in shared if mean[key].shape != state[key].shape},
+        # Real and complex would lose the imaginary part, and of whole ones there is no mean.
+        "kinds of number": {key for key in shared if _sort(mean[key]) != _sort(state[key])},
+    }
+    for what, differing in faults.items():
+        if differing:
+            raise WeightMismatchError(
+                f"{os.fspath(path)} differs from {os.fspath(first)} in the {what} of "
+                f"{quoted(sorted(differing))}; expected files of one network. Leave it out."
+            )
+
+
+def _sort(x: Tensor) -> tuple[bool, bool]:
+    """Whether a tensor holds real, complex or whole numbers, however wide."""
+    return x.is_floating_point(), x.is_complex()
 
 
 def _about(

@@ -17,16 +17,16 @@ class Moments:
     """Count, mean and summed squared deviation of one layer's inputs, per channel, in float64."""
 
     count: float = 0.0
-    mean_c: Tensor = field(default_factory=lambda: torch.zeros(()))
-    deviation_c: Tensor = field(default_factory=lambda: torch.zeros(()))
+    mean_c: Tensor = field(default_factory=lambda: torch.zeros((), device="cpu"))
+    deviation_c: Tensor = field(default_factory=lambda: torch.zeros((), device="cpu"))
     batches: int = 0
-    batch_means_c: Tensor = field(default_factory=lambda: torch.zeros(()))
+    batch_means_c: Tensor = field(default_factory=lambda: torch.zeros((), device="cpu"))
     """Sum of the batches' means."""
-    batch_variances_c: Tensor = field(default_factory=lambda: torch.zeros(()))
+    batch_variances_c: Tensor = field(default_factory=lambda: torch.zeros((), device="cpu"))
     """Sum of the batches' variances."""
 
     def add(self, count: int, mean_c: Tensor, variance_c: Tensor) -> None:
-        """Pool with a batch, given its unbiased variance.
+        """Pool with a batch, given its unbiased variance; that of one value counts for nothing.
 
             M ← M + M_b + δ²·n·n_b/(n + n_b),   δ = mean_b − mean
 
@@ -34,9 +34,10 @@ class Moments:
             Chan, Golub & LeVeque 1979.
         """
         mean_c, variance_c = mean_c.double(), variance_c.double()
-        self.batches += 1
-        self.batch_means_c = self.batch_means_c.to(mean_c) + mean_c
-        self.batch_variances_c = self.batch_variances_c.to(mean_c) + variance_c
+        varies = int(count > 1)
+        self.batches += varies
+        self.batch_means_c = self.batch_means_c.to(mean_c) + mean_c * varies
+        self.batch_variances_c = self.batch_variances_c.to(mean_c) + variance_c * varies
         total = self.count + count
         delta_c = mean_c - self.mean_c.to(mean_c)
         between_c = delta_c**2 * (self.count * count / total)

@@ -104,4 +104,6 @@ class Staging:
 
 
 def _on_host(x: Tensor) -> Tensor:
-    return torch.empty_like(x.detach(), device="cpu", pin_memory=x.is_cuda)
+    # To be written to at every update, and not only in the mode of this moment.
+    with torch.inference_mode(False):
+        return torch.empty_like(x.detach(), device="cpu", pin_memory=x.is_cuda)

@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from polyak.averaging.readers import EXPORTED, read_foreign
-from polyak.averaging.tensorfile import Path
+from polyak.averaging.tensorfile import Path, refuse_unwritable
 from polyak.errors import ConfigError, FileError, unknown
 from polyak.files import replacing
 
@@ -53,7 +53,11 @@ def write_plain(state: Mapping[str, Tensor], out: Path, about: Mapping[str, Any]
         state: The tensors, tied ones under each of their names.
         out: The file; written beside its place and renamed.
         about: JSON values that `polyak inspect` shows; `name` is the weights' name.
+
+    Raises:
+        FileError: for a dtype that safetensors does not have.
     """
+    refuse_unwritable(state)
     # The format refuses tied weights and views; a plain state dict has every name anyway.
     plain = {key: x.detach().clone().contiguous() for key, x in state.items()}
     with replacing(out) as temporary:

@@ -2,13 +2,15 @@
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from itertools import product
 from pathlib import Path as Folder
 from typing import Any
 
 from torch import Tensor, nn
 
 from polyak.averaging.checkpoint import SavedWeights, weights_of
+from polyak.averaging.insidestate import is_state
 from polyak.averaging.layouts import diffusers_facts, recognised
 from polyak.averaging.manifest import RECORD
 from polyak.averaging.tensorfile import Path, damaged, file_format, one_line, read_safetensors
@@ -19,10 +21,11 @@ EXPORTED = "polyak_export"
 """Key of the metadata in which an exported average keeps its manifest."""
 
 _KNOWN = (
-    "expected weights of polyak, torch AveragedModel, timm, ema-pytorch, torch-ema, diffusers or "
-    "Lightning, or a plain state dict"
+    "expected weights of polyak, torch AveragedModel, timm, ema-pytorch, torch-ema, diffusers, "
+    "transformers or Lightning, or a plain state dict"
 )
-_STEM = "diffusion_pytorch_model"
+_STEMS = ("diffusion_pytorch_model", "model", "pytorch_model")
+"""What diffusers and transformers call the weights in a folder of `save_pretrained`."""
 
 
 def read_foreign(path: Path, model: nn.Module | None = None) -> SavedWeights:
@@ -33,13 +36,14 @@ def read_foreign(path: Path, model: nn.Module | None = None) -> SavedWeights:
 
     Args:
         path: A file of polyak, torch, timm, ema-pytorch, torch-ema, diffusers or Lightning, a
-            plain state dict, or a folder of diffusers' `save_pretrained`.
+            plain state dict, or a folder of `save_pretrained` of diffusers or transformers.
         model: Names the parameters of torch-ema and diffusers states, which are stored as a
             list; without it their names are "0", "1", …, and `manifest["names"]` is "order".
 
     Returns:
         State dicts on the CPU by name: `average`, `raw` and, where the file does not say which
         they are, `weights`; for polyak's files and training scripts' checkpoints their own names.
+        Averages of an averager's state inside such a checkpoint are `<key>.<average>`.
         `manifest["tool"]` is the tool, `manifest["weights"]` says of each name "averaged", "raw"
         or "unknown"; what the file does not store is absent.
 
@@ -48,7 +52,7 @@ def read_foreign(path: Path, model: nn.Module | None = None) -> SavedWeights:
         WeightMismatchError: if the parameters in a list are not the model's.
     """
     if os.path.isdir(path):
-        return _diffusers_folder(Folder(path))
+        return _folder(Folder(path), model)
     found = file_format(path)
     if found == "safetensors":
         return _safetensors(path, model)
@@ -79,7 +83,7 @@ def _exported(path: Path, text: str, state: dict[str, Tensor]) -> SavedWeights:
 
 
 def _required(path: Path, content: object, model: nn.Module | None) -> SavedWeights:
-    if isinstance(content, dict) and {"averages", "tensors"} <= content.keys():
+    if is_state(content):
         raise FileError(
             f"{os.fspath(path)} is an averager's state_dict(); {_KNOWN}. Give it to "
             "load_state_dict() of an averager, or write files for reading with polyak.save."
@@ -96,36 +100,60 @@ def _required(path: Path, content: object, model: nn.Module | None) -> SavedWeig
     return weights
 
 
-def _diffusers_folder(folder: Folder) -> SavedWeights:
+def _folder(folder: Folder, model: nn.Module | None) -> SavedWeights:
     """`EMAModel.save_pretrained` leaves the average as a model, the decay in its config."""
-    config = _json(folder, (folder / "config.json").read_text)
-    found = _required(folder, _folder_tensors(folder), None)
-    cls = config.get("_class_name")
-    own = {"tool": "diffusers", **({"model_class": cls} if isinstance(cls, str) else {})}
-    if list(found) != ["weights"] or not {"decay", "optimization_step"} <= config.keys():
+    described = folder / "config.json"
+    config = _json(folder, described.read_text) if described.is_file() else {}
+    found = _folder_weights(folder, model)
+    if list(found) != ["weights"] or found.manifest["tool"] != "state dict":
+        return found
+    own = _maker(config)
+    if not {"decay", "optimization_step"} <= config.keys():
         return SavedWeights(found, manifest={**found.manifest, **own})
     facts = {key: value for key, value in diffusers_facts(config).items() if value is not None}
     manifest = {**own, "weights": {"average": "averaged"}, **facts}
     return SavedWeights({"average": found["weights"]}, manifest=manifest)
 
 
-def _folder_tensors(folder: Folder) -> dict[str, Any]:
-    """The tensors of a folder's one file of weights, or of all that its index names."""
-    index = folder / f"{_STEM}.safetensors.index.json"
-    if index.is_file():
-        places = _json(index, index.read_text).get("weight_map")
-        files = sorted({str(name) for name in places.values()}) if isinstance(places, dict) else []
+def _maker(config: Mapping[str, Any]) -> dict[str, str]:
+    """The tool whose configuration this is, and the class of the model, as far as it says."""
+    if "_class_name" in config or "_diffusers_version" in config or "decay" in config:
+        tool, cls = "diffusers", config.get("_class_name")
+    elif "model_type" in config or "architectures" in config:
+        names = config.get("architectures")
+        tool, cls = "transformers", names[0] if isinstance(names, list) and names else None
     else:
-        files = [f"{_STEM}.safetensors"]
-        if not (folder / files[0]).is_file():
-            content = read_pickled(folder / f"{_STEM}.bin")
-            return dict(content) if isinstance(content, dict) else {}
+        return {}
+    return {"tool": tool, **({"model_class": cls} if isinstance(cls, str) else {})}
+
+
+def _folder_weights(folder: Folder, model: nn.Module | None) -> SavedWeights:
+    """The weights in a folder's one file, or in all that its index names."""
+    for stem, ending in product(_STEMS, ("safetensors", "bin")):
+        index = folder / f"{stem}.{ending}.index.json"
+        if index.is_file():
+            return _required(folder, _parts(index), model)
+        if (folder / f"{stem}.{ending}").is_file():
+            return read_foreign(folder / f"{stem}.{ending}", model)
+    raise FileError(
+        f"{folder} is a folder without {', '.join(_STEMS)} in .safetensors or .bin; {_KNOWN}. "
+        "Name the file."
+    )
+
+
+def _parts(index: Folder) -> dict[str, Any]:
+    """The tensors of all files that an index names."""
+    places = _json(index, index.read_text).get("weight_map")
     tensors: dict[str, Any] = {}
-    for name in files:
+    for name in sorted({str(name) for name in places.values()} if isinstance(places, dict) else ()):
         # An index is text from elsewhere: it names files of its own folder only.
         if Folder(name).name != name:
             raise damaged(index, f"it names {name!r}, outside its folder")
-        tensors |= read_safetensors(folder / name)[1]
+        part = index.parent / name
+        if file_format(part) == "safetensors":
+            tensors |= read_safetensors(part)[1]
+        elif isinstance(content := read_pickled(part), dict):
+            tensors |= content
     return tensors
 
 
@@ -133,10 +161,6 @@ def _json(path: Path, read: Callable[[], str]) -> dict[str, Any]:
     """A JSON object from text that `read` gives."""
     try:
         value = json.loads(read())
-    except FileNotFoundError as error:
-        raise FileError(
-            f"{os.fspath(path)} is a folder without config.json; {_KNOWN}. Name the file."
-        ) from error
     except (OSError, ValueError, RecursionError) as error:
         raise damaged(path, f"its description is no JSON: {one_line(error)}") from error
     if not isinstance(value, dict):

@@ -7,8 +7,8 @@ the truth stays in the sharded ones.
 """
 
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 import torch
@@ -115,27 +115,29 @@ def reshard(modules: Sequence[nn.Module], tensors: Iterable[Tensor] = ()) -> Non
         modules[0].state_dict()
 
 
-@contextmanager
-def lent(
-    modules: Sequence[nn.Module], tensors: Mapping[str, Tensor], weights: Mapping[str, Tensor]
-) -> Iterator[None]:
+def lend(
+    undo: ExitStack,
+    modules: Sequence[nn.Module],
+    tensors: Mapping[str, Tensor],
+    weights: Mapping[str, Tensor],
+) -> None:
     """Let each of a model's DTensors hold the shard of the same name in `weights`.
 
     The values are written into the shards' own memory, because FSDP2 reads that and not the
-    parameters' storage pointers; the model's own shards are kept beside them meanwhile.
+    parameters' storage pointers; the model's own shards are kept until they are undone.
     """
     if not tensors:
-        yield
         return
     reshard(modules, tensors.values())
     own = {name: local(x).clone() for name, x in tensors.items()}
-    try:
-        _write(tensors, weights)
-        yield
-    finally:
+
+    def give_back() -> None:
         # Else the next forward pass would run on an unsharded copy of the average.
         reshard(modules, tensors.values())
         _write(tensors, own)
+
+    undo.callback(give_back)
+    _write(tensors, weights)
 
 
 def mesh_of(tensors: Iterable[Tensor]) -> "DeviceMesh | None":

@@ -13,11 +13,12 @@ def check_state(saved: Mapping[str, Any], own: Mapping[str, Any]) -> None:
     """Refuse a saved state that `own`, the averager's present one, could not go on from exactly.
 
     Raises:
-        ConfigError: for other averages, another period, or no averager's state at all.
+        ConfigError: for other averages, another period or setting of buffers, or no averager's
+            state at all.
         WeightMismatchError: for other weights, or the same in another dtype.
     """
-    # States of early versions do not say their dtypes.
-    missing = own.keys() - saved.keys() - {"dtypes"}
+    # States of early versions do not say their dtypes, nor what they do with buffers.
+    missing = own.keys() - saved.keys() - {"dtypes", "buffers"}
     if missing:
         raise ConfigError(
             f"the state lacks {few(missing)}; expected what an averager's state_dict() gives. "
@@ -29,6 +30,11 @@ def check_state(saved: Mapping[str, Any], own: Mapping[str, Any]) -> None:
             f"the saved averages are {list(saved['averages'])} every {every} steps; "
             f"expected {list(own['averages'])} every {own_every}. "
             "Build the averager with the saved averages and period."
+        )
+    if saved.get("buffers", own["buffers"]) != own["buffers"]:
+        raise ConfigError(
+            f"the saved averages are of buffers={saved['buffers']!r}; expected "
+            f"{own['buffers']!r}. Build the averager with the saved buffers=."
         )
     # torch.distributed.checkpoint casts what it loads to the dtype of what it loads into.
     if saved.get("dtypes", own["dtypes"]) != own["dtypes"]:

@@ -1,9 +1,11 @@
 """Files of tensors by their content, never by their name; safetensors read whole or refused."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
-from safetensors import safe_open
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 from torch import Tensor
 
 from polyak.errors import FileError, few
@@ -60,6 +62,31 @@ def read_safetensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
     except Exception as error:  # what a hostile header raises besides SafetensorError is open
         raise damaged(path, one_line(error)) from error
     return metadata, tensors
+
+
+def refuse_unwritable(tensors: Mapping[str, Tensor]) -> None:
+    """Refuse tensors whose dtype safetensors does not have, such as complex128.
+
+    Raises:
+        FileError: naming them.
+    """
+    dtypes = {dtype for dtype in {x.dtype for x in tensors.values()} if not _is_writable(dtype)}
+    bad = [name for name, x in tensors.items() if x.dtype in dtypes]
+    if bad:
+        found = ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in dtypes))
+        raise FileError(
+            f"the dtype of {quoted(bad)} is {found}; expected one that safetensors has. "
+            "Convert it, or write the state dict with torch.save."
+        )
+
+
+def _is_writable(dtype: torch.dtype) -> bool:
+    # Asked of the library, whose list grows.
+    try:
+        save({"x": torch.empty(0, dtype=dtype, device="cpu")})
+    except (KeyError, ValueError, SafetensorError):
+        return False
+    return True
 
 
 def damaged(path: Path, why: str) -> FileError:

@@ -55,7 +55,8 @@ class Updates:
     ) -> None:
         self._kinds = kinds
         self._history = history
-        self._holdings = holdings
+        self.holdings = holdings
+        """Their tensors; others may take their place while nothing is open."""
         self._nonfinite: NonFinite = nonfinite
         self._unknown: list[Lagged] = []
         """Steps after those counted, each with whether it was skipped."""
@@ -67,8 +68,8 @@ class Updates:
         Raises:
             NonFiniteError: unless NaN and infinity are allowed.
         """
-        bad = [] if self._nonfinite == "allow" else self._holdings.nonfinite()
-        if self._nonfinite != "allow" and not self._holdings.all_agree(not bad):
+        bad = [] if self._nonfinite == "allow" else self.holdings.nonfinite()
+        if self._nonfinite != "allow" and not self.holdings.all_agree(not bad):
             raise NonFiniteError(
                 f"{few(bad) if bad else _ELSEWHERE} hold NaN or infinity; expected finite initial "
                 "weights, since every average starts from them. Build the averager after "
@@ -138,14 +139,14 @@ class Updates:
         begun = self._open
         outcomes = [] if begun is None else [begun.left_out, begun.finite]
         arrived = all(outcome is None or outcome.arrived() for outcome in outcomes)
-        return begun is not None and arrived and (begun.folded or self._holdings.sent())
+        return begun is not None and arrived and (begun.folded or self.holdings.sent())
 
     def _begin(self, left_out: Lagged | None, steps: int) -> None:
         moment = self._history.next_update(steps=steps)
         weights = self._history.lerp_weights(self._kinds, moment)
         begun = _Open(moment, steps, weights, left_out)
-        if self._holdings.offloaded:
-            self._holdings.send()
+        if self.holdings.offloaded:
+            self.holdings.send()
             self._open = begun
             if self._votes:
                 self.settle()
@@ -154,7 +155,7 @@ class Updates:
             self._open = begun
             self.settle()
             return
-        guarded = self._nonfinite == "skip" and self._holdings.lags
+        guarded = self._nonfinite == "skip" and self.holdings.lags
         if left_out is None and not guarded:
             self._close(begun)
             return
@@ -164,7 +165,7 @@ class Updates:
     @property
     def _votes(self) -> bool:
         """Whether processes that hold shards ask each other if all of them are finite."""
-        return self._holdings.mesh is not None and self._nonfinite != "allow"
+        return self.holdings.mesh is not None and self._nonfinite != "allow"
 
     def _must_know(self, weights: Mapping[str, float]) -> bool:
         """Whether the update cannot be undone by a lerp weight of 0, so that the host waits."""
@@ -173,37 +174,37 @@ class Updates:
 
     def _fold_on_device(self, begun: _Open, *, guarded: bool) -> None:
         """Fold with a lerp weight that the device makes 0 where the update must not count."""
-        self._holdings.gather_unchecked()
+        self.holdings.gather_unchecked()
         keep = None if begun.left_out is None else ~begun.left_out.flag
         if guarded:
-            begun.finite = Lagged(self._holdings.finite_flag())
+            begun.finite = Lagged(self.holdings.finite_flag())
             fine = begun.finite.flag
             keep = fine if keep is None else keep.to(fine.device, non_blocking=True) & fine
-        self._holdings.fold(begun.weights, keep=keep)
+        self.holdings.fold(begun.weights, keep=keep)
         begun.folded = True
 
     def _close(self, begun: _Open) -> None:
         if begun.left_out is not None and begun.left_out.value():
             return
         if not self._fine(begun):
-            self._meet_nonfinite(self._holdings.nonfinite(sent=True))
+            self._meet_nonfinite(self.holdings.nonfinite(sent=True))
             return
         if not begun.folded:
-            self._holdings.fold(begun.weights)
-        self._holdings.refreshed.clear()
+            self.holdings.fold(begun.weights)
+        self.holdings.refreshed.clear()
         self._history.count(begun.moment, begun.weights, steps=begun.steps)
 
     def _fine(self, begun: _Open) -> bool:
         """Whether the weights may be folded in; of those not folded yet, having taken them in."""
         if begun.folded:
             return begun.finite is None or begun.finite.value()
-        if self._holdings.offloaded:
-            fine = self._holdings.receive()
+        if self.holdings.offloaded:
+            fine = self.holdings.receive()
         elif self._nonfinite == "allow":
-            self._holdings.gather_unchecked()
+            self.holdings.gather_unchecked()
         else:
-            fine = self._holdings.gather()
-        return self._nonfinite == "allow" or self._holdings.all_agree(fine)
+            fine = self.holdings.gather()
+        return self._nonfinite == "allow" or self.holdings.all_agree(fine)
 
     def _meet_nonfinite(self, bad: Sequence[str]) -> None:
         message = (

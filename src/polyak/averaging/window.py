@@ -106,13 +106,13 @@ class Snapshots:
     """
 
     def __init__(self, last: int, device: torch.device | str | None) -> None:
-        self._last = last
+        self.last = last
         self._device = device
         self._kept: list[dict[str, Tensor]] = []
 
     def take(self, weights: Mapping[str, Tensor]) -> None:
         """Keep exact copies of these weights, in the memory of the oldest once that goes."""
-        memory = self._kept.pop(0) if len(self._kept) == self._last else {}
+        memory = self._kept.pop(0) if len(self._kept) == self.last else {}
         self._kept.append({key: self._copy(x, memory.get(key)) for key, x in weights.items()})
 
     def mean(self, dtypes: Mapping[str, torch.dtype]) -> Iterator[tuple[str, Tensor]]:
@@ -147,5 +147,7 @@ class Snapshots:
     def _copy(self, x: Tensor, memory: Tensor | None) -> Tensor:
         x = x.detach()
         if memory is None or memory.dtype != x.dtype or memory.shape != x.shape:
-            memory = torch.empty_like(x, device=self._device)
+            # To be written to again, and not only in the mode of this moment.
+            with torch.inference_mode(False):
+                memory = torch.empty_like(x, device=self._device)
         return memory.copy_(x)

@@ -22,7 +22,8 @@ class InspectCommand:
     """Say which weights a file holds, whatever tool wrote it."""
 
     file: Annotated[Path, tyro.conf.Positional]
-    """A checkpoint of polyak, torch, timm, ema-pytorch, torch-ema, diffusers or Lightning."""
+    """A checkpoint of polyak, torch, timm, ema-pytorch, torch-ema, diffusers or Lightning, or a
+    folder of `save_pretrained`."""
 
     def run(self) -> int:
         """Exit code 0."""
@@ -44,6 +45,7 @@ def description(path: Path) -> list[str]:
         "updates": _updates(manifest),
         "buffers": manifest.get("buffers"),
         "names": _names(manifest),
+        "left out": manifest.get("left_out"),
         "checksums": _checksums(saved),
     }
     lines = [f"{key:<12} {value}" for key, value in rows.items() if value is not None]
@@ -93,7 +95,7 @@ def _batchnorm(manifest: Mapping[str, Any], name: str, state: Mapping[str, Tenso
         stored = manifest.get("buffers") != "not stored"
         return None if stored else "BatchNorm statistics, if any, are not stored"
     fresh = manifest.get("refreshed_batchnorm")
-    if isinstance(fresh, list):
+    if isinstance(fresh, list) and name in _object(manifest, "averages"):
         how = {"average": "averaged", "copy": "copied"}.get(
             str(manifest.get("buffers")), "averaged or copied"
         )

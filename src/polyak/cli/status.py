@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, get_args
 
 import tyro
+from rich.cells import cell_len
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
@@ -17,6 +18,10 @@ from polyak.study.status import RunStatus, State, StudyStatus, overview
 from polyak.training.config import RunConfig
 
 WATCH_SECONDS = 2.0
+COLUMNS = ("run", "state", "epoch", "best average", "checkpoint", "left", "what")
+"""Those without an entry are left out."""
+WRAPPED = {"best average": 10, "what": 12}
+"""Columns whose cells may take more than one line, and the least that they keep."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +58,7 @@ def _tables(studies: Sequence[StudyStatus]) -> Group:
     for study in studies:
         parts.append(Text(_heading(study)))
         if study.runs:
-            parts.append(_table(study.runs))
+            parts += [_table(study.runs), *_notes(study.runs)]
     return Group(*parts)
 
 
@@ -70,29 +75,37 @@ def _heading(study: StudyStatus) -> str:
 
 
 def _table(runs: Sequence[RunStatus]) -> Table:
+    rows = [_cells(run) for run in runs]
     table = Table(box=None, pad_edge=False)
-    for heading in ("run", "state", "epoch", "best average", "checkpoint", "left", "what"):
-        right = heading in ("epoch", "checkpoint", "left")
-        table.add_column(heading, justify="right" if right else "left", no_wrap=True)
-    for run in runs:
-        table.add_row(*(Text(cell) for cell in _cells(run)))
+    shown = [i for i, column in enumerate(COLUMNS) if any(row[i] for row in rows)]
+    for i in shown:
+        widest = max(cell_len(row[i]) for row in rows)
+        # In a narrow terminal some cells take two lines; the others are always whole.
+        wraps = WRAPPED.get(COLUMNS[i])
+        table.add_column(
+            COLUMNS[i],
+            justify="right" if COLUMNS[i] in ("epoch", "checkpoint", "left") else "left",
+            min_width=min(wraps, widest) if wraps else max(widest, len(COLUMNS[i])),
+            no_wrap=wraps is None,
+        )
+    for row in rows:
+        table.add_row(*(Text(row[i]) for i in shown))
     return table
 
 
+def _notes(runs: Sequence[RunStatus]) -> list[Text]:
+    """Why runs failed or are damaged, in full."""
+    return [Text(f"{run.id}: {run.note}") for run in runs if run.note]
+
+
 def _cells(run: RunStatus) -> tuple[str, ...]:
+    """In the order of `COLUMNS`."""
     age = "" if run.checkpoint_age is None else f"{clock(run.checkpoint_age)} ago"
     left = "" if run.seconds_left is None else clock(run.seconds_left)
     best = best_average(run.epochs) if run.epochs else ""
     what = title(run.job) if run.job else ""
-    return (
-        run.id,
-        run.state,
-        _epoch(run),
-        best,
-        age,
-        left,
-        "  ".join(filter(None, (what, _who(run)))),
-    )
+    what = "  ".join(filter(None, (what, _who(run))))
+    return run.id, run.state, _epoch(run), best, age, left, what
 
 
 def _epoch(run: RunStatus) -> str:
@@ -102,9 +115,7 @@ def _epoch(run: RunStatus) -> str:
 
 
 def _who(run: RunStatus) -> str:
-    """Where a run is at work, or why it is not."""
-    if run.note:
-        return run.note
+    """Where a run is at work, or was."""
     if run.holder is None:
         return ""
     where = f"process {run.holder.pid} on {run.holder.host}"

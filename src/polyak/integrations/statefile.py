@@ -9,6 +9,8 @@ from polyak.errors import FileError
 
 FORMAT = 1
 _STATE = "averager"
+_FACTS = ("history", "averages", "dtypes", "buffers")
+"""Of these the last is not in files of early versions."""
 
 
 def save_state(averager: Averager, path: str | os.PathLike[str]) -> None:
@@ -18,7 +20,7 @@ def save_state(averager: Averager, path: str | os.PathLike[str]) -> None:
         StateError: while an average is applied.
     """
     state = averager.state_dict()
-    facts = {"format": FORMAT, **{key: state[key] for key in ("history", "averages", "dtypes")}}
+    facts = {"format": FORMAT, **{key: state[key] for key in _FACTS}}
     save({_STATE: flattened(state)}, path, manifest={_STATE: facts})
 
 
@@ -35,5 +37,5 @@ def load_state(path: str | os.PathLike[str]) -> dict[str, Any]:
             f"{os.fspath(path)} is no averager's state of format {FORMAT}; expected one. "
             "Pass a file that was saved beside a checkpoint."
         )
-    parts = {key: facts[key] for key in ("history", "averages", "dtypes")}
+    parts = {key: facts[key] for key in _FACTS if key in facts}
     return unflattened(saved[_STATE], parts)

@@ -94,6 +94,11 @@ class RunFolder:
         """What a measurement of overhead found."""
         return self.path / "timings.json"
 
+    @property
+    def log(self) -> Path:
+        """One record an epoch."""
+        return self.path / "log.jsonl"
+
     def arm(self, name: str) -> Path:
         """Weights of one arm."""
         return self.path / "averages" / f"{name}.safetensors"
@@ -158,11 +163,11 @@ class RunFolder:
 
     def write_epochs(self, records: list[EpochRecord]) -> None:
         """Write log.jsonl anew."""
-        _write_lines(self.path / "log.jsonl", [asdict(record) for record in records])
+        _write_lines(self.log, [asdict(record) for record in records])
 
     def epochs(self) -> list[EpochRecord]:
         """The epochs so far."""
-        return list(_records(self.path / "log.jsonl", epoch_record))
+        return list(_records(self.log, epoch_record))
 
     def write_monitors(self, records: list[MonitorRecord]) -> None:
         """Write monitor.jsonl anew."""

@@ -71,6 +71,10 @@ class RowRecord:
     follow_ups: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """Run ids by what follows the choice ("held", "annealed") and seed."""
 
+    following: int = 0
+    """Follow-ups and probes that the study wants, of which the choice decides what they are. 0
+    in studies recorded before there was the field."""
+
     against: str | None = None
     """Label of the row that this one varies in one respect."""
 

@@ -203,7 +203,9 @@ def _finding_line(finding: Finding, weighed: Weighed) -> FindingLine:
         what=_words(finding.what),
         row=finding.row,
         claimed=f"{beyond} {_shown(finding.bound, finding)}",
-        refuted_if=f"{short} {_plain(finding.refuted_at, finding)}",
+        refuted_if="–"
+        if finding.refuted_at is None
+        else f"{short} {_plain(finding.refuted_at, finding)}",
         mean=_plain(weighed.mean, finding),
         interval="–" if weighed.low is None else _interval(finding, weighed),
         shown=_p(weighed.shown),

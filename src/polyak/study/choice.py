@@ -3,18 +3,18 @@
 Here and in `follow_ups` alone choices flow back into configurations.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from polyak.errors import DataError
-from polyak.records.runs import EpochRecord, run_folder
+from polyak.errors import DataError, FileError
+from polyak.records.runs import EpochRecord, RunFolder, run_folder
 from polyak.records.studies import RowRecord, StopRecord
 from polyak.study import plan
 from polyak.study.follow_ups import stops_of
 from polyak.study.plan import Row
 from polyak.training.config import RULES, RunConfig
-from polyak.training.selection import choose_learning_rate, choose_stop, swad_interval
+from polyak.training.selection import Lost, choose_learning_rate, choose_stop, swad_interval
 
 
 def choose(
@@ -30,13 +30,23 @@ def choose(
     except DataError as error:
         return replace(record, failure=str(error))
     stops = {
-        str(seed): _stop_records(row.config, epochs[rate][seed] or ())
+        str(seed): _stop_records(row.config, _whole(runs[rate][seed], out))
         for seed, rate in rates.items()
     }
     if "learning-rate" in row.paper_code:
         by_seed = {str(seed): rate for seed, rate in rates.items()}
         return replace(record, seed_learning_rates=by_seed, stops=stops)
     return replace(record, chosen_learning_rate=next(iter(rates.values())), stops=stops)
+
+
+def require_whole(runs: Iterable[RunConfig], out: Path) -> None:
+    """See to it that all runs that are done can be chosen from.
+
+    Raises:
+        FileError: for a run that is done and has not a record of each epoch.
+    """
+    for run in runs:
+        _epochs(run, out)
 
 
 def refits(
@@ -49,13 +59,13 @@ def refits(
         assert rate is not None
         swad = None
         if "swad" in row.config.more_averages:
-            swad = {seed: swad_interval(_epochs(runs[rate][seed], out) or ())}
+            swad = {seed: swad_interval(_whole(runs[rate][seed], out))}
         found |= plan.refit(row, rate, {seed: chosen}, swad=swad)
     return found
 
 
 def _rates(
-    row: Row, epochs: Mapping[float, Mapping[int, list[EpochRecord] | None]]
+    row: Row, epochs: Mapping[float, Mapping[int, Sequence[EpochRecord] | Lost]]
 ) -> dict[int, float]:
     """The learning rate of each seed."""
     if "learning-rate" not in row.paper_code:
@@ -80,6 +90,25 @@ def _stop_records(config: RunConfig, records: Sequence[EpochRecord]) -> tuple[St
     return tuple(StopRecord(rule=s.rule, epoch=s.epoch, average=s.average) for s in stops)
 
 
-def _epochs(run: RunConfig, out: Path) -> list[EpochRecord] | None:
+def _epochs(run: RunConfig, out: Path) -> Sequence[EpochRecord] | Lost:
+    ending = run_folder(out, run.id).ending
+    if ending == "done":
+        return _whole(run, out)
+    return "diverged" if ending == "diverged" else "failed"
+
+
+def _whole(run: RunConfig, out: Path) -> list[EpochRecord]:
+    """The records of a run that is done: all of its epochs, or a choice would be another."""
     folder = run_folder(out, run.id)
-    return folder.epochs() if folder.ending == "done" else None
+    found = folder.epochs()
+    if [record.epoch for record in found] != list(range(1, run.epochs + 1)):
+        raise FileError(_incomplete(folder, len(found), run.epochs))
+    return found
+
+
+def _incomplete(folder: RunFolder, found: int, epochs: int) -> str:
+    has = f"has {found} records" if folder.log.exists() else "is missing"
+    return (
+        f"{folder.log} {has}, though the run is done; expected a record of each of its "
+        f"{epochs} epochs. Remove the run's folder and run the study again."
+    )

@@ -3,6 +3,7 @@
 search  →  select  →  refit  →  transfer
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
@@ -77,6 +78,8 @@ class Row:
         rates = self.learning_rates
         if not rates or len(set(rates)) != len(rates) or not all(rate > 0 for rate in rates):
             found.append(f"learning_rates is {rates!r}; expected different ones > 0")
+        elif len({f"{rate:g}" for rate in rates}) != len(rates):
+            found.append(f"learning_rates is {rates!r}; expected them to differ in six digits")
         if len(set(self.seeds)) != len(self.seeds) or not self.seeds:
             found.append(f"seeds is {self.seeds!r}; expected different ones")
         if len(self.paper_decays) != len(self.config.averaging.decays):
@@ -122,7 +125,8 @@ class Study:
 
     def check(self) -> None:
         """Raise a ConfigError that names every fault of every row."""
-        faults = [f"{row.label}: {fault}" for row in self.rows for fault in row.faults()]
+        faults = _faults_of_name(self.name)
+        faults += [f"{row.label}: {fault}" for row in self.rows for fault in row.faults()]
         if len({row.label for row in self.rows}) != len(self.rows):
             faults.append("two rows have one label; expected different ones")
         faults += [
@@ -134,6 +138,16 @@ class Study:
             raise ConfigError.of(f"study {self.name}", faults)
         if self.measurement is not None:
             self.measurement.config.check()
+
+
+def _faults_of_name(name: str) -> list[str]:
+    """A study's name is that of its folder, beside those that all studies share."""
+    if re.fullmatch(r"[A-Za-z0-9][\w.+-]*", name) and name not in ("runs", "audits"):
+        return []
+    return [
+        f"name is {name!r}; expected letters, digits and . _ + - after a letter or digit, and "
+        "neither 'runs' nor 'audits', since it names a folder"
+    ]
 
 
 def as_coded(row: Row, names: tuple[str, ...]) -> Row:

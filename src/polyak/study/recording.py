@@ -49,6 +49,7 @@ def _row(row: Row) -> RowRecord:
         learning_rates=row.learning_rates,
         averages=row.config.averaging.names,
         refits=row.refits,
+        following=len(row.follow_ups) * len(row.seeds) + len(row.transfer),
         against=row.against,
         variants=row.variants,
         paper_averages=tuple(f"ema_{decay:g}" for decay in row.paper_decays),

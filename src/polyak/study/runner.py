@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from polyak.data.sources import name_of
 from polyak.errors import FileError
 from polyak.records.locks import holding
 from polyak.records.runs import run_folder
@@ -14,6 +15,7 @@ from polyak.records.studies import RowRecord, StudyRecord, read_study, with_row,
 from polyak.study import choice, plan, recording
 from polyak.study.executors import Executor
 from polyak.study.follow_ups import follow_ups
+from polyak.study.lacking import lacking
 from polyak.study.plan import Row, Study
 from polyak.study.preparation import prepare_measurement, prepare_rows
 from polyak.training.config import RunConfig
@@ -44,7 +46,7 @@ class Outcome:
     """Run id → text of the error."""
 
     row_failures: dict[str, str] = field(default_factory=dict)
-    """Label of a row without a result → why."""
+    """Label of a row without a result, or without the whole of it → why."""
 
     seconds: float = 0.0
 
@@ -78,6 +80,7 @@ def run_study(
 
     Raises:
         ConfigError, DataError: before anything is run, if the study cannot be.
+        FileError: before anything is run, if a run that is done has lost records to choose from.
         HeldError: if another process is at work on this study.
     """
     study.check()
@@ -114,15 +117,19 @@ class _Sitting:
     def run(self) -> Outcome:
         """Phase after phase, each planned from what those before it found."""
         self.before = _seconds_before(self.out / self.study.name)
+        searches = {row.label: plan.search(row) for row in self.study.rows}
+        searched = [run for by_rate in searches.values() for run in _each(by_rate)]
+        # Before the first write: earlier choices outlive a run that was damaged since.
+        choice.require_whole(searched, self.out)
         try:
             if self.study.measurement is not None:
                 self._phase("measure", [self.study.measurement.config])
-            searches = {row.label: plan.search(row) for row in self.study.rows}
-            self._phase("search", [run for by_rate in searches.values() for run in _each(by_rate)])
+            self._phase("search", searched)
             refits, following = self._choose(searches)
             self._phase("refit", list(_each(refits)))
             self._phase("follow-up", following)
             self._phase("transfer", self._probes(refits))
+            self._note_lacking()
         finally:
             # Also for a study that is stopped: what it knows, and the time that it took.
             self._save()
@@ -161,6 +168,14 @@ class _Sitting:
             ids = {name: probe.id for name, probe in probes.items()}
             self.record = with_row(self.record, replace(self._of(row), transfer=ids))
         return found
+
+    def _note_lacking(self) -> None:
+        for row in self.study.rows:
+            targets = [name_of(target.source) for target in row.transfer]
+            reason = lacking(self._of(row), self.out, targets=targets)
+            # A row whose search failed is known to have nothing.
+            if reason is not None and row.label not in self.outcome.row_failures:
+                self.outcome.row_failures[row.label] = reason
 
     def _of(self, row: Row) -> RowRecord:
         return recording.of_row(self.record, row)

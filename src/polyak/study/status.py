@@ -93,7 +93,8 @@ def overview(folder: Path) -> list[StudyStatus]:
     studies = [_study(out, path) for path in plans]
     if not alone:
         known = {run.id for study in studies for run in study.runs}
-        others = [p.name for p in sorted((out / "runs").glob("*")) if p.name not in known]
+        folders = sorted(path for path in (out / "runs").glob("*") if path.is_dir())
+        others = [path.name for path in folders if path.name not in known]
         if others:
             title = "runs that belong to no study" if studies else ""
             runs = [run_status(out, name) for name in others]
@@ -145,31 +146,42 @@ def _study(out: Path, path: Path) -> StudyStatus:
     try:
         study = read_study(path)
         names = list(dict.fromkeys(_ids(study)))
-        unplanned = sum(_unplanned(row) for row in study.rows)
     except (FileError, TypeError, ValueError, AttributeError) as error:
         return StudyStatus(name=path.name, runs=(), fault=str(error))
+    runs = {name: run_status(out, name) for name in names}
     return StudyStatus(
         name=path.name,
         title=study.title,
-        runs=[run_status(out, name) for name in names],
-        unplanned=unplanned,
+        runs=list(runs.values()),
+        unplanned=sum(_unplanned(row, runs) for row in study.rows),
         workers=max(1, study.workers),
     )
 
 
 def _ids(study: StudyRecord) -> Iterator[str]:
     """Phase by phase, as they are carried out."""
+    if study.measurement is not None:
+        yield study.measurement.run
     for row in study.rows:
         for by_seed in row.search.values():
             yield from by_seed.values()
-    for found in ([row.refit for row in study.rows], [row.transfer for row in study.rows]):
-        by_name: Mapping[str, str]
-        for by_name in found:
-            yield from by_name.values()
+    for row in study.rows:
+        yield from row.refit.values()
+    for row in study.rows:
+        for by_seed in row.follow_ups.values():
+            yield from by_seed.values()
+    for row in study.rows:
+        yield from row.transfer.values()
 
 
-def _unplanned(row: RowRecord) -> int:
-    return len(row.seeds) if row.refits and not row.refit and row.failure is None else 0
+def _unplanned(row: RowRecord, runs: Mapping[str, RunStatus]) -> int:
+    """Refits, follow-ups and probes that are to come and have no settings yet."""
+    if row.failure is not None or any(runs[i].state == "diverged" for i in row.refit.values()):
+        # Nothing follows a search without a choice, and no probe a refit that is lost.
+        return 0
+    refits = len(row.seeds) if row.refits and not row.refit else 0
+    named = sum(len(by_seed) for by_seed in row.follow_ups.values()) + len(row.transfer)
+    return refits + max(0, row.following - named)
 
 
 def _checkpoint_age(folder: RunFolder) -> float | None:

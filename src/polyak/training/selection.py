@@ -5,12 +5,15 @@ the earliest epoch, then to the shortest window.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
 
 from polyak.errors import DataError
 from polyak.records.runs import EpochRecord, Score
 from polyak.training.config import Rule, Selection, Stop
 
 BASELINE = "sgd"
+Lost = Literal["diverged", "failed"]
+"""A run without records to choose from."""
 
 
 def choose_stop(
@@ -98,30 +101,46 @@ def swad_interval(
 
 
 def choose_learning_rate(
-    runs: Mapping[float, Mapping[int, Sequence[EpochRecord] | None]],
+    runs: Mapping[float, Mapping[int, Sequence[EpochRecord] | Lost]],
 ) -> float:
     """The learning rate with the best SGD: the baseline gets its best.
 
         argmax_lr  mean over seeds of  max_e accuracy(SGD, e)
 
     Args:
-        runs: Learning rate → seed → epochs, or None for a run that failed or diverged. A
-            learning rate with such a run is out.
+        runs: Learning rate → seed → epochs, or what became of a run that has none to choose
+            from. A learning rate with such a run is out.
 
     Raises:
-        DataError: if every learning rate is out.
+        DataError: if every learning rate is out; what to do depends on why.
     """
     means = {
-        rate: sum(_best_baseline(records) for records in by_seed.values() if records) / len(by_seed)
+        rate: sum(_best_baseline(records) for records in ended) / len(ended)
         for rate, by_seed in sorted(runs.items())
-        if by_seed and all(by_seed.values())
+        if (ended := _ended(by_seed))
     }
     if not means:
-        raise DataError(
-            f"every learning rate of {sorted(runs)} has a run that failed or diverged; expected "
-            "one where all seeds end. Search smaller learning rates."
-        )
+        raise DataError(_all_lost(runs))
     return max(means, key=lambda rate: means[rate])
+
+
+def _ended(
+    by_seed: Mapping[int, Sequence[EpochRecord] | Lost],
+) -> list[Sequence[EpochRecord]] | None:
+    """The records of all seeds; None where one is lost."""
+    found = [records for records in by_seed.values() if not isinstance(records, str)]
+    return found if len(found) == len(by_seed) else None
+
+
+def _all_lost(runs: Mapping[float, Mapping[int, Sequence[EpochRecord] | Lost]]) -> str:
+    failed = any("failed" in by_seed.values() for by_seed in runs.values())
+    diverged = any("diverged" in by_seed.values() for by_seed in runs.values())
+    how = " or ".join(word for word, found in (("failed", failed), ("diverged", diverged)) if found)
+    again = "Mend what made the runs fail and give the same command again."
+    return (
+        f"every learning rate of {sorted(runs)} has a run that {how}; expected one where all "
+        f"seeds end. {again if failed else 'Search smaller learning rates.'}"
+    )
 
 
 def _best_baseline(records: Sequence[EpochRecord]) -> float:

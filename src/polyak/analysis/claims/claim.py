@@ -3,9 +3,8 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from polyak.analysis.claims.evidence import RowEvidence, Scores
+from polyak.analysis.claims.evidence import RowEvidence
 from polyak.analysis.claims.verdicts import Finding, Side
-from polyak.analysis.curves import BASELINE
 from polyak.analysis.results import Phase, Result
 
 WORTH = {"accuracy": 0.002, "loss": 0.01, "churn": 0.002, "js": 0.001, "ece": 0.002}
@@ -125,7 +124,7 @@ def gain(
             side="above" if higher else "below",
             refuted_at=WORTH[kind] if higher else -WORTH[kind],
             unit="nats" if kind in ("loss", "js") else "points",
-            resolution=row.half_an_image("test") if kind in FRACTION_OF_IMAGES else 0.0,
+            resolution=row.half_an_image(target) if kind in FRACTION_OF_IMAGES else 0.0,
         )
     ]
 
@@ -186,13 +185,3 @@ def results_of(row: RowEvidence, arm: str, metric: str, phase: str) -> dict[str,
 
 def _key(r: Result) -> tuple[str, str, str, str]:
     return (r.arm, r.metric, r.phase, r.target)
-
-
-def best_average(scores: Scores, averages: Sequence[str]) -> float:
-    """Accuracy of the bank's best: a maximum, as the paper's figures have it."""
-    return max(scores[name].accuracy for name in averages)
-
-
-def lead(scores: Scores, averages: Sequence[str]) -> float:
-    """How far the bank's best is ahead of SGD in accuracy."""
-    return best_average(scores, averages) - scores[BASELINE].accuracy

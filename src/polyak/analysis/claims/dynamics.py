@@ -1,16 +1,20 @@
 """Claims about hold-out curves: early, late and stopped averages (sections 3.2, 3.3)."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
-from polyak.analysis.claims.claim import EQUAL, WORTH, best_average, equivalent, lead
-from polyak.analysis.claims.evidence import RowEvidence, RunLog
+from polyak.analysis.claims.claim import EQUAL, WORTH, equivalent
+from polyak.analysis.claims.evidence import RowEvidence, RunLog, Scores
+from polyak.analysis.claims.extremes import (
+    SMOOTHING,
+    best_average,
+    lead,
+    never_below,
+    place_in_others,
+)
 from polyak.analysis.claims.verdicts import Finding
 from polyak.analysis.curves import sliding_mean
 from polyak.records.studies import StopRecord
-
-SMOOTHING = 5
-"""Epochs of the sliding mean, as in the paper's figure 1."""
 
 EARLY = (0.05, 0.1, 0.25)
 STOPS_BY = 0.75
@@ -25,19 +29,13 @@ SPENT = 0.01
 
 def never_behind(row: RowEvidence) -> list[Finding]:
     """The best average is not below SGD in any five epochs together."""
-    values = {seed: min(_leads(log, row.averages)) for seed, log in _with_holdout(row).items()}
-    if not values:
-        return []
-    return [
-        Finding(
-            what="best average − SGD, hold-out accuracy, in the worst five epochs",
-            row=row.label,
-            values=values,
-            bound=-WORTH["accuracy"],
-            refuted_at=-WORTH["accuracy"],
-            resolution=row.half_an_image("holdout"),
-        )
-    ]
+    return never_below(
+        "best average − SGD, hold-out accuracy",
+        row,
+        _over_epochs(lead, row, _with_holdout(row)),
+        bound=-WORTH["accuracy"],
+        part="holdout",
+    )
 
 
 def early_lead(row: RowEvidence) -> list[Finding]:
@@ -52,7 +50,7 @@ def early_lead(row: RowEvidence) -> list[Finding]:
                 Finding(
                     what=f"best average − SGD, hold-out accuracy, epoch {epoch} ({share:.0%})",
                     row=row.label,
-                    values={seed: lead(scores, row.averages) for seed, scores in at.items()},
+                    values=lead(at, row.averages),
                     refuted_at=WORTH["accuracy"],
                     resolution=row.half_an_image("holdout"),
                 )
@@ -68,11 +66,8 @@ def peaks_then_meets_sgd(row: RowEvidence) -> list[Finding]:
     """
     logs = {seed: log for seed, log in _with_holdout(row).items() if _spent(log)}
     curves = {
-        seed: sliding_mean(
-            [best_average(scores, row.averages) for scores in log.part("holdout").values()],
-            width=SMOOTHING,
-        )
-        for seed, log in logs.items()
+        seed: sliding_mean(curve, width=SMOOTHING)
+        for seed, curve in _over_epochs(best_average, row, logs).items()
     }
     if not curves:
         return []
@@ -80,11 +75,12 @@ def peaks_then_meets_sgd(row: RowEvidence) -> list[Finding]:
     resolution = row.half_an_image("holdout")
     drop = []
     if len(curves) > 1:
+        peaks = place_in_others(curves, max)
         drop = [
             Finding(
                 what="best average, hold-out accuracy at its peak − at the end",
                 row=row.label,
-                values={seed: _drop(seed, curves) for seed in curves},
+                values={seed: x[peaks[seed]] - x[-1] for seed, x in curves.items()},
                 refuted_at=WORTH["accuracy"],
                 resolution=resolution,
             )
@@ -92,7 +88,7 @@ def peaks_then_meets_sgd(row: RowEvidence) -> list[Finding]:
     return drop + equivalent(
         "best average − SGD, hold-out accuracy, last epoch",
         row.label,
-        {seed: lead(scores, row.averages) for seed, scores in last.items()},
+        lead(last, row.averages),
         margin=EQUAL,
         resolution=resolution,
     )
@@ -161,17 +157,18 @@ def _stops(row: RowEvidence) -> dict[str, Mapping[str, StopRecord]]:
     return {seed: at for seed, at in row.stops.items() if {"acc", "loss"} <= at.keys()}
 
 
-def _leads(log: RunLog, averages: Sequence[str]) -> list[float]:
-    scores = log.part("holdout").values()
-    return sliding_mean([lead(found, averages) for found in scores], width=SMOOTHING)
+def _over_epochs(
+    number: Callable[[Mapping[str, Scores], Sequence[str]], dict[str, float]],
+    row: RowEvidence,
+    logs: Mapping[str, RunLog],
+) -> dict[str, list[float]]:
+    """A number of all seeds at each epoch of the hold-out, as a curve a seed."""
+    parts = {seed: list(log.part("holdout").values()) for seed, log in logs.items()}
+    at_epochs = [dict(zip(parts, at, strict=True)) for at in zip(*parts.values(), strict=True)]
+    numbers = [number(at, row.averages) for at in at_epochs]
+    return {seed: [found[seed] for found in numbers] for seed in parts}
 
 
 def _spent(log: RunLog) -> bool:
     rates = [record.learning_rate for record in log.epochs]
     return rates[-1] <= SPENT * max(rates)
-
-
-def _drop(seed: str, curves: Mapping[str, Sequence[float]]) -> float:
-    others = [curve for other, curve in curves.items() if other != seed]
-    mean = [sum(values) for values in zip(*others, strict=True)]
-    return curves[seed][mean.index(max(mean))] - curves[seed][-1]

@@ -66,7 +66,8 @@ class RowEvidence:
     """Whether the network has BatchNorm; None where no finished run says."""
 
     images: Mapping[str, int] = field(default_factory=dict)
-    """Samples in "test", "holdout" and, of the training set, in "wrong"."""
+    """Samples in "test", "holdout", by name in the test sets of probes, and, of the training
+    set, in "wrong"."""
 
     def half_an_image(self, part: str) -> float:
         """What an accuracy on a part cannot resolve; 0 where its size is not known."""
@@ -98,7 +99,7 @@ def row_evidence(out: Path, row: RowRecord, results: Iterable[Result]) -> RowEvi
         stops={seed: {stop.rule: stop for stop in stops} for seed, stops in row.stops.items()},
         settings=settings,
         batchnorm=None if first is None else _has_batchnorm(first),
-        images={} if first is None else _images(first),
+        images=({} if first is None else _images(first)) | _probed(out, row),
     )
 
 
@@ -142,6 +143,13 @@ def _has_batchnorm(folder: RunFolder) -> bool | None:
             "Remove the run's folder and run the study again."
         ) from error
     return any("running_var" in name for name in names)
+
+
+def _probed(out: Path, row: RowRecord) -> dict[str, int]:
+    return {
+        target: len(Predictions(folder.predictions).labels_n("test"))
+        for target, folder in _done(out, row.transfer).items()
+    }
 
 
 def _images(folder: RunFolder) -> dict[str, int]:

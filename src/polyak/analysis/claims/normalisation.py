@@ -4,10 +4,9 @@ from collections.abc import Callable, Mapping
 from statistics import fmean
 
 from polyak.analysis.claims.claim import EQUAL, WORTH
-from polyak.analysis.claims.dynamics import SMOOTHING
 from polyak.analysis.claims.evidence import RowEvidence, RunLog, Scores
+from polyak.analysis.claims.extremes import never_below
 from polyak.analysis.claims.verdicts import Finding
-from polyak.analysis.curves import sliding_mean
 
 FAILS_BY = 0.01
 """What the paper calls failing is more than a nuance: a point."""
@@ -79,17 +78,7 @@ def recomputing_always_helps(row: RowEvidence) -> list[Finding]:
                 refuted_at=WORTH["accuracy"],
                 resolution=row.half_an_image(part),
             ),
-            Finding(
-                what=f"{what}, worst five epochs",
-                row=row.label,
-                values={
-                    seed: min(sliding_mean(values, width=SMOOTHING))
-                    for seed, values in gains.items()
-                },
-                bound=-WORTH["accuracy"],
-                refuted_at=-WORTH["accuracy"],
-                resolution=row.half_an_image(part),
-            ),
+            *never_below(what, row, gains, bound=-WORTH["accuracy"], part=part),
         ]
     return found
 

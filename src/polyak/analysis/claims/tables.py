@@ -71,7 +71,12 @@ def loss_beats_accuracy(row: RowEvidence) -> list[Finding]:
 
 
 def better_calibrated(row: RowEvidence) -> list[Finding]:
-    """EMA (loss) has a lower calibration error than SGD, with and without a temperature."""
+    """EMA (loss) has a lower calibration error than SGD, with and without a temperature.
+
+    Only where labels are right: a temperature fitted to wrong ones is right for wrong ones.
+    """
+    if row.images.get("wrong"):
+        return []
     found = [
         gain(row, "ema_loss_bn", "sgd_stopped", metric=metric, phase="search")
         for metric in ("ece", "ece_scaled")

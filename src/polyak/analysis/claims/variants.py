@@ -6,12 +6,12 @@ from polyak.analysis.claims.claim import (
     EQUAL,
     WORTH,
     equivalent,
-    lead,
     paired,
     results_of,
     varied,
 )
 from polyak.analysis.claims.evidence import RowEvidence, RunLog
+from polyak.analysis.claims.extremes import lead
 from polyak.analysis.claims.verdicts import Finding
 from polyak.analysis.curves import BASELINE
 from polyak.analysis.results import Phase
@@ -62,7 +62,7 @@ def step_decay_takes_the_gain(rows: Sequence[RowEvidence]) -> list[Finding]:
         found += equivalent(
             "best average − SGD, hold-out accuracy, last epoch",
             row.label,
-            {seed: lead(scores, row.averages) for seed, scores in last.items()},
+            lead(last, row.averages),
             margin=EQUAL,
             resolution=row.half_an_image("holdout"),
         )

@@ -44,9 +44,10 @@ class Finding:
     bound: float = 0.0
     """The claim: the mean is on `side` of it."""
 
-    refuted_at: float = 0.0
+    refuted_at: float | None = 0.0
     """Refuted where the mean is shown not to reach it. Beyond `bound` by the smallest effect of
-    interest, or equal to it where the bound is a margin already."""
+    interest, or equal to it where the bound is a margin already. None where the values may err
+    to the wrong side, and so refute nothing."""
 
     unit: str = "points"
     """"points" for percentage points, "nats", "share" of the run, "%", "ratio"."""
@@ -92,7 +93,7 @@ def weigh(finding: Finding) -> Weighed:
 
     The sign makes the claimed side positive. For "every seed" the distribution of T(bound) is the
     noncentral t with z_{.95}·√n, which tests that at least 95 % of all seeds are on that side;
-    one seed on the other side refutes it.
+    one seed on the other side refutes it, whatever the others show.
 
     Raises:
         DataError: if there is no value or one is not finite.
@@ -123,14 +124,17 @@ def weigh(finding: Finding) -> Weighed:
     sign = 1 if finding.side == "above" else -1
     half = float(stdtrit(n - 1, 1 - LEVEL / 2)) * error
     t = sign * (mean - finding.bound) / error
-    if refuted is None:
+    shown = _beyond_most(n, t) if finding.every_seed else float(stdtr(n - 1, -t))
+    if refuted == 0:
+        shown = 1.0
+    if refuted is None and finding.refuted_at is not None:
         refuted = float(stdtr(n - 1, sign * (mean - finding.refuted_at) / error))
     return Weighed(
         n=n,
         mean=mean,
         low=mean - half,
         high=mean + half,
-        shown=_beyond_most(n, t) if finding.every_seed else float(stdtr(n - 1, -t)),
+        shown=shown,
         refuted=refuted,
         sd=sd,
     )
