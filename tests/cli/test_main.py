@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 
 import polyak
+from polyak.cli.executors import Machines
 from polyak.cli.main import main
+from polyak.cli.study import Where
 from polyak.errors import DataError
 from polyak.files import write_json
 from polyak.records.locks import holding
@@ -176,8 +178,21 @@ def test_the_scale_and_what_was_put_in_are_in_the_record(
     given = ["--scale", "tiny", "--data", "cifar10=my data"]
     assert main(["study", "table1", *given, "--out", str(tmp_path)]) == 0
     record = read_study(tmp_path / "table1-tiny")
-    assert record.command == "polyak study table1 --scale tiny --data 'cifar10=my data'"
+    words = ["polyak", "study", "table1", *given, "--out", str(tmp_path)]
+    assert record.command == shlex.join(words)
     assert capsys.readouterr().out.splitlines()[1].endswith("table1-tiny/page")
+
+
+def test_what_to_type_again_names_what_is_not_the_default():
+    where = Where(out=Path("my out"), machines=Machines(device="cuda", executor="ray"))
+    assert where.words() == ["--out", "my out", "--device", "cuda", "--executor", "ray"]
+    assert Where().words() == []
+
+
+def test_a_name_beside_init_is_refused(tmp_path, refused):
+    said = refused("study", "mine.py", "--init", tmp_path / "mine2.py")
+    assert "name is 'mine.py' and init is" in said
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_study_is_carried_through_and_counted_on_stdout(in_process, tmp_path, capsys):

@@ -39,6 +39,20 @@ class Where:
     time_limit: str | None = None
     """Such as 9m or 1h30m: write checkpoints and stop (code 75) before; call again to go on."""
 
+    def words(self) -> list[str]:
+        """What to type for the same results, where it is not the default."""
+        given = {
+            "--out": (str(self.out), "out"),
+            "--device": (self.machines.device, "cpu"),
+            "--executor": (self.machines.executor, "local"),
+        }
+        return [
+            word
+            for flag, (value, usual) in given.items()
+            if value != usual
+            for word in (flag, value)
+        ]
+
 
 @dataclass(frozen=True)
 class StudyCommand:
@@ -89,6 +103,11 @@ class StudyCommand:
     def run(self) -> int:
         """Exit code: 0 done, 1 some runs failed or a row has no result."""
         if self.init is not None:
+            if self.name is not None:
+                raise ConfigError(
+                    f"name is '{self.name}' and init is '{self.init}'; expected one or the other. "
+                    "Leave the name out to write an example, or --init to run the study."
+                )
             return _write_example(self.init)
         study = self._study()
         if self.more_averages:
@@ -118,7 +137,8 @@ class StudyCommand:
             "--more-averages": self.more_averages,
             "--fp32": self.fp32,
         }
-        return words + [word for word, given in switches.items() if given]
+        words += [word for word, given in switches.items() if given]
+        return words + self.where.words()
 
     def _study(self) -> Study:
         if self.name is None or not self.name.endswith(".py"):
@@ -144,7 +164,8 @@ class DemoCommand:
 
     def run(self) -> int:
         """Exit code: 0 done, 1 some runs failed or a row has no result."""
-        return carry_through(preset("demo"), self.where, command="polyak demo")
+        words = ["polyak", "demo", *self.where.words()]
+        return carry_through(preset("demo"), self.where, command=shlex.join(words))
 
 
 def _in_float32(study: Study) -> Study:
