@@ -12,23 +12,27 @@ from pathlib import Path
 from polyak.analysis.claims.claim import paired, pseudo_values
 from polyak.analysis.seeds import mean_interval
 
+LAST, STOPPED, ANNEALED = ("sgd", "refit"), ("sgd_stopped", "refit"), ("sgd", "annealed")
+ACC, LOSS = ("ema_acc_bn", "refit"), ("ema_loss_bn", "refit")
+SEARCHED, SEARCHED_SGD = ("ema_loss_bn", "search"), ("sgd", "search")
+SEARCHED_STOPPED = ("sgd_stopped", "search")
 EFFECTS = (
-    # metric, our arm, its models' phase, the baseline's arm, its models' phase
-    ("accuracy", "ema_acc_bn", "refit", "sgd", "refit"),
-    ("accuracy", "ema_acc_bn", "refit", "sgd_stopped", "refit"),
-    ("accuracy", "ema_acc_bn", "refit", "swa_bn", "refit"),
-    ("accuracy", "ema_loss_bn", "search", "sgd", "search"),
-    ("loss", "ema_acc_bn", "refit", "sgd", "refit"),
-    ("memorised", "ema_acc_bn", "refit", "sgd", "refit"),
-    ("churn", "ema_loss_bn", "refit", "sgd", "refit"),
-    ("ece", "ema_loss_bn", "search", "sgd", "search"),
-    # SGD in the average's budget, its learning rate annealed in it
-    ("accuracy", "ema_acc_bn", "refit", "sgd", "annealed"),
-    ("loss", "ema_acc_bn", "refit", "sgd", "annealed"),
-    ("memorised", "ema_acc_bn", "refit", "sgd", "annealed"),
-    ("churn", "ema_loss_bn", "refit", "sgd", "annealed"),
-    ("accuracy", "sgd", "annealed", "sgd", "refit"),
-    ("accuracy", "ema_acc_bn", "annealed", "sgd", "annealed"),
+    # metric; arm and phase of ours; those of what it is compared with
+    *(("accuracy", ours, theirs) for ours in (ACC, LOSS) for theirs in (LAST, STOPPED, ANNEALED)),
+    ("accuracy", ACC, ("swa_bn", "refit")),
+    ("accuracy", SEARCHED, SEARCHED_SGD),
+    ("accuracy", ("ema_acc_bn", "search"), SEARCHED_SGD),
+    *(("loss", ACC, theirs) for theirs in (LAST, STOPPED, ANNEALED)),
+    *(("loss", SEARCHED, theirs) for theirs in (SEARCHED_SGD, SEARCHED_STOPPED)),
+    *(("memorised", ACC, theirs) for theirs in (LAST, STOPPED, ANNEALED)),
+    *(("churn", LOSS, theirs) for theirs in (LAST, STOPPED, ANNEALED)),
+    *(
+        (metric, SEARCHED, theirs)
+        for metric in ("churn", "ece", "ece_floor", "ece_scaled")
+        for theirs in (SEARCHED_SGD, SEARCHED_STOPPED)
+    ),
+    ("accuracy", ANNEALED, LAST),
+    ("memorised", ("sgd", "held"), SEARCHED_SGD),
 )
 EPOCHS = (0.05, 0.1, 0.25, 0.5, 0.625, 0.75, 0.875, 1.0)
 """Shares of a run at which its curves are read."""
@@ -44,7 +48,11 @@ def main(folders: list[Path]) -> None:
         for row in dict.fromkeys(line["row"] for line in results):
             print(f"\n{folder.name}: {row}\n")
             print_table(effects([line for line in results if line["row"] == row]))
-            print_table(curves([point for point in points if point["row"] == row]))
+            own = [point for point in points if point["row"] == row]
+            if any(point["part"] == "test" for point in own):
+                print_table(curves(own))
+            if any(point["phase"] == "held" for point in own):
+                print_table(held(own))
         if (folder / "batchnorm.csv").exists():
             print_table(batchnorm(lines(folder / "batchnorm.csv")))
 
@@ -60,10 +68,10 @@ def effects(results: list[Line]) -> Iterator[tuple[str, ...]]:
     values: dict[tuple[str, ...], dict[str, float]] = defaultdict(dict)
     for line in results:
         values[line["metric"], line["arm"], line["phase"]][line["seed"]] = float(line["value"])
-    for metric, *ours, arm, phase in EFFECTS:
-        found, baseline = values.get((metric, *ours)), values.get((metric, arm, phase))
+    for metric, ours, theirs in EFFECTS:
+        found, baseline = values.get((metric, *ours)), values.get((metric, *theirs))
         if found and baseline:
-            named = (metric, ", ".join(ours), f"{arm}, {phase}")
+            named = (metric, ", ".join(ours), ", ".join(theirs))
             yield *named, *compared(found, baseline, percent=metric != "loss")
 
 
@@ -82,6 +90,20 @@ def curves(points: list[Line]) -> Iterator[tuple[str, ...]]:
         yield str(epoch), *compared(found[longest][epoch], found["sgd"][epoch], percent=True)
     peaks = [peak(found[name]) for name in ("sgd", longest)]
     yield "highest mean", *(f"{100 * mean:.1f}, epoch {epoch}" for epoch, mean in peaks), ""
+
+
+def held(points: list[Line]) -> Iterator[tuple[str, ...]]:
+    """Hold-out accuracy, mean of the last five epochs: the learning rate falling, and held."""
+    yield "learning rate", "SGD", "average with the longest window", "difference"
+    longest = max(p["weights"] for p in points if p["weights"].startswith("ema_"))
+    last = max(int(p["epoch"]) for p in points) - 5
+    ends: dict[tuple[str, str], dict[str, float]] = defaultdict(lambda: defaultdict(float))
+    for p in points:
+        if p["part"] == "holdout" and int(p["epoch"]) > last:
+            ends[p["phase"], p["weights"]][p["seed"]] += float(p["accuracy"]) / 5
+    for phase in ("search", "held"):
+        yield phase, *compared(ends[phase, longest], ends[phase, "sgd"], percent=True)
+    yield "held − search", *compared(ends["held", longest], ends["search", longest], percent=True)
 
 
 def peak(by_epoch: dict[int, dict[str, float]]) -> tuple[int, float]:

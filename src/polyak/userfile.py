@@ -34,11 +34,18 @@ def load_function(
         path: The file; it is run once a process.
         name: The function.
         what: What the file was given as, for messages.
-        error: Raised if file or function is missing. What the file itself raises is passed on.
+        error: Raised if file or function is missing, or the file is no Python. What the file
+            itself raises is passed on.
     """
     if not path.is_file():
         raise error(f"{what} is '{path}:{name}'; expected a Python file at '{path}'.")
-    module = _module(path)
+    try:
+        module = _module(path)
+    except SyntaxError as fault:
+        raise error(
+            f"line {fault.lineno} of '{fault.filename}' is no Python ({fault.msg}); expected "
+            f"{what} to be a file that runs. Mend that line."
+        ) from None
     function = getattr(module, name, None)
     if not callable(function):
         names = [key for key, value in vars(module).items() if callable(value)]

@@ -86,9 +86,8 @@ def write_parquet() -> Callable[..., None]:
         features = {"img": datasets.Image()}
         for column, values in columns.items():
             known = names.get(column)
-            features[column] = (
-                datasets.ClassLabel(names=known) if known else datasets.Value("int64")
-            )
+            plain = datasets.Value("string" if isinstance(values[0], str) else "int64")
+            features[column] = datasets.ClassLabel(names=known) if known else plain
             assert len(values) == len(images)
         rows = {"img": [Image.fromarray(image) for image in images], **columns}
         path.parent.mkdir(parents=True, exist_ok=True)

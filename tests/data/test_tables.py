@@ -118,8 +118,27 @@ def test_integers_become_classes_in_their_order(tmp_path, pixels, write_parquet)
 def test_integers_that_only_test_has_are_refused(tmp_path, pixels, write_parquet):
     write_parquet(tmp_path / "train.parquet", list(pixels(2, 3, 3)), {}, label=[0, 1])
     write_parquet(tmp_path / "test.parquet", list(pixels(2, 3, 3)), {}, label=[0, 2])
-    with pytest.raises(DataError, match="test holds 2; expected only labels of train"):
+    with pytest.raises(DataError, match="test holds 2, which no row of train has"):
         tables.decode_parquet(parquet_files(tmp_path), NONE)
+
+
+def test_text_becomes_classes_if_it_is_named(tmp_path, pixels, write_parquet):
+    for split in ("train", "test"):
+        path = tmp_path / f"{split}.parquet"
+        write_parquet(path, list(pixels(3, 3, 3)), {}, label=["dog", "ant", "dog"])
+    files = parquet_files(tmp_path)
+    with pytest.raises(DataError, match="0 columns can be it; expected one of label\\. Name it"):
+        tables.decode_parquet(files, NONE)
+    train, test = tables.decode_parquet(files, (None, "label"))
+    assert train.classes == test.classes == ("ant", "dog")
+    assert train.labels_n.tolist() == test.labels_n.tolist() == [1, 0, 1]
+
+
+def test_text_with_gaps_is_refused(tmp_path, pixels, write_parquet):
+    for split in ("train", "test"):
+        write_parquet(tmp_path / f"{split}.parquet", list(pixels(2, 3, 3)), {}, label=["dog", None])
+    with pytest.raises(DataError, match="'label' has rows without a label"):
+        tables.decode_parquet(parquet_files(tmp_path), (None, "label"))
 
 
 def test_rows_without_a_label_are_refused(tmp_path, pixels, write_parquet):

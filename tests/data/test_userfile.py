@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 
 from polyak.data.userfile import decode_user_file
-from polyak.errors import DataError
-from polyak.userfile import parse_reference
+from polyak.errors import ConfigError, DataError
+from polyak.userfile import load_function, parse_reference
 
 SETS = """
 from __future__ import annotations
@@ -90,3 +90,10 @@ def test_references_are_told_from_paths():
     assert parse_reference("a/b.py:load") == (Path("a/b.py"), "load")
     assert parse_reference("a/b.py") is None
     assert parse_reference("owner/name") is None
+
+
+def test_a_file_that_is_no_python_is_refused_with_its_line(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text("x = 1\ndef study(:\n")
+    with pytest.raises(ConfigError, match=r"line 2 of .*mine\.py' is no Python"):
+        load_function(path, "study", what="study", error=ConfigError)

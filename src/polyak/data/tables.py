@@ -60,7 +60,7 @@ def find_columns(features: Mapping[str, Any], columns: Columns) -> tuple[str, st
     """Names of the image and the label column: as named, else the only one whose type fits.
 
     Images: type Image, bytes, or {bytes, path}. Labels: ClassLabel, else integers; of several,
-    CIFAR-100's fine_label.
+    CIFAR-100's fine_label; text only if named, since it may be anything.
 
     Raises:
         DataError: that lists the candidates, if none or several fit, or the named one does not.
@@ -69,12 +69,13 @@ def find_columns(features: Mapping[str, Any], columns: Columns) -> tuple[str, st
     images = [name for name, feature in features.items() if _holds_images(feature)]
     labels = [name for name, f in features.items() if isinstance(f, library.ClassLabel)]
     integers = [name for name, f in features.items() if "int" in str(getattr(f, "dtype", ""))]
+    texts = [name for name, f in features.items() if "string" in str(getattr(f, "dtype", ""))]
     image, label = columns
     if label is None and "fine_label" in labels:
         label = "fine_label"
     return (
         _one("image_column", image, images, images, features),
-        _one("label_column", label, labels or integers, integers, features),
+        _one("label_column", label, labels or integers, integers + texts, features),
     )
 
 
@@ -89,7 +90,7 @@ def _one(
         return found[0]
     raise DataError(
         f"{what} is None and {len(found)} columns can be it; expected one of "
-        f"{', '.join(found or features)}. Name it with {what}."
+        f"{', '.join(found or allowed or features)}. Name it with {what}."
     )
 
 
@@ -125,7 +126,7 @@ def _decode(splits: tuple[Any, Any], columns: Columns) -> Decoded:
 
 def _labels(splits: tuple[Any, Any], column: str) -> tuple[list[Tensor], tuple[str, ...]]:
     values = [s.select_columns([column]).with_format("numpy")[:][column] for s in splits]
-    if any(not np.issubdtype(part.dtype, np.integer) for part in values):
+    if any(part.dtype.kind not in "iuU" for part in values):
         raise DataError(f"column {column!r} has rows without a label; expected one in each row.")
     features = [split.features[column] for split in splits]
     if isinstance(features[0], _library().ClassLabel):
@@ -136,8 +137,8 @@ def _labels(splits: tuple[Any, Any], column: str) -> tuple[list[Tensor], tuple[s
     strange = np.setdiff1d(values[1], numbers)
     if strange.size:
         raise DataError(
-            f"column {column!r} of test holds {strange[0]}; expected only labels of train, "
-            f"{numbers[0]}..{numbers[-1]}."
+            f"column {column!r} of test holds {strange[0]}, which no row of train has; expected "
+            "labels of train only. Leave those rows out."
         )
     places = [torch.from_numpy(np.searchsorted(numbers, part)) for part in values]
     return places, tuple(str(number) for number in numbers)
