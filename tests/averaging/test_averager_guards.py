@@ -69,6 +69,14 @@ def test_lazy_modules_are_refused_before_they_have_weights():
         Averager(nn.Sequential(nn.LazyLinear(3)), [0.9])
 
 
+def test_a_buffer_that_is_not_a_number_yet_can_be_copied():
+    model = net()
+    model.register_buffer("best", torch.tensor(torch.nan))
+    with pytest.raises(NonFiniteError, match=r"best hold NaN.*buffers='copy'"):
+        Averager(model, [0.9])
+    assert Averager(model, [0.9], buffers="copy").tensors("ema_0.9")["best"].isnan()
+
+
 def test_a_model_that_trains_nothing_has_averages_equal_to_itself():
     model = net().requires_grad_(False)
     averager = Averager(model, [0.9], buffers="copy")

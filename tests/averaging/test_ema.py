@@ -2,11 +2,13 @@
 
 import math
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from polyak.averaging.ema import EMA, Update
+from polyak.averaging.kinds import as_average
 from polyak.errors import ConfigError
 
 decays = st.floats(0.0, 0.99999)
@@ -152,3 +154,10 @@ def test_scaling_keeps_everything_but_the_decay_and_says_so():
     assert scaled == EMA(0.9**2, "yolo", "steps", "mine_batch_x2")
     assert EMA(0.9).scaled_batch(2).label == "ema_0.81"
     assert EMA.per_step(0.9).scaled_batch(2, name="new") == EMA.per_step(0.9**2, name="new")
+
+
+def test_numbers_of_numpy_are_decays_and_text_is_none():
+    assert EMA(np.float32(0.5)) == EMA(0.5) == as_average(np.float64(0.5))
+    assert type(EMA(np.float32(0.5)).decay) is float
+    with pytest.raises(ConfigError, match=r"decay is '0\.9'; expected a number"):
+        EMA("0.9")

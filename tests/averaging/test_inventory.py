@@ -158,6 +158,13 @@ def test_lazy_weights_are_refused_by_name():
         inventory(nn.Sequential(nn.LazyLinear(3)), buffers="average")
 
 
+def test_weights_without_values_are_refused_by_name():
+    with torch.device("meta"):
+        model = net()
+    with pytest.raises(StateError, match=r"0\.weight is on the meta device"):
+        inventory(model, buffers="average")
+
+
 def test_wrappers_are_taken_off_whatever_their_order():
     model = net()
     compiled = torch.compile(model, backend="eager")

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 from math import isfinite
+from numbers import Real
 from typing import Literal
 
 from polyak.averaging.warmups import (
@@ -72,6 +73,10 @@ class EMA:
     per: Literal["update", "step"] = "update"
 
     def __post_init__(self) -> None:
+        if not isinstance(self.decay, Real):
+            raise ConfigError(f"decay is {self.decay!r}; expected a number, 0 <= decay < 1.")
+        # numpy's numbers are numbers, too, but no record can hold them.
+        object.__setattr__(self, "decay", float(self.decay))
         faults = []
         if not 0.0 <= self.decay < 1.0:
             faults.append(f"decay is {self.decay!r}; expected 0 <= decay < 1")

@@ -96,6 +96,11 @@ def inventory(model: nn.Module, *, buffers: Buffers, like: Inventory | None = No
             raise StateError(
                 f"{name} has no shape yet; expected weights. Run a batch through the model first."
             )
+        if tensor.is_meta:
+            raise StateError(
+                f"{name} is on the meta device and has no values; expected weights. "
+                "Move the model with to_empty() and load or initialise it first."
+            )
         listed = first_name.setdefault(id(tensor), name)
         found.names[name] = listed
         if listed == name:

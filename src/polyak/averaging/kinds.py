@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from math import inf
+from numbers import Real
 from typing import Any
 
 from polyak.averaging.ema import EMA, Update
@@ -152,7 +153,7 @@ _WIDEST = 12**-0.5
 
 def as_average(value: "float | Average") -> Average:
     """An average as given, or an EMA of the decay given as a plain number."""
-    average = EMA(float(value)) if isinstance(value, int | float) else value
+    average = EMA(float(value)) if isinstance(value, Real) else value
     if not isinstance(average, Average):
         raise ConfigError(
             f"an average is {value!r}; "

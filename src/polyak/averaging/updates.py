@@ -73,7 +73,7 @@ class Updates:
             raise NonFiniteError(
                 f"{few(bad) if bad else _ELSEWHERE} hold NaN or infinity; expected finite initial "
                 "weights, since every average starts from them. Build the averager after "
-                "initialising the model."
+                "initialising the model, or with buffers='copy' if they are buffers."
             )
 
     @property
