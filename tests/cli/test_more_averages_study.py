@@ -17,7 +17,7 @@ def test_a_study_with_more_averages_is_one_of_its_own_and_its_page_marks_them(
         assert main(["study", "small", *more, "--out", str(tmp_path)]) == 0
         assert "failed 0" in capsys.readouterr().out
     plain, study = (read_study(tmp_path / name) for name in ("small", "small-more"))
-    assert study.command == "polyak study small --more-averages"
+    assert study.command == f"polyak study small --more-averages --out {tmp_path}"
     (row,), (plain_row,) = study.rows, plain.rows
     assert row.search != plain_row.search
     # The same training chooses the same.
