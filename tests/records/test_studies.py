@@ -16,6 +16,17 @@ from polyak.records.studies import (
     write_study,
 )
 
+
+def decided(row: RowRecord) -> RowRecord:
+    """The row, its choices among what it searched, and for every seed by the same rules."""
+    rates = [*row.seed_learning_rates.values(), row.chosen_learning_rate]
+    searched = {f"{rate:g}": {} for rate in rates if rate is not None}
+    first = next(iter(row.stops.values()), ())
+    return dataclasses.replace(
+        row, search={**searched, **row.search}, stops=dict.fromkeys(row.stops, first)
+    )
+
+
 words = st.text(max_size=8)
 seeds = st.integers(0, 9).map(str)
 ids = st.text("0123456789abcdef", min_size=12, max_size=12)
@@ -44,7 +55,7 @@ rows = st.builds(
     seed_learning_rates=st.dictionaries(seeds, st.floats(1e-3, 2), max_size=2),
     stops=st.dictionaries(seeds, st.lists(stops, max_size=3).map(tuple), max_size=2),
     failure=st.none() | words,
-)
+).map(lambda row: decided(row))
 studies = st.builds(
     StudyRecord,
     name=words,
@@ -79,7 +90,7 @@ def _study(*rows: RowRecord) -> StudyRecord:
 
 
 def test_the_plan_holds_no_choice_and_the_choices_no_plan(tmp_path):
-    row = _row("a", seeds=(0,), chosen_learning_rate=0.1)
+    row = _row("a", seeds=(0,), search={"0.1": {"0": "x"}}, chosen_learning_rate=0.1)
     write_study(tmp_path, _study(row))
     plan = json.loads((tmp_path / "plan.json").read_text())
     choices = json.loads((tmp_path / "choices.json").read_text())
@@ -126,5 +137,39 @@ def test_choices_of_other_rows_are_no_study(tmp_path):
     other = tmp_path / "other"
     write_study(other, _study(_row("b")))
     (other / "choices.json").replace(tmp_path / "choices.json")
+    with pytest.raises(FileError, match="holds no study"):
+        read_study(tmp_path)
+
+
+STOPS = [{"rule": rule, "epoch": 2, "average": "sgd"} for rule in ("sgd", "acc", "loss")]
+
+
+@pytest.mark.parametrize(
+    ("plan", "choices"),
+    [
+        ({"refit": {"0": None}}, {}),
+        ({"search": []}, {}),
+        ({}, {"chosen_learning_rate": "0.1"}),
+        ({}, {"chosen_learning_rate": 0.07}),
+        ({}, {"stops": {"0": STOPS, "1": STOPS[:-1]}}),
+        ({}, {"stops": {"0": [{**STOPS[0], "epoch": "x"}, *STOPS[1:]]}}),
+    ],
+)
+def test_a_study_edited_into_what_none_is_is_refused(tmp_path, plan, choices):
+    row = _row("a", search={"0.1": {"0": "x", "1": "y"}}, chosen_learning_rate=0.1)
+    write_study(tmp_path, _study(row))
+    assert read_study(tmp_path).rows == (row,)
+    for name, changes in (("plan.json", plan), ("choices.json", choices)):
+        record = json.loads((tmp_path / name).read_text())
+        (record["rows"][0] if name == "plan.json" else record["a"]).update(changes)
+        (tmp_path / name).write_text(json.dumps(record))
+    with pytest.raises(FileError, match="holds no study"):
+        read_study(tmp_path)
+
+
+def test_wall_time_that_is_no_number_is_refused(tmp_path):
+    write_study(tmp_path, _study(_row("a")))
+    plan = json.loads((tmp_path / "plan.json").read_text())
+    (tmp_path / "plan.json").write_text(json.dumps({**plan, "seconds": "x"}))
     with pytest.raises(FileError, match="holds no study"):
         read_study(tmp_path)

@@ -99,7 +99,7 @@ def _report(config: Job, out: Path) -> int:
     if folder.ending == "diverged":
         facts = folder.facts()
         rate = f" (it is {config.optim.lr:g})" if isinstance(config, RunConfig) else ""
-        print(f"diverged in epoch {facts['epoch']}; lower --optim.lr{rate}")
+        print(f"diverged in epoch {facts.get('epoch', '?')}; lower --optim.lr{rate}")
         return 1
     if isinstance(config, OverheadConfig):
         print(f"timings: {folder.timings.resolve()}")

@@ -151,13 +151,14 @@ def read_study(folder: Path) -> StudyRecord:
     """Read what `write_study` wrote.
 
     Raises:
-        FileError: if the folder holds no study.
+        FileError: if the folder holds no study, or one that was edited into what none is.
     """
     try:
         plan = json.loads((folder / "plan.json").read_text())
         choices = json.loads((folder / "choices.json").read_text())
         rows = tuple(_row({**row, **choices[row["label"]]}) for row in plan.pop("rows"))
         measured = plan.pop("measurement", None)
+        plan["seconds"] = float(plan["seconds"])
         return StudyRecord(
             **plan, rows=rows, measurement=MeasurementRecord(**measured) if measured else None
         )
@@ -180,4 +181,21 @@ def _row(values: dict[str, Any]) -> RowRecord:
     values["stops"] = {
         seed: tuple(StopRecord(**stop) for stop in stops) for seed, stops in values["stops"].items()
     }
-    return RowRecord(**values)
+    row = RowRecord(**values)
+    _refuse_edited(row)
+    return row
+
+
+def _refuse_edited(row: RowRecord) -> None:
+    """Refuse what `write_study` writes of no study, such as a choice that was not searched."""
+    ids = [*row.search.values(), row.refit, row.transfer, *row.follow_ups.values()]
+    if not all(isinstance(run, str) for runs in ids for run in runs.values()):
+        raise ValueError(f"a run of row {row.label!r} has an id that is no text")
+    rates = [*row.seed_learning_rates.values(), row.chosen_learning_rate]
+    for rate in rates:
+        if rate is not None and f"{rate:g}" not in row.search:
+            raise ValueError(f"row {row.label!r} chose the learning rate {rate:g}, not searched")
+    rules = {tuple(stop.rule for stop in stops) for stops in row.stops.values()}
+    whole = all(isinstance(stop.epoch, int) for stops in row.stops.values() for stop in stops)
+    if len(rules) > 1 or not whole:
+        raise ValueError(f"stops of row {row.label!r} are not an epoch for every rule and seed")
