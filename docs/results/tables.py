@@ -37,7 +37,15 @@ EFFECTS = (
 EPOCHS = (0.05, 0.1, 0.25, 0.5, 0.625, 0.75, 0.875, 1.0)
 """Shares of a run at which its curves are read."""
 
+FIVE = 5
+"""Epochs that a hold-out accuracy is the mean of, as in the paper's figure 1."""
+
+PEAK = 34
+"""First of the five epochs around the average's peak in the study of 80."""
+
 HERE = Path(__file__).parent
+HALF, WHOLE = HERE / "2026-11-23-cifar10n", HERE / "2026-11-23-cifar10n-80"
+"""The same study with half and with all of the epochs."""
 
 Line = dict[str, str]
 
@@ -55,6 +63,9 @@ def main(folders: list[Path]) -> None:
                 print_table(held(own))
         if (folder / "batchnorm.csv").exists():
             print_table(batchnorm(lines(folder / "batchnorm.csv")))
+    if {HALF, WHOLE} <= set(folders):
+        print("\nthe average of 80 epochs against SGD annealed in 40\n")
+        print_table(against_half(lines(HALF / "results.csv"), lines(WHOLE / "results.csv")))
 
 
 def lines(path: Path) -> list[Line]:
@@ -65,14 +76,30 @@ def lines(path: Path) -> list[Line]:
 def effects(results: list[Line]) -> Iterator[tuple[str, ...]]:
     """What averaging changes, seed by seed."""
     yield "metric", "models", "against", "theirs", "ours", "difference"
-    values: dict[tuple[str, ...], dict[str, float]] = defaultdict(dict)
-    for line in results:
-        values[line["metric"], line["arm"], line["phase"]][line["seed"]] = float(line["value"])
+    values = by_arm(results)
     for metric, ours, theirs in EFFECTS:
         found, baseline = values.get((metric, *ours)), values.get((metric, *theirs))
         if found and baseline:
             named = (metric, ", ".join(ours), ", ".join(theirs))
             yield *named, *compared(found, baseline, percent=metric != "loss")
+
+
+def by_arm(results: list[Line]) -> dict[tuple[str, ...], dict[str, float]]:
+    """Values by seed, by metric, arm and phase."""
+    values: dict[tuple[str, ...], dict[str, float]] = defaultdict(dict)
+    for line in results:
+        values[line["metric"], line["arm"], line["phase"]][line["seed"]] = float(line["value"])
+    return values
+
+
+def against_half(shorter: list[Line], longer: list[Line]) -> Iterator[tuple[str, ...]]:
+    """The average stopped in the longer study, and SGD on the shorter's whole schedule."""
+    yield "metric", "SGD", "average", "difference"
+    short, long = by_arm(shorter), by_arm(longer)
+    for metric in ("accuracy", "loss", "memorised"):
+        sgd, average = short[metric, *LAST], long[metric, *ACC]
+        shared = {seed: average[seed] for seed in sgd}
+        yield metric, *compared(shared, sgd, percent=metric != "loss")
 
 
 def curves(points: list[Line]) -> Iterator[tuple[str, ...]]:
@@ -93,17 +120,22 @@ def curves(points: list[Line]) -> Iterator[tuple[str, ...]]:
 
 
 def held(points: list[Line]) -> Iterator[tuple[str, ...]]:
-    """Hold-out accuracy, mean of the last five epochs: the learning rate falling, and held."""
-    yield "learning rate", "SGD", "average with the longest window", "difference"
+    """Hold-out accuracy at the end and around the peak: the learning rate falling, and held."""
+    yield "what", "from", "to", "difference"
     longest = max(p["weights"] for p in points if p["weights"].startswith("ema_"))
-    last = max(int(p["epoch"]) for p in points) - 5
-    ends: dict[tuple[str, str], dict[str, float]] = defaultdict(lambda: defaultdict(float))
+    end = max(int(p["epoch"]) for p in points) - FIVE + 1
+    means: dict[tuple[str, str, int], dict[str, float]] = defaultdict(lambda: defaultdict(float))
     for p in points:
-        if p["part"] == "holdout" and int(p["epoch"]) > last:
-            ends[p["phase"], p["weights"]][p["seed"]] += float(p["accuracy"]) / 5
+        for first in (PEAK, end):
+            if p["part"] == "holdout" and first <= int(p["epoch"]) < first + FIVE:
+                found = means[p["phase"], p["weights"], first]
+                found[p["seed"]] += float(p["accuracy"]) / FIVE
     for phase in ("search", "held"):
-        yield phase, *compared(ends[phase, longest], ends[phase, "sgd"], percent=True)
-    yield "held − search", *compared(ends["held", longest], ends["search", longest], percent=True)
+        at_end, at_peak = means[phase, longest, end], means[phase, longest, PEAK]
+        lead = compared(at_end, means[phase, "sgd", end], percent=True)
+        yield f"{phase}: SGD to {longest}, last epochs", *lead
+        fall = compared(at_end, at_peak, percent=True)
+        yield f"{phase}: {longest}, epochs from {PEAK} on to last epochs", *fall
 
 
 def peak(by_epoch: dict[int, dict[str, float]]) -> tuple[int, float]:
@@ -122,6 +154,9 @@ def batchnorm(measured: list[Line]) -> Iterator[tuple[str, ...]]:
     for (arm, statistics), found in values.items():
         if statistics != "as saved":
             yield arm, statistics, *compared(found, values[arm, "as saved"], percent=True)
+    for arm in dict.fromkeys(arm for arm, _ in values if arm != "sgd"):
+        sides = values[arm, "as saved"], values["sgd", "as saved"]
+        yield f"{arm} against sgd", "as saved", *compared(*sides, percent=True)
 
 
 def compared(

@@ -63,14 +63,3 @@ def _computed(places: Iterable[object]) -> Iterator[Tensor]:
         elif isinstance(place, dict | list | tuple) and id(place) not in seen:
             seen.add(id(place))
             rest.extend(place.values() if isinstance(place, dict) else place)
-
-
-def extra_states(model: nn.Module) -> dict[str, Tensor]:
-    """Copies of what modules put into `state_dict()` by `get_extra_state`, where it is a tensor."""
-    found = {}
-    for path, module in model.named_modules(remove_duplicate=False):
-        if type(module).get_extra_state is not nn.Module.get_extra_state:
-            extra = module.get_extra_state()
-            if isinstance(extra, Tensor):
-                found[f"{path}._extra_state".lstrip(".")] = extra.detach().clone()
-    return found

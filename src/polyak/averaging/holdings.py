@@ -13,11 +13,12 @@ from polyak.averaging.inventory import (
     Buffers,
     Inventory,
     copy_infinite,
+    extra_states,
     inventory,
     refuse_reshaped,
-    sorted_as,
     wide,
 )
+from polyak.averaging.state import sorted_as
 from polyak.averaging.watch import Watch
 from polyak.averaging.window import Snapshots
 from polyak.errors import StateError
@@ -260,7 +261,7 @@ class Holdings:
         stored = sharded.whole_all(self.weights(name), {**live.averaged, **live.copied})
         copies = {key: x.detach().clone() for key, x in {**live.frozen, **stored}.items()}
         weights = {key: copies[listed] for key, listed in live.names.items()}
-        return {**weights, **copying.extra_states(self.model)}
+        return {**weights, **extra_states(self.model)}
 
     def module(self, name: str, owner: object) -> nn.Module:
         """A copy of the model that holds an average; of a model that holds its owner, without."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -123,42 +123,15 @@ def copy_infinite(found: Inventory, *, known: Inventory | None = None) -> None:
             found.copied[name] = found.averaged.pop(name)
 
 
-def sorted_as(
-    own: Inventory, record: Mapping[str, Any], *, name: str, buffers: Buffers
-) -> Inventory:
-    """`own`, with what can be stored in more than one way where a state has it.
-
-    That is frozen parameters, which may be averaged, and buffers that can be averaged, which may
-    be copied instead. Gives `own` itself if that changes nothing.
-
-    Args:
-        own: The model's tensors.
-        record: What `Holdings.record` gave.
-        name: Of any average.
-        buffers: The setting here.
-    """
-    rows, copied = record.get("tensors"), record.get("copied")
-    if not isinstance(rows, Mapping) or not isinstance(copied, Mapping):
-        return own
-    averaged = rows.get(name, {}).keys()
-    if record.get("buffers") != buffers:
-        # Also states of early versions, which do not say it: only what was frozen is known.
-        averaged, copied = averaged - own.copied.keys(), {}
-    thawed = {key: x for key, x in own.frozen.items() if key in averaged}
-    floating = {k: x for k, x in own.copied.items() if k in averaged and _averageable(x)}
-    taken = {
-        key: x
-        for key, x in own.averaged.items()
-        if key in copied and not isinstance(x, nn.Parameter)
-    }
-    if not (thawed or floating or taken):
-        return own
-    return replace(
-        own,
-        averaged={k: x for k, x in own.averaged.items() if k not in taken} | thawed | floating,
-        copied={k: x for k, x in own.copied.items() if k not in floating} | taken,
-        frozen={k: x for k, x in own.frozen.items() if k not in thawed},
-    )
+def extra_states(model: nn.Module) -> dict[str, Tensor]:
+    """Copies of what modules put into `state_dict()` by `get_extra_state`, where it is a tensor."""
+    found = {}
+    for path, module in model.named_modules(remove_duplicate=False):
+        if type(module).get_extra_state is not nn.Module.get_extra_state:
+            extra = module.get_extra_state()
+            if isinstance(extra, Tensor):
+                found[f"{path}._extra_state".lstrip(".")] = extra.detach().clone()
+    return found
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
@@ -190,11 +163,11 @@ def _group(
         return found.averaged if tensor.requires_grad else found.frozen
     # A mean of masks of `torch.nn.utils.prune`, which come after their parameter, is no mask.
     mask = name.endswith("_mask") and f"{name.removesuffix('_mask')}_orig" in found.names
-    averages = buffers == "average" and _averageable(tensor) and not mask
+    averages = buffers == "average" and averageable(tensor) and not mask
     return found.averaged if averages else found.copied
 
 
-def _averageable(buffer: Tensor) -> bool:
+def averageable(buffer: Tensor) -> bool:
     return buffer.is_floating_point() or buffer.is_complex()
 
 

@@ -1,12 +1,51 @@
-"""Whether a saved averager's state is that of the averager at hand."""
+"""A saved averager's state beside the averager at hand: how it is sorted, whether it fits."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
-from polyak.averaging.inventory import Inventory
+from polyak.averaging.inventory import Buffers, Inventory, averageable
 from polyak.errors import ConfigError, WeightMismatchError, few
+
+
+def sorted_as(
+    own: Inventory, record: Mapping[str, Any], *, name: str, buffers: Buffers
+) -> Inventory:
+    """`own`, with what can be stored in more than one way where a state has it.
+
+    That is frozen parameters, which may be averaged, and buffers that can be averaged, which may
+    be copied instead. Gives `own` itself if that changes nothing.
+
+    Args:
+        own: The model's tensors.
+        record: What `Holdings.record` gave.
+        name: Of any average.
+        buffers: The setting here.
+    """
+    rows, copied = record.get("tensors"), record.get("copied")
+    if not isinstance(rows, Mapping) or not isinstance(copied, Mapping):
+        return own
+    averaged = rows.get(name, {}).keys()
+    if record.get("buffers") != buffers:
+        # Also states of early versions, which do not say it: only what was frozen is known.
+        averaged, copied = averaged - own.copied.keys(), {}
+    thawed = {key: x for key, x in own.frozen.items() if key in averaged}
+    floating = {k: x for k, x in own.copied.items() if k in averaged and averageable(x)}
+    taken = {
+        key: x
+        for key, x in own.averaged.items()
+        if key in copied and not isinstance(x, nn.Parameter)
+    }
+    if not (thawed or floating or taken):
+        return own
+    return replace(
+        own,
+        averaged={k: x for k, x in own.averaged.items() if k not in taken} | thawed | floating,
+        copied={k: x for k, x in own.copied.items() if k not in floating} | taken,
+        frozen={k: x for k, x in own.frozen.items() if k not in thawed},
+    )
 
 
 def check_state(saved: Mapping[str, Any], own: Mapping[str, Any]) -> None:
