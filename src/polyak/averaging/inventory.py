@@ -168,6 +168,7 @@ def _group(
 
 
 def averageable(buffer: Tensor) -> bool:
+    """Whether the values of a buffer have a mean that it can hold."""
     return buffer.is_floating_point() or buffer.is_complex()
 
 
