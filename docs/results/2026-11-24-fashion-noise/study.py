@@ -38,6 +38,6 @@ def study() -> Study:
     return Study(
         name="fashion-noise",
         title="Synthetic label noise: Fashion-MNIST, 5,000 images, 60 epochs, ResNet-20",
-        cost="two hours on one core",
+        cost="three hours on one core",
         rows=(row,),
     )
