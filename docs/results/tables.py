@@ -22,7 +22,7 @@ EFFECTS = (
     ("accuracy", ACC, ("swa_bn", "refit")),
     ("accuracy", SEARCHED, SEARCHED_SGD),
     ("accuracy", ("ema_acc_bn", "search"), SEARCHED_SGD),
-    *(("loss", ACC, theirs) for theirs in (LAST, STOPPED, ANNEALED)),
+    *(("loss", ACC, theirs) for theirs in (LAST, STOPPED, ANNEALED, ("swa_bn", "refit"))),
     *(("loss", SEARCHED, theirs) for theirs in (SEARCHED_SGD, SEARCHED_STOPPED)),
     *(("memorised", ACC, theirs) for theirs in (LAST, STOPPED, ANNEALED)),
     *(("churn", LOSS, theirs) for theirs in (LAST, STOPPED, ANNEALED)),
