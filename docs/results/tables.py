@@ -63,6 +63,8 @@ def main(folders: list[Path]) -> None:
                 print_table(held(own))
         if (folder / "batchnorm.csv").exists():
             print_table(batchnorm(lines(folder / "batchnorm.csv")))
+        if (folder / "audit.csv").exists():
+            print_table(audit(lines(folder / "audit.csv")))
     if {HALF, WHOLE} <= set(folders):
         print("\nthe average of 80 epochs against SGD annealed in 40\n")
         print_table(against_half(lines(HALF / "results.csv"), lines(WHOLE / "results.csv")))
@@ -157,6 +159,18 @@ def batchnorm(measured: list[Line]) -> Iterator[tuple[str, ...]]:
     for arm in dict.fromkeys(arm for arm, _ in values if arm != "sgd"):
         sides = values[arm, "as saved"], values["sgd", "as saved"]
         yield f"{arm} against sgd", "as saved", *compared(*sides, percent=True)
+
+
+def audit(scores: list[Line]) -> Iterator[tuple[str, ...]]:
+    """AUROC of the chosen average's margin, against SGD's loss at its last and its best epoch."""
+    yield "labels", "loss of", "its AUROC", "the margin's", "difference"
+    values: dict[tuple[str, ...], dict[str, float]] = defaultdict(dict)
+    for line in scores:
+        values[line["part"], line["score"], line["arm"]][line["seed"]] = float(line["auroc"])
+    for part in ("all", "holdout"):
+        margin = values[part, "margin", "ema_acc_bn"]
+        for arm in ("sgd", "sgd_stopped"):
+            yield part, arm, *compared(margin, values[part, "loss", arm], percent=False)
 
 
 def compared(
