@@ -28,10 +28,11 @@ def study() -> Study:
         learning_rates=(0.2,),
         seeds=(0, 1, 2, 3),
         refit_monitors=("test",),
+        follow_ups=("annealed",),
     )
     return Study(
         name="fashion-small",
         title="Clean labels: Fashion-MNIST, 5,000 images, 40 epochs, ResNet-20",
-        cost="95 minutes on one core",
+        cost="two hours on one core",
         rows=(row,),
     )
