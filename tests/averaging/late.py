@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from polyak.averaging import offload
-from polyak.averaging.holdings import Holdings
 from polyak.averaging.lagged import Lagged
+from polyak.averaging.live import Live
 
 
 class LateTransfer(offload.Transfer):
@@ -63,7 +63,7 @@ def late_answers(monkeypatch: pytest.MonkeyPatch, *, guard: bool = True) -> list
     monkeypatch.setattr(Lagged, "arrived", lambda self: self in read)
     monkeypatch.setattr(Lagged, "value", asked)
     if guard:
-        monkeypatch.setattr(Holdings, "lags", property(lambda self: self._staging is None))
+        monkeypatch.setattr(Live, "lags", property(lambda self: self.staging is None))
     return read
 
 

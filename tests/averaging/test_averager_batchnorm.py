@@ -231,3 +231,13 @@ def test_statistics_of_an_averaged_net_are_nearer_the_truth_once_refreshed():
     averager.refresh_batchnorm(whole.split(64))
     after = averager.tensors("ema_0.95")["1.running_mean"]
     assert (after - truth).abs().max() < 1e-6 < (before - truth).abs().max()
+
+
+def test_one_average_may_be_named_by_its_name_alone():
+    model = net()
+    averager, other = trained(model), Averager(model, KINDS)
+    other.load_state_dict(averager.state_dict())
+    averager.refresh_batchnorm(BATCHES, "uniform")
+    other.refresh_batchnorm(BATCHES, ["uniform"])
+    for name in averager.names:
+        assert_same_bits(averager.tensors(name), other.tensors(name))

@@ -77,7 +77,7 @@ def test_a_copy_that_is_not_down_is_not_waited_for_before_it_must(monkeypatch):
     model = net()
     averager = Averager(model, [EMA(0.0, warmup=None)], device="cpu", every=3)
     monkeypatch.setattr(averager, "_fence_unless_attached", lambda: None)
-    transfer = averager._holdings._staging._transfer
+    transfer = averager._holdings.live.staging._transfer
     for _ in range(5):
         averager.step()
     assert transfer.calls == ["start"]
@@ -103,7 +103,7 @@ def test_the_fence_waits_for_the_optimizers_step_only_where_that_will_raise_it(
     made = [torch.optim.SGD(parameters, lr=0.1) for parameters in optimizers(model)]
     for optimizer in made:
         averager.attach(optimizer)
-    transfer = averager._holdings._staging._transfer
+    transfer = averager._holdings.live.staging._transfer
     averager.step()
     assert transfer.calls == expected
 
@@ -298,13 +298,13 @@ def test_a_layer_that_is_tracked_joins_after_what_is_on_its_way(monkeypatch, tra
 def test_weights_on_the_host_need_no_way_down():
     """On a machine without a device, device="cpu" is the ordinary bank."""
     averager = Averager(net(), [0.9], device="cpu")
-    assert not averager._holdings.offloaded
+    assert not averager._holdings.live.offloaded
 
 
 def test_one_staging_serves_all_updates(monkeypatch):
     offloaded(monkeypatch)
     model = net()
     averager = Averager(model, [0.9], device="cpu")
-    staging = averager._holdings._staging
+    staging = averager._holdings.live.staging
     walk(averager, model, range(4))
-    assert averager._holdings._staging is staging
+    assert averager._holdings.live.staging is staging

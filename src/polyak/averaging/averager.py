@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from threading import RLock
 from typing import Any
 
@@ -10,13 +11,14 @@ from torch import Tensor, nn
 
 from polyak.averaging import swap
 from polyak.averaging.attachment import Attachment, bare
-from polyak.averaging.batchnorm import Forward, StatisticsPass, limited, running_statistics
+from polyak.averaging.batchnorm import statistics_of
 from polyak.averaging.explain import coinciding, explain
+from polyak.averaging.forward import Forward
 from polyak.averaging.history import History
 from polyak.averaging.holdings import Holdings
 from polyak.averaging.inventory import Buffers, unwrapped
 from polyak.averaging.kinds import Average, Window, to_record
-from polyak.averaging.moments import Moments, groups_of, of_all_ranks
+from polyak.averaging.moments import groups_of
 from polyak.averaging.profile import profile_in_bank
 from polyak.averaging.settings import NonFinite, checked
 from polyak.averaging.state import check_state
@@ -92,7 +94,7 @@ class Averager:
             folded=dict.fromkeys(self._kinds, 0),
             initial_share=dict.fromkeys(self._kinds, 1.0),
         )
-        self._groups = groups_of(model, self._holdings.mesh)
+        self._groups = groups_of(model, self._holdings.live.mesh)
         self._updates = Updates(self._kinds, history, self._holdings, nonfinite)
         # Whoever reads a snapshot from another thread waits for an update to end.
         self._lock = RLock()
@@ -170,7 +172,7 @@ class Averager:
     def _before_step(self) -> None:
         # A step inside an `applied` block would train the average.
         self._refuse_while_lent("optimizer.step()")
-        self._holdings.fence()
+        self._holdings.live.fence()
 
     def step(self) -> None:
         """Count one optimizer step, and update when `every` steps have gone by."""
@@ -268,7 +270,7 @@ class Averager:
     def refresh_batchnorm(
         self,
         batches: Iterable[Any],
-        names: Sequence[str] | None = None,
+        names: str | Sequence[str] | None = None,
         *,
         max_samples: int | None = None,
         forward: Forward | None = None,
@@ -284,28 +286,24 @@ class Averager:
         Args:
             batches: As in `polyak.refresh_batchnorm`, with `max_samples`, `forward`, `progress`,
                 `pooled` and `all_ranks`, which under DDP and of a sharded model is a collective.
-            names: Which averages; None means all.
+            names: Which average or averages; None means all.
         """
         self._refuse_while_lent("refresh_batchnorm()")
         self._settle()
-        chosen = self.names if names is None else tuple(names)
+        chosen = [names] if isinstance(names, str) else self.names if names is None else names
         for name in chosen:
             self._require(name)
-        statistics = StatisticsPass(self._model, forward)
-        if not statistics.layers:
-            return
-        moments: dict[str, dict[str, Moments]] = {name: {} for name in chosen}
-        with statistics.collecting():
-            for batch in limited(batches, max_samples=max_samples, progress=progress):
-                for name in chosen:
-                    with self._holdings.lent(name, self):
-                        statistics.add(batch, moments[name])
-        groups = self._groups if all_ranks else []
-        for name in chosen:
-            moments[name] = of_all_ranks(moments[name], statistics.channels, groups)
-            held = self._holdings.weights(name)
-            found = running_statistics(moments[name], pooled=pooled)
-            self._holdings.refreshed[name] = {key: x.to(held[key]) for key, x in found.items()}
+        found = statistics_of(
+            self._model,
+            batches,
+            {name: partial(self._holdings.lent, name, self) for name in chosen},
+            groups=self._groups if all_ranks else [],
+            max_samples=max_samples,
+            forward=forward,
+            progress=progress,
+            pooled=pooled,
+        )
+        self._holdings.refresh(found)
 
     def drop_refreshed(self) -> None:
         """Go back to averaged BatchNorm statistics now instead of at the next update."""
@@ -383,8 +381,8 @@ class Averager:
     def _fence_unless_attached(self) -> None:
         """Hold the device back while weights come down, unless its next step will do so itself."""
         hooked = {id(x) for known in self._attachments for x in known.parameters()}
-        if not hooked.issuperset(map(id, self._holdings.parameters())):
-            self._holdings.fence()
+        if not hooked.issuperset(map(id, self._holdings.live.parameters)):
+            self._holdings.live.fence()
 
     def _require(self, name: str) -> None:
         if name not in self._kinds:

@@ -68,6 +68,7 @@ class Bank:
 
     def bind(self, weights: Mapping[str, Tensor]) -> None:
         """Remember which live tensors to read; to be called again when one was replaced."""
+        self.bound = weights
         likes = next(iter(self.rows.values()))
         for block in self._blocks:
             block.bind(weights, likes)

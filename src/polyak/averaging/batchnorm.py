@@ -4,21 +4,23 @@ An averaged network needs the activation statistics of *its* weights. Averaged s
 over-estimate them, and more so with longer windows.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from polyak.averaging import sharded
+from polyak.averaging.forward import Forward, forward_batch, limited
 from polyak.averaging.inventory import unwrapped
 from polyak.averaging.modes import eval_mode
 from polyak.averaging.moments import Moments, groups_of, of_all_ranks
-from polyak.errors import ConfigError, DataError
+from polyak.errors import DataError
 
-Forward = Callable[[nn.Module, Any], Any]
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
 
 
 class StatisticsPass:
@@ -164,18 +166,58 @@ def refresh_batchnorm(
     else:
         sharded.reshard(list(model.modules()))
         groups = groups_of(model, sharded.mesh_of(model.parameters()))
+    found = statistics_of(
+        model,
+        batches,
+        {"own": nullcontext},
+        groups=groups if all_ranks else [],
+        max_samples=max_samples,
+        forward=forward,
+        progress=progress,
+        pooled=pooled,
+    )
+    buffers = dict(model.named_buffers())
+    for name, value in found["own"].items():
+        buffers[name].copy_(value)
+
+
+def statistics_of(
+    model: nn.Module,
+    batches: Iterable[Any],
+    arms: Mapping[str, Callable[[], AbstractContextManager[None]]],
+    *,
+    groups: "Sequence[ProcessGroup]",
+    max_samples: int | None,
+    forward: Forward | None,
+    progress: bool,
+    pooled: bool,
+) -> dict[str, dict[str, Tensor]]:
+    """What BatchNorm layers see under several sets of weights, all in one pass over the data.
+
+    Args:
+        model: Its weights and statistics are left as they are.
+        batches: As in `refresh_batchnorm`, and so are the last four; not read without a layer.
+        arms: By name, what opens a block in which the model holds those weights.
+        groups: Processes whose batches are taken together with this one's.
+
+    Returns:
+        By arm, statistics under their names in `state_dict()`.
+    """
     statistics = StatisticsPass(model, forward)
     if not statistics.layers:
-        return
-    moments: dict[str, Moments] = {}
+        return {name: {} for name in arms}
+    moments: dict[str, dict[str, Moments]] = {name: {} for name in arms}
     with statistics.collecting():
         for batch in limited(batches, max_samples=max_samples, progress=progress):
-            statistics.add(batch, moments)
-    buffers = dict(model.named_buffers())
-    if all_ranks:
-        moments = of_all_ranks(moments, statistics.channels, groups)
-    for name, value in running_statistics(moments, pooled=pooled).items():
-        buffers[name].copy_(value)
+            for name, holding in arms.items():
+                with holding():
+                    statistics.add(batch, moments[name])
+    return {
+        name: running_statistics(
+            of_all_ranks(moments[name], statistics.channels, groups), pooled=pooled
+        )
+        for name in arms
+    }
 
 
 def running_statistics(moments: Mapping[str, Moments], *, pooled: bool = True) -> dict[str, Tensor]:
@@ -198,67 +240,5 @@ def running_statistics(moments: Mapping[str, Moments], *, pooled: bool = True) -
     return found
 
 
-def limited(
-    batches: Iterable[Any], *, max_samples: int | None = None, progress: bool = False
-) -> Iterator[Any]:
-    """The batches until `max_samples` samples have gone by, the last one whole.
-
-    Raises:
-        ConfigError: if `max_samples` is not positive.
-        DataError: if there is no batch at all.
-    """
-    if max_samples is not None and max_samples < 1:
-        raise ConfigError(f"max_samples is {max_samples!r}; expected >= 1, or None for all.")
-    seen = 0
-    for batch in _tracked(batches) if progress else batches:
-        yield batch
-        seen += _samples(batch)
-        if max_samples is not None and seen >= max_samples:
-            return
-    if not seen:
-        raise DataError(
-            "batches is empty; expected at least one batch. "
-            "Pass a list or a loader: a generator that was read before has nothing left."
-        )
-
-
-def forward_batch(model: nn.Module, batch: Any) -> Any:
-    """Run a model on a batch of one of the usual forms, moved to the model's device."""
-    device = next((p.device for p in model.parameters()), torch.device("cpu"))
-    if isinstance(batch, Tensor):
-        return model(batch.to(device))
-    if isinstance(batch, Mapping):
-        return model(**{k: v.to(device) if _is_tensor(v) else v for k, v in batch.items()})
-    if isinstance(batch, list | tuple) and batch and _is_tensor(batch[0]):
-        return model(batch[0].to(device))
-    raise DataError(
-        f"a batch is of type {type(batch).__name__!r}; expected a tensor, a sequence that starts "
-        "with one, or a mapping. Pass forward=, a function of (model, batch)."
-    )
-
-
-def _is_tensor(value: object) -> bool:
-    return isinstance(value, Tensor)
-
-
-def _samples(batch: Any) -> int:
-    """Length of a batch's first tensor; a batch of a form that hides it counts as one."""
-    if isinstance(batch, Mapping):
-        values: Iterable[Any] = batch.values()
-    else:
-        values = batch if isinstance(batch, list | tuple) else (batch,)
-    sizes = (v.shape[0] for v in values if isinstance(v, Tensor) and v.ndim)
-    return next(sizes, 1)
-
-
 def _clones(layer: nn.Module) -> dict[str, Tensor]:
     return {name: buffer.clone() for name, buffer in layer.named_buffers(recurse=False)}
-
-
-def _tracked(batches: Iterable[Any]) -> Iterable[Any]:
-    # Only who asks for a progress line needs the package that draws it.
-    from rich.console import Console
-    from rich.progress import track
-
-    screen = Console(stderr=True)
-    return track(batches, description="BatchNorm statistics", transient=True, console=screen)

@@ -7,19 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from polyak.averaging import copying, kernels, modes, offload, sharded, swap
+from polyak.averaging import copying, kernels, modes, sharded, swap
 from polyak.averaging.bank import Bank
-from polyak.averaging.inventory import (
-    Buffers,
-    Inventory,
-    copy_infinite,
-    extra_states,
-    inventory,
-    refuse_reshaped,
-    wide,
-)
+from polyak.averaging.inventory import Buffers, Inventory, extra_states, wide
+from polyak.averaging.live import Live
 from polyak.averaging.state import sorted_as
-from polyak.averaging.watch import Watch
 from polyak.averaging.window import Snapshots
 from polyak.errors import StateError
 
@@ -60,52 +52,19 @@ class Holdings:
         self.buffers: Buffers = buffers
         self._dtype = dtype
         self._device = device
-        sharded.refuse_flat(model.modules())
-        sharded.reshard(list(model.modules()))
-        self._first = inventory(model, buffers=buffers, like=like)
-        if like is None:
-            copy_infinite(self._first)
-        self._look_at(self._first)
-        self._bank = self._new_bank(self._first)
+        self.live = Live(model, buffers=buffers, device=device, like=like)
+        """The weights to average."""
+        self._bank = self._new_bank()
         self._copied = self._new_copies()
-        self._staging = self._new_staging()
         self._kinds_of: tuple[Inventory | None, Sequence[str], dict[str, Tensor]] = (None, (), {})
         self.refreshed: dict[str, dict[str, Tensor]] = {}
         """By average: statistics that lie over the averaged ones until the next update."""
-
-    def _look_at(self, found: Inventory) -> None:
-        self._watch = Watch(self.model, found)
-        self._here = found.holding(sharded.local_all({**found.averaged, **found.copied}))
-        self.mesh = sharded.mesh_of(found.averaged.values())
 
     @property
     def dtypes(self) -> str:
         """The dtypes of the stored averages, such as "float32"."""
         row = self._bank.rows[self._names[0]]
         return ", ".join(sorted({str(x.dtype).removeprefix("torch.") for x in row.values()}))
-
-    @property
-    def modules(self) -> Sequence[nn.Module]:
-        """The model and all its parts."""
-        return self._watch.modules
-
-    def live(self) -> Inventory:
-        """The model's tensors at this moment.
-
-        Raises:
-            WeightMismatchError: if weights appeared, vanished, changed shape or were unfrozen.
-        """
-        if self._watch.holds():
-            return self._watch.found
-        sharded.reshard(list(self.model.modules()))
-        live = inventory(self.model, buffers=self.buffers, like=self._first)
-        self._first.check_same(live)
-        # What is lent goes back to where it was, and then the old watch holds again.
-        if not swap.holds_lent_weights(self.model):
-            self._look_at(live)
-            if self._staging is None:
-                self._bank.bind(self._here.averaged)
-        return live
 
     @torch.inference_mode(False)
     @torch.no_grad()
@@ -117,16 +76,11 @@ class Holdings:
         Raises:
             WeightMismatchError: if a weight that stays has another shape.
         """
-        known, bank, copied = self._first, self._bank, self._copied
-        sharded.reshard(list(self.model.modules()))
-        found = inventory(self.model, buffers=self.buffers, like=known)
-        copy_infinite(found, known=known)
-        refuse_reshaped({**known.averaged, **known.copied}, {**found.averaged, **found.copied})
-        self._first = found
-        self._look_at(found)
-        self._bank = self._new_bank(found)
-        self._copied = self._new_copies() | {k: x for k, x in copied.items() if k in found.copied}
-        self._staging = self._new_staging()
+        bank, copied = self._bank, self._copied
+        self.live.track()
+        here = self.live.here
+        self._bank = self._new_bank()
+        self._copied = self._new_copies() | {k: x for k, x in copied.items() if k in here.copied}
         # A parameter that was frozen is its own average so far.
         for name in self._names:
             for kept, before in (
@@ -135,84 +89,33 @@ class Holdings:
             ):
                 _copy_over(kept, {key: x for key, x in before.items() if key in kept})
         for snapshots in self._windows.values():
-            snapshots.track(self._here.averaged)
-        held = self._here.averaged.keys() | self._here.copied.keys()
+            snapshots.track(here.averaged)
+        held = here.averaged.keys() | here.copied.keys()
         self.refreshed = {
             name: {key: x for key, x in row.items() if key in held}
             for name, row in self.refreshed.items()
         }
 
-    @property
-    def offloaded(self) -> bool:
-        """Whether weights come down to host memory: `send`, `fence`, later `receive`."""
-        return self._staging is not None
-
-    @property
-    def lags(self) -> bool:
-        """Whether the host would have to wait for a device to know if weights are finite."""
-        return self._staging is None and any(x.is_cuda for x in self._here.averaged.values())
-
-    def send(self) -> None:
-        """Begin to copy the live weights down; `fence` must follow before they are written to."""
-        self.live()
-        weights = {**self._here.averaged, **self._here.copied}
-        if self._staging is None or not self._staging.fits(weights):
-            self._staging = self._new_staging()
-        assert self._staging is not None
-        self._staging.send(weights)
-
-    def fence(self) -> None:
-        """Let who writes to the weights next wait, on the device, until they are down."""
-        if self._staging is not None:
-            self._staging.fence()
-
-    def sent(self) -> bool:
-        """Whether `receive` would return at once."""
-        return self._staging is None or self._staging.arrived()
-
-    def receive(self) -> bool:
-        """Take in what was sent; whether all of it is finite, here."""
-        assert self._staging is not None
-        self._staging.wait()
+    def gather(self) -> None:
+        """Take the live weights in, or what was sent of them once it is down."""
+        if self.live.offloaded:
+            self.live.wait()
+        else:
+            self.live.now()
+        if self._bank.bound is not self.live.source.averaged:
+            self._bank.bind(self.live.source.averaged)
         self._bank.gather()
+
+    def finite(self) -> bool:
+        """Whether all that was gathered is finite, here."""
         return self._bank.finite()
-
-    def all_agree(self, fine: bool) -> bool:
-        """Whether all processes that hold shards say `fine`; of plain weights, this one alone."""
-        if self.mesh is None:
-            return fine
-        votes = torch.tensor(fine, device=self.mesh.device_type)
-        return bool(sharded.unanimous(votes, self.mesh))
-
-    def parameters(self) -> list[nn.Parameter]:
-        """The averaged parameters of the model."""
-        return [x for x in self._watch.found.averaged.values() if isinstance(x, nn.Parameter)]
 
     def finite_flag(self) -> Tensor:
-        """Whether what was gathered is finite on all processes, as a 0-dim bool on the device."""
-        return sharded.unanimous(self._bank.finite_flag(), self.mesh)
-
-    def nonfinite(self, *, sent: bool = False) -> list[str]:
-        """Names of the averaged weights that hold NaN or infinity in the model, or as `sent`."""
-        self.live()
-        averaged = self._here.averaged
-        if self._staging is not None and sent:
-            averaged = {key: self._staging.tensors[key] for key in averaged}
-        return [name for name, x in averaged.items() if not kernels.all_finite([x])]
-
-    def gather(self) -> bool:
-        """Take the live weights in; whether they are all finite, here."""
-        self.live()
-        self._bank.gather()
-        return self._bank.finite()
-
-    def gather_unchecked(self) -> None:
-        """Take the live weights in as they are."""
-        self.live()
-        self._bank.gather()
+        """Whether it is on all processes, as a 0-dim bool on the device."""
+        return sharded.unanimous(self._bank.finite_flag(), self.live.mesh)
 
     def fold(self, lerp_weights: Mapping[str, float], *, keep: Tensor | None = None) -> None:
-        """Move every average by its lerp weight towards what was gathered or received.
+        """Move every average by its lerp weight towards what was gathered.
 
         Args:
             lerp_weights: By average; that of a window may be above 0 only without `keep`.
@@ -220,9 +123,7 @@ class Holdings:
         """
         weights = [lerp_weights[name] for name in self._names if name not in self._windows]
         self._bank.fold(weights, keep=keep)
-        source = self._here
-        if self._staging is not None:
-            source = source.holding(self._staging.tensors)
+        source = self.live.source
         for name, snapshots in self._windows.items():
             if lerp_weights[name] > 0:
                 snapshots.take(source.averaged)
@@ -244,7 +145,7 @@ class Holdings:
         What a bfloat16 average lacks to float32 is added, unless the model is bfloat16 itself:
         then the stored tensor is what it can hold, and can be lent without a copy.
         """
-        rows, live = self._bank.rows[name], self._here.averaged
+        rows, live = self._bank.rows[name], self.live.here.averaged
         whole = {
             key: kernels.joined(rows[key], low)
             for key, low in self._bank.remainder[name].items()
@@ -252,26 +153,33 @@ class Holdings:
         }
         return {**rows, **whole, **self._copied, **self.refreshed.get(name, {})}
 
+    def refresh(self, statistics: Mapping[str, Mapping[str, Tensor]]) -> None:
+        """Lay BatchNorm statistics over the averaged ones of each average named."""
+        for name, found in statistics.items():
+            held = self.weights(name)
+            if found:
+                self.refreshed[name] = {key: x.to(held[key]) for key, x in found.items()}
+
     def state_dict(self, name: str) -> dict[str, Tensor]:
         """Copies of an average's weights under all names of the model's `state_dict()`.
 
         Extra states are the model's own; one that is no tensor is left out.
         """
-        live = self.live()
-        stored = sharded.whole_all(self.weights(name), {**live.averaged, **live.copied})
+        live = self.live.now()
+        stored = self.live.whole(self.weights(name))
         copies = {key: x.detach().clone() for key, x in {**live.frozen, **stored}.items()}
         weights = {key: copies[listed] for key, listed in live.names.items()}
         return {**weights, **extra_states(self.model)}
 
     def module(self, name: str, owner: object) -> nn.Module:
         """A copy of the model that holds an average; of a model that holds its owner, without."""
-        if any(map(sharded.is_sharded, self._watch.found.tensors())):
+        if any(map(sharded.is_sharded, self.live.found.tensors())):
             raise StateError(
                 "module() was called of a model that is spread over processes; expected one that "
                 "is whole. Use applied(name), or polyak.averaging.gathered and load its state dict."
             )
-        swap.refuse_others(self.modules, owner)
-        live = self.live()
+        swap.refuse_others(self.live.modules, owner)
+        live = self.live.now()
         return copying.holding(
             self.model, self.weights(name), found=live, buffers=self.buffers, without=owner
         )
@@ -280,13 +188,13 @@ class Holdings:
         """Share of the values off the model's that an update would leave as they are."""
         if name in self._windows:
             return 0.0  # Every mean is computed anew, so no step is lost in rounding.
-        self.live()
-        return self._bank.still(name, self._here.averaged, lerp_weight)
+        self.live.now()
+        return self._bank.still(name, self.live.here.averaged, lerp_weight)
 
     @contextmanager
     def lent(self, name: str, owner: object, *, evaluating: bool = False) -> Iterator[None]:
         """Let the model hold an average inside the block; in eval mode if `evaluating`."""
-        live = self.live()
+        live, modules = self.live.now(), self.live.modules
         # Forward passes may write to buffers, so the model gets copies of those.
         buffers, spread = self._told_apart(live)
         weights = self.weights(name)
@@ -294,11 +202,11 @@ class Holdings:
             weights[key] = weights[key].clone()
         tensors = {**live.averaged, **live.copied}
         plain = {key: x for key, x in weights.items() if key not in spread} if spread else weights
-        with swap.owning(self.modules, owner) as undo:
-            sharded.lend(undo, self.modules, spread, weights)
-            swap.lend(undo, self.modules, tensors, plain)
+        with swap.owning(modules, owner) as undo:
+            sharded.lend(undo, modules, spread, weights)
+            swap.lend(undo, modules, tensors, plain)
             if evaluating:
-                modes.evaluate(undo, self.modules)
+                modes.evaluate(undo, modules)
             yield
 
     def _told_apart(self, live: Inventory) -> tuple[Sequence[str], dict[str, Tensor]]:
@@ -313,18 +221,16 @@ class Holdings:
 
     def record(self) -> dict[str, Any]:
         """The stored tensors themselves, shards as DTensors, and how they are stored."""
-        found = self._watch.found
-        likes = {**found.averaged, **found.copied}
 
         def rows(stored: Mapping[str, Mapping[str, Tensor]]) -> dict[str, dict[str, Tensor]]:
-            return {name: sharded.whole_all(row, likes) for name, row in stored.items()}
+            return {name: self.live.whole(row) for name, row in stored.items()}
 
         return {
             "dtypes": self.dtypes,
             "buffers": self.buffers,
             "tensors": rows(self._bank.rows),
             "remainder": rows({name: self._remainder(name) for name in self._names}),
-            "copied": sharded.whole_all(self._copied, likes),
+            "copied": self.live.whole(self._copied),
             "refreshed": rows(self.refreshed),
         }
 
@@ -334,8 +240,8 @@ class Holdings:
         A parameter may be frozen by now that was averaged there, and a buffer that was averaged
         or copied there may have become infinite or finite since.
         """
-        like = sorted_as(self._first, record, name=self._names[0], buffers=self.buffers)
-        if like is self._first:
+        like = sorted_as(self.live.first, record, name=self._names[0], buffers=self.buffers)
+        if like is self.live.first:
             return self
         return Holdings(
             self.model,
@@ -357,7 +263,7 @@ class Holdings:
             low = {key: remainder.pop(key) for key in self._bank.remainder[name]}
             _copy_over(self._bank.remainder[name], low)
             if name in self._windows:
-                self._windows[name].restore(remainder, self._here.averaged)
+                self._windows[name].restore(remainder, self.live.here.averaged)
         _copy_over(self._copied, record["copied"])
         self.refreshed = {
             name: {key: x.clone() for key, x in sharded.local_all(tensors).items()}
@@ -369,24 +275,16 @@ class Holdings:
         window = self._windows.get(name)
         return {**self._bank.remainder[name], **(window.record() if window else {})}
 
-    def _new_bank(self, found: Inventory) -> Bank:
-        dtypes = {key: self._stored_dtype(x) for key, x in found.averaged.items()}
-        return Bank(self._names, self._here.averaged, dtypes=dtypes, device=self._device)
+    def _new_bank(self) -> Bank:
+        averaged = self.live.here.averaged
+        dtypes = {key: self._stored_dtype(x) for key, x in averaged.items()}
+        return Bank(self._names, averaged, dtypes=dtypes, device=self._device)
 
     def _new_copies(self) -> dict[str, Tensor]:
         return {
             key: x.detach().to(self._device or x.device, copy=True)
-            for key, x in self._here.copied.items()
+            for key, x in self.live.here.copied.items()
         }
-
-    def _new_staging(self) -> offload.Staging | None:
-        """Host memory for the weights if averages do not live beside them, bound to the bank."""
-        weights = {**self._here.averaged, **self._here.copied}
-        if not offload.needed(weights, self._device):
-            return None
-        staging = offload.Staging(weights)
-        self._bank.bind({key: staging.tensors[key] for key in self._here.averaged})
-        return staging
 
     def _stored_dtype(self, tensor: Tensor) -> torch.dtype:
         keeps = self._dtype is None or tensor.is_complex()

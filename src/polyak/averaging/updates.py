@@ -68,8 +68,8 @@ class Updates:
         Raises:
             NonFiniteError: unless NaN and infinity are allowed.
         """
-        bad = [] if self._nonfinite == "allow" else self.holdings.nonfinite()
-        if self._nonfinite != "allow" and not self.holdings.all_agree(not bad):
+        bad = [] if self._nonfinite == "allow" else self.holdings.live.nonfinite()
+        if self._nonfinite != "allow" and not self.holdings.live.all_agree(not bad):
             raise NonFiniteError(
                 f"{few(bad) if bad else _ELSEWHERE} hold NaN or infinity; expected finite initial "
                 "weights, since every average starts from them. Build the averager after "
@@ -139,14 +139,14 @@ class Updates:
         begun = self._open
         outcomes = [] if begun is None else [begun.left_out, begun.finite]
         arrived = all(outcome is None or outcome.arrived() for outcome in outcomes)
-        return begun is not None and arrived and (begun.folded or self.holdings.sent())
+        return begun is not None and arrived and (begun.folded or self.holdings.live.sent())
 
     def _begin(self, left_out: Lagged | None, steps: int) -> None:
         moment = self._history.next_update(steps=steps)
         weights = self._history.lerp_weights(self._kinds, moment)
         begun = _Open(moment, steps, weights, left_out)
-        if self.holdings.offloaded:
-            self.holdings.send()
+        if self.holdings.live.offloaded:
+            self.holdings.live.send()
             self._open = begun
             if self._votes:
                 self.settle()
@@ -155,7 +155,7 @@ class Updates:
             self._open = begun
             self.settle()
             return
-        guarded = self._nonfinite == "skip" and self.holdings.lags
+        guarded = self._nonfinite == "skip" and self.holdings.live.lags
         if left_out is None and not guarded:
             self._close(begun)
             return
@@ -165,7 +165,7 @@ class Updates:
     @property
     def _votes(self) -> bool:
         """Whether processes that hold shards ask each other if all of them are finite."""
-        return self.holdings.mesh is not None and self._nonfinite != "allow"
+        return self.holdings.live.mesh is not None and self._nonfinite != "allow"
 
     def _must_know(self, weights: Mapping[str, float]) -> bool:
         """Whether the update cannot be undone by a lerp weight of 0, so that the host waits."""
@@ -174,7 +174,7 @@ class Updates:
 
     def _fold_on_device(self, begun: _Open, *, guarded: bool) -> None:
         """Fold with a lerp weight that the device makes 0 where the update must not count."""
-        self.holdings.gather_unchecked()
+        self.holdings.gather()
         keep = None if begun.left_out is None else ~begun.left_out.flag
         if guarded:
             begun.finite = Lagged(self.holdings.finite_flag())
@@ -187,7 +187,7 @@ class Updates:
         if begun.left_out is not None and begun.left_out.value():
             return
         if not self._fine(begun):
-            self._meet_nonfinite(self.holdings.nonfinite(sent=True))
+            self._meet_nonfinite(self.holdings.live.nonfinite(sent=True))
             return
         if not begun.folded:
             self.holdings.fold(begun.weights)
@@ -198,13 +198,10 @@ class Updates:
         """Whether the weights may be folded in; of those not folded yet, having taken them in."""
         if begun.folded:
             return begun.finite is None or begun.finite.value()
-        if self.holdings.offloaded:
-            fine = self.holdings.receive()
-        elif self._nonfinite == "allow":
-            self.holdings.gather_unchecked()
-        else:
-            fine = self.holdings.gather()
-        return self._nonfinite == "allow" or self.holdings.all_agree(fine)
+        self.holdings.gather()
+        if self._nonfinite == "allow":
+            return True
+        return self.holdings.live.all_agree(self.holdings.finite())
 
     def _meet_nonfinite(self, bad: Sequence[str]) -> None:
         message = (
