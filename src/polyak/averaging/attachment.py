@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from polyak.averaging.rounds import Rounds
-from polyak.errors import ConfigError
+from polyak.errors import ConfigError, StateError
 
 
 class Attachment:
@@ -17,8 +17,12 @@ class Attachment:
     `before_step` is called before any of them writes, and may refuse by raising.
 
     A fused optimizer is called by GradScaler also when it will skip the step because gradients
-    overflowed; the scaler then leaves a positive `found_inf` on it, which is passed on unread.
-    Whether all of several optimizers have stepped must be known at once, so there it is read.
+    overflowed, which only the device knows; the scaler then leaves a positive `found_inf` on it,
+    which is passed on unread. An averager reads it when it has arrived. Where an update may be
+    due it waits for the steps before, so the host is at most one step ahead there; never for this
+    one, whose update has a lerp weight that the device makes 0 if it was skipped, at one launch
+    for each tensor and average. Whether all of several optimizers have stepped must be known at
+    once, so there it is read.
     """
 
     def __init__(
@@ -68,6 +72,25 @@ class Attachment:
             if found_inf is not None and not isinstance(found_inf, Tensor):
                 found_inf = torch.tensor(found_inf, device="cpu")
             self._on_step(found_inf)
+
+
+def unattached(
+    optimizers: Sequence[Any], attachments: Sequence[Attachment]
+) -> tuple[torch.optim.Optimizer, ...]:
+    """The optimizers that call hooks.
+
+    Raises:
+        ConfigError: for what is no optimizer, nor a wrapper of one.
+        StateError: if one of the attachments has it already.
+    """
+    attached = {optimizer for known in attachments for optimizer in known.optimizers}
+    found = tuple(map(bare, optimizers))
+    if attached.intersection(found):
+        raise StateError(
+            "the optimizer is attached already; expected one that is not, or each step would "
+            "count twice. Call remove() of the handle that attach() gave first."
+        )
+    return found
 
 
 def bare(optimizer: Any) -> torch.optim.Optimizer:

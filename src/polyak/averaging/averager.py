@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from polyak.averaging import swap
-from polyak.averaging.attachment import Attachment, bare
+from polyak.averaging.attachment import Attachment, unattached
 from polyak.averaging.batchnorm import statistics_of
 from polyak.averaging.explain import coinciding, explain
 from polyak.averaging.forward import Forward
@@ -145,12 +145,6 @@ class Averager:
         are not waited for. Steps that gradient accumulation or GradScaler leave out are not
         counted, nor is their round. While an average is applied, a step is refused.
 
-        GradScaler calls a fused optimizer also when the step is skipped, which only the device
-        knows. The host reads that when it has arrived. Where an update may be due it waits for
-        the steps before, so it is at most one step ahead there; never for this one, whose update
-        has a lerp weight that the device makes 0 if it was skipped, at one launch for each tensor
-        and average. Of several optimizers attached together the host waits for each.
-
         Returns:
             A handle whose `remove()` ends the counting.
 
@@ -158,13 +152,7 @@ class Averager:
             ConfigError: for what is no optimizer, nor a wrapper of one.
             StateError: for an optimizer that is attached already.
         """
-        attached = {optimizer for known in self._attachments for optimizer in known.optimizers}
-        optimizers = tuple(map(bare, optimizers))
-        if attached.intersection(optimizers):
-            raise StateError(
-                "the optimizer is attached already; expected one that is not, or each step would "
-                "count twice. Call remove() of the handle that attach() gave first."
-            )
+        optimizers = unattached(optimizers, self._attachments)
         attachment = Attachment(optimizers, before_step=self._before_step, on_step=self._step)
         self._attachments.append(attachment)
         return attachment
@@ -354,16 +342,11 @@ class Averager:
         """Groups of averages that are equal so far because warm-up alone has set their decays."""
         return coinciding(self._kinds, steps=self._history.position, updates=self.updates)
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> "Averager":
-        raise StateError(
-            "an averager is bound to its model; expected no copy of it. Keep it outside the module "
-            "if that is what you copy, or build a second one and load this one's state_dict()."
-        )
-
     def __reduce__(self) -> Any:
+        # deepcopy asks for this, too.
         raise StateError(
-            "an averager is bound to its model; expected no pickle of it. "
-            "Save its state_dict() instead."
+            "an averager is bound to its model; expected no copy or pickle of it. Keep it outside "
+            "the module if that is what you copy, and save its state_dict()."
         )
 
     @property
