@@ -59,6 +59,8 @@ def main(folders: list[Path]) -> None:
             own = [point for point in points if point["row"] == row]
             if any(point["part"] == "test" for point in own):
                 print_table(curves(own))
+            if any(point["phase"] == "annealed" for point in own):
+                print_table(annealed([line for line in results if line["row"] == row], own))
             if any(point["phase"] == "held" for point in own):
                 print_table(held(own))
         if (folder / "batchnorm.csv").exists():
@@ -119,6 +121,30 @@ def curves(points: list[Line]) -> Iterator[tuple[str, ...]]:
         yield str(epoch), *compared(found[longest][epoch], found["sgd"][epoch], percent=True)
     peaks = [peak(found[name]) for name in ("sgd", longest)]
     yield "highest mean", *(f"{100 * mean:.1f}, epoch {epoch}" for epoch, mean in peaks), ""
+
+
+def annealed(results: list[Line], points: list[Line]) -> Iterator[tuple[str, ...]]:
+    """The longest average of the annealed runs, when these end: against their SGD and ours."""
+    yield "metric, after the annealed run's last epoch", "from", "to", "difference"
+    own = [p for p in points if (p["phase"], p["part"]) == ("annealed", "test")]
+    longest = max(p["weights"] for p in own if p["weights"].startswith("ema_"))
+    ends: dict[str, int] = {}
+    for p in own:
+        ends[p["seed"]] = max(int(p["epoch"]), ends.get(p["seed"], 0))
+    values = by_arm(results)
+    for metric in ("accuracy", "loss"):
+        arms = {
+            name: {
+                p["seed"]: float(p[metric])
+                for p in own
+                if p["weights"] == name and int(p["epoch"]) == ends[p["seed"]]
+            }
+            for name in ("sgd", longest)
+        }
+        percent = metric != "loss"
+        yield f"{metric}: SGD to {longest}", *compared(arms[longest], arms["sgd"], percent=percent)
+        ours = values[metric, *ACC]
+        yield f"{metric}: {longest} to ours", *compared(ours, arms[longest], percent=percent)
 
 
 def held(points: list[Line]) -> Iterator[tuple[str, ...]]:
