@@ -4,12 +4,11 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from polyak.averaging import kernels
+from polyak.averaging import kernels, sharded
 from polyak.averaging.history import History
 from polyak.averaging.inventory import Inventory, refuse_reshaped
 from polyak.averaging.kinds import Average, Window
-from polyak.averaging.sharded import is_sharded
-from polyak.errors import ConfigError, NonFiniteError, StateError, WeightMismatchError, few
+from polyak.errors import ConfigError, StateError, WeightMismatchError, few
 
 
 def counts_after(steps: int, averages: Mapping[str, Average], *, every: int) -> History:
@@ -40,9 +39,7 @@ def counts_after(steps: int, averages: Mapping[str, Average], *, every: int) -> 
     return history
 
 
-def checked(
-    weights: Mapping[str, Tensor], found: Inventory, *, name: str, finite: bool
-) -> dict[str, Tensor]:
+def checked(weights: Mapping[str, Tensor], found: Inventory, *, name: str) -> dict[str, Tensor]:
     """What is averaged, from a state dict of the model's names; buffers may be missing.
 
     Frozen and copied tensors are left out: they are the model's.
@@ -51,11 +48,12 @@ def checked(
         weights: An average under the names of `state_dict()`; tied weights may have any of theirs.
         found: The model's tensors.
         name: The average's, for messages.
-        finite: Whether NaN and infinity are refused.
+
+    Returns:
+        By the names in `found`; of sharded tensors this process's shards.
 
     Raises:
         WeightMismatchError: for parameters that are missing, and unknown names or shapes.
-        NonFiniteError: for NaN and infinity.
         StateError: for whole tensors where the model's are shards.
     """
     state = {key: x for key, x in weights.items() if not key.endswith("_extra_state")}
@@ -70,16 +68,23 @@ def checked(
         )
     refuse_reshaped(found.averaged, listed)
     taken = {key: listed[key] for key in found.averaged if key in listed}
-    if whole := [
-        key for key, x in taken.items() if is_sharded(found.averaged[key]) > is_sharded(x)
-    ]:
+    if whole := [key for key, x in taken.items() if _must_be_spread(found.averaged[key], x)]:
         raise StateError(
-            f"{few(whole)} is whole and the model's is spread over processes; expected DTensors. "
-            "Spread them with torch.distributed.tensor.distribute_tensor."
+            f"{few(whole)} is not spread over processes as the model's is; expected DTensors. "
+            "Spread it with torch.distributed.tensor.distribute_tensor."
         )
-    if finite and (bad := [key for key, x in taken.items() if not kernels.all_finite([x])]):
-        raise NonFiniteError(
-            f"{few(bad)} of {name!r} hold NaN or infinity; expected finite weights. "
-            "Take an earlier checkpoint."
-        )
-    return taken
+    return sharded.local_all(taken)
+
+
+def nonfinite(weights: Mapping[str, Mapping[str, Tensor]]) -> list[str]:
+    """Names of the tensors that hold NaN or infinity, each with its average's."""
+    return [
+        f"{key} of {name!r}"
+        for name, tensors in weights.items()
+        for key, x in tensors.items()
+        if not kernels.all_finite([x])
+    ]
+
+
+def _must_be_spread(own: Tensor, given: Tensor) -> bool:
+    return sharded.is_sharded(own) and sharded.layout(own) != sharded.layout(given)

@@ -140,9 +140,9 @@ class Holdings:
             torch._foreach_copy_(held, live)
 
     def adopt(self, averages: Mapping[str, Mapping[str, Tensor]]) -> None:
-        """Let averages have these values; what is not named stays as it is."""
+        """Let averages have these values, shards of sharded ones; the rest stays as it is."""
         for name, values in averages.items():
-            for key, x in sharded.local_all(values).items():
+            for key, x in values.items():
                 self._bank.put(name, key, x)
         self.refreshed.clear()
 

@@ -144,13 +144,15 @@ class Updates:
                 f"weights are those of {few(weights) if weights else 'no average'}; expected "
                 f"{few(kinds)}. Keep averages that begin now in an averager of their own."
             )
-        finite, found = self._nonfinite != "allow", self.holdings.live.now()
-        self.holdings.adopt(
-            {
-                name: adoption.checked(weights[name], found, name=name, finite=finite)
-                for name in kinds
-            }
-        )
+        found = self.holdings.live.now()
+        taken = {name: adoption.checked(weights[name], found, name=name) for name in kinds}
+        bad = [] if self._nonfinite == "allow" else adoption.nonfinite(taken)
+        if self._nonfinite != "allow" and not self.holdings.live.all_agree(not bad):
+            raise NonFiniteError(
+                f"{few(bad) if bad else _ELSEWHERE} hold NaN or infinity; expected finite "
+                "weights. Take an earlier checkpoint."
+            )
+        self.holdings.adopt(taken)
         self._history.restore(counts.record())
 
     @torch.no_grad()
