@@ -1,3 +1,4 @@
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 
@@ -11,7 +12,7 @@ from polyak.models import ModelConfig, build
 from polyak.training.backends import choose_backend
 from polyak.training.loop import Run
 from polyak.training.optim import OptimConfig, build_optimizer, set_learning_rate
-from polyak.training.steps import BACKENDS, build_step, lowered, remembered
+from polyak.training.steps import BACKENDS, GraphedStep, build_step, lowered, remembered
 
 CPU = torch.device("cpu")
 RATE = OptimConfig(lr=0.1)
@@ -136,6 +137,48 @@ def test_backends_that_are_not_there_are_refused():
         build("graph", device=CPU)
     with pytest.raises(ConfigError, match="backend is 'jit'"):
         build("jit", device=CPU)
+
+
+def test_a_graph_is_captured_on_the_networks_device_whatever_the_current_one(monkeypatch):
+    """On a stream of another device nothing would be captured, and replays would train nothing."""
+    entered = []
+
+    class Stream:
+        def __init__(self, device=None):
+            self.device = device
+
+        def wait_stream(self, other):
+            assert other.device == self.device
+
+    @contextmanager
+    def on(stream):
+        entered.append(stream)
+        yield
+        assert entered.pop() is stream
+
+    @contextmanager
+    def capture(graph, *, stream):
+        assert stream.device == CPU
+        assert entered[-1] is stream
+        yield
+
+    current = Stream(CPU)
+    for name, fake in {
+        "Stream": Stream,
+        "stream": on,
+        "graph": capture,
+        "current_stream": lambda device: current,
+        "CUDAGraph": object,
+        "get_rng_state": lambda device: None,
+        "set_rng_state": lambda state, device: None,
+    }.items():
+        monkeypatch.setattr(torch.cuda, name, fake)
+    model = _network()
+    optimizer = build_optimizer(model, RATE)
+    eager = build_step("eager", model, optimizer, device=CPU, fp32=False)
+    captured = GraphedStep(eager, model, optimizer)._capture(*next(_batches(1)))
+    assert captured.results[0].isfinite()
+    assert entered == []
 
 
 @pytest.mark.gpu

@@ -135,7 +135,8 @@ class Holdings:
             held = list(self._copied.values())
             if keep is not None:
                 live = [
-                    torch.where(keep.to(x.device), x, m) for x, m in zip(live, held, strict=True)
+                    torch.where(keep.to(m.device), x.to(m.device), m)
+                    for x, m in zip(live, held, strict=True)
                 ]
             torch._foreach_copy_(held, live)
 
@@ -272,10 +273,13 @@ class Holdings:
             if name in self._windows:
                 self._windows[name].restore(remainder, self.live.here.averaged)
         _copy_over(self._copied, record["copied"])
-        self.refreshed = {
-            name: {key: x.clone() for key, x in sharded.local_all(tensors).items()}
-            for name, tensors in record["refreshed"].items()
-        }
+        self.refreshed = {}
+        self.refresh(
+            {
+                name: {key: x.clone() for key, x in sharded.local_all(tensors).items()}
+                for name, tensors in record["refreshed"].items()
+            }
+        )
 
     def _remainder(self, name: str) -> dict[str, Tensor]:
         """What going on exactly needs beside an average's tensors."""

@@ -130,6 +130,8 @@ class GraphedStep:
         random = torch.cuda.get_rng_state(x_bchw.device)
         side = torch.cuda.Stream(x_bchw.device)  # type: ignore[no-untyped-call]  # as above
         side.wait_stream(torch.cuda.current_stream(x_bchw.device))
+        # A stream carries its device along, which need not be the current one: a graph captured
+        # on another would be empty.
         with torch.cuda.stream(side):
             for _ in range(WARMUP_STEPS):
                 self.eager(x_bchw, labels_b)
@@ -139,7 +141,8 @@ class GraphedStep:
         # Gradients then lie in the graph's own memory.
         self.optimizer.zero_grad()
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        # Twice, so that a capture that fails leaves the stream that it found.
+        with torch.cuda.stream(side), torch.cuda.graph(graph, stream=side):
             results = self.eager(x_bchw, labels_b)
         return _Capture(graph, x_bchw, labels_b, results)
 
