@@ -71,7 +71,7 @@ def main() -> None:
             pool.shutdown(cancel_futures=True)
     print_epochs(seconds)
     print_parts(seconds, parts, peaks)
-    if setting.device != "cpu":
+    if setting.device != "cpu" and "polyak" in seconds:
         limits.print_share(setting, seconds["polyak"])
 
 

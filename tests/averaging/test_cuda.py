@@ -15,6 +15,8 @@ from polyak import EMA, Averager, Uniform, Window
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device"),
+    # torch says so once in a process, when the mode of `no_waiting` is first set.
+    pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype"),
 ]
 
 KINDS = (*EVERY_KIND, Window(2))
@@ -45,8 +47,8 @@ def trained(model, optimizer, seed, *, scaler=None, factor=1.0):
 @contextmanager
 def no_waiting():
     """An error for every call that makes the host wait for the device (except for events)."""
-    torch.cuda.set_sync_debug_mode("error")
     try:
+        torch.cuda.set_sync_debug_mode("error")
         yield
     finally:
         torch.cuda.set_sync_debug_mode("default")

@@ -162,6 +162,17 @@ def test_two_checkpoints_stay_and_the_kept_weights_that_they_need(whole, tmp_pat
     assert {path.suffix for path in tmp_path.iterdir()} == {".safetensors"}
 
 
+def test_kept_weights_come_back_to_the_device_that_the_run_keeps_its_own_on(whole, tmp_path):
+    """At the end they are compared with each other, which torch refuses between devices."""
+    paused(whole["search"][0], tmp_path, 15)
+    (path,) = steps(tmp_path)
+    recorded = load(path).manifest["checkpoint"]["kept"]
+    meta = torch.device("meta")
+    found = Checkpoints(tmp_path)._read_kept(recorded, meta)
+    held = [x for kept in found.values() for state in kept.weights.values() for x in state.values()]
+    assert {x.device for x in held} == {meta}
+
+
 @pytest.mark.parametrize(
     ("damage", "both"), [("cut", False), ("flipped", False), ("empty", True)], ids=str
 )

@@ -7,6 +7,7 @@ from polyak.data import load, partition
 from polyak.errors import ConfigError
 from polyak.records.runs import run_folder
 from polyak.records.timings import read_timings
+from polyak.training import loop
 from polyak.training.jobs import carry_out
 from polyak.training.overhead import OverheadConfig, measure
 from polyak.training.stopping import StoppedError, StopRequest
@@ -83,6 +84,16 @@ def test_a_measurement_that_is_asked_to_stop_leaves_nothing_half_done(config, tm
     folder = run_folder(tmp_path, config.id)
     assert folder.ending is None
     assert not folder.timings.exists()
+
+
+def test_all_cases_take_their_steps_in_the_way_that_the_first_has_chosen(config, tiny, monkeypatch):
+    """Each choosing for itself by a trial, they might be compared across ways."""
+    chosen = []
+    monkeypatch.setattr(loop, "choose_backend", lambda *a, **o: chosen.append(1) or "eager")
+    data = partition(load(tiny.data), tiny.data, holdout=True)
+    short = replace(config, rounds=1)
+    measure(short, data, device=torch.device("cpu"), on_round=lambda: None)
+    assert chosen == [1]
 
 
 def test_rounds_are_reported_as_they_end(config, tiny):

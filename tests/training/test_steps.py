@@ -19,6 +19,13 @@ RATE = OptimConfig(lr=0.1)
 
 on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
 
+# Said once in a process: by torch with CUDA when waits are made errors, and by some versions of
+# the only way to choose TF32 that all have.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype"),
+    pytest.mark.filterwarnings("ignore:Please use the new API settings to control TF32"),
+]
+
 
 def _network(device: torch.device = CPU) -> nn.Module:
     size = ModelConfig(name="resnet8", width=4)
@@ -184,7 +191,9 @@ def test_a_graph_is_captured_on_the_networks_device_whatever_the_current_one(mon
 @pytest.mark.gpu
 @on_gpu
 @pytest.mark.parametrize("fp32", [True, False], ids=["float32", "bfloat16"])
-def test_a_graph_is_the_eager_steps_over_fifty_steps_and_two_sizes(fp32):
+def test_a_graph_is_the_eager_steps_over_fifty_steps_and_two_sizes(fp32, monkeypatch):
+    # As in a run; what else differs from step to step grows.
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
     device = torch.device("cuda")
     models = [_network(device), _network(device)]
     optimizers = [build_optimizer(model, RATE) for model in models]
@@ -231,8 +240,8 @@ def test_an_epoch_on_a_gpu_waits_for_it_only_at_its_end(tiny, backend):
     run.batch = 0
     batches = run.augmentation.batches(16, order=run.order, draws=run.draws)
     run.model.train()
-    torch.cuda.set_sync_debug_mode("error")
     try:
+        torch.cuda.set_sync_debug_mode("error")
         for batch in batches:
             run._train_batch(*batch)
     finally:

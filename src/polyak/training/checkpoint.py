@@ -12,6 +12,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 
 from polyak.averaging import load, save
@@ -90,7 +91,7 @@ class Checkpoints:
             try:
                 saved = load(path)
                 facts = _facts(saved, path)
-                kept = self._read_kept(facts["kept"])
+                kept = self._read_kept(facts["kept"], run.device)
             except FileError as error:
                 warnings.warn(
                     f"the checkpoint {path} is left out: {error} The run goes on from the one "
@@ -136,8 +137,17 @@ class Checkpoints:
         stop = kept.stop
         return {"rule": stop.rule, "epoch": stop.epoch, "average": stop.average, "file": path.name}
 
-    def _read_kept(self, recorded: dict[str, dict[str, Any]]) -> dict[str, Kept]:
-        weights = {name: dict(load(self._folder / name)) for name in _files(recorded)}
+    def _read_kept(
+        self, recorded: dict[str, dict[str, Any]], device: torch.device
+    ) -> dict[str, Kept]:
+        """Where the run keeps those of its own: they are compared with each other."""
+        weights = {
+            name: {
+                source: {key: x.to(device) for key, x in state.items()}
+                for source, state in load(self._folder / name).items()
+            }
+            for name in _files(recorded)
+        }
         self._whole |= weights.keys()
         return {
             rule: Kept(

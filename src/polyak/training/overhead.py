@@ -22,6 +22,7 @@ from polyak.training.environment import environment
 from polyak.training.folding import Folded
 from polyak.training.loop import Run
 from polyak.training.prediction import predict, score
+from polyak.training.steps import lowered
 
 OnRound = Callable[[], None]
 
@@ -99,6 +100,7 @@ class _Case:
         self._labels_n = data.holdout_given_n
         self._images_nchw = self.run.augmentation.ready(data.holdout_images_nchw)
         self._folded = Folded(self.run.model)
+        self._lowered = lowered(self.run.device, fp32=own.fp32)
         self.steps_seconds: list[float] = []
         self.evaluation_seconds: list[float] = []
 
@@ -116,7 +118,9 @@ class _Case:
             self.run.evaluation.holdout(self.run.averager)
         else:
             # As averages are evaluated.
-            score(predict(self._folded.load(), self._images_nchw).cpu(), self._labels_n)
+            with self._lowered():
+                logits_nk = predict(self._folded.load(), self._images_nchw)
+            score(logits_nk.float().cpu(), self._labels_n)
 
     def timing(self) -> Timing:
         """What the rounds after the first said."""
@@ -146,11 +150,14 @@ def measure(
     clock = time.process_time if device.type == "cpu" else _waiting(device)
     cases = [_Case(config, size, every, data, str(device)) for size, every in config.cases()]
     draws = random.Random(config.run.seed)
+    run = cases[0].run
     for number in range(1, config.rounds + 2):
         for case in draws.sample(cases, len(cases)):
             case.round(number, clock)
+            for other in cases:
+                # What the first has chosen: ways of taking a step would be compared otherwise.
+                other.run.backend = case.run.backend
         on_round()
-    run = cases[0].run
     return Timings(
         cases=tuple(case.timing() for case in cases),
         clock="CPU" if device.type == "cpu" else "wall",
