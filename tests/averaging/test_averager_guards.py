@@ -378,3 +378,20 @@ def test_copied_buffers_keep_their_places_when_one_of_them_held_infinity():
     tensors = averager.tensors("ema_0.9")
     assert tensors["mask"].tolist() == [float("-inf"), 0.0]
     assert (tensors["seen"].item(), tensors["num_batches_tracked"].item()) == (7, 3)
+
+
+@pytest.mark.parametrize("call", ["step", "update", "optimizer"])
+def test_nothing_is_counted_where_a_cuda_graph_is_captured(monkeypatch, call):
+    """Replays call no hook, so that steps would be missed in silence."""
+    model = net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    averager = Averager(model, [0.9])
+    averager.attach(optimizer)
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.cuda, "is_initialized", lambda: True)
+        patch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+        with pytest.raises(StateError, match=r"captured; .* averager\.step\(\) after each replay"):
+            optimizer.step() if call == "optimizer" else getattr(averager, call)()
+    assert (averager.steps, averager.updates) == (0, 0)
+    optimizer.step()
+    assert averager.steps == 1

@@ -334,6 +334,19 @@ def test_settings_that_cannot_be_are_code_2_before_anything_runs(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("device", "workers", "expected"),
+    [("cpu", None, 16), ("cuda", None, 1), ("cuda:1", None, 1), ("cuda", 3, 3)],
+)
+def test_a_card_has_one_run_at_a_time_unless_told_and_a_cpu_one_for_each_core(
+    monkeypatch, device, workers, expected
+):
+    monkeypatch.setattr("polyak.cli.executors.usable_device", lambda name: None)
+    monkeypatch.setattr("polyak.cli.executors.available_cores", lambda: 16)
+    with Machines(device=device, workers=workers).ready() as (_executor, found):
+        assert found == expected
+
+
 def test_data_prepare_says_what_the_data_is(capsys):
     command = ["data", "prepare", "--source", "digits"]
     assert main(command) == 0

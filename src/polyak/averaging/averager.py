@@ -18,6 +18,7 @@ from polyak.averaging.history import History
 from polyak.averaging.holdings import Holdings
 from polyak.averaging.inventory import Buffers, unwrapped
 from polyak.averaging.kinds import Average, Window, to_record
+from polyak.averaging.lagged import refuse_captured
 from polyak.averaging.moments import groups_of
 from polyak.averaging.profile import profile_in_bank
 from polyak.averaging.settings import NonFinite, checked
@@ -391,6 +392,7 @@ class Averager:
             raise ConfigError(unknown("average", name, self._kinds))
 
     def _refuse_while_lent(self, call: str) -> None:
+        refuse_captured(call)
         if swap.holds_lent_weights(self._model):
             raise StateError(
                 f"{call} was called while the model holds an average; expected its own weights. "

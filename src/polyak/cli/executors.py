@@ -17,7 +17,8 @@ class Machines:
     """What carries out the runs."""
 
     workers: int | None = None
-    """Runs at a time, one thread each; all cores if not given. With ray the cluster decides."""
+    """Runs at a time, one thread each; all cores if not given, with cuda one. With ray the cluster
+    decides."""
 
     device: str = "cpu"
     """Where to compute: cpu, cuda."""
@@ -53,7 +54,8 @@ class Machines:
                     "executor 'local'. Add `--executor ray`."
                 )
             usable_device(self.device)
-            workers = self.workers or available_cores()
+            # As many as there are cores would hardly ever fit into a GPU's memory.
+            workers = self.workers or (1 if self.device.startswith("cuda") else available_cores())
             yield LocalExecutor(workers=workers, device=self.device), workers
             return
         if self.workers is not None:
