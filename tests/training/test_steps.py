@@ -1,6 +1,7 @@
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
+from shutil import which
 
 import pytest
 import torch
@@ -214,6 +215,25 @@ def test_a_graph_is_the_eager_steps_over_fifty_steps_and_two_sizes(fp32, monkeyp
         assert torch.allclose(
             a, b, rtol=1e-2 if not fp32 else 1e-3, atol=1e-2 if not fp32 else 1e-4
         )
+
+
+@pytest.mark.gpu
+@on_gpu
+@pytest.mark.skipif(not any(map(which, ("cc", "gcc", "clang"))), reason="there is no C compiler")
+@pytest.mark.filterwarnings("ignore")  # A compiler's advice is none of ours.
+def test_a_compiled_graph_takes_the_eager_steps_up_to_rounding():
+    """A trial leaves out in silence what raises; here that is seen."""
+    device = torch.device("cuda")
+    models = [_network(device), _network(device)]
+    optimizers = [build_optimizer(model, RATE) for model in models]
+    steps = [
+        build_step(backend, model, optimizer, device=device, fp32=True)
+        for backend, model, optimizer in zip(("eager", "compiled"), models, optimizers, strict=True)
+    ]
+    for batch in [*_batches(4, size=64, device=device), *_batches(2, size=24, device=device)]:
+        one, other = (step(*batch)[0].clone() for step in steps)
+        assert torch.allclose(one, other, rtol=1e-3)
+    assert models[1].norm.num_batches_tracked == 6
 
 
 @pytest.mark.gpu
