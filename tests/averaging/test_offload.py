@@ -301,10 +301,27 @@ def test_weights_on_the_host_need_no_way_down():
     assert not averager._holdings.live.offloaded
 
 
-def test_one_staging_serves_all_updates(monkeypatch):
+@pytest.mark.parametrize("gaps", [False, True], ids=["dense", "with gaps"])
+def test_one_staging_serves_all_updates(monkeypatch, gaps):
     offloaded(monkeypatch)
     model = net()
+    if gaps:
+        model[0].weight = torch.nn.Parameter(torch.randn(4, 6)[:, ::2])
     averager = Averager(model, [0.9], device="cpu")
     staging = averager._holdings.live.staging
     walk(averager, model, range(4))
     assert averager._holdings.live.staging is staging
+
+
+def test_a_model_that_leaves_its_device_and_changes_its_dtype_is_followed(monkeypatch):
+    model = net()
+    with monkeypatch.context() as patch:
+        offloaded(patch)
+        there, here = pair(model, [0.9])
+        for averager in (there, here):
+            averager.step()
+    model.double()
+    drift(model, 1)
+    for averager in (there, here):
+        averager.step()
+    assert_alike(there, here)

@@ -44,6 +44,7 @@ class Live:
         if like is None:
             copy_infinite(self.first)
         self._look_at(self.first)
+        self.staging: offload.Staging | None = None
         self._renew_staging()
 
     def _look_at(self, found: Inventory) -> None:
@@ -55,7 +56,8 @@ class Live:
     def _renew_staging(self) -> None:
         """Host memory for the weights if averages do not live beside them."""
         weights = {**self.here.averaged, **self.here.copied}
-        needed = offload.needed(weights, self._device)
+        # A model that has left its device is still copied from: averages lie in host memory.
+        needed = self.offloaded or offload.needed(weights, self._device)
         self.staging = offload.Staging(weights) if needed else None
         self.source = self.here.holding(self.staging.tensors) if self.staging else self.here
         """What an update reads: the model's tensors or what was sent of them."""

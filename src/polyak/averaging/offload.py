@@ -77,14 +77,12 @@ class Staging:
 
     def __init__(self, live: Mapping[str, Tensor]) -> None:
         self.tensors = {key: _on_host(x) for key, x in live.items()}
+        self._layouts = _layouts(live)
         self._transfer = Transfer()
 
     def fits(self, live: Mapping[str, Tensor]) -> bool:
-        """Whether it has room for exactly these tensors."""
-        return self.tensors.keys() == live.keys() and all(
-            x.dtype == host.dtype and x.shape == host.shape and x.stride() == host.stride()
-            for x, host in zip(live.values(), map(self.tensors.__getitem__, live), strict=True)
-        )
+        """Whether it was made for exactly such tensors."""
+        return _layouts(live) == self._layouts
 
     def send(self, live: Mapping[str, Tensor]) -> None:
         """Begin to copy the weights down; see `Transfer` for what must follow."""
@@ -101,6 +99,11 @@ class Staging:
     def wait(self) -> None:
         """Let the host wait until everything is down."""
         self._transfer.wait()
+
+
+def _layouts(live: Mapping[str, Tensor]) -> dict[str, tuple[object, ...]]:
+    # Not the host's strides: memory for a weight with gaps has none.
+    return {key: (x.dtype, x.shape, x.stride()) for key, x in live.items()}
 
 
 def _on_host(x: Tensor) -> Tensor:
