@@ -57,10 +57,9 @@ STUDY = Study(
     ),
 )
 AVERAGES = ["ema_0.3", "ema_0.6", "ema_0.8"]
-ROUNDING = 2e-4
-"""What float32 does to the numbers of 60 steps: the tool averages in float32, folds BatchNorm into
-convolutions and scales pixels otherwise than the twin. Other rules differ by far more; see the
-last tests."""
+ROUNDING = 2e-5
+"""What float32 does to the numbers of 60 steps: the tool averages in float32 and folds BatchNorm
+into convolutions, the twin does neither."""
 
 
 def in_this_process(jobs, out, on_tick):
@@ -137,6 +136,13 @@ def assert_alike(found, expected):
         assert found == expected
 
 
+def test_pixels_are_standardised_over_the_training_part(repeated):
+    for _, data, _ in repeated.values():
+        images = data.test_images_nchw
+        found = twin.normalised(data, images).double()
+        torch.testing.assert_close(found, twin.standardised(data, images), rtol=1e-6, atol=1e-6)
+
+
 def test_every_epoch_of_the_log_is_the_twins(out, repeated):
     for run, (_, _, history) in repeated.items():
         log = lines(out / "runs" / run / "log.jsonl")
@@ -210,7 +216,7 @@ def test_every_number_of_the_results_is_the_twins(out, plan):
     assert found.keys() == expected.keys()
     for key, value in expected.items():
         # Simulated here and there; the others in float64.
-        close = {"ece_floor": 0.08, "temperature": 1e-5}.get(key[3], 1e-7)
+        close = {"ece_floor": 0.1, "temperature": 1e-5}.get(key[3], 1e-7)
         assert found[key] == pytest.approx(value, rel=close, abs=1e-7), key
 
 

@@ -77,7 +77,7 @@ def gap(confidence_n, right_n):
     return sum(abs(share.sum()) for share in np.array_split(excess_n, min(100, n // 20))) / n
 
 
-def ece_floor(logits_nk, draws=40):
+def ece_floor(logits_nk, draws=400):
     """What a calibrated model of these confidences would score, by simulation."""
     confidence_n = softmax(logits_nk, axis=1).max(1)
     uniform = np.random.default_rng(0).random((draws, len(confidence_n)))
