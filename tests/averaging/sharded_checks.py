@@ -507,6 +507,35 @@ def check_resume_in_memory(world: World) -> None:
         plain.load_state_dict(averager.state_dict())
 
 
+def check_adopting(world: World) -> None:
+    """Another tool's file is whole; spread like the weights, its average goes on in shards."""
+    spread, found, single, expected = twins(world)
+    given = {k: torch.rand_like(x) for k, x in single.named_parameters()}
+    dist.broadcast_object_list(sent := [given])
+    [given] = sent
+    likes = dict(spread.named_parameters())
+    spread_given = {
+        k: distribute_tensor(x.detach(), likes[k].device_mesh, likes[k].placements)
+        for k, x in given.items()
+    }
+    with pytest.raises(StateError, match="not spread"):
+        found.adopt(dict.fromkeys(found.names, given), steps=7)
+    bad = {k: x.detach().clone() for k, x in spread_given.items()}
+    if world.rank == 0:
+        next(iter(bad.values())).to_local().fill_(torch.nan)
+    with pytest.raises(NonFiniteError):
+        found.adopt(dict.fromkeys(found.names, bad), steps=7)
+    found.adopt(dict.fromkeys(found.names, spread_given), steps=7)
+    expected.adopt(dict.fromkeys(expected.names, given), steps=7)
+    assert_same_averages(found, expected)
+    for seed in range(3):
+        feed(spread, seed)
+        feed(single, seed)
+        found.step()
+        expected.step()
+    assert_same_averages(found, expected)
+
+
 def check_what_cannot_be_right_is_refused(world: World) -> None:
     model = net()
     averager = Averager(model, [0.9])
@@ -643,6 +672,7 @@ ALONE = [
     check_averages_on_another_device_stay_there,
     check_frozen_weights_are_read_live,
     check_resume_in_memory,
+    check_adopting,
     check_what_cannot_be_right_is_refused,
     check_data_parallel,
     check_a_bad_batch_of_one_process_stops_all_under_ddp,

@@ -93,6 +93,12 @@ def unattached(
     return found
 
 
+def all_written_by(attachments: Sequence[Attachment], parameters: Sequence[Tensor]) -> bool:
+    """Whether the attached optimizers together hold all of these parameters."""
+    hooked = {id(x) for known in attachments for x in known.parameters()}
+    return hooked.issuperset(map(id, parameters))
+
+
 def bare(optimizer: Any) -> torch.optim.Optimizer:
     """The optimizer that calls hooks: itself, or the one in a wrapper such as Accelerate's.
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from polyak.averaging import swap
-from polyak.averaging.attachment import Attachment, unattached
+from polyak.averaging.attachment import Attachment, all_written_by, unattached
 from polyak.averaging.batchnorm import statistics_of
 from polyak.averaging.explain import coinciding, explain
 from polyak.averaging.forward import Forward
@@ -198,6 +198,26 @@ class Averager:
             self._updates.settle()
             self._holdings.track()
 
+    @torch.no_grad()
+    def adopt(self, weights: Mapping[str, Mapping[str, Tensor]], *, steps: int) -> None:
+        """Go on with averages that another tool has kept, as if they had been kept here.
+
+        Args:
+            weights: Of every average a state dict, such as `read_foreign(path, model)["average"]`.
+                Buffers that it lacks, frozen weights and what is copied are the model's.
+            steps: Optimizer steps so far, ≥ 0: a tool's updates times `every`. Warm-ups, means
+                and counts go on from there.
+
+        Raises:
+            StateError: if this averager has counted a step.
+            ConfigError: for other names or numbers, and for windows.
+            WeightMismatchError: for weights that are not the model's.
+            NonFiniteError: unless "allow", for weights that hold NaN or infinity.
+        """
+        self._refuse_while_lent("adopt()")
+        with self._lock:
+            self._updates.adopt(weights, steps=steps)
+
     @contextmanager
     def applied(self, name: str) -> Iterator[nn.Module]:
         """Let the model hold an average, in eval mode, for the length of the block.
@@ -363,8 +383,7 @@ class Averager:
 
     def _fence_unless_attached(self) -> None:
         """Hold the device back while weights come down, unless its next step will do so itself."""
-        hooked = {id(x) for known in self._attachments for x in known.parameters()}
-        if not hooked.issuperset(map(id, self._holdings.live.parameters)):
+        if not all_written_by(self._attachments, self._holdings.live.parameters):
             self._holdings.live.fence()
 
     def _require(self, name: str) -> None:

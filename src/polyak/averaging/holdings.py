@@ -139,6 +139,13 @@ class Holdings:
                 ]
             torch._foreach_copy_(held, live)
 
+    def adopt(self, averages: Mapping[str, Mapping[str, Tensor]]) -> None:
+        """Let averages have these values, shards of sharded ones; the rest stays as it is."""
+        for name, values in averages.items():
+            for key, x in values.items():
+                self._bank.put(name, key, x)
+        self.refreshed.clear()
+
     def weights(self, name: str) -> dict[str, Tensor]:
         """All that is stored here for an average, refreshed statistics in their place.
 

@@ -13,12 +13,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from polyak.averaging import adoption
 from polyak.averaging.history import History
 from polyak.averaging.holdings import Holdings
 from polyak.averaging.kinds import Average, Update, Window
 from polyak.averaging.lagged import Lagged
 from polyak.averaging.settings import NonFinite
-from polyak.errors import NonFiniteError, few
+from polyak.errors import ConfigError, NonFiniteError, StateError, few
 
 
 @dataclass(slots=True)
@@ -123,6 +124,36 @@ class Updates:
         """Fold the weights in now."""
         self.settle()
         self._begin(None, self._history.steps)
+
+    @torch.no_grad()
+    def adopt(self, weights: Mapping[str, Mapping[str, Tensor]], *, steps: int) -> None:
+        """Let tensors and counts be those of a bank that has taken so many steps; all or nothing.
+
+        Raises:
+            StateError: if a step was counted, and what `adoption` raises.
+        """
+        if self.history.steps or self.history.updates:
+            raise StateError(
+                f"adopt() was called after {self.history.steps} steps and {self.history.updates} "
+                "updates; expected an averager that has counted none. Build a new one."
+            )
+        kinds, every = self._kinds, self._history.every
+        counts = adoption.counts_after(steps, kinds, every=every)
+        if weights.keys() != kinds.keys():
+            raise ConfigError(
+                f"weights are those of {few(weights) if weights else 'no average'}; expected "
+                f"{few(kinds)}. Keep averages that begin now in an averager of their own."
+            )
+        found = self.holdings.live.now()
+        taken = {name: adoption.checked(weights[name], found, name=name) for name in kinds}
+        bad = [] if self._nonfinite == "allow" else adoption.nonfinite(taken)
+        if self._nonfinite != "allow" and not self.holdings.live.all_agree(not bad):
+            raise NonFiniteError(
+                f"{few(bad) if bad else _ELSEWHERE} hold NaN or infinity; expected finite "
+                "weights. Take an earlier checkpoint."
+            )
+        self.holdings.adopt(taken)
+        self._history.restore(counts.record())
 
     @torch.no_grad()
     def settle(self) -> None:
