@@ -12,7 +12,9 @@ def refuse_captured(call: str) -> None:
     Raises:
         StateError: then.
     """
-    if torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing():
+    # torch leaves it without types.
+    begun = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    if begun and torch.cuda.is_current_stream_capturing():
         raise StateError(
             f"{call} was called while a CUDA graph is captured; expected outside of it, since "
             "replays call no Python. Attach no optimizer that the graph steps, and call "
