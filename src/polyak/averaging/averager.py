@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from polyak.averaging import swap
 from polyak.averaging.attachment import Attachment, all_written_by, unattached
 from polyak.averaging.batchnorm import statistics_of
 from polyak.averaging.explain import coinciding, explain
@@ -18,9 +17,9 @@ from polyak.averaging.history import History
 from polyak.averaging.holdings import Holdings
 from polyak.averaging.inventory import Buffers, unwrapped
 from polyak.averaging.kinds import Average, Window, to_record
-from polyak.averaging.lagged import refuse_captured
 from polyak.averaging.moments import groups_of
 from polyak.averaging.profile import profile_in_bank
+from polyak.averaging.refusals import refuse_now
 from polyak.averaging.settings import NonFinite, checked
 from polyak.averaging.state import check_state
 from polyak.averaging.updates import Updates
@@ -160,7 +159,7 @@ class Averager:
 
     def _before_step(self) -> None:
         # A step inside an `applied` block would train the average.
-        self._refuse_while_lent("optimizer.step()")
+        refuse_now("optimizer.step()", self._model)
         self._holdings.live.fence()
 
     def step(self) -> None:
@@ -169,7 +168,7 @@ class Averager:
 
     @torch.no_grad()
     def _step(self, found_inf: Tensor | None) -> None:
-        self._refuse_while_lent("step()")
+        refuse_now("step()", self._model)
         with self._lock:
             if self._updates.step(found_inf):
                 self._fence_unless_attached()
@@ -183,7 +182,7 @@ class Averager:
             NonFiniteError: for NaN or infinity under `nonfinite="raise"`.
             StateError: while an average is applied.
         """
-        self._refuse_while_lent("update()")
+        refuse_now("update()", self._model)
         with self._lock:
             self._updates.update()
             self._fence_unless_attached()
@@ -194,7 +193,7 @@ class Averager:
         For parameters that were frozen when the averager was built: call it after unfreezing
         them and before their first step. Until then their average is what they were.
         """
-        self._refuse_while_lent("track()")
+        refuse_now("track()", self._model)
         with self._lock:
             self._updates.settle()
             self._holdings.track()
@@ -215,7 +214,7 @@ class Averager:
             WeightMismatchError: for weights that are not the model's.
             NonFiniteError: unless "allow", for weights that hold NaN or infinity.
         """
-        self._refuse_while_lent("adopt()")
+        refuse_now("adopt()", self._model)
         with self._lock:
             self._updates.adopt(weights, steps=steps)
 
@@ -271,7 +270,7 @@ class Averager:
             A fraction in [0, 1]; 0 if no value differs.
         """
         self._require(name)
-        self._refuse_while_lent("standstill()")
+        refuse_now("standstill()", self._model)
         history = self._history
         w = self._kinds[name].weight(history.next_update(), history.folded[name])
         return self._holdings.still(name, w)
@@ -297,7 +296,7 @@ class Averager:
                 `pooled` and `all_ranks`, which under DDP and of a sharded model is a collective.
             names: Which average or averages; None means all.
         """
-        self._refuse_while_lent("refresh_batchnorm()")
+        refuse_now("refresh_batchnorm()", self._model)
         self._settle()
         chosen = [names] if isinstance(names, str) else self.names if names is None else names
         for name in chosen:
@@ -316,13 +315,13 @@ class Averager:
 
     def drop_refreshed(self) -> None:
         """Go back to averaged BatchNorm statistics now instead of at the next update."""
-        self._refuse_while_lent("drop_refreshed()")
+        refuse_now("drop_refreshed()", self._model)
         self._settle()
         self._holdings.refreshed.clear()
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that an exact continuation needs; tensors are references, as in torch."""
-        self._refuse_while_lent("state_dict()")
+        refuse_now("state_dict()", self._model)
         return {
             "history": self._history.record(),
             "averages": {name: to_record(kind) for name, kind in self._kinds.items()},
@@ -337,7 +336,7 @@ class Averager:
             ConfigError: if the saved bank has other averages, period or setting of buffers.
             WeightMismatchError: if it has other weights, or the same in another dtype.
         """
-        self._refuse_while_lent("load_state_dict()")
+        refuse_now("load_state_dict()", self._model)
         with self._lock:
             holdings = self._holdings.sorted_as(state)
             check_state(state, {**self.state_dict(), **holdings.record()})
@@ -390,11 +389,3 @@ class Averager:
     def _require(self, name: str) -> None:
         if name not in self._kinds:
             raise ConfigError(unknown("average", name, self._kinds))
-
-    def _refuse_while_lent(self, call: str) -> None:
-        refuse_captured(call)
-        if swap.holds_lent_weights(self._model):
-            raise StateError(
-                f"{call} was called while the model holds an average; expected its own weights. "
-                "Leave the `applied` block first."
-            )

@@ -3,24 +3,6 @@
 import torch
 from torch import Tensor
 
-from polyak.errors import StateError
-
-
-def refuse_captured(call: str) -> None:
-    """Refuse a call while a CUDA graph is captured, whose replays would not make it again.
-
-    Raises:
-        StateError: then.
-    """
-    # torch leaves it without types.
-    begun = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
-    if begun and torch.cuda.is_current_stream_capturing():
-        raise StateError(
-            f"{call} was called while a CUDA graph is captured; expected outside of it, since "
-            "replays call no Python. Attach no optimizer that the graph steps, and call "
-            "averager.step() after each replay."
-        )
-
 
 class Lagged:
     """A truth value that the host can read later without having waited for the device.
