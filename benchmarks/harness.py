@@ -59,7 +59,9 @@ def main() -> None:
         loader_workers=arguments.loader_workers,
     )
     os.environ |= {"OMP_NUM_THREADS": "1"}
-    names = f"torch {torch.__version__}, lightning {version('lightning')}"
+    names = f"torch {torch.__version__}"
+    if "Lightning" in arguments.ways:
+        names += f", lightning {version('lightning')}"
     print(f"{names}; {setting}; {arguments.cores} cores; {arguments.rounds} rounds in turns")
     pools = {way: _processes(way, setting, arguments.cores) for way in arguments.ways}
     try:

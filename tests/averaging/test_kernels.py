@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from toys import generator
 
-from polyak.averaging.kernels import all_finite, lerp_all
+from polyak.averaging.kernels import all_finite, finite_flag, lerp_all
 
 shapes = st.lists(st.lists(st.integers(0, 5), max_size=4), min_size=1, max_size=6)
 lerp_weights = st.lists(st.floats(0.0, 1.0), min_size=1, max_size=5)
@@ -144,3 +144,9 @@ def test_complex_and_empty_tensors_are_judged():
     assert all_finite([])
     assert all_finite([torch.zeros(0), torch.ones(2, dtype=torch.complex64)])
     assert not all_finite([torch.tensor([complex(0, torch.inf)])])
+
+
+@pytest.mark.parametrize("largest", [1e300, -1e300, torch.inf, torch.nan])
+def test_float64_beyond_float32_is_finite_on_a_device_as_on_the_host(largest):
+    tensors = [torch.ones(3), torch.tensor([0.0, largest], dtype=torch.float64)]
+    assert bool(finite_flag(tensors)) is all_finite(tensors)

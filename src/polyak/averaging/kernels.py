@@ -154,7 +154,7 @@ def finite_flag(tensors: Sequence[Tensor]) -> Tensor:
     if not flat:
         return torch.tensor(True, device="cpu")
     largest = torch._foreach_norm([x.detach() for x in flat], float("inf"))
-    return torch.isfinite(torch.stack([x.to(flat[0].device, torch.float32) for x in largest])).all()
+    return torch.isfinite(torch.stack([x.to(flat[0].device, torch.float64) for x in largest])).all()
 
 
 def _sum(tensor: Tensor) -> Tensor:

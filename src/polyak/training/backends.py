@@ -5,6 +5,7 @@ rounds differently.
 """
 
 import time
+import warnings
 from collections.abc import Callable
 from copy import deepcopy
 
@@ -58,7 +59,10 @@ def settle_kernels(device: torch.device, *, fp32: bool) -> None:
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = False
         torch.backends.cudnn.deterministic = True
-        torch.backends.cudnn.allow_tf32 = not fp32
+        with warnings.catch_warnings():
+            # Some versions announce here another setting, which other versions do not have.
+            warnings.filterwarnings("ignore", message=".*new API settings")
+            torch.backends.cudnn.allow_tf32 = not fp32
 
 
 def _seconds(step: Step, batch: tuple[Tensor, Tensor]) -> float:
