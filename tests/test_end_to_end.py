@@ -1,12 +1,14 @@
 """The whole protocol on a few digits: from a study to every number of its tables."""
 
 import math
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
-from polyak.analysis.results import study_results, values
+from polyak.analysis.results import study_results, values, write_results
 from polyak.averaging import load as load_weights
 from polyak.data import DataConfig, NoiseConfig, partition
 from polyak.data import load as load_data
@@ -102,6 +104,25 @@ def out(tmp_path_factory):
 @pytest.fixture(scope="module")
 def results(out):
     return study_results(out, read_study(out / "few"))
+
+
+def test_the_examples_of_the_page_on_own_studies_read_what_a_study_leaves(out, results, capsys):
+    page = Path(__file__).parents[1] / "docs" / "extending.md"
+    examples = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    assert len(examples) == 3
+    write_results(out / "few" / "results.parquet", results)
+    space: dict = {}
+    for example in examples:
+        exec(
+            example.replace('Path("out")', f"Path({str(out)!r})").replace('"mine"', '"few"'), space
+        )
+    seeds = capsys.readouterr().out.splitlines()
+    accuracy = values(results, row="few digits", arm="ema_acc_bn", metric="accuracy", phase="refit")
+    assert [line.split()[:2] for line in seeds[:2]] == [[s, str(v)] for s, v in accuracy.items()]
+    assert len(space["train_rows_n"]) == 400
+    assert len(space["test_images_nchw"]) == len(space["labels_n"]) == 200
+    assert torch.equal(space["parts"].test_labels_n, space["labels_n"])
+    assert "Interval(mean=" in seeds[2]
 
 
 def test_every_number_is_there_and_is_one(results):
