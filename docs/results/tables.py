@@ -8,6 +8,9 @@ import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from statistics import mean
+
+from scipy.stats import ttest_ind
 
 from polyak.analysis.claims.claim import paired, pseudo_values
 from polyak.analysis.seeds import mean_interval
@@ -20,8 +23,12 @@ EFFECTS = (
     # metric; arm and phase of ours; those of what it is compared with
     *(("accuracy", ours, theirs) for ours in (ACC, LOSS) for theirs in (LAST, STOPPED, ANNEALED)),
     ("accuracy", ACC, ("swa_bn", "refit")),
-    ("accuracy", SEARCHED, SEARCHED_SGD),
-    ("accuracy", ("ema_acc_bn", "search"), SEARCHED_SGD),
+    *(
+        (metric, ours, theirs)
+        for metric in ("accuracy", "memorised")
+        for ours in (SEARCHED, ("ema_acc_bn", "search"))
+        for theirs in (SEARCHED_SGD, SEARCHED_STOPPED)
+    ),
     *(("loss", ACC, theirs) for theirs in (LAST, STOPPED, ANNEALED, ("swa_bn", "refit"))),
     *(("loss", SEARCHED, theirs) for theirs in (SEARCHED_SGD, SEARCHED_STOPPED)),
     *(("memorised", ACC, theirs) for theirs in (LAST, STOPPED, ANNEALED)),
@@ -47,6 +54,9 @@ HERE = Path(__file__).parent
 HALF, WHOLE = HERE / "2026-11-23-cifar10n", HERE / "2026-11-23-cifar10n-80"
 """The same study with half and with all of the epochs."""
 
+REDRAWN, FASHION = HERE / "2026-11-24-cifar10-noise", HERE / "2026-11-24-fashion-noise"
+"""The same study on other images."""
+
 Line = dict[str, str]
 
 
@@ -70,6 +80,34 @@ def main(folders: list[Path]) -> None:
     if {HALF, WHOLE} <= set(folders):
         print("\nthe average of 80 epochs against SGD annealed in 40\n")
         print_table(against_half(lines(HALF / "results.csv"), lines(WHOLE / "results.csv")))
+    noisy = [FASHION, REDRAWN, HALF, WHOLE]
+    if set(noisy) <= set(folders):
+        print("\nwrong labels memorised by the models of 80 % of the images\n")
+        print_table(fitted({folder: lines(folder / "results.csv") for folder in noisy}))
+
+
+def fitted(results: dict[Path, list[Line]]) -> Iterator[tuple[str, ...]]:
+    """What is memorised after the searches, and by how much more on other images (Welch)."""
+    yield "study", "SGD, last epoch", "EMA (acc.) + BN"
+    by_sgd = {}
+    for folder, found in results.items():
+        by_sgd[folder], by_average = (
+            [
+                100 * float(line["value"])
+                for line in found
+                if (line["metric"], line["arm"], line["phase"]) == ("memorised", *arm)
+            ]
+            for arm in (SEARCHED_SGD, ("ema_acc_bn", "search"))
+        )
+        ends = mean_interval(by_sgd[folder])
+        yield (
+            folder.name,
+            f"{ends.mean:.1f} [{ends.low:.1f}, {ends.high:.1f}]",
+            f"{mean(by_average):.1f}",
+        )
+    more = mean(by_sgd[REDRAWN]) - mean(by_sgd[FASHION])
+    low, high = ttest_ind(by_sgd[REDRAWN], by_sgd[FASHION], equal_var=False).confidence_interval()
+    yield f"{REDRAWN.name} − {FASHION.name}", f"{more:+.1f} [{low:.1f}, {high:.1f}]", ""
 
 
 def lines(path: Path) -> list[Line]:
