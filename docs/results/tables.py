@@ -4,11 +4,13 @@ python docs/results/tables.py [FOLDER]   of one folder, or of all
 """
 
 import csv
+import json
 import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from statistics import mean
+from typing import Any
 
 from scipy.stats import ttest_ind
 
@@ -65,14 +67,10 @@ def main(folders: list[Path]) -> None:
         results, points = lines(folder / "results.csv"), lines(folder / "curves.csv")
         for row in dict.fromkeys(line["row"] for line in results):
             print(f"\n{folder.name}: {row}\n")
-            print_table(effects([line for line in results if line["row"] == row]))
-            own = [point for point in points if point["row"] == row]
-            if any(point["part"] == "test" for point in own):
-                print_table(curves(own))
-            if any(point["phase"] == "annealed" for point in own):
-                print_table(annealed([line for line in results if line["row"] == row], own))
-            if any(point["phase"] == "held" for point in own):
-                print_table(held(own))
+            own = [line for line in results if line["row"] == row]
+            for table in of_row(own, [point for point in points if point["row"] == row]):
+                print_table(table)
+        print_table(varied(json.loads((folder / "plan.json").read_text()), results))
         if (folder / "batchnorm.csv").exists():
             print_table(batchnorm(lines(folder / "batchnorm.csv")))
         if (folder / "audit.csv").exists():
@@ -84,6 +82,35 @@ def main(folders: list[Path]) -> None:
     if set(noisy) <= set(folders):
         print("\nwrong labels memorised by the models of 80 % of the images\n")
         print_table(fitted({folder: lines(folder / "results.csv") for folder in noisy}))
+
+
+def of_row(results: list[Line], points: list[Line]) -> Iterator[Iterator[tuple[str, ...]]]:
+    """The tables that a row has evidence for."""
+    yield effects(results)
+    parts, phases = ({point[column] for point in points} for column in ("part", "phase"))
+    if "test" in parts:
+        yield curves(points)
+    if "annealed" in phases:
+        yield annealed(results, points)
+    if "held" in phases:
+        yield held(points)
+    if "holdout_bn" in parts:
+        yield statistics(points)
+
+
+def varied(plan: dict[str, Any], results: list[Line]) -> Iterator[tuple[str, ...]]:
+    """Models of the searches, beside those of the row that a row varies."""
+    against = {row["label"]: row["against"] for row in plan["rows"] if row["against"]}
+    if against:
+        yield "row, arm", "metric", "as it was", "varied", "difference"
+    for label, base in against.items():
+        ours, theirs = (
+            by_arm([line for line in results if line["row"] == row]) for row in (label, base)
+        )
+        for arm in (SEARCHED_SGD, SEARCHED_STOPPED, ("ema_acc_bn", "search")):
+            for metric in ("accuracy", "loss"):
+                sides = ours[metric, *arm], theirs[metric, *arm]
+                yield f"{label}: {arm[0]}", metric, *compared(*sides, percent=metric != "loss")
 
 
 def fitted(results: dict[Path, list[Line]]) -> Iterator[tuple[str, ...]]:
@@ -202,6 +229,21 @@ def held(points: list[Line]) -> Iterator[tuple[str, ...]]:
         yield f"{phase}: SGD to {longest}, last epochs", *lead
         fall = compared(at_end, at_peak, percent=True)
         yield f"{phase}: {longest}, epochs from {PEAK} on to last epochs", *fall
+
+
+def statistics(points: list[Line]) -> Iterator[tuple[str, ...]]:
+    """Hold-out accuracy of the shortest and the longest average: averaged and recomputed BN."""
+    yield "epoch", "weights", "averaged", "recomputed", "difference"
+    found: dict[tuple[str, str, int], dict[str, float]] = defaultdict(dict)
+    for p in points:
+        found[p["weights"], p["part"], int(p["epoch"])][p["seed"]] = float(p["accuracy"])
+    names = sorted({name for name, _, _ in found if name.startswith("ema_")})
+    length = max(epoch for _, _, epoch in found)
+    for share in EPOCHS:
+        epoch = round(share * length)
+        for name in ("sgd", names[0], names[-1]):
+            averaged, recomputed = (found[name, part, epoch] for part in ("holdout", "holdout_bn"))
+            yield str(epoch), name, *compared(recomputed, averaged, percent=True)
 
 
 def peak(by_epoch: dict[int, dict[str, float]]) -> tuple[int, float]:
