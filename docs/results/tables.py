@@ -59,6 +59,9 @@ HALF, WHOLE = HERE / "2026-11-23-cifar10n", HERE / "2026-11-23-cifar10n-80"
 REDRAWN, FASHION = HERE / "2026-11-24-cifar10-noise", HERE / "2026-11-24-fashion-noise"
 """The same study on other images."""
 
+PEOPLE = HERE / "2026-11-24-cifar10n-60"
+"""The first of these with people's wrong labels."""
+
 Line = dict[str, str]
 
 
@@ -78,7 +81,7 @@ def main(folders: list[Path]) -> None:
     if {HALF, WHOLE} <= set(folders):
         print("\nthe average of 80 epochs against SGD annealed in 40\n")
         print_table(against_half(lines(HALF / "results.csv"), lines(WHOLE / "results.csv")))
-    noisy = [FASHION, REDRAWN, HALF, WHOLE]
+    noisy = [FASHION, REDRAWN, HALF, PEOPLE, WHOLE]
     if set(noisy) <= set(folders):
         print("\nwrong labels memorised by the models of 80 % of the images\n")
         print_table(fitted({folder: lines(folder / "results.csv") for folder in noisy}))
@@ -114,27 +117,33 @@ def varied(plan: dict[str, Any], results: list[Line]) -> Iterator[tuple[str, ...
 
 
 def fitted(results: dict[Path, list[Line]]) -> Iterator[tuple[str, ...]]:
-    """What is memorised after the searches, and by how much more on other images (Welch)."""
+    """Wrong labels that the searches' models give, and how many more of another kind (Welch)."""
     yield "study", "SGD, last epoch", "EMA (acc.) + BN"
-    by_sgd = {}
-    for folder, found in results.items():
-        by_sgd[folder], by_average = (
+    shares = {
+        folder: [
             [
                 100 * float(line["value"])
                 for line in found
                 if (line["metric"], line["arm"], line["phase"]) == ("memorised", *arm)
             ]
             for arm in (SEARCHED_SGD, ("ema_acc_bn", "search"))
-        )
-        ends = mean_interval(by_sgd[folder])
+        ]
+        for folder, found in results.items()
+    }
+    for folder, arms in shares.items():
         yield (
             folder.name,
-            f"{ends.mean:.1f} [{ends.low:.1f}, {ends.high:.1f}]",
-            f"{mean(by_average):.1f}",
+            *(f"{i.mean:.1f} [{i.low:.1f}, {i.high:.1f}]" for i in map(mean_interval, arms)),
         )
-    more = mean(by_sgd[REDRAWN]) - mean(by_sgd[FASHION])
-    low, high = ttest_ind(by_sgd[REDRAWN], by_sgd[FASHION], equal_var=False).confidence_interval()
-    yield f"{REDRAWN.name} − {FASHION.name}", f"{more:+.1f} [{low:.1f}, {high:.1f}]", ""
+    for more, less in ((REDRAWN, FASHION), (PEOPLE, REDRAWN)):
+        pairs = zip(shares[more], shares[less], strict=True)
+        yield f"{more.name} − {less.name}", *(welch(ours, theirs) for ours, theirs in pairs)
+
+
+def welch(ours: list[float], theirs: list[float]) -> str:
+    """How much more ours are in the mean, with its 95 % interval; seeds unpaired."""
+    low, high = ttest_ind(ours, theirs, equal_var=False).confidence_interval()
+    return f"{mean(ours) - mean(theirs):+.1f} [{low:.1f}, {high:.1f}]"
 
 
 def lines(path: Path) -> list[Line]:
