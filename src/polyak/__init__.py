@@ -21,6 +21,7 @@ from polyak.averaging import (
     read_foreign,
     refresh_batchnorm,
     save,
+    synthesize,
 )
 
 __version__ = "0.1.0"
@@ -36,6 +37,7 @@ __all__ = [
     "read_foreign",
     "refresh_batchnorm",
     "save",
+    "synthesize",
 ]
 
 

@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from polyak.records.runs import run_folder
+from polyak.records.runs import EpochRecord, Score, run_folder
 from polyak.report.scale import scale_notice, smaller
 
 
@@ -53,6 +53,25 @@ def test_fewer_epochs_are_named(whole, tmp_path):
     assert smaller(tmp_path, whole) == ["20 epochs instead of 200"]
 
 
+def test_less_renewal_by_weight_decay_is_named(whole, tmp_path):
+    # A refit of the paper's 78,200 steps, but at half its summed learning rate (1.2/2 a step).
+    folder = run_folder(tmp_path, "r0")
+    optim = {"weight_decay": 1e-4, "momentum": 0.9}
+    folder.write_config({"epochs": 200, "model": {"name": "resnet18"}, "optim": optim})
+    score = Score(loss=1.0, accuracy=0.5)
+    folder.write_epochs(
+        [
+            EpochRecord(epoch=n, step=391 * n, learning_rate=rate, train=score, seconds=1.0)
+            for n, rate in ((100, 0.6), (200, 0.0))
+        ]
+    )
+    phrase = "weight decay renews the weights 23 times in a run instead of 47"
+    assert smaller(tmp_path, whole) == [phrase]
+    optim["weight_decay"] = 2.1e-4
+    folder.write_config({"epochs": 200, "model": {"name": "resnet18"}, "optim": optim})
+    assert smaller(tmp_path, whole) == []
+
+
 def test_what_all_rows_share_is_said_once(whole, toy, tmp_path):
     _, study = toy
     first = replace(whole, label="a", seeds=(0, 1))
@@ -65,6 +84,13 @@ def test_what_all_rows_share_is_said_once(whole, toy, tmp_path):
 
 def test_another_data_set_at_small_scale_is_named(toy):
     out, study = toy
-    first, second = smaller(out, study.rows[0])
+    first, second, third = smaller(out, study.rows[0])
     assert first == "toy is no data set of the paper"
-    assert second.startswith("decays fitted to the shorter run: EMA 0.5 for")
+    # 5e-4 · 3 steps · (0.1/2 + 0.15/2 + …) / (1 − 0.9); those of the paper's refits
+    renewed = (
+        5e-4 * 3 * (0.05 + (0.1 + 0.05) / 2 + (0.05 + 1 / 30) / 2 + (1 / 30 + 0.025) / 2) / 0.1
+    )
+    assert second == (
+        f"weight decay renews the weights {renewed:.2g} times in a run instead of 16 to 47"
+    )
+    assert third.startswith("decays fitted to the shorter run: EMA 0.5 for")

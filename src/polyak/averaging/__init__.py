@@ -7,6 +7,7 @@ from polyak.averaging.gathering import gathered
 from polyak.averaging.kinds import EMA, Average, PowerEMA, Schedule, Uniform, Window
 from polyak.averaging.profile import profile
 from polyak.averaging.readers import read_foreign
+from polyak.averaging.synthesis import synthesize
 from polyak.averaging.warmups import Exponential, HalfLifeRamp, InverseGamma, Ratio
 
 __all__ = [
@@ -28,4 +29,5 @@ __all__ = [
     "read_foreign",
     "refresh_batchnorm",
     "save",
+    "synthesize",
 ]

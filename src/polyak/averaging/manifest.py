@@ -74,7 +74,7 @@ def checked_record(
     Raises:
         FileError: naming the file, and the tensors that are not as they were written.
     """
-    record = _parsed(path, metadata)
+    record = parsed_record(path, metadata)
     sums = record["sha256"]
     if sums.keys() != tensors.keys():
         differing = sums.keys() ^ tensors.keys()
@@ -88,7 +88,12 @@ def checked_record(
     return record
 
 
-def _parsed(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
+def parsed_record(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
+    """The record in `metadata`, once it and its checksum agree; the tensors are not looked at.
+
+    Raises:
+        FileError: naming the file.
+    """
     text = metadata[RECORD]
     try:
         record = json.loads(text)

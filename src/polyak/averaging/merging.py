@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from polyak.averaging.kernels import all_finite
 from polyak.averaging.manifest import dtypes
+from polyak.averaging.onenetwork import OneNetwork, has_mean
 from polyak.averaging.plain import read_named
-from polyak.averaging.tensorfile import Path, quoted
-from polyak.errors import ConfigError, NonFiniteError, WeightMismatchError
+from polyak.averaging.tensorfile import Path
+from polyak.errors import ConfigError
 
 NAME = "merged"
 
@@ -51,7 +51,7 @@ def merge(
     """
     weights = _checked(files, shares)
     first = read_named(files[0], name)[1]
-    infinite = _infinite(files[0], first)
+    network = OneNetwork(files[0], first)
     mean = {key: _wide(x) for key, x in first.items()}
     stored = {key: x.dtype for key, x in first.items()}
     # Only the mean stays in memory while the next file is read.
@@ -60,9 +60,8 @@ def merge(
     for path, share in zip(files[1:], weights[1:], strict=True):
         total += share
         state = read_named(path, name)[1]
-        _refuse_mismatch(path, files[0], mean, state)
-        _refuse_other_infinities(path, files[0], state, {key: mean[key] for key in infinite})
-        _fold(mean, state, share / total, but=infinite)
+        network.check(path, state)
+        _fold(mean, state, share / total, but=network.infinite)
         del state
     merged = {key: x.to(stored[key]) for key, x in mean.items()}
     return merged, _about(merged, [os.path.basename(path) for path in files], shares)
@@ -73,7 +72,7 @@ def _fold(
 ) -> None:
     """m ← m + w·(x − m), in place."""
     for key, x in state.items():
-        if not _averaged(x):
+        if not has_mean(x):
             mean[key] = x
         elif key not in but:
             mean[key] += (x.to(mean[key].dtype) - mean[key]) * weight
@@ -90,63 +89,9 @@ def _checked(files: Sequence[Path], shares: Sequence[float] | None) -> list[floa
     return found
 
 
-def _averaged(x: Tensor) -> bool:
-    return x.is_floating_point() or x.is_complex()
-
-
 def _wide(x: Tensor) -> Tensor:
     """A tensor of its own in the dtype that sums are kept in."""
-    return x.to(torch.promote_types(x.dtype, torch.float32), copy=True) if _averaged(x) else x
-
-
-def _infinite(path: Path, state: dict[str, Tensor]) -> set[str]:
-    """Names of the tensors that hold infinity; NaN is refused."""
-    bad = {key for key, x in state.items() if _averaged(x) and not all_finite([x])}
-    if nan := {key for key in bad if bool(state[key].isnan().any())}:
-        raise _not_finite(path, nan)
-    return bad
-
-
-def _refuse_other_infinities(
-    path: Path, first: Path, state: dict[str, Tensor], expected: dict[str, Tensor]
-) -> None:
-    """Refuse a file whose tensors with infinity are not those of the first file, bit for bit."""
-    infinite = _infinite(path, state)
-    same = {key for key, x in expected.items() if torch.equal(state[key].to(x.dtype), x)}
-    if infinite - same:
-        raise _not_finite(path, infinite - same)
-    if expected.keys() - same:
-        raise _not_finite(first, expected.keys() - same)
-
-
-def _not_finite(path: Path, names: Collection[str]) -> NonFiniteError:
-    return NonFiniteError(
-        f"{os.fspath(path)} holds values that are not finite in {quoted(sorted(names))}; expected "
-        "finite ones, or the same in every file. Leave the file out."
-    )
-
-
-def _refuse_mismatch(
-    path: Path, first: Path, mean: dict[str, Tensor], state: dict[str, Tensor]
-) -> None:
-    shared = mean.keys() & state.keys()
-    faults = {
-        "names": mean.keys() ^ state.keys(),
-        "shapes": {key for key in shared if mean[key].shape != state[key].shape},
-        # Real and complex would lose the imaginary part, and of whole ones there is no mean.
-        "kinds of number": {key for key in shared if _sort(mean[key]) != _sort(state[key])},
-    }
-    for what, differing in faults.items():
-        if differing:
-            raise WeightMismatchError(
-                f"{os.fspath(path)} differs from {os.fspath(first)} in the {what} of "
-                f"{quoted(sorted(differing))}; expected files of one network. Leave it out."
-            )
-
-
-def _sort(x: Tensor) -> tuple[bool, bool]:
-    """Whether a tensor holds real, complex or whole numbers, however wide."""
-    return x.is_floating_point(), x.is_complex()
+    return x.to(torch.promote_types(x.dtype, torch.float32), copy=True) if has_mean(x) else x
 
 
 def _about(

@@ -64,6 +64,19 @@ def read_safetensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
     return metadata, tensors
 
 
+def read_metadata(path: Path) -> dict[str, str]:
+    """Metadata of a safetensors file, without reading its tensors.
+
+    Raises:
+        FileError: for a damaged file.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            return file.metadata() or {}
+    except Exception as error:  # as above
+        raise damaged(path, one_line(error)) from error
+
+
 def refuse_unwritable(tensors: Mapping[str, Tensor]) -> None:
     """Refuse tensors whose dtype safetensors does not have, such as complex128.
 

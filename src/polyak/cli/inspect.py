@@ -46,6 +46,7 @@ def description(path: Path) -> list[str]:
         "buffers": manifest.get("buffers"),
         "names": _names(manifest),
         "left out": manifest.get("left_out"),
+        "synthesised": _synthesis(manifest),
         "checksums": _checksums(saved),
     }
     lines = [f"{key:<12} {value}" for key, value in rows.items() if value is not None]
@@ -135,6 +136,14 @@ def _updates(manifest: Mapping[str, Any]) -> str | None:
     if manifest.get("skipped"):
         words.append(f"{manifest['skipped']} skipped")
     return ", ".join(words)
+
+
+def _synthesis(manifest: Mapping[str, Any]) -> str | None:
+    synthesis = _object(manifest, "synthesis")
+    of, error = synthesis.get("of"), synthesis.get("error")
+    if not isinstance(of, list) or not isinstance(error, float):
+        return None
+    return f"from {len(of)} averages that were kept, expected error {100 * error:.2g} %"
 
 
 def _names(manifest: Mapping[str, Any]) -> str | None:

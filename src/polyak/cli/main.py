@@ -23,6 +23,7 @@ from polyak.cli.merge import MergeCommand
 from polyak.cli.report import ReportCommand
 from polyak.cli.status import StatusCommand
 from polyak.cli.study import DemoCommand, StudyCommand
+from polyak.cli.synthesize import SynthesizeCommand
 from polyak.cli.train import TrainCommand
 from polyak.errors import PolyakError
 from polyak.training.stopping import StoppedError
@@ -39,6 +40,7 @@ Command = (
     | Annotated[InspectCommand, tyro.conf.subcommand(name="inspect")]
     | Annotated[ExportCommand, tyro.conf.subcommand(name="export")]
     | Annotated[MergeCommand, tyro.conf.subcommand(name="merge")]
+    | Annotated[SynthesizeCommand, tyro.conf.subcommand(name="synthesize")]
 )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+from math import ceil
 from typing import Any, Literal
 
 Version = Literal["submitted", "camera-ready"]
@@ -114,6 +115,30 @@ def protocol(dataset: str) -> dict[str, int]:
         if key(name) == key(dataset)
     }
     return {**found, "seeds": facts["seeds"]} if found else {}
+
+
+def timescales(*, holdout: bool) -> dict[str, float]:
+    """Timescales of weight decay in a run of the paper's ResNets, by data set.
+
+        λ·η·S / (2·(1 − μ)),   S steps of a linear rise to η and a cosine to 0
+
+    Args:
+        holdout: In the search, where a hold-out is kept apart, or in the refit.
+
+    Example:
+        >>> {name: round(found, 1) for name, found in timescales(holdout=True).items()}
+        {'CIFAR-10': 12.5, 'CIFAR-100': 37.6, 'CIFAR-10N(Worse)': 25.0, 'CIFAR-100N': 25.0, \
+'TinyImageNet': 37.5}
+    """
+    optimiser = _facts()["optimiser"]
+    found = {}
+    for dataset, rate in optimiser["learning_rate"].items():
+        size = protocol(dataset)
+        images = size["training_images"] * (1 - optimiser["holdout"] * holdout)
+        steps = size["epochs"] * ceil(images / optimiser["batch_size"])
+        total = rate * steps / 2
+        found[dataset] = optimiser["weight_decay"] * total / (1 - optimiser["momentum"])
+    return found
 
 
 def key(name: str) -> str:

@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from polyak.analysis.timescales import decay_timescales
 from polyak.records.runs import run_folder
 from polyak.records.studies import RowRecord, StudyRecord
 from polyak.report.facts import configuration
 from polyak.report.formatting import counted
-from polyak.report.paper import key, numbers_for, protocol
+from polyak.report.paper import key, numbers_for, protocol, timescales
 from polyak.report.words import average_name, paper_name
 
 
@@ -21,6 +22,8 @@ def smaller(out: Path, row: RowRecord) -> list[str]:
     ]
     if pairs and not protocol(row.dataset):
         found.append(f"{row.dataset} is no data set of the paper")
+    if pairs or protocol(row.dataset):
+        found += _renewals(out, row)
     if pairs:
         found.append("decays fitted to the shorter run: " + ", ".join(pairs))
     return found
@@ -66,6 +69,30 @@ def _short_of_protocol(out: Path, row: RowRecord) -> list[str]:
         if ours is not None and ours < theirs:
             found.append(f"{counted(ours, what)} instead of {theirs:,}")
     return found
+
+
+def _renewals(out: Path, row: RowRecord) -> list[str]:
+    """That weight decay does less than in the paper's runs, which changes what averages do."""
+    runs = [(run_id, False) for run_id in row.refit.values()]
+    runs += [(run_id, True) for run_id in row.chosen_search.values()]
+    done = [(run_folder(out, i), holdout) for i, holdout in runs]
+    done = [(folder, holdout) for folder, holdout in done if folder.ending == "done"]
+    optim = (configuration(out, row) or {}).get("optim")
+    if not done or not optim:
+        return []
+    folder, holdout = done[0]
+    ours = decay_timescales(
+        folder.epochs(), weight_decay=optim["weight_decay"], momentum=optim["momentum"]
+    )
+    everywhere = timescales(holdout=holdout)
+    here = [found for name, found in everywhere.items() if key(name) == key(row.dataset)]
+    theirs = here or list(everywhere.values())
+    if ours >= min(theirs):
+        return []
+    ends = dict.fromkeys(f"{end:.2g}" for end in (min(theirs), max(theirs)))
+    return [
+        f"weight decay renews the weights {ours:.2g} times in a run instead of {' to '.join(ends)}"
+    ]
 
 
 def _images(out: Path, run_ids: Sequence[str]) -> int | None:

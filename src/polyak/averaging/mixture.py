@@ -1,0 +1,116 @@
+"""Which mixture of stored averages comes nearest to an average that nobody kept."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from polyak.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class Mixture:
+    """Shares of stored averages, and how far their sum is expected to be off."""
+
+    shares: tuple[float, ...]
+    """c, one a stored average; they sum to 1, and some may be negative."""
+
+    error: float
+    """Expected distance from the average that was asked for, over its own distance from the
+    weights at its last update: 0.01 undoes a hundredth of what averaging does. ≥ 0."""
+
+
+def nearest_mixture(
+    target: Sequence[float],
+    stored: Sequence[Sequence[float]],
+    *,
+    rates: Sequence[float] | None = None,
+    rounding: float = 0.0,
+) -> Mixture:
+    """The mixture of stored averages with the least expected distance from another average.
+
+    The average with profile s is  x_0 + Σ_j T_j·g_j,  T_j = Σ_{i≥j} s_i,  where g_j is what moved
+    the weights between updates j − 1 and j. With Σ_k c_k = 1 a mixture is therefore off by
+    Σ_j (T_j − Σ_k c_k·T_j^k)·g_j. For g_j that are uncorrelated and of size η_j:
+
+        error² = (Σ_j η_j²·(T_j − Σ_k c_k·T_j^k)² + ρ²·Σ_k c_k²) / Σ_j η_j²·(1 − T_j)²
+
+    Args:
+        target: s of the average that is wanted, as `polyak.averaging.profile` gives it.
+        stored: The same of each stored average; of one run, but of any moments in it.
+        rates: η of every update in turn, such as its learning rate; None for equal ones.
+        rounding: ρ, how much a stored average is off by rounding, in units of η. It keeps shares
+            small that would but enlarge it.
+
+    Returns:
+        Shares and error. An average that is a mixture of stored ones has error 0, up to rounding.
+
+    Raises:
+        ConfigError: for no stored averages, or rates that are not one positive number an update.
+
+    Source:
+        Post-hoc averages: Karras et al. 2024 (EDM2), section 3.2, whose distance is that of the
+        profiles themselves. That of what moved the weights, and any kind of average: ours.
+
+    Example:
+        >>> from polyak.averaging import Uniform, profile
+        >>> stored = [profile(Uniform(), updates=n) for n in (3, 5)]
+        >>> last_two = (0.0, 0.0, 0.0, 0.0, 0.5, 0.5)
+        >>> [round(share, 6) for share in nearest_mixture(last_two, stored).shares]
+        [-1.5, 2.5]
+    """
+    if not stored:
+        raise ConfigError("stored is empty; expected at least one stored average. Name more.")
+    updates = max(len(target), *(len(profile) for profile in stored)) - 1
+    scale_u = _scales(rates, updates)
+    wanted_u = scale_u * _tails(target, updates)
+    stored_uk = scale_u[:, None] * torch.stack([_tails(s, updates) for s in stored], dim=1)
+    off_uk = wanted_u[:, None] - stored_uk
+    # Shares that sum to 1 are free ones beside that of one average, here of the nearest.
+    base = int(off_uk.square().sum(dim=0).argmin())
+    others = [k for k in range(len(stored)) if k != base]
+    shares_k = torch.zeros(len(stored), dtype=torch.float64)
+    if others:
+        shares_k[others] = _least_squares(
+            stored_uk[:, others] - stored_uk[:, base, None], off_uk[:, base], rounding
+        )
+    shares_k[base] = 1.0 - shares_k.sum()
+    missed = (wanted_u - stored_uk @ shares_k).square().sum()
+    rounded = rounding**2 * shares_k.square().sum()
+    own_u = scale_u[: len(target) - 1] - wanted_u[: len(target) - 1]
+    reach = float(own_u.norm())
+    error = float((missed + rounded).sqrt())
+    return Mixture(tuple(shares_k.tolist()), error / reach if reach else error)
+
+
+def _tails(profile: Sequence[float], updates: int) -> Tensor:
+    """T_1 to T_updates of a profile, 0 after its last update. float64."""
+    shares = torch.zeros(updates + 1, dtype=torch.float64)
+    shares[: len(profile)] = torch.tensor(profile, dtype=torch.float64)
+    return shares.flip(0).cumsum(0).flip(0)[1:]
+
+
+def _scales(rates: Sequence[float] | None, updates: int) -> Tensor:
+    if rates is None:
+        return torch.ones(updates, dtype=torch.float64)
+    if len(rates) < updates or not all(0 < rate < float("inf") for rate in rates):
+        raise ConfigError(
+            f"rates are {len(rates)}, the least {min(rates, default=None)}; expected a finite "
+            f"number > 0 for each of {updates} updates."
+        )
+    found = torch.tensor(rates[:updates], dtype=torch.float64)
+    return found / found.square().mean().sqrt()
+
+
+def _least_squares(columns_uk: Tensor, wanted_u: Tensor, rounding: float) -> Tensor:
+    """Shares c with the least |wanted − columns·c|² + ρ²·(|c|² + (1 − Σc)²)."""
+    count = columns_uk.shape[1]
+    # A tiny ρ decides between shares of averages that are one.
+    damping = max(rounding, 1e-12)
+    rows = torch.cat([torch.eye(count), torch.ones(1, count)]).to(columns_uk) * damping
+    ends = torch.zeros(count + 1, dtype=torch.float64)
+    ends[-1] = damping
+    a, b = torch.cat([columns_uk, rows]), torch.cat([wanted_u, ends])
+    found: Tensor = torch.linalg.lstsq(a, b[:, None]).solution[:, 0]
+    return found
