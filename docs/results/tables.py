@@ -253,6 +253,12 @@ def statistics(points: list[Line]) -> Iterator[tuple[str, ...]]:
         for name in ("sgd", names[0], names[-1]):
             averaged, recomputed = (found[name, part, epoch] for part in ("holdout", "holdout_bn"))
             yield str(epoch), name, *compared(recomputed, averaged, percent=True)
+    yield "epoch", "statistics", "shortest", "longest", "difference"
+    for share in EPOCHS:
+        epoch = round(share * length)
+        for part, words in (("holdout", "averaged"), ("holdout_bn", "recomputed")):
+            shortest, longest = (found[name, part, epoch] for name in (names[0], names[-1]))
+            yield str(epoch), words, *compared(longest, shortest, percent=True)
 
 
 def peak(by_epoch: dict[int, dict[str, float]]) -> tuple[int, float]:

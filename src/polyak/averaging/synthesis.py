@@ -30,8 +30,8 @@ def synthesize(
 
     It is the mixture of stored averages that comes nearest, after `nearest_mixture`: exact where
     the stored ones allow it, else with the error that is to be expected. Five EMAs saved forty
-    times in a run give most others within a hundredth, at any moment. BatchNorm statistics are
-    mixtures too: recompute them before use.
+    times in a run give most others within a thousandth at a file's moment, and slow ones within a
+    hundredth between two. BatchNorm statistics are mixtures too: recompute them before use.
 
     Args:
         files: Of `polyak.save(averager, path)`, from any moments of one run.
