@@ -106,8 +106,8 @@ def look(config, data, history, again):
 def learning_rate(step, optim, epochs, steps_per_epoch) -> float:
     """Linear from 0 over the warm-up, then half a cosine to 0; step counts from 0.
 
-    The first step is taken at 1e-8 of the rate, as pages say: what it moves shows in parameters that
-    begin at 0, and is enough for two right trajectories to part.
+    The first step is taken at 1e-8 of the rate, as pages say: what it moves shows in parameters
+    that begin at 0, and is enough for two right trajectories to part.
     """
     warmup, total = optim["warmup_epochs"] * steps_per_epoch, epochs * steps_per_epoch
     if step < warmup:

@@ -196,6 +196,8 @@ def test_skipped_updates_matter_only_where_steps_do(tmp_path):
     assert polyak.synthesize([path], 0.9).manifest["updates"] == 3
     with pytest.raises(StateError, match="steps is 2, at which there is no file"):
         polyak.synthesize([path], 0.9, steps=2)
+    with pytest.raises(StateError, match="the weights in 'uniform' depend on when they took place"):
+        polyak.synthesize([path], Uniform(), largest_error=9)
     by_steps = averager_after(3, kinds=(PowerEMA(gamma=2.0),))
     by_steps.update()
     path = saved(by_steps, tmp_path / "b.safetensors")

@@ -76,10 +76,14 @@ def averages_in(path: Path) -> list[Stored]:
     ]
 
 
+def by_steps(kind: Average) -> bool:
+    """Whether its weights depend on the steps at which updates took place, not on their number."""
+    return not isinstance(kind, EMA) or (kind.warmup is not None and kind.warmup_counts == "steps")
+
+
 def _profile(where: str, kind: Average, manifest: Mapping[str, Any]) -> tuple[float, ...]:
     every, updates = manifest["every"], manifest["updates"]
-    by_updates = isinstance(kind, EMA) and (kind.warmup is None or kind.warmup_counts == "updates")
-    if not _regular(manifest) and not by_updates:
+    if by_steps(kind) and not _regular(manifest):
         raise StateError(
             f"{where} has {updates} updates in {manifest['steps']} steps, {manifest['skipped']} "
             f"skipped; expected one every {every} steps, since the weights in {kind.label!r} "

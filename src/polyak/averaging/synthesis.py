@@ -13,7 +13,7 @@ from polyak.averaging.manifest import dtypes
 from polyak.averaging.mixture import nearest_mixture
 from polyak.averaging.onenetwork import OneNetwork, has_mean
 from polyak.averaging.profile import profile
-from polyak.averaging.stored import Stored, averages_in
+from polyak.averaging.stored import Stored, averages_in, by_steps
 from polyak.averaging.tensorfile import Path
 from polyak.errors import ConfigError, StateError
 
@@ -58,7 +58,13 @@ def synthesize(
     kind = as_average(average)
     stored = [s for path in files for s in averages_in(path)]
     every = _period(stored)
-    steps, updates = _moment(stored, steps, every)
+    regular = all(s.regular for s in stored)
+    if by_steps(kind) and not regular:
+        raise StateError(
+            f"updates were skipped or made by hand, and the weights in {kind.label!r} depend on "
+            "when they took place; expected an EMA without warm-up, or with one by updates."
+        )
+    steps, updates = _moment(stored, steps, every, regular=regular)
     mixture = nearest_mixture(
         profile(kind, updates=updates, every=every),
         [s.profile for s in stored],
@@ -100,7 +106,9 @@ def _period(stored: Sequence[Stored]) -> int:
     return every
 
 
-def _moment(stored: Sequence[Stored], steps: int | None, every: int) -> tuple[int, int]:
+def _moment(
+    stored: Sequence[Stored], steps: int | None, every: int, *, regular: bool
+) -> tuple[int, int]:
     """Optimizer steps, and the updates that had taken place after them."""
     known = {s.manifest["steps"]: s.updates for s in stored}
     last = max(known)
@@ -113,7 +121,7 @@ def _moment(stored: Sequence[Stored], steps: int | None, every: int) -> tuple[in
             f"steps is {steps!r}; expected 0 to {last}, the latest file's. Nothing is stored of "
             "what came after."
         )
-    if not all(s.regular for s in stored):
+    if not regular:
         raise StateError(
             f"steps is {steps}, at which there is no file, and updates were skipped or made by "
             f"hand; expected one of {', '.join(map(str, sorted(known)))}."
