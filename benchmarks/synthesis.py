@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from statistics import mean
 
 import torch
 from torch import Tensor
@@ -70,8 +71,16 @@ def main() -> None:
         )
         print("| kept | moment | average | expected error | error | accuracy, points | loss |")
         print("|---|---|---|---|---|---|---|")
-        for cells in compared(run, by_name, truth, files):
+        found = []
+        for cells, numbers in compared(run, by_name, truth, files):
             print(f"| {' | '.join(cells)} |", flush=True)
+            found.append(numbers)
+    print("\n| expected error | comparisons | accuracy, points: mean, largest | loss | error |")
+    print("|---|---|---|---|---|")
+    for low, high in ((0, 0.01), (0.01, 0.05), (0.05, 0.2), (0.2, float("inf"))):
+        if chosen := [n for n in found if low < n[0] <= high]:
+            upper = f"to {high:.0%}" if high < 1 else "and more"
+            print(f"| {low:.0%} {upper} | {' | '.join(summary(chosen))} |")
 
 
 def expected() -> Iterator[tuple[str, ...]]:
@@ -148,8 +157,8 @@ def compared(
     wanted: dict[str, polyak.averaging.Average],
     truth: dict[int, dict[str, State]],
     files: dict[str, list[Path]],
-) -> Iterator[tuple[str, ...]]:
-    """Synthesised against live, line by line."""
+) -> Iterator[tuple[tuple[str, ...], tuple[float, ...]]]:
+    """Synthesised against live, line by line: as a table shows it, and as numbers."""
     # Rates only decide how good a mixture is taken to be: the learning rate at each update.
     rates = [run._learning_rate(step - 1) for step in range(EVERY, run.step + 1, EVERY)]
     stored = {polyak.load(path).manifest["steps"] for path in files["five EMAs"]}
@@ -165,15 +174,26 @@ def compared(
                 )
                 missed, reach = (distance(x, state, learnt) for x in (found[label], own))
                 theirs = evaluated(run, found[label])
-                yield (
-                    name,
-                    moment,
-                    label,
-                    f"{found.manifest['synthesis']['error']:.1%}",
-                    f"{missed / reach:.1%}",
-                    f"{100 * (theirs[0] - accuracy):+.2f}",
-                    f"{theirs[1] - loss:+.4f}",
+                numbers = (
+                    found.manifest["synthesis"]["error"],
+                    missed / reach,
+                    100 * (theirs[0] - accuracy),
+                    theirs[1] - loss,
                 )
+                words = "{:.1%} {:.1%} {:+.2f} {:+.4f}".format(*numbers).split()
+                yield (name, moment, label, *words), numbers
+
+
+def summary(lines: list[tuple[float, ...]]) -> tuple[str, ...]:
+    """What expected errors of one size do: differences, and measured over expected."""
+    accuracies, losses = ([abs(line[n]) for line in lines] for n in (2, 3))
+    ratios = [line[1] / line[0] for line in lines]
+    return (
+        str(len(lines)),
+        f"{mean(accuracies):.2f}, {max(accuracies):.2f}",
+        f"{mean(losses):.4f}, {max(losses):.4f}",
+        f"{min(ratios):.2f} to {max(ratios):.2f} of the expected",
+    )
 
 
 def distance(x: State, y: State, names: list[str]) -> float:
