@@ -1,7 +1,9 @@
 """Files of tensors by their content, never by their name; safetensors read whole or refused."""
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -53,15 +55,11 @@ def read_safetensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
     Raises:
         FileError: for a damaged file, or a dtype that this torch does not have.
     """
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            # The library maps the file: written to later, it would change under a tensor whose
-            # checksum was found right.
-            tensors = {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118 (no dict)
-    except Exception as error:  # what a hostile header raises besides SafetensorError is open
-        raise damaged(path, one_line(error)) from error
-    return metadata, tensors
+    with _opened(path) as file:
+        # The library maps the file: written to later, it would change under a tensor whose
+        # checksum was found right.
+        tensors = {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118 (no dict)
+        return file.metadata() or {}, tensors
 
 
 def read_metadata(path: Path) -> dict[str, str]:
@@ -70,10 +68,16 @@ def read_metadata(path: Path) -> dict[str, str]:
     Raises:
         FileError: for a damaged file.
     """
+    with _opened(path) as file:
+        return dict(file.metadata() or {})
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
     try:
         with safe_open(path, framework="pt") as file:
-            return file.metadata() or {}
-    except Exception as error:  # as above
+            yield file
+    except Exception as error:  # what a hostile header raises besides SafetensorError is open
         raise damaged(path, one_line(error)) from error
 
 
