@@ -59,6 +59,9 @@ HALF, WHOLE = HERE / "2026-11-23-cifar10n", HERE / "2026-11-23-cifar10n-80"
 REDRAWN, FASHION = HERE / "2026-11-24-cifar10-noise", HERE / "2026-11-24-fashion-noise"
 """The same study on other images."""
 
+PLAIN, DECAYED = HERE / "2026-11-23-cifar10", HERE / "2026-11-28-cifar10-decay"
+"""Right labels, and the row of ResNet-20 with ten times the weight decay."""
+
 PEOPLE = HERE / "2026-11-24-cifar10n-60"
 """The first of these with people's wrong labels."""
 
@@ -81,6 +84,10 @@ def main(folders: list[Path]) -> None:
     if {HALF, WHOLE} <= set(folders):
         print("\nthe average of 80 epochs against SGD annealed in 40\n")
         print_table(against_half(lines(HALF / "results.csv"), lines(WHOLE / "results.csv")))
+    if {PLAIN, DECAYED} <= set(folders):
+        print("\nResNet-20 with weight decay 1e-3, against 1e-4; models of 80 % of the images\n")
+        plain = [x for x in lines(PLAIN / "results.csv") if x["row"].endswith("ResNet-20")]
+        print_table(more_decay(lines(DECAYED / "results.csv"), plain))
     noisy = [FASHION, REDRAWN, HALF, PEOPLE, WHOLE]
     if set(noisy) <= set(folders):
         print("\nwrong labels memorised by the models of 80 % of the images\n")
@@ -178,6 +185,19 @@ def against_half(shorter: list[Line], longer: list[Line]) -> Iterator[tuple[str,
         sgd, average = short[metric, *LAST], long[metric, *ACC]
         shared = {seed: average[seed] for seed in sgd}
         yield metric, *compared(shared, sgd, percent=metric != "loss")
+
+
+def more_decay(more: list[Line], less: list[Line]) -> Iterator[tuple[str, ...]]:
+    """What weight decay does to SGD and averages, and SGD with more against averages with less."""
+    yield "with more, with less", "metric", "less", "more", "difference"
+    ours, theirs = by_arm(more), by_arm(less)
+    average = ("ema_acc_bn", "search")
+    pairs = [(arm, arm) for arm in (SEARCHED_SGD, average, SEARCHED)]
+    pairs += [(SEARCHED_SGD, average), (SEARCHED_SGD, SEARCHED)]
+    for left, right in pairs:
+        for metric in ("accuracy", "loss", "ece"):
+            sides = ours[metric, *left], theirs[metric, *right]
+            yield f"{left[0]}, {right[0]}", metric, *compared(*sides, percent=metric != "loss")
 
 
 def curves(points: list[Line]) -> Iterator[tuple[str, ...]]:
