@@ -27,7 +27,7 @@ from polyak.models import ModelConfig
 from polyak.study.fitting import PAPER_UPDATES, scaled_decays, updates
 from polyak.training.config import PAPER_DECAYS, AveragingConfig, RunConfig
 from polyak.training.loop import Run
-from polyak.training.optim import OptimConfig
+from polyak.training.optim import OptimConfig, learning_rate
 from polyak.training.prediction import predict, score
 
 BATCH, EVERY = 64, 4
@@ -159,8 +159,12 @@ def compared(
     files: dict[str, list[Path]],
 ) -> Iterator[tuple[tuple[str, ...], tuple[float, ...]]]:
     """Synthesised against live, line by line: as a table shows it, and as numbers."""
-    # Rates only decide how good a mixture is taken to be: the learning rate at each update.
-    rates = [run._learning_rate(step - 1) for step in range(EVERY, run.step + 1, EVERY)]
+    # What moves the weights between two updates is taken to be as large as the learning rate.
+    length = {"steps_per_epoch": run.steps_per_epoch, "epochs": run.config.epochs}
+    rates = [
+        learning_rate(step - 1, run.config.optim, **length)
+        for step in range(EVERY, run.step + 1, EVERY)
+    ]
     stored = {polyak.load(path).manifest["steps"] for path in files["five EMAs"]}
     learnt = [name for name, _ in run.model.named_parameters()]
     for steps, states in truth.items():
