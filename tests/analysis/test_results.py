@@ -1,3 +1,4 @@
+import csv
 import math
 from itertools import pairwise
 
@@ -9,11 +10,13 @@ import torch.nn.functional as F
 from polyak.analysis.results import (
     Result,
     bins_for,
+    evaluation_results,
     study_results,
     values,
     write_results,
+    write_results_csv,
 )
-from polyak.records.predictions import write_predictions
+from polyak.records.predictions import Predictions, write_predictions
 from polyak.records.runs import run_folder
 from polyak.records.studies import RowRecord, StopRecord, StudyRecord
 
@@ -185,6 +188,40 @@ def test_a_probes_accuracy_goes_to_the_seed_of_its_backbone(results):
             assert _value(results, phase="transfer", arm=arm, seed=str(seed)) == pytest.approx(
                 right
             )
+
+
+def test_on_other_images_temperatures_are_still_those_of_the_runs_own_holdout(
+    out, tmp_path, results
+):
+    others_nk = {run: _logits(300 + n, 60) for n, run in enumerate(("s0", "s1", "r0"))}
+    said = {}
+    for run, logits_nk in others_nk.items():
+        path = tmp_path / f"{run}.safetensors"
+        write_predictions(
+            path, arms={"test": {"sgd": logits_nk}}, labels={"test": {"labels": LABELS}}
+        )
+        said[run] = Predictions(path)
+    found = evaluation_results(out, _row(), said, target="others")
+    assert {r.target for r in found} == {"others"}
+    assert {(r.phase, r.seed) for r in found} == {
+        *(("search", seed) for seed in ("0", "1", "0-1")),
+        ("refit", "0"),
+    }
+    assert not {"memorised", "holdout_accuracy"} & {r.metric for r in found}
+    keys = {"phase": "search", "arm": "sgd", "seed": "1"}
+    temperature = _value(found, metric="temperature", **keys)
+    assert temperature == _value(results, metric="temperature", **keys)
+    scaled = F.cross_entropy(others_nk["s1"].double() / temperature, LABELS).item()
+    assert _value(found, metric="loss_scaled", **keys) == pytest.approx(scaled)
+    churn = (others_nk["s0"].argmax(1) != others_nk["s1"].argmax(1)).double().mean().item()
+    assert _value(found, metric="churn", **{**keys, "seed": "0-1"}) == pytest.approx(churn)
+
+
+def test_the_table_comes_back_from_csv(tmp_path, results):
+    write_results_csv(tmp_path / "results.csv", results)
+    with (tmp_path / "results.csv").open(newline="") as file:
+        rows = [{**row, "value": float(row["value"])} for row in csv.DictReader(file)]
+    assert [Result(**row) for row in rows] == results
 
 
 def test_values_are_picked_by_all_keys(results):

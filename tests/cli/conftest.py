@@ -22,7 +22,7 @@ def cache(cli_cache_folder, monkeypatch):
     monkeypatch.setenv("POLYAK_CACHE", str(cli_cache_folder))
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def small() -> Study:
     row = Row(
         label="small digits",
@@ -58,6 +58,12 @@ class InProcess:
                 failures[job.id] = f"Traceback: of a test\n{error}"
             on_tick({job.id: "failed" if job.id in failures else "done"})
         return failures
+
+
+@pytest.fixture(scope="session")
+def here() -> InProcess:
+    """An executor for `run_study`."""
+    return InProcess(workers=1, device="cpu")
 
 
 @pytest.fixture

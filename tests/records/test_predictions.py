@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from polyak.errors import FileError
-from polyak.records.predictions import Predictions, write_predictions
+from polyak.records.predictions import Predictions, holds, write_predictions
 
 
 @pytest.fixture
@@ -106,3 +106,18 @@ def read_all(read):
             read.predicted_n(part, arm)
         for kind in kinds:
             read.labels_n(part, kind)
+
+
+def test_whether_a_file_holds_arms_is_answered_without_raising(tmp_path):
+    path = tmp_path / "p.safetensors"
+    assert not holds(path, "test", ["sgd"])
+    write_predictions(
+        path,
+        arms={"test": {"sgd": torch.zeros(2, 3)}},
+        labels={"test": {"labels": torch.zeros(2)}},
+    )
+    assert holds(path, "test", ["sgd"])
+    assert not holds(path, "test", ["sgd", "swa_bn"])
+    assert not holds(path, "holdout", ["sgd"])
+    path.write_bytes(b"half")
+    assert not holds(path, "test", ["sgd"])

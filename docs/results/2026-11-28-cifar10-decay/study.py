@@ -36,11 +36,12 @@ def study() -> Study:
         config=config,
         learning_rates=(0.2,),
         seeds=(0, 1, 2, 3),
-        refits=False,
+        refit_monitors=("test",),
+        follow_ups=("annealed",),
     )
     return Study(
         name="cifar10-decay",
         title="Clean labels, weight decay 1e-3: CIFAR-10 (JPEG q75), 5,000 images, ResNet-20",
-        cost="an hour on one core",
+        cost="two hours on one core",
         rows=(row,),
     )

@@ -4,7 +4,7 @@ Every number of a page stands in this table, and the table comes from files alon
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, astuple, dataclass, fields
 from itertools import combinations
 from pathlib import Path
 from typing import Literal
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from polyak import metrics
-from polyak.files import replacing
+from polyak.files import replacing, write_csv
 from polyak.records.predictions import Predictions
 from polyak.records.runs import RunFolder, run_folder
 from polyak.records.studies import RowRecord, StudyRecord
@@ -35,7 +35,7 @@ class Result:
     follows the choice: the search with a learning rate held, the refit annealed early."""
 
     target: str
-    """"test", or the target of a probe."""
+    """"test", the target of a probe, or the name of an evaluation."""
 
     arm: str
     seed: str
@@ -56,7 +56,31 @@ def study_results(out: Path, study: StudyRecord) -> list[Result]:
         out: The output folder that holds `runs/`.
         study: Its rows name the runs.
     """
-    return [result for row in study.rows for result in _row_results(out, row)]
+    return [
+        result for row in study.rows for result in (*_row_results(out, row), *_probes(out, row))
+    ]
+
+
+def evaluation_results(
+    out: Path, row: RowRecord, said: Mapping[str, Predictions], *, target: str
+) -> list[Result]:
+    """Numbers of a row's arms on other test images than its own.
+
+    Temperatures are those of the runs' own hold-outs.
+
+    Args:
+        out: The output folder that holds `runs/`.
+        row: It names the runs.
+        said: By run id, what its arms say about those images: the part "test".
+        target: What the images are called.
+    """
+    return list(_row_results(out, row, elsewhere=said, target=target))
+
+
+def phases_of(row: RowRecord) -> dict[Phase, Mapping[str, str]]:
+    """Runs that make models of a row, by phase and seed."""
+    followed = {phase: row.follow_ups[phase] for phase in FOLLOW_UPS if phase in row.follow_ups}
+    return {"search": row.chosen_search, "refit": row.refit, **followed}
 
 
 def values(
@@ -93,29 +117,46 @@ def write_results(path: Path, results: Iterable[Result]) -> None:
         pyarrow.parquet.write_table(table, temporary)
 
 
-def _row_results(out: Path, row: RowRecord) -> Iterator[Result]:
-    phases: tuple[tuple[Phase, Mapping[str, str]], ...] = (
-        ("search", row.chosen_search),
-        ("refit", row.refit),
-        *((phase, row.follow_ups[phase]) for phase in FOLLOW_UPS if phase in row.follow_ups),
-    )
-    for phase, runs in phases:
-        said = {seed: _predictions(run_folder(out, run_id)) for seed, run_id in runs.items()}
-        done = {seed: predictions for seed, predictions in said.items() if predictions is not None}
-        for seed, predictions in done.items():
-            for arm in predictions.arms("test"):
-                found = _arm_metrics(row, predictions, arm)
-                yield from on_test(found, row=row.label, phase=phase, arm=arm, seed=seed)
-        yield from _pairs(row.label, phase, done)
-    yield from _probes(out, row)
+def write_results_csv(path: Path, results: Iterable[Result]) -> None:
+    """Write the table as text."""
+    heads = [field.name for field in fields(Result)]
+    write_csv(path, heads, (astuple(result) for result in results))
+
+
+def _row_results(
+    out: Path,
+    row: RowRecord,
+    *,
+    elsewhere: Mapping[str, Predictions] | None = None,
+    target: str = "test",
+) -> Iterator[Result]:
+    for phase, runs in phases_of(row).items():
+        done: dict[str, Predictions] = {}
+        for seed, run_id in runs.items():
+            own = _predictions(run_folder(out, run_id))
+            said = own if elsewhere is None else elsewhere.get(run_id)
+            if own is None or said is None:
+                continue
+            done[seed] = said
+            for arm in said.arms("test"):
+                found = _test_metrics(row, said, own, arm)
+                if said is own:
+                    found |= _training_metrics(own, arm)
+                yield from on_test(
+                    found, row=row.label, phase=phase, arm=arm, seed=seed, target=target
+                )
+        yield from _pairs(row.label, phase, done, target)
 
 
 def _predictions(folder: RunFolder) -> Predictions | None:
     return Predictions(folder.predictions) if folder.ending == "done" else None
 
 
-def _arm_metrics(row: RowRecord, predictions: Predictions, arm: str) -> dict[str, float]:
-    logits_nk, labels_n = predictions.logits_nk("test", arm), predictions.labels_n("test")
+def _test_metrics(
+    row: RowRecord, said: Predictions, own: Predictions, arm: str
+) -> dict[str, float]:
+    """Of an arm on test images, with the temperature of the run's own hold-out."""
+    logits_nk, labels_n = said.logits_nk("test", arm), said.labels_n("test")
     bins = bins_for(len(labels_n))
     draws = torch.Generator().manual_seed(FLOOR_SEED)
     found = {
@@ -125,16 +166,23 @@ def _arm_metrics(row: RowRecord, predictions: Predictions, arm: str) -> dict[str
         "ece": metrics.ece(logits_nk, labels_n, bins=bins),
         "ece_floor": metrics.ece_floor(logits_nk, bins=bins, generator=draws),
     }
-    if "holdout" in predictions:
-        temperature = temperature_for(row, predictions.logits_nk("holdout", arm), predictions)
+    if "holdout" in own:
+        temperature = temperature_for(row, own.logits_nk("holdout", arm), own)
         scaled_nk = logits_nk.double() / temperature
-        found["holdout_accuracy"] = metrics.accuracy(
-            predictions.logits_nk("holdout", arm), predictions.labels_n("holdout", "given")
-        )
         found["temperature"] = temperature
         found["ece_scaled"] = metrics.ece(scaled_nk, labels_n, bins=bins)
         found["loss_scaled"] = metrics.cross_entropy(scaled_nk, labels_n)
-    memorised = _memorised(predictions, arm)
+    return found
+
+
+def _training_metrics(own: Predictions, arm: str) -> dict[str, float]:
+    """Of an arm on the images that its run trained on or held out."""
+    found = {}
+    if "holdout" in own:
+        found["holdout_accuracy"] = metrics.accuracy(
+            own.logits_nk("holdout", arm), own.labels_n("holdout", "given")
+        )
+    memorised = _memorised(own, arm)
     return found if memorised is None else {**found, "memorised": memorised}
 
 
@@ -146,14 +194,20 @@ def temperature_for(row: RowRecord, logits_nk: Tensor, run: Predictions) -> floa
 
 
 def on_test(
-    found: Mapping[str, float], *, row: str, phase: Phase, arm: str, seed: str
+    found: Mapping[str, float],
+    *,
+    row: str,
+    phase: Phase,
+    arm: str,
+    seed: str,
+    target: str = "test",
 ) -> Iterator[Result]:
-    """Metrics of an arm on the test images as results."""
+    """Metrics of an arm on test images as results."""
     for metric, value in found.items():
         yield Result(
             row=row,
             phase=phase,
-            target="test",
+            target=target,
             arm=arm,
             seed=seed,
             metric=metric,
@@ -176,7 +230,9 @@ def _memorised(predictions: Predictions, arm: str) -> float | None:
     return learnt_n.double().mean().item()
 
 
-def _pairs(label: str, phase: Phase, done: Mapping[str, Predictions]) -> Iterator[Result]:
+def _pairs(
+    label: str, phase: Phase, done: Mapping[str, Predictions], target: str
+) -> Iterator[Result]:
     for (first, a), (second, b) in combinations(done.items(), 2):
         for arm in a.arms("test"):
             logits = a.logits_nk("test", arm), b.logits_nk("test", arm)
@@ -186,7 +242,8 @@ def _pairs(label: str, phase: Phase, done: Mapping[str, Predictions]) -> Iterato
                 "js_paper_code": metrics.js_paper_code(*logits),
                 **asdict(metrics.agreement(*logits, a.labels_n("test"))),
             }
-            yield from on_test(found, row=label, phase=phase, arm=arm, seed=f"{first}-{second}")
+            pair = f"{first}-{second}"
+            yield from on_test(found, row=label, phase=phase, arm=arm, seed=pair, target=target)
 
 
 def _probes(out: Path, row: RowRecord) -> Iterator[Result]:

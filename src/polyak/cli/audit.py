@@ -11,12 +11,13 @@ from rich.console import Console
 from torch import Tensor
 
 from polyak.analysis.audit import BASELINE, AuditRow, audit_rows, score_results
+from polyak.cli.naming import run_named
 from polyak.data import Partition, load, partition, prepare
 from polyak.data.sources import name_of
-from polyak.errors import ConfigError, FileError, unknown
+from polyak.errors import ConfigError, unknown
 from polyak.records.audits import AuditFolder, audit_folder
-from polyak.records.predictions import Predictions
-from polyak.records.runs import RunFolder, run_folder
+from polyak.records.predictions import Predictions, holds
+from polyak.records.runs import RunFolder
 from polyak.report.audit_page import Audited, audit_sentences, write_audit
 from polyak.training.auditing import write_training_predictions
 from polyak.training.config import RunConfig
@@ -52,7 +53,7 @@ class AuditCommand:
         if self.top < 0:
             raise ConfigError(f"top is {self.top!r}; expected >= 0.")
         device = usable_device(self.device)
-        folder = _run_folder(self.run_name, self.out)
+        folder = run_named(self.run_name, self.out)
         kept, config = kept_arms(folder), read_run_config(folder.path / "config.json")
         if self.average not in kept:
             raise ConfigError(unknown("average", self.average, kept))
@@ -72,17 +73,6 @@ class AuditCommand:
         return 0
 
 
-def _run_folder(name: str, out: Path) -> RunFolder:
-    """A run by its folder or by its id."""
-    for folder in (RunFolder(Path(name)), run_folder(out, name)):
-        if (folder.path / "config.json").is_file():
-            return folder
-    raise FileError(
-        f"run is {name!r}; expected the folder of a run, or an id in {out / 'runs'}. "
-        "`polyak train` prints the folder, and a study's are named in its plan.json."
-    )
-
-
 def _predictions(
     audit: AuditFolder,
     folder: RunFolder,
@@ -92,14 +82,8 @@ def _predictions(
     device: torch.device,
 ) -> Predictions:
     """What the arms say, read from the audit's folder where it is there already."""
-    if audit.predictions.exists():
-        try:
-            said = Predictions(audit.predictions)
-            if set(arms) <= set(said.arms("train")):
-                return said
-        except FileError:
-            # Damaged; it is made again below.
-            pass
+    if holds(audit.predictions, "train", arms):
+        return Predictions(audit.predictions)
     console = Console(stderr=True, soft_wrap=True)
     write_training_predictions(
         audit.predictions,

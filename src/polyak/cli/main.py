@@ -15,6 +15,7 @@ import tyro
 from polyak import __version__
 from polyak.cli.audit import AuditCommand
 from polyak.cli.data import DataCommand
+from polyak.cli.evaluate import EvaluateCommand
 from polyak.cli.export import ExportCommand
 from polyak.cli.faults import message_of, nobody_reads
 from polyak.cli.inspect import InspectCommand
@@ -36,6 +37,7 @@ Command = (
     | Annotated[ListCommand, tyro.conf.subcommand(name="list")]
     | Annotated[StatusCommand, tyro.conf.subcommand(name="status")]
     | Annotated[DataCommand, tyro.conf.subcommand(name="data")]
+    | Annotated[EvaluateCommand, tyro.conf.subcommand(name="evaluate")]
     | Annotated[AuditCommand, tyro.conf.subcommand(name="audit")]
     | Annotated[InspectCommand, tyro.conf.subcommand(name="inspect")]
     | Annotated[ExportCommand, tyro.conf.subcommand(name="export")]

@@ -6,7 +6,7 @@ Shape suffixes: n samples, k classes.
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import torch
@@ -72,6 +72,15 @@ class Predictions:
                 "Remove the run's folder and run the study again."
             )
         return tensor
+
+
+def holds(path: Path, part: str, arms: Collection[str]) -> bool:
+    """Whether a file is there, whole at its beginning, with what the arms say of a part."""
+    try:
+        return path.exists() and set(arms) <= set(Predictions(path).arms(part))
+    except FileError:
+        # Damaged; whoever asks can make it again.
+        return False
 
 
 def write_predictions(

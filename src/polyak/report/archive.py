@@ -3,21 +3,23 @@
 results.csv   the numbers of the page       curves.csv   every score of every epoch of every run
 index.html    the page without plotly, its figures in figures/, its claims in claims.json
 plan.json, choices.json, configs/<id>.json   what was run and what was chosen
+evaluations/<name>.csv   numbers on other test images, where `polyak evaluate` found some
 
 Paths of this machine are shortened to names: what is kept is for others to read.
 """
 
-import csv
 import re
 import shlex
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import astuple, fields, replace
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from polyak.analysis.results import Result
+from polyak.analysis.results import write_results_csv
 from polyak.analysis.variants import all_results
-from polyak.files import replacing, write_json
+from polyak.files import replacing, write_csv, write_json
+from polyak.records.evaluations import judged_table, judged_tables
 from polyak.records.runs import RunFolder, Score, run_folder
 from polyak.records.studies import RowRecord, StudyRecord, read_study, write_study
 from polyak.report import facts
@@ -54,12 +56,11 @@ def write_archive(out: Path, name: str, folder: Path) -> None:
     study = _shareable(read_study(out / name))
     results = all_results(out, study)
     write_page(out, study, results, folder, interactive=False)
-    _write_csv(
-        folder / "results.csv",
-        [field.name for field in fields(Result)],
-        (astuple(result) for result in results),
-    )
-    _write_csv(folder / "curves.csv", CURVE_COLUMNS, _curves(out, study))
+    write_results_csv(folder / "results.csv", results)
+    write_csv(folder / "curves.csv", CURVE_COLUMNS, _curves(out, study))
+    for table in judged_tables(out / name):
+        with replacing(judged_table(folder, table.stem)) as temporary:
+            shutil.copyfile(table, temporary)
     write_study(folder, study)
     for run_id in (run for row in study.rows for run in facts.all_runs(row)):
         run = run_folder(out, run_id)
@@ -134,10 +135,3 @@ def _each(
     epoch: int, part: str, scores: Mapping[str, Score]
 ) -> Iterator[tuple[int, str, str, Score]]:
     return ((epoch, part, weights, score) for weights, score in scores.items())
-
-
-def _write_csv(path: Path, heads: Sequence[str], lines: Iterable[Line]) -> None:
-    with replacing(path) as temporary, temporary.open("w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(heads)
-        writer.writerows(lines)

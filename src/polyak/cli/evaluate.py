@@ -1,0 +1,175 @@
+"""polyak evaluate STUDY: kept weights on other test images."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import tyro
+from rich.console import Console
+
+from polyak.analysis.results import Result, evaluation_results, phases_of, write_results_csv
+from polyak.cli.naming import run_named
+from polyak.data import DataConfig, load, partition, prepare
+from polyak.data.sources import name_of
+from polyak.errors import ConfigError, StateError
+from polyak.records.evaluations import judged_run, judged_table
+from polyak.records.predictions import Predictions, holds
+from polyak.records.runs import RunFolder, run_folder
+from polyak.records.studies import RowRecord, read_study
+from polyak.report.evaluated import evaluation_lines
+from polyak.training.config import RunConfig
+from polyak.training.config_file import read_run_config
+from polyak.training.jobs import usable_device
+from polyak.training.judging import write_test_predictions
+from polyak.training.stored import kept_arms
+
+
+@dataclass(frozen=True)
+class EvaluateCommand:
+    """Judge the kept weights of a study or a run by other test images; nothing is trained.
+
+    Without --source by the run's own data set: all of its test images where the run used some.
+    What is there already is not computed again.
+    """
+
+    what: Annotated[str, tyro.conf.Positional]
+    """A study's folder, such as out/demo, or a run's, or a run's id in the output folder."""
+
+    source: str | None = None
+    """Another data set of the same classes, whose test images are taken; named as for `train`."""
+
+    image_column: str | None = None
+    """Column that holds its images, for tables."""
+
+    label_column: str | None = None
+    """Column that holds its labels, for tables."""
+
+    test_limit: int | None = None
+    """Number of test images, a fixed stratified draw. None: all."""
+
+    out: Path = Path("out")
+    """Output folder in which an id is looked up."""
+
+    device: str = "cpu"
+    """Where to compute: cpu, cuda."""
+
+    def run(self) -> int:
+        """Exit code 0."""
+        if self.source is None and (self.image_column or self.label_column):
+            raise ConfigError(
+                "a column is given without --source; expected both or neither. A run's own "
+                "data set has its columns in the run's config.json."
+            )
+        device = usable_device(self.device)
+        out, study, rows = self._rows()
+        tables: dict[str, list[Result]] = {}
+        for row in rows:
+            ended = list(_ended(out, row))
+            if ended:
+                name, said = self._judged(out, ended, device)
+                results = evaluation_results(out, row, said, target=name)
+                tables.setdefault(name, []).extend(results)
+                print(f"by the {_images(said):,} test images of {name}")
+                print("\n".join(evaluation_lines(row.label, results)))
+        if not tables:
+            raise StateError(
+                f"no run of {self.what!r} has ended; expected one. Weights are written when a run "
+                "ends: `polyak status` says how far they are."
+            )
+        for name, results in tables.items():
+            if study is not None:
+                write_results_csv(judged_table(study, name), results)
+                print(f"numbers: {judged_table(study, name).resolve()}")
+        return 0
+
+    def _rows(self) -> tuple[Path, Path | None, tuple[RowRecord, ...]]:
+        """The output folder, the study's folder if it is one, and whose weights to judge."""
+        folder = Path(self.what).resolve()
+        if (folder / "plan.json").is_file():
+            return folder.parent, folder, read_study(folder).rows
+        run = run_named(self.what, self.out)
+        out = run.path.resolve().parent.parent
+        return out, None, (_alone(run.path.name, read_run_config(run.path / "config.json")),)
+
+    def _judged(
+        self, out: Path, ended: list[RunFolder], device: torch.device
+    ) -> tuple[str, dict[str, Predictions]]:
+        """What to call the images, and what the runs of a row say of them, by run id."""
+        console = Console(stderr=True, soft_wrap=True)
+        said = {}
+        for run in ended:
+            config = read_run_config(run.path / "config.json")
+            wanted = self._wanted(config.data)
+            name = _name(wanted)
+            path, arms = judged_run(out, name, run.path.name), kept_arms(run)
+            if not holds(path, "test", arms):
+                own = prepare(config.data)
+                write_test_predictions(
+                    path,
+                    run,
+                    config=config,
+                    data=partition(load(own), own, holdout=config.holdout),
+                    judged_by=partition(load(wanted), wanted, holdout=False),
+                    arms=arms,
+                    device=device,
+                    on_arm=partial(_show, console, run.path.name),
+                )
+            said[run.path.name] = Predictions(path)
+        return name, said
+
+    def _wanted(self, own: DataConfig) -> DataConfig:
+        """Whose test images to take."""
+        if self.source is None:
+            return prepare(replace(own, test_limit=self.test_limit))
+        return prepare(
+            DataConfig(
+                source=self.source,
+                image_column=self.image_column,
+                label_column=self.label_column,
+                test_limit=self.test_limit,
+            )
+        )
+
+
+def _show(console: Console, run_id: str, arm: str) -> None:
+    console.print(f"{run_id}: {arm}")
+
+
+def _alone(run_id: str, config: RunConfig) -> RowRecord:
+    """A run as the only one of a row."""
+    seed, rate = str(config.seed), config.optim.lr
+    return RowRecord(
+        label=run_id,
+        dataset=config.data.source,
+        architecture=config.model.name,
+        seeds=(config.seed,),
+        learning_rates=(rate,),
+        averages=(),
+        paper_averages=(),
+        search={f"{rate:g}": {seed: run_id}} if config.holdout else {},
+        refit={} if config.holdout else {seed: run_id},
+        chosen_learning_rate=rate,
+        stops={seed: ()},
+    )
+
+
+def _ended(out: Path, row: RowRecord) -> Iterator[RunFolder]:
+    """The runs of a row's models that have ended well."""
+    for runs in phases_of(row).values():
+        for run_id in runs.values():
+            folder = run_folder(out, run_id)
+            if folder.ending == "done":
+                yield folder
+
+
+def _name(data: DataConfig) -> str:
+    """What an evaluation is called; other images have another name."""
+    size = "" if data.test_limit is None else f"-{data.test_limit}"
+    return f"{name_of(data.source)}{size}-{str(data.fingerprint)[:8]}"
+
+
+def _images(said: dict[str, Predictions]) -> int:
+    return len(next(iter(said.values())).labels_n("test"))

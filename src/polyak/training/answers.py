@@ -1,0 +1,75 @@
+"""What the kept weights of a finished run say about images, as logits.
+
+Shape suffixes: n samples, c channels, h height, w width, k classes.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from polyak.data import Partition
+from polyak.models import build
+from polyak.records.runs import RunFolder
+from polyak.training.config import RunConfig
+from polyak.training.prediction import Augmentation, memory_format_for, predict
+from polyak.training.stored import arm_weights
+
+CHUNK = 4096
+"""Images that are normalised at a time: a whole training set as float32 may not fit."""
+
+OnArm = Callable[[str], None]
+
+
+def logits_of_arms(
+    folder: RunFolder,
+    images_nchw: Mapping[str, Tensor],
+    *,
+    config: RunConfig,
+    data: Partition,
+    arms: Sequence[str],
+    device: torch.device,
+    on_arm: OnArm = lambda arm: None,
+) -> dict[str, dict[str, Tensor]]:
+    """Ask arms about images, without crop or flip, normalised like the run's own.
+
+    Arms are as saved: those with recomputed BatchNorm statistics have them.
+
+    Args:
+        folder: Of the finished run.
+        images_nchw: uint8 images by part, of the shape that the run trained on.
+        config: Of the run.
+        data: What the run trained on, for the normalisation.
+        arms: Which of its arms.
+        device: Where to compute.
+        on_arm: Called with each arm's name before its turn.
+
+    Returns:
+        Part → arm → logits (n, k), on the CPU.
+
+    Raises:
+        FileError: if the run kept no such arm.
+    """
+    channels, size = data.train_images_nchw.shape[1:3]
+    model = build(
+        config.model,
+        classes=len(data.classes),
+        channels=channels,
+        image_size=size,
+        generator_seed=0,
+    )
+    layout = memory_format_for(model, image_size=size, device=device)
+    images = Augmentation(data, padding=0, flip=False, device=device, memory_format=layout)
+    model = model.to(device, memory_format=layout)  # type: ignore[call-overload]  # torch's stub omits it
+    said: dict[str, dict[str, Tensor]] = {part: {} for part in images_nchw}
+    for arm in arms:
+        on_arm(arm)
+        model.load_state_dict(arm_weights(folder, arm)[0])
+        for part, pixels_nchw in images_nchw.items():
+            said[part][arm] = _logits(model, images, pixels_nchw)
+    return said
+
+
+def _logits(model: nn.Module, images: Augmentation, images_nchw: Tensor) -> Tensor:
+    chunks = torch.split(images_nchw, CHUNK)
+    return torch.cat([predict(model, images.ready(chunk)).cpu() for chunk in chunks])
