@@ -3,24 +3,32 @@
 python docs/results/tables.py [FOLDER]   of one folder, or of all
 """
 
-import csv
 import json
 import sys
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from statistics import mean
 from typing import Any
 
-from scipy.stats import ttest_ind
+from across import print_across
+from reading import (
+    ACC,
+    ANNEALED,
+    LAST,
+    LOSS,
+    SEARCHED,
+    SEARCHED_SGD,
+    SEARCHED_STOPPED,
+    STOPPED,
+    Line,
+    by_arm,
+    compared,
+    lines,
+    print_table,
+)
 
-from polyak.analysis.claims.claim import paired, pseudo_values
 from polyak.analysis.seeds import mean_interval
 
-LAST, STOPPED, ANNEALED = ("sgd", "refit"), ("sgd_stopped", "refit"), ("sgd", "annealed")
-ACC, LOSS = ("ema_acc_bn", "refit"), ("ema_loss_bn", "refit")
-SEARCHED, SEARCHED_SGD = ("ema_loss_bn", "search"), ("sgd", "search")
-SEARCHED_STOPPED = ("sgd_stopped", "search")
 EFFECTS = (
     # metric; arm and phase of ours; those of what it is compared with
     *(("accuracy", ours, theirs) for ours in (ACC, LOSS) for theirs in (LAST, STOPPED, ANNEALED)),
@@ -53,19 +61,6 @@ PEAK = 34
 """First of the five epochs around the average's peak in the study of 80."""
 
 HERE = Path(__file__).parent
-HALF, WHOLE = HERE / "2026-11-23-cifar10n", HERE / "2026-11-23-cifar10n-80"
-"""The same study with half and with all of the epochs."""
-
-REDRAWN, FASHION = HERE / "2026-11-24-cifar10-noise", HERE / "2026-11-24-fashion-noise"
-"""The same study on other images."""
-
-PLAIN, DECAYED = HERE / "2026-11-23-cifar10", HERE / "2026-11-28-cifar10-decay"
-"""Right labels, and the row of ResNet-20 with ten times the weight decay."""
-
-PEOPLE = HERE / "2026-11-24-cifar10n-60"
-"""The first of these with people's wrong labels."""
-
-Line = dict[str, str]
 
 
 def main(folders: list[Path]) -> None:
@@ -77,21 +72,14 @@ def main(folders: list[Path]) -> None:
             for table in of_row(own, [point for point in points if point["row"] == row]):
                 print_table(table)
         print_table(varied(json.loads((folder / "plan.json").read_text()), results))
+        for path in sorted((folder / "evaluations").glob("*.csv")):
+            print(f"\n{folder.name}, test images {path.stem}\n")
+            print_table(effects(lines(path)))
         if (folder / "batchnorm.csv").exists():
             print_table(batchnorm(lines(folder / "batchnorm.csv")))
         if (folder / "audit.csv").exists():
             print_table(audit(lines(folder / "audit.csv")))
-    if {HALF, WHOLE} <= set(folders):
-        print("\nthe average of 80 epochs against SGD annealed in 40\n")
-        print_table(against_half(lines(HALF / "results.csv"), lines(WHOLE / "results.csv")))
-    if {PLAIN, DECAYED} <= set(folders):
-        print("\nResNet-20 with weight decay 1e-3, against 1e-4; models of 80 % of the images\n")
-        plain = [x for x in lines(PLAIN / "results.csv") if x["row"].endswith("ResNet-20")]
-        print_table(more_decay(lines(DECAYED / "results.csv"), plain))
-    noisy = [FASHION, REDRAWN, HALF, PEOPLE, WHOLE]
-    if set(noisy) <= set(folders):
-        print("\nwrong labels memorised by the models of 80 % of the images\n")
-        print_table(fitted({folder: lines(folder / "results.csv") for folder in noisy}))
+    print_across(folders)
 
 
 def of_row(results: list[Line], points: list[Line]) -> Iterator[Iterator[tuple[str, ...]]]:
@@ -100,7 +88,7 @@ def of_row(results: list[Line], points: list[Line]) -> Iterator[Iterator[tuple[s
     parts, phases = ({point[column] for point in points} for column in ("part", "phase"))
     if "test" in parts:
         yield curves(points)
-    if "annealed" in phases:
+    if "annealed" in phases and "test" in parts:
         yield annealed(results, points)
     if "held" in phases:
         yield held(points)
@@ -123,41 +111,6 @@ def varied(plan: dict[str, Any], results: list[Line]) -> Iterator[tuple[str, ...
                 yield f"{label}: {arm[0]}", metric, *compared(*sides, percent=metric != "loss")
 
 
-def fitted(results: dict[Path, list[Line]]) -> Iterator[tuple[str, ...]]:
-    """Wrong labels that the searches' models give, and how many more of another kind (Welch)."""
-    yield "study", "SGD, last epoch", "EMA (acc.) + BN"
-    shares = {
-        folder: [
-            [
-                100 * float(line["value"])
-                for line in found
-                if (line["metric"], line["arm"], line["phase"]) == ("memorised", *arm)
-            ]
-            for arm in (SEARCHED_SGD, ("ema_acc_bn", "search"))
-        ]
-        for folder, found in results.items()
-    }
-    for folder, arms in shares.items():
-        yield (
-            folder.name,
-            *(f"{i.mean:.1f} [{i.low:.1f}, {i.high:.1f}]" for i in map(mean_interval, arms)),
-        )
-    for more, less in ((REDRAWN, FASHION), (PEOPLE, REDRAWN)):
-        pairs = zip(shares[more], shares[less], strict=True)
-        yield f"{more.name} − {less.name}", *(welch(ours, theirs) for ours, theirs in pairs)
-
-
-def welch(ours: list[float], theirs: list[float]) -> str:
-    """How much more ours are in the mean, with its 95 % interval; seeds unpaired."""
-    low, high = ttest_ind(ours, theirs, equal_var=False).confidence_interval()
-    return f"{mean(ours) - mean(theirs):+.1f} [{low:.1f}, {high:.1f}]"
-
-
-def lines(path: Path) -> list[Line]:
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
 def effects(results: list[Line]) -> Iterator[tuple[str, ...]]:
     """What averaging changes, seed by seed."""
     yield "metric", "models", "against", "theirs", "ours", "difference"
@@ -167,37 +120,6 @@ def effects(results: list[Line]) -> Iterator[tuple[str, ...]]:
         if found and baseline:
             named = (metric, ", ".join(ours), ", ".join(theirs))
             yield *named, *compared(found, baseline, percent=metric != "loss")
-
-
-def by_arm(results: list[Line]) -> dict[tuple[str, ...], dict[str, float]]:
-    """Values by seed, by metric, arm and phase."""
-    values: dict[tuple[str, ...], dict[str, float]] = defaultdict(dict)
-    for line in results:
-        values[line["metric"], line["arm"], line["phase"]][line["seed"]] = float(line["value"])
-    return values
-
-
-def against_half(shorter: list[Line], longer: list[Line]) -> Iterator[tuple[str, ...]]:
-    """The average stopped in the longer study, and SGD on the shorter's whole schedule."""
-    yield "metric", "SGD", "average", "difference"
-    short, long = by_arm(shorter), by_arm(longer)
-    for metric in ("accuracy", "loss", "memorised"):
-        sgd, average = short[metric, *LAST], long[metric, *ACC]
-        shared = {seed: average[seed] for seed in sgd}
-        yield metric, *compared(shared, sgd, percent=metric != "loss")
-
-
-def more_decay(more: list[Line], less: list[Line]) -> Iterator[tuple[str, ...]]:
-    """What weight decay does to SGD and averages, and SGD with more against averages with less."""
-    yield "with more, with less", "metric", "less", "more", "difference"
-    ours, theirs = by_arm(more), by_arm(less)
-    average = ("ema_acc_bn", "search")
-    pairs = [(arm, arm) for arm in (SEARCHED_SGD, average, SEARCHED)]
-    pairs += [(SEARCHED_SGD, average), (SEARCHED_SGD, SEARCHED)]
-    for left, right in pairs:
-        for metric in ("accuracy", "loss", "ece"):
-            sides = ours[metric, *left], theirs[metric, *right]
-            yield f"{left[0]}, {right[0]}", metric, *compared(*sides, percent=metric != "loss")
 
 
 def curves(points: list[Line]) -> Iterator[tuple[str, ...]]:
@@ -312,28 +234,6 @@ def audit(scores: list[Line]) -> Iterator[tuple[str, ...]]:
         margin = values[part, "margin", "ema_acc_bn"]
         for arm in ("sgd", "sgd_stopped"):
             yield part, arm, *compared(margin, values[part, "loss", arm], percent=False)
-
-
-def compared(
-    ours: dict[str, float], theirs: dict[str, float], *, percent: bool
-) -> tuple[str, str, str]:
-    """The baseline's mean, ours, and the difference with its 95 % interval over seeds."""
-    scale, form = (100, ".1f") if percent else (1, ".3f")
-    differences = paired(ours, theirs)
-    if any("-" in seeds for seeds in differences):
-        differences = pseudo_values(differences)
-    found = mean_interval(scale * value for value in differences.values())
-    means = (f"{scale * mean_interval(each.values()).mean:{form}}" for each in (theirs, ours))
-    return *means, f"{found.mean:+{form}} [{found.low:{form}}, {found.high:{form}}]"
-
-
-def print_table(rows: Iterable[tuple[str, ...]]) -> None:
-    """As Markdown."""
-    for number, row in enumerate(rows):
-        print(f"| {' | '.join(row)} |")
-        if number == 0:
-            print("|" + "---|" * len(row))
-    print()
 
 
 if __name__ == "__main__":
