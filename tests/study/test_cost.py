@@ -52,6 +52,25 @@ def test_passes_are_those_of_training_hold_out_and_monitors():
     recomputed = replace(row, search_monitors=("holdout_bn",))
     more = 200 * (5 * 40_000 + 6 * 10_000)
     assert forward_passes(recomputed, place="cifar10") == search + more + final
+    safe = replace(row, config=replace(row.config, selection="bn_safe"))
+    assert forward_passes(safe, place="cifar10") == search + more + final
+
+
+def test_a_refits_monitors_and_further_averages_count_too():
+    """At the paper's size figure 2's refit recomputes statistics after each epoch."""
+    row = replace(preset("table1", scale="paper").rows[3], learning_rates=(0.1,), seeds=(0,))
+    plain = forward_passes(row, place="cifar10")
+    tested = replace(row, refit_monitors=("test", "test_bn", "train_clean", "train_wrong"))
+    passed = 6 * 10_000 + 6 * 10_000 + 6 * 50_000 + 5 * 50_000
+    assert forward_passes(tested, place="cifar10") == plain + 200 * passed
+    both = replace(row, refit_monitors=("test_bn",), search_monitors=("holdout_bn", "test_bn"))
+    assert forward_passes(both, place="cifar10") == plain + 200 * (
+        5 * 50_000 + 6 * 10_000 + 5 * 40_000 + 6 * 20_000
+    )
+    # One arm at the end of both runs, of the other one at two stops too.
+    more = replace(row, config=replace(row.config, more_averages=("tail", "lawa")))
+    search, refit = 60_000 + 40_000, 60_000 + 50_000
+    assert forward_passes(more, place="cifar10") == plain + 4 * (search + refit)
 
 
 def test_the_scales_cost_days_hours_and_minutes():

@@ -35,7 +35,7 @@ class EvaluateCommand:
     What is there already is not computed again.
     """
 
-    what: Annotated[str, tyro.conf.Positional]
+    what: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER")]
     """A study's folder, such as out/demo, or a run's, or a run's id in the output folder."""
 
     source: str | None = None

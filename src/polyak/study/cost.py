@@ -1,10 +1,12 @@
 """What a study costs, estimated from its images and networks: nothing is measured here."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from polyak.models import ModelConfig
 from polyak.study.places import IMAGES
 from polyak.study.plan import Measurement, Row
+from polyak.training.config import Monitor
+from polyak.training.more_averages import AT_ANY_TIME
 
 # Multiply-adds of one image of 32×32 pixels, forward; resnet8 and resnet20 with 16 channels.
 MACS = {
@@ -54,35 +56,44 @@ def forward_passes(row: Row, *, place: str) -> float:
     images = data.train_limit or IMAGES[place].train_images
     tests = data.test_limit or IMAGES[place].test_images
     held = data.holdout * images
-    watched = _watched(row, images=images - held, held=held, tests=tests)
-    epoch = 3 * (images - held) + (1 + len(row.config.averaging.decays)) * held + watched
-    search = row.config.epochs * epoch + _evaluated(row, images - held, held + tests)
-    refit = row.config.epochs * 3 * images + _evaluated(row, images, tests)
+    trained = images - held
+    epoch = 3 * trained + (1 + _bank(row)) * held
+    epoch += _watched(row, row.search_monitors, images=trained, held=held, tests=tests)
+    if row.config.selection == "bn_safe" and "holdout_bn" not in row.search_monitors:
+        epoch += _watched(row, ("holdout_bn",), images=trained, held=held, tests=tests)
+    search = row.config.epochs * epoch + _evaluated(row, trained, held + tests)
+    epoch = 3 * images + _watched(row, row.refit_monitors, images=images, held=0, tests=tests)
+    refit = row.config.epochs * epoch + _evaluated(row, images, tests)
     searches = len(row.learning_rates) + ("held" in row.follow_ups)
     refits = row.refits + ("annealed" in row.follow_ups)
     return seeds * (searches * search + refits * refit)
 
 
-def _watched(row: Row, *, images: float, held: float, tests: float) -> float:
-    """What the search's monitors, and choosing with recomputed statistics, cost each epoch."""
-    bank, monitors = len(row.config.averaging.decays), row.search_monitors
-    passes = 0.0
-    if "holdout_bn" in monitors or row.config.selection == "bn_safe":
-        passes += bank * images + (1 + bank) * held
-    if "test" in monitors:
-        passes += (1 + bank) * tests
-    if any(monitor.startswith("train_") for monitor in monitors):
-        passes += (1 + bank) * images
+def _bank(row: Row) -> int:
+    return len(row.config.averaging.decays)
+
+
+def _watched(
+    row: Row, monitors: Sequence[Monitor], *, images: float, held: float, tests: float
+) -> float:
+    """What monitors cost each epoch: SGD and every average on parts, one recomputation at most."""
+    parts = {"test": tests, "test_bn": tests, "holdout_bn": held}
+    passes = sum((1 + _bank(row)) * parts[name] for name in monitors if name in parts)
+    if any(name.startswith("train_") for name in monitors):
+        passes += (1 + _bank(row)) * images
+    if any(name.endswith("_bn") for name in monitors):
+        passes += _bank(row) * images
     return passes
 
 
 def _evaluated(row: Row, images: float, others: float) -> float:
     """What a run is evaluated as when it is over: its arms, and every average at two stops."""
-    passes = _ARMS * (images + others) + _RECOMPUTED_ARMS * images
+    # Those of use at any time are arms at two stops, too.
+    more = sum(3 if name in AT_ANY_TIME else 1 for name in row.config.more_averages)
+    passes = (_ARMS + more) * (images + others) + (_RECOMPUTED_ARMS + more) * images
     if row.config.keep == "every":
         # At two stops with two kinds of statistics, but for the four that are arms.
-        bank = len(row.config.averaging.decays)
-        passes += (2 * bank - 2) * images + (4 * bank - 4) * others
+        passes += (2 * _bank(row) - 2) * images + (4 * _bank(row) - 4) * others
     return passes
 
 
