@@ -31,11 +31,11 @@ REDRAWN, FASHION = HERE / "2026-11-24-cifar10-noise", HERE / "2026-11-24-fashion
 PLAIN, PLAIN_MORE = HERE / "2026-11-23-cifar10", HERE / "2026-11-28-cifar10-decay"
 """Right labels, and the row of ResNet-20 with ten times the weight decay."""
 
-WHOLE_MORE = HERE / "2026-11-28-cifar10n-decay"
-"""80 epochs with people's wrong labels, and ten times the weight decay."""
-
 PEOPLE = HERE / "2026-11-24-cifar10n-60"
 """The first of these with people's wrong labels."""
+
+PEOPLE_MORE = HERE / "2026-11-28-cifar10n-decay"
+"""The same with ten times the weight decay."""
 
 
 def print_across(folders: list[Path]) -> None:
@@ -43,7 +43,7 @@ def print_across(folders: list[Path]) -> None:
     if {HALF, WHOLE} <= set(folders):
         print("\nthe average of 80 epochs against SGD annealed in 40\n")
         print_table(against_half(lines(HALF / "results.csv"), lines(WHOLE / "results.csv")))
-    for less, more in ((PLAIN, PLAIN_MORE), (WHOLE, WHOLE_MORE)):
+    for less, more in ((PLAIN, PLAIN_MORE), (PEOPLE, PEOPLE_MORE)):
         if {less, more} <= set(folders):
             print(f"\n{more.name} (weight decay 1e-3) against {less.name} (1e-4)\n")
             same = [x for x in lines(less / "results.csv") if x["row"].endswith("ResNet-20")]
