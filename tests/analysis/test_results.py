@@ -197,9 +197,9 @@ def test_on_other_images_temperatures_are_still_those_of_the_runs_own_holdout(
     said = {}
     for run, logits_nk in others_nk.items():
         path = tmp_path / f"{run}.safetensors"
-        write_predictions(
-            path, arms={"test": {"sgd": logits_nk}}, labels={"test": {"labels": LABELS}}
-        )
+        # One run was asked about another arm, too.
+        arms = {"sgd": logits_nk, **({"ema_acc_bn": logits_nk.clone()} if run == "s0" else {})}
+        write_predictions(path, arms={"test": arms}, labels={"test": {"labels": LABELS}})
         said[run] = Predictions(path)
     found = evaluation_results(out, _row(), said, target="others")
     assert {r.target for r in found} == {"others"}
@@ -207,6 +207,7 @@ def test_on_other_images_temperatures_are_still_those_of_the_runs_own_holdout(
         *(("search", seed) for seed in ("0", "1", "0-1")),
         ("refit", "0"),
     }
+    assert {(r.phase, r.seed) for r in found if r.arm == "ema_acc_bn"} == {("search", "0")}
     assert not {"memorised", "holdout_accuracy"} & {r.metric for r in found}
     keys = {"phase": "search", "arm": "sgd", "seed": "1"}
     temperature = _value(found, metric="temperature", **keys)

@@ -128,6 +128,20 @@ def test_nothing_is_computed_twice_unless_it_is_damaged(finished, capsys):
     assert {line.partition(":")[0] for line in again.err.splitlines()} == {damaged.stem}
 
 
+def test_some_arms_now_and_others_later_make_the_table_of_all(finished, capsys):
+    assert main(["evaluate", str(finished), "--arms", "sgd", "ema_acc_bn"]) == 0
+    assert {line["arm"] for line in table_in(finished)} == {"sgd", "ema_acc_bn"}
+    capsys.readouterr()
+    assert main(["evaluate", str(finished)]) == 0
+    said = capsys.readouterr().err
+    assert "ema_loss_bn" in said
+    assert ": sgd\n" not in said
+    both = table_in(finished)
+    shutil.rmtree(finished.parent / "evaluations")
+    assert main(["evaluate", str(finished)]) == 0
+    assert table_in(finished) == both
+
+
 def test_other_images_of_the_same_classes_judge_a_run_by_its_id(finished, tmp_path, capsys):
     source = tmp_path / "inverted.py"
     source.write_text(INVERTED)
@@ -152,6 +166,7 @@ def test_what_cannot_be_judged_is_refused(finished, tmp_path, refused):
     assert "column is given without --source" in refused(
         "evaluate", finished, "--label-column", "fine"
     )
+    assert "arm is 'ema'; expected one of sgd, " in refused("evaluate", finished, "--arms", "ema")
     assert "test_limit is 361; expected at most 360" in refused(
         "evaluate", finished, "--test-limit", "361"
     )

@@ -234,7 +234,8 @@ def _pairs(
     label: str, phase: Phase, done: Mapping[str, Predictions], target: str
 ) -> Iterator[Result]:
     for (first, a), (second, b) in combinations(done.items(), 2):
-        for arm in a.arms("test"):
+        # An evaluation may have asked some runs about more arms than others.
+        for arm in sorted({*a.arms("test")} & {*b.arms("test")}):
             logits = a.logits_nk("test", arm), b.logits_nk("test", arm)
             found = {
                 "churn": metrics.churn(*logits),

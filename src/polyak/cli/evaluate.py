@@ -1,6 +1,6 @@
 """polyak evaluate STUDY: kept weights on other test images."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -14,12 +14,13 @@ from polyak.analysis.results import Result, evaluation_results, phases_of, write
 from polyak.cli.naming import run_named
 from polyak.data import DataConfig, load, partition, prepare
 from polyak.data.sources import name_of
-from polyak.errors import ConfigError, StateError
+from polyak.errors import ConfigError, StateError, unknown
 from polyak.records.evaluations import judged_run, judged_table
 from polyak.records.predictions import Predictions, holds
 from polyak.records.runs import RunFolder, run_folder
 from polyak.records.studies import RowRecord, read_study
 from polyak.report.evaluated import evaluation_lines
+from polyak.report.words import ordered
 from polyak.training.config import RunConfig
 from polyak.training.config_file import read_run_config
 from polyak.training.jobs import usable_device
@@ -50,6 +51,9 @@ class EvaluateCommand:
     test_limit: int | None = None
     """Number of test images, a fixed stratified draw. None: all."""
 
+    arms: tuple[str, ...] = ()
+    """Which weights, such as sgd ema_acc_bn, of the runs that kept them. None: all."""
+
     out: Path = Path("out")
     """Output folder in which an id is looked up."""
 
@@ -66,8 +70,10 @@ class EvaluateCommand:
         device = usable_device(self.device)
         out, study, rows = self._rows()
         tables: dict[str, list[Result]] = {}
+        runs = {row.label: list(_ended(out, row)) for row in rows}
+        _refuse_unknown(self.arms, (run for ended in runs.values() for run in ended))
         for row in rows:
-            ended = list(_ended(out, row))
+            ended = runs[row.label]
             if ended:
                 name, said = self._judged(out, ended, device)
                 results = evaluation_results(out, row, said, target=name)
@@ -104,7 +110,8 @@ class EvaluateCommand:
             config = read_run_config(run.path / "config.json")
             wanted = self._wanted(config.data)
             name = _name(wanted)
-            path, arms = judged_run(out, name, run.path.name), kept_arms(run)
+            path = judged_run(out, name, run.path.name)
+            arms = [arm for arm in kept_arms(run) if arm in self.arms or not self.arms]
             if not holds(path, "test", arms):
                 own = prepare(config.data)
                 write_test_predictions(
@@ -163,6 +170,14 @@ def _ended(out: Path, row: RowRecord) -> Iterator[RunFolder]:
             folder = run_folder(out, run_id)
             if folder.ending == "done":
                 yield folder
+
+
+def _refuse_unknown(arms: Collection[str], runs: Iterable[RunFolder]) -> None:
+    """Refuse arms that none of the runs kept."""
+    kept = {arm for run in runs for arm in kept_arms(run)} if arms else set()
+    for arm in arms:
+        if kept and arm not in kept:
+            raise ConfigError(unknown("arm", arm, ordered(kept)))
 
 
 def _name(data: DataConfig) -> str:

@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from polyak.data import Partition
-from polyak.errors import DataError, few
-from polyak.records.predictions import write_predictions
+from polyak.errors import DataError, FileError, few
+from polyak.records.predictions import Predictions, write_predictions
 from polyak.records.runs import RunFolder
 from polyak.training.answers import OnArm, logits_of_arms
 from polyak.training.config import RunConfig
@@ -26,6 +27,8 @@ def write_test_predictions(
 ) -> None:
     """Write what arms say about test images, the part "test"; see `logits_of_arms`.
 
+    What a whole file says of other arms stays in it.
+
     Args:
         path: The file, in the format of `Predictions`.
         folder: Of the finished run.
@@ -41,16 +44,18 @@ def write_test_predictions(
         FileError: if the run kept no such arm.
     """
     refuse_others(data, judged_by)
+    known = _known(path)
     said = logits_of_arms(
         folder,
         {"test": judged_by.test_images_nchw},
         config=config,
         data=data,
-        arms=arms,
+        arms=[arm for arm in arms if arm not in known],
         device=device,
         on_arm=on_arm,
-    )
-    write_predictions(path, arms=said, labels={"test": {"labels": judged_by.test_labels_n}})
+    )["test"]
+    both = {"test": {**known, **said}}
+    write_predictions(path, arms=both, labels={"test": {"labels": judged_by.test_labels_n}})
 
 
 def refuse_others(data: Partition, judged_by: Partition) -> None:
@@ -67,6 +72,15 @@ def refuse_others(data: Partition, judged_by: Partition) -> None:
         raise DataError(
             f"{'; '.join(found)}. Give a function file.py:load that returns them so as the source."
         )
+
+
+def _known(path: Path) -> dict[str, Tensor]:
+    """Logits that are there already; none of a damaged file."""
+    try:
+        there = Predictions(path) if path.exists() else None
+        return {arm: there.logits_nk("test", arm) for arm in there.arms("test")} if there else {}
+    except FileError:
+        return {}
 
 
 def _class_faults(got: tuple[str, ...], wanted: tuple[str, ...]) -> list[str]:
