@@ -238,4 +238,4 @@ def audit(scores: list[Line]) -> Iterator[tuple[str, ...]]:
 
 if __name__ == "__main__":
     kept = sorted(plan.parent for plan in HERE.glob("*/plan.json"))
-    main([Path(name) for name in sys.argv[1:]] or kept)
+    main([Path(name).resolve() for name in sys.argv[1:]] or kept)
