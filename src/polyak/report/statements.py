@@ -7,7 +7,7 @@ from pathlib import Path
 from polyak.analysis.results import Phase, Result, values
 from polyak.analysis.seeds import Interval, mean_interval, paired_difference
 from polyak.records.studies import RowRecord
-from polyak.report.facts import images_in_test, reason, wants_refits
+from polyak.report.facts import configuration, images_in_test, reason, wants_refits
 from polyak.report.formatting import accuracy_digits, counted, number
 from polyak.report.headline import effect
 from polyak.report.words import arm_name
@@ -120,6 +120,8 @@ def _granularity(out: Path, row: RowRecord, difference: Interval) -> tuple[str, 
     text = f"The test set has {counted(images, 'image')}, so one image is {one} points."
     if difference.n > 1:
         text += " The interval covers chance between seeds, not the choice of test images."
+    if (configuration(out, row) or {}).get("data", {}).get("test_limit") is not None:
+        text += " These are a part of the data set's; polyak evaluate judges the weights by all."
     return (text,)
 
 
