@@ -48,6 +48,11 @@ EFFECTS = (
         for metric in ("churn", "ece", "ece_floor", "ece_scaled")
         for theirs in (SEARCHED_SGD, SEARCHED_STOPPED)
     ),
+    *(
+        (metric, ("swa_bn", phase), ("sgd", phase))
+        for metric in ("accuracy", "loss")
+        for phase in ("search", "refit")
+    ),
     ("accuracy", ANNEALED, LAST),
     ("memorised", ("sgd", "held"), SEARCHED_SGD),
 )

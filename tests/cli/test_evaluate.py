@@ -121,11 +121,14 @@ def test_nothing_is_computed_twice_unless_it_is_damaged(finished, capsys):
     assert main(["evaluate", str(finished)]) == 0
     assert capsys.readouterr() == (first.out, "")
     damaged = next((finished.parent / "evaluations").rglob("*.safetensors"))
-    damaged.write_bytes(damaged.read_bytes()[:100])
-    assert main(["evaluate", str(finished)]) == 0
-    again = capsys.readouterr()
-    assert again.out == first.out
-    assert {line.partition(":")[0] for line in again.err.splitlines()} == {damaged.stem}
+    whole = damaged.read_bytes()
+    half = len(whole) // 2
+    for broken in (whole[:100], whole[:half] + bytes([whole[half] ^ 1]) + whole[half + 1 :]):
+        damaged.write_bytes(broken)
+        assert main(["evaluate", str(finished)]) == 0
+        again = capsys.readouterr()
+        assert again.out == first.out
+        assert {line.partition(":")[0] for line in again.err.splitlines()} == {damaged.stem}
 
 
 def test_some_arms_now_and_others_later_make_the_table_of_all(finished, capsys):

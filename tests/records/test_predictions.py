@@ -119,5 +119,8 @@ def test_whether_a_file_holds_arms_is_answered_without_raising(tmp_path):
     assert holds(path, "test", ["sgd"])
     assert not holds(path, "test", ["sgd", "swa_bn"])
     assert not holds(path, "holdout", ["sgd"])
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    assert not holds(path, "test", ["sgd"])
     path.write_bytes(b"half")
     assert not holds(path, "test", ["sgd"])

@@ -57,6 +57,15 @@ class Predictions:
         """Labels of a part, shape (n,), int64."""
         return self._read(f"{part}/{kind}").long()
 
+    def check(self) -> None:
+        """Read everything, so that damage is found now.
+
+        Raises:
+            FileError: that names what is damaged.
+        """
+        for key in self._keys:
+            self._read(key)
+
     def __contains__(self, part: str) -> bool:
         return any(key.startswith(f"{part}/") for key in self._keys)
 
@@ -75,9 +84,13 @@ class Predictions:
 
 
 def holds(path: Path, part: str, arms: Collection[str]) -> bool:
-    """Whether a file is there, whole at its beginning, with what the arms say of a part."""
+    """Whether a file is there, whole, with what the arms say of a part."""
     try:
-        return path.exists() and set(arms) <= set(Predictions(path).arms(part))
+        if not path.exists():
+            return False
+        said = Predictions(path)
+        said.check()
+        return set(arms) <= set(said.arms(part))
     except FileError:
         # Damaged; whoever asks can make it again.
         return False
