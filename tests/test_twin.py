@@ -1,6 +1,7 @@
 """A whole study, computed a second time by an independent twin from files and seeds alone.
 
-The twin is `twin.py` (training and selection) and `twin_metrics.py` (numbers).
+The twin is `support/protocol_twin.py` (training and selection) and `support/metrics_twin.py`
+(numbers).
 """
 
 import json
@@ -9,10 +10,10 @@ from collections import defaultdict
 import pyarrow.parquet as pq
 import pytest
 import torch
-import twin
-import twin_metrics
 from safetensors.numpy import load_file
 from safetensors.torch import load_file as load_tensors
+from support import metrics_twin as twin_metrics
+from support import protocol_twin as twin
 
 from polyak.analysis.results import study_results, write_results
 from polyak.data import DataConfig, NoiseConfig, load, partition, prepare

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from claim_worlds import rows
+from support.simulated_studies import rows
 
 from polyak.analysis.claims.catalogue import CLAIMS
 from polyak.analysis.claims.cost import costs_little

@@ -4,7 +4,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from toys import EVERY_KIND, Tied, assert_same_bits, batch, drift, net, walk
+from support.small_networks import EVERY_KIND, Tied, assert_same_bits, batch, drift, net, walk
 
 import polyak
 from polyak import EMA, Averager, PowerEMA, Schedule, Uniform, Window

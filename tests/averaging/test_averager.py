@@ -6,9 +6,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from toys import (
+from support.small_networks import (
     EVERY_KIND,
     Scalar,
     Tied,
@@ -24,6 +22,8 @@ from toys import (
     use,
     walk,
 )
+from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from polyak import EMA, Averager, PowerEMA, Uniform
 from polyak.errors import ConfigError

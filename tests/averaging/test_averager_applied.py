@@ -5,8 +5,18 @@ from threading import Thread
 
 import pytest
 import torch
+from support.small_networks import (
+    Tied,
+    assert_same_bits,
+    batch,
+    drift,
+    net,
+    raising,
+    snapshot,
+    train_step,
+    use,
+)
 from torch import Tensor, nn
-from toys import Tied, assert_same_bits, batch, drift, net, raising, snapshot, train_step, use
 
 import polyak
 from polyak import EMA, Averager, Uniform

@@ -4,8 +4,16 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from support.small_networks import (
+    assert_same_bits,
+    batch,
+    drift,
+    net,
+    raising,
+    snapshot,
+    train_step,
+)
 from torch import Tensor, nn
-from toys import assert_same_bits, batch, drift, net, raising, snapshot, train_step
 
 from polyak import EMA, Averager, PowerEMA, Uniform, refresh_batchnorm
 from polyak.errors import ConfigError, DataError

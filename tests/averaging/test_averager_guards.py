@@ -4,8 +4,17 @@ import warnings
 
 import pytest
 import torch
+from support.small_networks import (
+    Scalar,
+    assert_same_bits,
+    batch,
+    drift,
+    net,
+    snapshot,
+    train_step,
+    use,
+)
 from torch import nn
-from toys import Scalar, assert_same_bits, batch, drift, net, snapshot, train_step, use
 
 from polyak import EMA, Averager, PowerEMA, Uniform, Window
 from polyak.averaging.kernels import finite_flag

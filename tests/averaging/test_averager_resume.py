@@ -1,15 +1,22 @@
 """Exact continuation: a resumed bank is one that never stopped."""
 
 import copy
-import io
 import pickle
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from support.small_networks import (
+    EVERY_KIND,
+    Scalar,
+    assert_same_bits,
+    net,
+    snapshot,
+    through_a_file,
+    walk,
+)
 from torch import nn
-from toys import EVERY_KIND, Scalar, assert_same_bits, net, snapshot, walk
 
 from polyak import EMA, Averager, PowerEMA, Window
 from polyak.errors import ConfigError, StateError, WeightMismatchError
@@ -24,13 +31,6 @@ class Counter(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("seen", torch.tensor(0))
-
-
-def through_a_file(state):
-    file = io.BytesIO()
-    torch.save(state, file)
-    file.seek(0)
-    return torch.load(file, weights_only=True)  # plain values only: nothing is executed
 
 
 @given(every=periods, before=lengths, after=lengths, buffers=st.sampled_from(["average", "copy"]))

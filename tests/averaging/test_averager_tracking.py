@@ -4,8 +4,8 @@ import threading
 
 import pytest
 import torch
+from support.small_networks import assert_same_bits
 from torch import nn
-from toys import assert_same_bits
 
 from polyak import EMA, Averager, Window
 from polyak.errors import StateError, WeightMismatchError

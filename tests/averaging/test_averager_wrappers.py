@@ -2,8 +2,8 @@
 
 import pytest
 import torch
+from support.small_networks import assert_same_bits, batch, net, snapshot, train_step
 from torch import nn
-from toys import assert_same_bits, batch, net, snapshot, train_step
 
 from polyak import EMA, Averager
 

@@ -5,12 +5,12 @@ from dataclasses import replace
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from toys import Scalar
+from support.small_networks import Scalar
 
 from polyak import EMA, Averager, PowerEMA, Schedule, Uniform
 from polyak.averaging import Exponential, HalfLifeRamp, InverseGamma
-from polyak.averaging.explain import coinciding
-from polyak.averaging.warmups import WARMUPS
+from polyak.averaging.kinds.explain import coinciding
+from polyak.averaging.kinds.warmups import WARMUPS
 
 HALF = Schedule(lambda _: 0.5, name="half")
 decays = st.lists(st.floats(0.0, 0.97), min_size=2, max_size=4, unique=True)

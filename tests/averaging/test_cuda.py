@@ -7,8 +7,8 @@ from contextlib import contextmanager
 
 import pytest
 import torch
+from support.small_networks import EVERY_KIND, assert_same_bits
 from torch import nn
-from toys import EVERY_KIND, assert_same_bits
 
 from polyak import EMA, Averager, Uniform, Window
 

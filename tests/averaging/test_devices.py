@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from late import inf, late_answers
-from toys import batch, drift, net
+from support.late_answers import inf, late_answers
+from support.small_networks import batch, drift, net
 
 from polyak import Averager, Uniform, Window
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from toys import generator
+from support.small_networks import generator
 
 from polyak.averaging.kernels import all_finite, finite_flag, lerp_all
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 import torch
+from support.small_networks import drift, net
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from toys import drift, net
 
 import polyak
 from polyak import EMA, Averager, Uniform

@@ -6,8 +6,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from late import inf, late_answers, offloaded
-from toys import EVERY_KIND, assert_same_bits, batch, drift, net, train_step
+from support.late_answers import inf, late_answers, offloaded
+from support.small_networks import EVERY_KIND, assert_same_bits, batch, drift, net, train_step
 
 from polyak import EMA, Averager, Uniform, Window
 from polyak.averaging import kernels

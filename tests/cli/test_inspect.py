@@ -10,7 +10,7 @@ from torch.optim.swa_utils import AveragedModel
 
 import polyak
 from polyak import EMA, Averager, PowerEMA, Uniform
-from polyak.averaging.readers import read_foreign
+from polyak.averaging.files.foreign import read_foreign
 
 
 def network() -> nn.Sequential:

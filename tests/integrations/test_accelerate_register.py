@@ -4,7 +4,16 @@ import warnings
 
 import pytest
 import torch
-from loops import AVERAGES, BATCHES, EVERY, assert_same_averages, batches, net, plain, sgd
+from support.integration_loops import (
+    AVERAGES,
+    BATCHES,
+    EVERY,
+    assert_same_averages,
+    batches,
+    net,
+    plain,
+    sgd,
+)
 from torch import nn
 
 from polyak import Averager

@@ -4,7 +4,7 @@ import warnings
 
 import pytest
 import torch
-from loops import (
+from support.integration_loops import (
     AVERAGES,
     BATCH,
     BATCHES,

@@ -4,7 +4,16 @@ import warnings
 
 import pytest
 import torch
-from loops import AVERAGES, BATCH, EVERY, assert_same_averages, net, plain, samples, sgd
+from support.integration_loops import (
+    AVERAGES,
+    BATCH,
+    EVERY,
+    assert_same_averages,
+    net,
+    plain,
+    samples,
+    sgd,
+)
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 

@@ -7,7 +7,7 @@ from contextlib import nullcontext
 
 import pytest
 import torch
-from loops import (
+from support.integration_loops import (
     AVERAGES,
     BATCH,
     BATCHES,

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from test_checkpoint_resume import MONITORS, assert_same_run, in_sittings, with_dropout
+from support.resumed_runs import MONITORS, assert_same_run, in_sittings, with_dropout
 
 from polyak.data import DataConfig, load, partition, prepare
 from polyak.records.predictions import Predictions

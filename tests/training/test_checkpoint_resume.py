@@ -1,7 +1,4 @@
-"""A run that is stopped anywhere and goes on in a new process's place ends as if nothing had been.
-
-`Paused` stands for whatever ends a sitting; the next one begins with a run that was just built.
-"""
+"""A run that is stopped anywhere and goes on in a new process ends as if nothing had been."""
 
 import errno
 from dataclasses import replace
@@ -10,76 +7,19 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from torch import nn
+from support.resumed_runs import (
+    MONITORS,
+    Paused,
+    assert_same_run,
+    in_sittings,
+    sitting,
+    with_dropout,
+)
 
 from polyak.averaging import load
 from polyak.errors import FileError, StateError
 from polyak.training import checkpoint, loop
 from polyak.training.checkpoint import Checkpoints
-
-MONITORS = ("test", "test_bn", "holdout_bn", "train_wrong")
-
-
-class Paused(Exception):
-    pass
-
-
-def sitting(run, folder, *, rests=None, seconds=1e9):
-    """Go on from the checkpoint and train; after `rests` places to stop write one and leave."""
-    checkpoints = Checkpoints(folder, seconds=seconds)
-    checkpoints.resume(run)
-    seen = 0
-
-    def rest():
-        nonlocal seen
-        seen += 1
-        if seen == rests:
-            checkpoints.write(run)
-            raise Paused
-        if checkpoints.due():
-            checkpoints.write(run)
-
-    run.train(lambda record: None, on_rest=rest)
-    return run
-
-
-def in_sittings(build, folder, lengths):
-    """Train in sittings that end after so many places to stop each, then to the end."""
-    for rests in lengths:
-        try:
-            return sitting(build(), folder, rests=rests)
-        except Paused:
-            # What other code draws between two sittings must not matter.
-            torch.rand(7)
-    return sitting(build(), folder)
-
-
-def assert_same_run(run, whole):
-    for name, weights in whole.trained.last.items():
-        assert_same(run.trained.last[name], weights)
-    assert run.trained.kept.keys() == whole.trained.kept.keys()
-    for rule, kept in whole.trained.kept.items():
-        assert run.trained.kept[rule].stop == kept.stop
-        for name, weights in kept.weights.items():
-            assert_same(run.trained.kept[rule].weights[name], weights)
-    for name in whole.averager.names:
-        assert_same(run.averager.tensors(name), whole.averager.tensors(name))
-    timeless = [[replace(r, seconds=0.0) for r in x.trained.epochs] for x in (run, whole)]
-    assert timeless[0] == timeless[1]
-    assert run.trained.monitors == whole.trained.monitors
-
-
-def assert_same(one, other):
-    assert one.keys() == other.keys()
-    for key, x in other.items():
-        assert torch.equal(one[key], x), key
-
-
-def with_dropout(build, *args, **options):
-    """A model as built, with dropout before its head."""
-    model = build(*args, **options)
-    model.head = nn.Sequential(nn.Dropout(0.5), model.head)
-    return model
 
 
 @pytest.fixture(scope="module")
@@ -237,7 +177,7 @@ def test_a_disk_that_takes_no_more_leaves_the_checkpoint_before(whole, tmp_path,
         raise OSError(code, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("polyak.averaging.checkpoint.save_file", full)
+        patch.setattr("polyak.averaging.files.averages.save_file", full)
         with pytest.raises(FileError, match=r"cannot be written \(No space left.*goes on"):
             sitting(build(), tmp_path, rests=2)
     assert steps(tmp_path) == before

@@ -1,14 +1,14 @@
 """Averages of any module's weights; needs torch and safetensors only."""
 
 from polyak.averaging.averager import Averager
-from polyak.averaging.batchnorm import refresh_batchnorm
-from polyak.averaging.checkpoint import SavedWeights, load, save
-from polyak.averaging.gathering import gathered
+from polyak.averaging.batchnorm.refresh import refresh_batchnorm
+from polyak.averaging.files.averages import SavedWeights, load, save
+from polyak.averaging.files.foreign import read_foreign
+from polyak.averaging.files.gathering import gathered
+from polyak.averaging.files.synthesize import synthesize
 from polyak.averaging.kinds import EMA, Average, PowerEMA, Schedule, Uniform, Window
-from polyak.averaging.profile import profile
-from polyak.averaging.readers import read_foreign
-from polyak.averaging.synthesis import synthesize
-from polyak.averaging.warmups import Exponential, HalfLifeRamp, InverseGamma, Ratio
+from polyak.averaging.kinds.profile import profile
+from polyak.averaging.kinds.warmups import Exponential, HalfLifeRamp, InverseGamma, Ratio
 
 __all__ = [
     "EMA",

@@ -4,10 +4,11 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from polyak.averaging import kernels, sharded
-from polyak.averaging.history import History
-from polyak.averaging.inventory import Inventory, refuse_reshaped
+from polyak.averaging import kernels
 from polyak.averaging.kinds import Average, Window
+from polyak.averaging.kinds.counters import History
+from polyak.averaging.model import sharded
+from polyak.averaging.model.weights import Inventory, refuse_reshaped
 from polyak.errors import ConfigError, StateError, WeightMismatchError, few
 
 

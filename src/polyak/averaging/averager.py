@@ -9,19 +9,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from polyak.averaging.attachment import Attachment, all_written_by, unattached
-from polyak.averaging.batchnorm import statistics_of
-from polyak.averaging.explain import coinciding, explain
-from polyak.averaging.forward import Forward
-from polyak.averaging.history import History
-from polyak.averaging.holdings import Holdings
-from polyak.averaging.inventory import Buffers, unwrapped
+from polyak.averaging.batchnorm.batches import Forward
+from polyak.averaging.batchnorm.moments import groups_of
+from polyak.averaging.batchnorm.refresh import statistics_of
 from polyak.averaging.kinds import Average, Window, to_record
-from polyak.averaging.moments import groups_of
-from polyak.averaging.profile import profile_in_bank
-from polyak.averaging.refusals import refuse_now
+from polyak.averaging.kinds.counters import History
+from polyak.averaging.kinds.explain import coinciding, explain
+from polyak.averaging.kinds.profile import profile_in_bank
+from polyak.averaging.model.refusals import refuse_now
+from polyak.averaging.model.weights import Buffers, unwrapped
+from polyak.averaging.optimizer_hooks import Attachment, all_written_by, unattached
 from polyak.averaging.settings import NonFinite, checked
-from polyak.averaging.state import check_state
+from polyak.averaging.storage.state_dict import check_state
+from polyak.averaging.storage.store import Holdings
 from polyak.averaging.updates import Updates
 from polyak.errors import ConfigError, StateError, unknown
 
@@ -41,7 +41,7 @@ class Averager:
         dtype: Of the averages; None keeps the weights', with float32 for half precision.
             bfloat16 keeps the rest of a float32 beside it, so that nothing is lost.
         device: Where the averages live; None means beside the weights. "cpu" for a model on a
-            CUDA device: host memory, see `polyak.averaging.offload`.
+            CUDA device: host memory, see `polyak.averaging.model.transfer`.
         nonfinite: What an update does with weights that hold NaN or infinity: "skip" leaves
             every average as it is and counts in `skipped`, "raise" raises, "allow" folds in. On
             a CUDA device "skip" happens there, and `skipped` and the warning come with the next

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from polyak.averaging.inventory import wide
+from polyak.averaging.model.weights import wide
 
 TILE = 262_144
 """Values of a weight that are taken through all averages before the next ones: 1 MB stays in

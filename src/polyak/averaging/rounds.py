@@ -6,7 +6,8 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from polyak.averaging import kernels, sharded
+from polyak.averaging import kernels
+from polyak.averaging.model import sharded
 
 Optimizer = torch.optim.Optimizer
 

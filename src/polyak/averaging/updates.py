@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 from polyak.averaging import adoption
-from polyak.averaging.history import History
-from polyak.averaging.holdings import Holdings
 from polyak.averaging.kinds import Average, Update, Window
-from polyak.averaging.lagged import Lagged
+from polyak.averaging.kinds.counters import History
+from polyak.averaging.model.lagged import Lagged
 from polyak.averaging.settings import NonFinite
+from polyak.averaging.storage.store import Holdings
 from polyak.errors import ConfigError, NonFiniteError, StateError, few
 
 

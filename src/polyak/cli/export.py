@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from polyak.averaging.plain import read_named, write_plain
+from polyak.averaging.files.export import read_named, write_plain
 from polyak.errors import ConfigError
 
 

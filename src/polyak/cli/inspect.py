@@ -9,10 +9,10 @@ from typing import Annotated, Any
 import tyro
 from torch import Tensor
 
-from polyak.averaging.checkpoint import SavedWeights
-from polyak.averaging.manifest import dtypes
-from polyak.averaging.readers import read_foreign
-from polyak.averaging.tensorfile import printable
+from polyak.averaging.files.averages import SavedWeights
+from polyak.averaging.files.foreign import read_foreign
+from polyak.averaging.files.manifest import dtypes
+from polyak.averaging.files.safetensors_file import printable
 
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 

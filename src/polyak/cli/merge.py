@@ -6,8 +6,8 @@ from typing import Annotated
 
 import tyro
 
-from polyak.averaging.merging import NAME, merge
-from polyak.averaging.plain import write_plain
+from polyak.averaging.files.export import write_plain
+from polyak.averaging.files.merge import NAME, merge
 from polyak.cli.export import refuse_overwriting
 
 

@@ -6,9 +6,9 @@ from typing import Annotated
 
 import tyro
 
+from polyak.averaging.files.export import write_plain
+from polyak.averaging.files.synthesize import synthesize
 from polyak.averaging.kinds import EMA, Average, PowerEMA, Uniform
-from polyak.averaging.plain import write_plain
-from polyak.averaging.synthesis import synthesize
 from polyak.cli.export import refuse_overwriting
 from polyak.errors import ConfigError
 

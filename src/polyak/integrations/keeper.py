@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from polyak.averaging import Average, Averager
-from polyak.averaging.attachment import Attachment, bare
-from polyak.averaging.inventory import Buffers, unwrapped
+from polyak.averaging.model.weights import Buffers, unwrapped
+from polyak.averaging.optimizer_hooks import Attachment, bare
 from polyak.averaging.settings import NonFinite, checked
 from polyak.errors import ConfigError, StateError, unknown
 

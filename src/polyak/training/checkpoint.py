@@ -16,7 +16,7 @@ import torch
 from safetensors import SafetensorError
 
 from polyak.averaging import load, save
-from polyak.averaging.checkpoint import SavedWeights
+from polyak.averaging.files.averages import SavedWeights
 from polyak.errors import FileError, StateError
 from polyak.records.runs import sync_folder
 from polyak.training.config import Stop

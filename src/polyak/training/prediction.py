@@ -10,7 +10,7 @@ from itertools import islice
 import torch
 from torch import Tensor, nn
 
-from polyak.averaging.modes import eval_mode
+from polyak.averaging.model.modes import eval_mode
 from polyak.data import Partition, augment, epoch_batches
 from polyak.data.batches import crop_and_flip, draw_crops_and_flips, sent
 from polyak.data.normalisation import normalise

@@ -1,0 +1,244 @@
+"""BatchNorm statistics for given weights: one pass, pooled over the whole of the data.
+
+An averaged network needs the activation statistics of *its* weights. Averaged statistics
+over-estimate them, and more so with longer windows.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from polyak.averaging.batchnorm.batches import Forward, forward_batch, limited
+from polyak.averaging.batchnorm.moments import Moments, groups_of, of_all_ranks
+from polyak.averaging.model import sharded
+from polyak.averaging.model.modes import eval_mode
+from polyak.averaging.model.weights import unwrapped
+from polyak.errors import DataError
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
+
+
+class StatisticsPass:
+    """Collects what the BatchNorm layers of a model see, for one or several sets of weights.
+
+    Inside `collecting()` BatchNorm normalises by the batch, as in training; everything else is
+    in eval mode, so dropout is off. A batch of one value for each channel, which torch refuses
+    to normalise by itself, is normalised by what came before it, and counts like any other. The
+    layers' own statistics are left as they were, whatever happens.
+    """
+
+    def __init__(self, model: nn.Module, forward: Forward | None = None) -> None:
+        self._model = model
+        self._forward = forward or forward_batch
+        self.layers = {
+            name: module
+            for name, module in model.named_modules()
+            if isinstance(module, _BatchNorm) and module.running_mean is not None
+        }
+        self._into: dict[str, Moments] = {}
+
+    @property
+    def channels(self) -> dict[str, int]:
+        """The number of channels of each layer that sees this process's values alone."""
+        return {
+            name: layer.num_features
+            for name, layer in self.layers.items()
+            if not isinstance(layer, nn.SyncBatchNorm)
+        }
+
+    @contextmanager
+    def collecting(self) -> Iterator["StatisticsPass"]:
+        """Make the layers report to this object for the length of the block."""
+        momenta = {name: layer.momentum for name, layer in self.layers.items()}
+        hooks = []
+        with eval_mode(list(self._model.modules())):
+            try:
+                for name, layer in self.layers.items():
+                    layer.train()
+                    # The running statistics then are the batch's own, read by the hook.
+                    layer.momentum = 1.0
+                    hooks.append(
+                        layer.register_forward_pre_hook(self._prepared(name), with_kwargs=True)
+                    )
+                    hooks.append(layer.register_forward_hook(self._hook(name)))
+                # A loader draws its order from torch's generator; training must not notice.
+                with torch.no_grad(), torch.random.fork_rng(devices=[]):
+                    yield self
+            finally:
+                for hook in hooks:
+                    hook.remove()
+                for name, layer in self.layers.items():
+                    layer.momentum = momenta[name]
+
+    def add(self, batch: Any, moments: dict[str, Moments]) -> None:
+        """Run one batch through the weights that the model holds now, into `moments`."""
+        self._into = moments
+        own = {name: _clones(layer) for name, layer in self.layers.items()}
+        try:
+            for layer in self.layers.values():
+                # Not even momentum 1 forgets NaN: 0·NaN is NaN.
+                layer.reset_running_stats()
+            self._forward(self._model, batch)
+        finally:
+            for name, layer in self.layers.items():
+                for key, value in own[name].items():
+                    getattr(layer, key).copy_(value)
+
+    def _prepared(self, name: str) -> Callable[[nn.Module, Any, Any], None]:
+        def hook(layer: nn.Module, arguments: Any, keywords: Any) -> None:
+            x: Tensor = (*arguments, *keywords.values())[0]
+            # Across processes a batch is larger than what this one sees of it.
+            alone = x.numel() == x.shape[1] and not isinstance(layer, nn.SyncBatchNorm)
+            layer.train(not alone)
+            if alone:
+                x_c = x.detach().flatten()
+                seen = self._into.setdefault(name, Moments())
+                spread = seen.count > 1
+                assert isinstance(layer.running_mean, Tensor)
+                assert isinstance(layer.running_var, Tensor)
+                layer.running_mean.copy_(seen.mean_c if spread else x_c)
+                layer.running_var.copy_(seen.variance_c if spread else torch.ones_like(x_c))
+                seen.add(1, x_c, torch.zeros_like(x_c))
+
+        return hook
+
+    def _hook(self, name: str) -> Callable[[nn.Module, Any, Any], None]:
+        def hook(layer: nn.Module, _inputs: Any, output: Tensor) -> None:
+            assert isinstance(layer, _BatchNorm)
+            assert layer.running_mean is not None
+            assert layer.running_var is not None
+            if not layer.training:
+                return  # A batch of one value: counted before.
+            count = output.numel() // output.shape[1]
+            self._into.setdefault(name, Moments()).add(count, layer.running_mean, layer.running_var)
+
+        return hook
+
+
+def refresh_batchnorm(
+    model: nn.Module,
+    batches: Iterable[Any],
+    *,
+    max_samples: int | None = None,
+    forward: Forward | None = None,
+    progress: bool = False,
+    pooled: bool = True,
+    all_ranks: bool = True,
+) -> None:
+    """Give every BatchNorm layer the statistics that it sees under the model's present weights.
+
+        mean = Σ_b n_b·mean_b / n,   var = pooled over all n values, unbiased
+
+    One pass over `batches`; batches count by their size; dropout is off; running means of the
+    past are forgotten. If the pass raises, the model is as it was. torch's CPU generator is
+    put back, so that a loader that shuffles does not change the training that follows.
+
+    Args:
+        model: Its weights are not changed. A model without BatchNorm is left alone.
+        batches: Anything that yields batches: tensors, sequences whose first element is the
+            input, or mappings that are passed as keywords. Other forms need `forward`.
+        max_samples: Stop after this many samples; None takes all. A batch that is neither a
+            tensor nor a collection of tensors counts as one sample.
+        forward: `forward(model, batch)` runs the model on one batch of the user's form.
+        progress: Show a line with the number of samples (needs rich).
+        pooled: Whether the variance is that of all values together. False takes the plain mean
+            of the batches' means and of their unbiased variances, as torch.optim.swa_utils does;
+            a batch of one value, which has no variance, is left out of it.
+        all_ranks: Under DistributedDataParallel and of a sharded model: take the batches of all
+            processes together, each with its own ones. Two all-reduces at the end, so every
+            process must call. False takes this process's alone.
+
+    Raises:
+        DataError: if `batches` holds none, or a layer saw one value of each channel in all, or
+            without `pooled` only batches of one.
+
+    Source:
+        Izmailov et al. 2018 reset and recompute; the pooled variance is ours.
+    """
+    if isinstance(model, nn.parallel.DistributedDataParallel):
+        # The wrapper would send its buffers around in every forward pass.
+        groups, model = groups_of(model, None), unwrapped(model)
+    else:
+        sharded.reshard(list(model.modules()))
+        groups = groups_of(model, sharded.mesh_of(model.parameters()))
+    found = statistics_of(
+        model,
+        batches,
+        {"own": nullcontext},
+        groups=groups if all_ranks else [],
+        max_samples=max_samples,
+        forward=forward,
+        progress=progress,
+        pooled=pooled,
+    )
+    buffers = dict(model.named_buffers())
+    for name, value in found["own"].items():
+        buffers[name].copy_(value)
+
+
+def statistics_of(
+    model: nn.Module,
+    batches: Iterable[Any],
+    arms: Mapping[str, Callable[[], AbstractContextManager[None]]],
+    *,
+    groups: "Sequence[ProcessGroup]",
+    max_samples: int | None,
+    forward: Forward | None,
+    progress: bool,
+    pooled: bool,
+) -> dict[str, dict[str, Tensor]]:
+    """What BatchNorm layers see under several sets of weights, all in one pass over the data.
+
+    Args:
+        model: Its weights and statistics are left as they are.
+        batches: As in `refresh_batchnorm`, and so are the last four; not read without a layer.
+        arms: By name, what opens a block in which the model holds those weights.
+        groups: Processes whose batches are taken together with this one's.
+
+    Returns:
+        By arm, statistics under their names in `state_dict()`.
+    """
+    statistics = StatisticsPass(model, forward)
+    if not statistics.layers:
+        return {name: {} for name in arms}
+    moments: dict[str, dict[str, Moments]] = {name: {} for name in arms}
+    with statistics.collecting():
+        for batch in limited(batches, max_samples=max_samples, progress=progress):
+            for name, holding in arms.items():
+                with holding():
+                    statistics.add(batch, moments[name])
+    return {
+        name: running_statistics(
+            of_all_ranks(moments[name], statistics.channels, groups), pooled=pooled
+        )
+        for name in arms
+    }
+
+
+def running_statistics(moments: Mapping[str, Moments], *, pooled: bool = True) -> dict[str, Tensor]:
+    """Collected moments as buffers, named as in `state_dict()`; `pooled` as above."""
+    found = {}
+    for name, moment in moments.items():
+        prefix = f"{name}." if name else ""
+        if moment.count < 2 or not (pooled or moment.batches):
+            raise DataError(
+                f"{name or 'layer'!r} saw {moment.count:.0f} values of each channel singly; "
+                "expected batches of two or more, which have a variance. Pass more data."
+            )
+        if pooled:
+            mean_c, variance_c = moment.mean_c, moment.variance_c
+        else:
+            mean_c = moment.batch_means_c / moment.batches
+            variance_c = moment.batch_variances_c / moment.batches
+        found[f"{prefix}running_mean"] = mean_c
+        found[f"{prefix}running_var"] = variance_c
+    return found
+
+
+def _clones(layer: nn.Module) -> dict[str, Tensor]:
+    return {name: buffer.clone() for name, buffer in layer.named_buffers(recurse=False)}

@@ -1,0 +1,195 @@
+"""Weights in a file that says what they are: safetensors with a JSON manifest inside."""
+
+import os
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from safetensors.torch import save_file
+from torch import Tensor
+
+from polyak.averaging.averager import Averager
+from polyak.averaging.files.manifest import (
+    RECORD,
+    checked_record,
+    dtypes,
+    metadata_of,
+    torch_version,
+)
+from polyak.averaging.files.safetensors_file import (
+    file_format,
+    quoted,
+    read_safetensors,
+    refuse_unwritable,
+)
+from polyak.averaging.model.sharded import is_sharded
+from polyak.errors import ConfigError, FileError
+from polyak.files import replacing
+
+_SEPARATOR = "/"
+
+
+class SavedWeights(dict[str, dict[str, Tensor]]):
+    """State dicts by name, and in `manifest` what the file says about them.
+
+    Of the manifest, as far as the file says: `tool` that averaged, `averages` (name → kind and
+    decay), `every`, `steps`, `updates`, `skipped`, `buffers`, `refreshed_batchnorm` (names),
+    `dtypes`, `model_class`, and the versions `polyak` and `torch`.
+    """
+
+    def __init__(
+        self, weights: Mapping[str, dict[str, Tensor]], *, manifest: Mapping[str, Any]
+    ) -> None:
+        super().__init__(weights)
+        self.manifest = dict(manifest)
+
+
+def save(
+    weights: Averager | Mapping[str, Mapping[str, Tensor]],
+    path: str | os.PathLike[str],
+    *,
+    manifest: Mapping[str, Any] | None = None,
+) -> None:
+    """Write every average of an averager, or state dicts by name, to one safetensors file.
+
+    Tensors that stand under several names (tied weights) are stored once. The file is written
+    beside its place and renamed, so a crash leaves the old file or the whole new one.
+
+    Args:
+        weights: An averager, or a mapping name → state dict; what `load` gave keeps its
+            manifest. Names may not hold "/".
+        path: The file.
+        manifest: JSON values to keep in the file beside what an averager says of itself.
+
+    Raises:
+        ConfigError: if `manifest` sets what the averager knows itself.
+        FileError: for a name that holds "/", or a dtype that safetensors does not have.
+    """
+    described = _described(weights, manifest or {})
+    if isinstance(weights, Averager):
+        weights = {name: weights.tensors(name) for name in weights.names}
+        described["dtypes"] = {name: dtypes(state) for name, state in weights.items()}
+    _refuse_sharded(weights)
+    stored: dict[str, Tensor] = {}
+    storages: set[int] = set()
+    places: dict[tuple[Any, ...], str] = {}
+    index: dict[str, dict[str, str]] = {}
+    for name, tensors in weights.items():
+        if _SEPARATOR in name:
+            raise FileError(f"the name is {name!r}; expected one without '/'. Rename it.")
+        index[name] = {}
+        for key, tensor in tensors.items():
+            full = f"{name}{_SEPARATOR}{key}"
+            index[name][key] = places.setdefault(_identity(tensor, full), full)
+            if index[name][key] == full:
+                stored[full] = _of_its_own(tensor, storages)
+    refuse_unwritable(stored)
+    metadata = metadata_of(index, stored, described)
+    with replacing(path) as temporary:
+        save_file(stored, temporary, metadata=metadata)
+
+
+def load(path: str | os.PathLike[str]) -> SavedWeights:
+    """Read a file of `save`: a mapping name → state dict, with `.manifest`.
+
+    Every tensor is compared with its checksum. The tensors lie in memory of their own.
+
+    Raises:
+        FileError: if the file is damaged, of a newer format or not one of ours.
+    """
+    found = file_format(path)
+    if found != "safetensors":
+        words = {"empty": "is empty", "unknown": "is damaged or foreign"}
+        raise FileError(
+            f"{os.fspath(path)} {words.get(found, f'is a {found} file')}; expected one that "
+            f"polyak.save wrote. {_FOREIGN}"
+        )
+    metadata, tensors = read_safetensors(path)
+    if RECORD not in metadata:
+        raise FileError(
+            f"{os.fspath(path)} has no manifest; expected a file that polyak.save wrote. {_FOREIGN}"
+        )
+    return weights_of(path, metadata, tensors)
+
+
+def weights_of(
+    path: str | os.PathLike[str], metadata: Mapping[str, str], tensors: Mapping[str, Tensor]
+) -> SavedWeights:
+    """The weights in a file's tensors, by the record in its metadata."""
+    record = checked_record(path, metadata, tensors)
+    weights = {
+        name: {key: tensors[full] for key, full in keys.items()}
+        for name, keys in record["weights"].items()
+    }
+    return SavedWeights(weights, manifest=record["manifest"])
+
+
+def manifest_of(averager: Averager, weights: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Any]:
+    """What the file of an averager's `weights` says about them."""
+    facts = _described(averager, {})
+    return {**facts, "dtypes": {name: dtypes(state) for name, state in weights.items()}}
+
+
+def _refuse_sharded(weights: Mapping[str, Mapping[str, Tensor]]) -> None:
+    if any(is_sharded(x) for state in weights.values() for x in state.values()):
+        raise ConfigError(
+            "the weights are spread over processes as DTensors; expected whole tensors. Save "
+            "shards with torch.distributed.checkpoint.save({'averager': averager}, "
+            "checkpoint_id=folder), or let every process call polyak.averaging.gathered(averager) "
+            "and rank 0 save what that gives."
+        )
+
+
+_FOREIGN = "`polyak inspect` says what it is, and read_foreign reads other tools' files."
+
+
+def _described(
+    weights: Averager | Mapping[str, Mapping[str, Tensor]], given: Mapping[str, Any]
+) -> dict[str, Any]:
+    own = _facts(weights) if isinstance(weights, Averager) else {}
+    contradicted = own.keys() & given.keys()
+    if contradicted:
+        raise ConfigError(
+            f"manifest sets {quoted(contradicted)}, which the averager says itself; expected "
+            "other names. Rename them."
+        )
+    kept = weights.manifest if isinstance(weights, SavedWeights) else {}
+    # This module's package is imported before it, and only it knows the version that runs.
+    version = sys.modules[__name__.partition(".")[0]].__version__
+    versions = {"polyak": version, "torch": torch_version()}
+    return {"tool": "polyak", **kept, **given, **own, **versions}
+
+
+def _facts(averager: Averager) -> dict[str, Any]:
+    """What an averager knows about its averages."""
+    state = averager.state_dict()
+    cls = type(averager.model)
+    return {
+        "averages": state["averages"],
+        "every": averager.every,
+        "steps": averager.steps,
+        "updates": averager.updates,
+        "skipped": averager.skipped,
+        "buffers": averager.buffers,
+        "refreshed_batchnorm": sorted(state["refreshed"]),
+        "model_class": f"{cls.__module__}.{cls.__qualname__}",
+    }
+
+
+def _of_its_own(tensor: Tensor, storages: set[int]) -> Tensor:
+    """The tensor, or a copy where its memory is stored already.
+
+    The format refuses views that overlap, and a copy of one is only its own bytes.
+    """
+    storage = tensor.untyped_storage().data_ptr()
+    alone = storage not in storages
+    storages.add(storage)
+    return tensor.detach().contiguous() if alone else tensor.detach().clone()
+
+
+def _identity(tensor: Tensor, name: str) -> tuple[Any, ...]:
+    """Equal for two names of the same memory seen the same way."""
+    if not tensor.numel():
+        return (name,)
+    storage = tensor.untyped_storage().data_ptr()
+    return (storage, tensor.storage_offset(), tensor.shape, tensor.stride(), tensor.dtype)

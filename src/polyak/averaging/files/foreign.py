@@ -1,0 +1,174 @@
+"""Files of weights of any tool that is known: which weights are they, and what made them?"""
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from itertools import product
+from pathlib import Path as Folder
+from typing import Any
+
+from torch import Tensor, nn
+
+from polyak.averaging.files.averager_state import is_state
+from polyak.averaging.files.averages import SavedWeights, weights_of
+from polyak.averaging.files.foreign_formats import diffusers_facts, recognised
+from polyak.averaging.files.manifest import RECORD
+from polyak.averaging.files.pickles import read_pickled
+from polyak.averaging.files.safetensors_file import (
+    Path,
+    damaged,
+    file_format,
+    one_line,
+    read_safetensors,
+)
+from polyak.errors import FileError, WeightMismatchError
+
+EXPORTED = "polyak_export"
+"""Key of the metadata in which an exported average keeps its manifest."""
+
+_KNOWN = (
+    "expected weights of polyak, torch AveragedModel, timm, ema-pytorch, torch-ema, diffusers, "
+    "transformers or Lightning, or a plain state dict"
+)
+_STEMS = ("diffusion_pytorch_model", "model", "pytorch_model")
+"""What diffusers and transformers call the weights in a folder of `save_pretrained`."""
+
+
+def read_foreign(path: Path, model: nn.Module | None = None) -> SavedWeights:
+    """Read weights that any known tool wrote, and what the file says they are.
+
+    Files are told apart by content. Pickles are read with torch's restricted unpickler, which
+    runs nothing that a file asks for. Prefixes of wrappers are taken off the names.
+
+    Args:
+        path: A file of polyak, torch, timm, ema-pytorch, torch-ema, diffusers or Lightning, a
+            plain state dict, or a folder of `save_pretrained` of diffusers or transformers.
+        model: Names the parameters of torch-ema and diffusers states, which are stored as a
+            list; without it their names are "0", "1", …, and `manifest["names"]` is "order".
+
+    Returns:
+        State dicts on the CPU by name: `average`, `raw` and, where the file does not say which
+        they are, `weights`; for polyak's files and training scripts' checkpoints their own names.
+        Averages of an averager's state inside such a checkpoint are `<key>.<average>`.
+        `manifest["tool"]` is the tool, `manifest["weights"]` says of each name "averaged", "raw"
+        or "unknown"; what the file does not store is absent.
+
+    Raises:
+        FileError: for anything else, and for pickles that need more than tensors.
+        WeightMismatchError: if the parameters in a list are not the model's.
+    """
+    if os.path.isdir(path):
+        return _folder(Folder(path), model)
+    found = file_format(path)
+    if found == "safetensors":
+        return _safetensors(path, model)
+    if found in ("zip", "pickle"):
+        return _required(path, read_pickled(path), model)
+    words = {"empty": "is empty", "unknown": "is of an unknown format"}
+    raise FileError(
+        f"{os.fspath(path)} {words.get(found, f'is a {found} file')}; {_KNOWN}. Check the path."
+    )
+
+
+def _safetensors(path: Path, model: nn.Module | None) -> SavedWeights:
+    metadata, tensors = read_safetensors(path)
+    if RECORD in metadata:
+        return weights_of(path, metadata, tensors)
+    weights = _required(path, tensors, model)
+    if EXPORTED in metadata and list(weights) == ["weights"]:
+        return _exported(path, metadata[EXPORTED], weights["weights"])
+    return weights
+
+
+def _exported(path: Path, text: str, state: dict[str, Tensor]) -> SavedWeights:
+    manifest = _json(path, lambda: text)
+    name = manifest.get("name")
+    if not isinstance(name, str):
+        raise damaged(path, "what it says of its average has no name")
+    return SavedWeights({name: state}, manifest=manifest)
+
+
+def _required(path: Path, content: object, model: nn.Module | None) -> SavedWeights:
+    if is_state(content):
+        raise FileError(
+            f"{os.fspath(path)} is an averager's state_dict(); {_KNOWN}. Give it to "
+            "load_state_dict() of an averager, or write files for reading with polyak.save."
+        )
+    try:
+        weights = recognised(content, model)
+    except (FileError, WeightMismatchError) as error:
+        raise type(error)(f"{os.fspath(path)}: {error}") from error
+    if weights is None:
+        raise FileError(
+            f"{os.fspath(path)} holds a {type(content).__name__} without weights; {_KNOWN}. "
+            "Save a state_dict()."
+        )
+    return weights
+
+
+def _folder(folder: Folder, model: nn.Module | None) -> SavedWeights:
+    """`EMAModel.save_pretrained` leaves the average as a model, the decay in its config."""
+    described = folder / "config.json"
+    config = _json(folder, described.read_text) if described.is_file() else {}
+    found = _folder_weights(folder, model)
+    if list(found) != ["weights"] or found.manifest["tool"] != "state dict":
+        return found
+    own = _maker(config)
+    if not {"decay", "optimization_step"} <= config.keys():
+        return SavedWeights(found, manifest={**found.manifest, **own})
+    facts = {key: value for key, value in diffusers_facts(config).items() if value is not None}
+    manifest = {**own, "weights": {"average": "averaged"}, **facts}
+    return SavedWeights({"average": found["weights"]}, manifest=manifest)
+
+
+def _maker(config: Mapping[str, Any]) -> dict[str, str]:
+    """The tool whose configuration this is, and the class of the model, as far as it says."""
+    if "_class_name" in config or "_diffusers_version" in config or "decay" in config:
+        tool, cls = "diffusers", config.get("_class_name")
+    elif "model_type" in config or "architectures" in config:
+        names = config.get("architectures")
+        tool, cls = "transformers", names[0] if isinstance(names, list) and names else None
+    else:
+        return {}
+    return {"tool": tool, **({"model_class": cls} if isinstance(cls, str) else {})}
+
+
+def _folder_weights(folder: Folder, model: nn.Module | None) -> SavedWeights:
+    """The weights in a folder's one file, or in all that its index names."""
+    for stem, ending in product(_STEMS, ("safetensors", "bin")):
+        index = folder / f"{stem}.{ending}.index.json"
+        if index.is_file():
+            return _required(folder, _parts(index), model)
+        if (folder / f"{stem}.{ending}").is_file():
+            return read_foreign(folder / f"{stem}.{ending}", model)
+    raise FileError(
+        f"{folder} is a folder without {', '.join(_STEMS)} in .safetensors or .bin; {_KNOWN}. "
+        "Name the file."
+    )
+
+
+def _parts(index: Folder) -> dict[str, Any]:
+    """The tensors of all files that an index names."""
+    places = _json(index, index.read_text).get("weight_map")
+    tensors: dict[str, Any] = {}
+    for name in sorted({str(name) for name in places.values()} if isinstance(places, dict) else ()):
+        # An index is text from elsewhere: it names files of its own folder only.
+        if Folder(name).name != name:
+            raise damaged(index, f"it names {name!r}, outside its folder")
+        part = index.parent / name
+        if file_format(part) == "safetensors":
+            tensors |= read_safetensors(part)[1]
+        elif isinstance(content := read_pickled(part), dict):
+            tensors |= content
+    return tensors
+
+
+def _json(path: Path, read: Callable[[], str]) -> dict[str, Any]:
+    """A JSON object from text that `read` gives."""
+    try:
+        value = json.loads(read())
+    except (OSError, ValueError, RecursionError) as error:
+        raise damaged(path, f"its description is no JSON: {one_line(error)}") from error
+    if not isinstance(value, dict):
+        raise damaged(path, "its description is no JSON object")
+    return value

@@ -1,0 +1,142 @@
+"""What a file of weights says about itself, and whether its content is what was written.
+
+A record is a JSON object in the metadata of a safetensors file:
+
+    format    number of this layout
+    weights   name → key of its state dict → tensor in the file
+    sha256    tensor in the file → checksum of its dtype, shape and bytes
+    manifest  what the weights are
+
+It has a checksum of its own beside it. Checksums find damage, not malice: who can write the
+file can write them too.
+"""
+
+import ctypes
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from polyak.averaging.files.safetensors_file import Path, damaged, one_line, quoted
+from polyak.errors import FileError
+
+FORMAT = 1
+RECORD, RECORD_CHECKSUM = "polyak", "polyak_sha256"
+
+
+def checksum(tensor: Tensor) -> str:
+    """SHA-256 of a tensor's dtype, shape and bytes; safetensors itself has none.
+
+    Of the standard library's hashes it is the fastest that is not broken: 1.7 GiB/s on one core
+    with SHA instructions, where BLAKE2b does 0.5 and CRC-32 1.9.
+    """
+    flat = tensor.detach().cpu().contiguous()
+    digest = hashlib.sha256(f"{flat.dtype} {list(flat.shape)} ".encode())
+    size = flat.numel() * flat.element_size()
+    if size:
+        # numpy would lend the bytes too, but the plug-in does without it.
+        digest.update((ctypes.c_char * size).from_address(flat.data_ptr()))
+    return digest.hexdigest()
+
+
+def metadata_of(
+    index: Mapping[str, Mapping[str, str]],
+    stored: Mapping[str, Tensor],
+    manifest: Mapping[str, Any],
+) -> dict[str, str]:
+    """The metadata of a file that holds `stored`.
+
+    Args:
+        index: Name → key of its state dict → tensor in `stored`.
+        stored: The tensors of the file.
+        manifest: JSON values.
+    """
+    record = json.dumps(
+        {
+            "format": FORMAT,
+            "weights": index,
+            "manifest": manifest,
+            "sha256": {full: checksum(tensor) for full, tensor in stored.items()},
+        }
+    )
+    return {RECORD: record, RECORD_CHECKSUM: _digest(record)}
+
+
+def checked_record(
+    path: Path, metadata: Mapping[str, str], tensors: Mapping[str, Tensor]
+) -> dict[str, Any]:
+    """The record in `metadata`, once it, its checksum and those of all `tensors` agree.
+
+    Raises:
+        FileError: naming the file, and the tensors that are not as they were written.
+    """
+    record = parsed_record(path, metadata)
+    sums = record["sha256"]
+    if sums.keys() != tensors.keys():
+        differing = sums.keys() ^ tensors.keys()
+        raise damaged(path, f"tensors are missing or unknown: {quoted(differing)}")
+    altered = [name for name, x in tensors.items() if checksum(x) != sums[name]]
+    if altered:
+        raise damaged(path, f"the values of {quoted(altered)} are not those that were written")
+    named = {full for keys in record["weights"].values() for full in keys.values()}
+    if not named <= tensors.keys():
+        raise damaged(path, f"{quoted(named - tensors.keys())} are named but not in it")
+    return record
+
+
+def parsed_record(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
+    """The record in `metadata`, once it and its checksum agree; the tensors are not looked at.
+
+    Raises:
+        FileError: naming the file.
+    """
+    text = metadata[RECORD]
+    try:
+        record = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise damaged(path, f"its manifest is no JSON: {one_line(error)}") from error
+    number = record.get("format") if isinstance(record, dict) else None
+    if type(number) is int and number > FORMAT:
+        raise FileError(
+            f"{os.fspath(path)} has format {number}; expected {FORMAT} or lower. "
+            "Read it with the version of polyak that wrote it, or a later one."
+        )
+    if metadata.get(RECORD_CHECKSUM) != _digest(text):
+        raise damaged(path, "its manifest is not the one that was written")
+    if number != FORMAT or not _well_formed(record):
+        raise damaged(path, "its manifest lacks what polyak.save writes")
+    found: dict[str, Any] = record
+    return found
+
+
+def _well_formed(record: Mapping[str, Any]) -> bool:
+    weights = record.get("weights")
+    return (
+        isinstance(record.get("manifest"), dict)
+        and _is_text(record.get("sha256"))
+        and isinstance(weights, dict)
+        and all(_is_text(keys) for keys in weights.values())
+    )
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, dict) and all(isinstance(item, str) for item in value.values())
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
+
+
+def dtypes(state: Mapping[str, Tensor]) -> str:
+    """The dtypes of the floating-point tensors of a state dict, such as "float32"."""
+    found = {str(x.dtype) for x in state.values() if x.is_floating_point() or x.is_complex()}
+    return ", ".join(sorted(name.removeprefix("torch.") for name in found))
+
+
+def torch_version() -> str:
+    """The running torch's version as plain text."""
+    return str(torch.__version__)

@@ -1,0 +1,111 @@
+"""The mean of the weights in several files: a model soup, or checkpoints of one run."""
+
+import os
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from polyak.averaging.files.export import read_named
+from polyak.averaging.files.manifest import dtypes
+from polyak.averaging.files.safetensors_file import Path
+from polyak.averaging.files.same_network import OneNetwork, has_mean
+from polyak.errors import ConfigError
+
+NAME = "merged"
+
+
+def merge(
+    files: Sequence[Path],
+    *,
+    name: str | None = None,
+    shares: Sequence[float] | None = None,
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The mean of the weights in files, one file after another.
+
+        m_k = m_{k−1} + a_k / (a_1 + … + a_k) · (x_k − m_{k−1}),   m_1 = x_1
+
+    Sums are float32, or float64 for float64 weights, and come back in the first file's dtypes.
+    In memory are the mean and one file, however many there are. Integer tensors are the last
+    file's. BatchNorm statistics are means too: recompute them before use. A tensor that holds
+    infinity, such as an attention mask, is taken over where all files have the same values.
+
+    Args:
+        files: At least two that `read_foreign` reads, of one network.
+        name: Which weights of each file; None where each holds just one.
+        shares: a, one a file, finite and > 0; None for equal ones.
+
+    Returns:
+        The state dict, and a manifest that says what it is the mean of.
+
+    Raises:
+        ConfigError: for fewer than two files, or shares that do not fit.
+        WeightMismatchError: if a file's tensors have other names or shapes than the first's, or
+            are whole, real or complex numbers where the first's are not.
+        NonFiniteError: if a file holds NaN, or infinity that not all files hold alike.
+
+    Source:
+        Uniform soup of Wortsman et al. 2022, section 2; of one run's checkpoints, Izmailov et al.
+        2018. The recurrence is that of `kinds.Uniform`.
+    """
+    weights = _checked(files, shares)
+    first = read_named(files[0], name)[1]
+    network = OneNetwork(files[0], first)
+    mean = {key: _wide(x) for key, x in first.items()}
+    stored = {key: x.dtype for key, x in first.items()}
+    # Only the mean stays in memory while the next file is read.
+    del first
+    total = weights[0]
+    for path, share in zip(files[1:], weights[1:], strict=True):
+        total += share
+        state = read_named(path, name)[1]
+        network.check(path, state)
+        _fold(mean, state, share / total, but=network.infinite)
+        del state
+    merged = {key: x.to(stored[key]) for key, x in mean.items()}
+    return merged, _about(merged, [os.path.basename(path) for path in files], shares)
+
+
+def _fold(
+    mean: dict[str, Tensor], state: dict[str, Tensor], weight: float, *, but: Collection[str]
+) -> None:
+    """m ← m + w·(x − m), in place."""
+    for key, x in state.items():
+        if not has_mean(x):
+            mean[key] = x
+        elif key not in but:
+            mean[key] += (x.to(mean[key].dtype) - mean[key]) * weight
+
+
+def _checked(files: Sequence[Path], shares: Sequence[float] | None) -> list[float]:
+    if len(files) < 2:
+        raise ConfigError(f"files has {len(files)}; expected at least two. Name more.")
+    found = [1.0] * len(files) if shares is None else [float(share) for share in shares]
+    if len(found) != len(files) or not all(0 < share < float("inf") for share in found):
+        raise ConfigError(
+            f"shares is {found} for {len(files)} files; expected one finite number > 0 for each."
+        )
+    return found
+
+
+def _wide(x: Tensor) -> Tensor:
+    """A tensor of its own in the dtype that sums are kept in."""
+    return x.to(torch.promote_types(x.dtype, torch.float32), copy=True) if has_mean(x) else x
+
+
+def _about(
+    merged: dict[str, Tensor], files: list[str], shares: Sequence[float] | None
+) -> dict[str, Any]:
+    record: dict[str, Any] = {"kind": "mean", "of": files}
+    if shares is not None:
+        record["shares"] = list(shares)
+    return {
+        "tool": "polyak",
+        "name": NAME,
+        "weights": {NAME: "averaged"},
+        "averages": {NAME: record},
+        "buffers": "average",
+        "refreshed_batchnorm": [],
+        "dtypes": {NAME: dtypes(merged)},
+    }

@@ -1,0 +1,65 @@
+"""Copies of a model that hold an average, for which the model itself is only read."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from copy import deepcopy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from polyak.averaging.model.modes import own_train, set_eval
+from polyak.averaging.model.weights import Buffers, Inventory, inventory
+
+
+@torch.no_grad()
+def holding(
+    model: nn.Module,
+    weights: Mapping[str, Tensor],
+    *,
+    found: Inventory,
+    buffers: Buffers,
+    without: object = None,
+) -> nn.Module:
+    """A copy of `model` that holds `weights`, in eval mode and without gradients.
+
+    The model may train in another thread meanwhile.
+
+    Args:
+        model: Any module.
+        weights: What the copy shall hold, by the names that `found` lists tensors under.
+        found: The model's inventory.
+        buffers: As for the inventory.
+        without: An object that must not be copied; where the model has it, the copy has None.
+    """
+    # Held until the copy is made, for an id is another object's once its own is gone.
+    computed = list(_computed(vars(module) for module in model.modules()))
+    memo: dict[int, Any] = {id(x): x.detach().clone() for x in computed}
+    copy = deepcopy(model, {**memo, id(without): None})
+    parts = list(copy.modules())
+    # What they have made of the model's weights goes, for it to be made anew of these.
+    for part in own_train(parts):
+        if not part.training:
+            part.train()
+    theirs = inventory(copy, buffers=buffers, like=found)
+    for name, x in {**theirs.averaged, **theirs.copied}.items():
+        weight = weights[found.names[name]]
+        x.data = weight.detach().to(device=x.device, dtype=x.dtype, copy=True)
+    set_eval(parts)
+    return copy.requires_grad_(False)
+
+
+def _computed(places: Iterable[object]) -> Iterator[Tensor]:
+    """The tensors in nested containers that belong to a graph, of which torch makes no copy.
+
+    A forward pass leaves them behind: a weight under `torch.nn.utils.weight_norm`, say.
+    """
+    seen: set[int] = set()
+    rest = list(places)
+    while rest:
+        place = rest.pop()
+        if isinstance(place, Tensor):
+            if not place.is_leaf:
+                yield place
+        elif isinstance(place, dict | list | tuple) and id(place) not in seen:
+            seen.add(id(place))
+            rest.extend(place.values() if isinstance(place, dict) else place)

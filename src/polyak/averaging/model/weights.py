@@ -1,0 +1,184 @@
+"""Which tensors of a module an average stores, which it copies and which it reads live."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from polyak.averaging.model import sharded
+from polyak.errors import StateError, WeightMismatchError, few
+
+Buffers = Literal["average", "copy"]
+
+
+@dataclass(frozen=True, slots=True)
+class Inventory:
+    """The tensors of a module by what an average does with them, each under one name.
+
+    The names are those of `state_dict()`. A tensor that stands under several names (tied
+    weights) is listed once, under its first.
+    """
+
+    averaged: dict[str, Tensor] = field(default_factory=dict)
+    """Parameters that train and, where buffers are averaged, floating-point buffers."""
+
+    copied: dict[str, Tensor] = field(default_factory=dict)
+    """Integer buffers, masks of pruning and, where buffers are copied, all others."""
+
+    frozen: dict[str, Tensor] = field(default_factory=dict)
+    """Parameters that do not train: equal to the model's at any time, so never stored."""
+
+    names: dict[str, str] = field(default_factory=dict)
+    """Every name of `state_dict()`, in its order, with the name it is listed under."""
+
+    def tensors(self) -> Iterator[Tensor]:
+        """Every tensor once."""
+        yield from (*self.averaged.values(), *self.copied.values(), *self.frozen.values())
+
+    def holding(self, tensors: Mapping[str, Tensor]) -> "Inventory":
+        """The same names of what is averaged and copied, with these tensors."""
+        return replace(
+            self,
+            averaged={key: tensors[key] for key in self.averaged},
+            copied={key: tensors[key] for key in self.copied},
+        )
+
+    def check_same(self, other: "Inventory") -> None:
+        """Refuse `other` unless it has the same names and shapes to average and to copy."""
+        thawed = other.averaged.keys() & self.frozen.keys()
+        if thawed:
+            raise WeightMismatchError(
+                f"{few(thawed)} trains now; expected it frozen, as it was when the averager was "
+                "built. Build a new averager after unfreezing."
+            )
+        for kind in ("averaged", "copied"):
+            expected: dict[str, Tensor] = getattr(self, kind)
+            got: dict[str, Tensor] = getattr(other, kind)
+            if expected.keys() != got.keys():
+                raise WeightMismatchError.of_names(set(expected), set(got))
+            refuse_reshaped(expected, got)
+            spread = {n: sharded.layout(x) != sharded.layout(got[n]) for n, x in expected.items()}
+            if moved := [name for name, differs in spread.items() if differs]:
+                raise WeightMismatchError(
+                    f"{few(moved)} is not spread over processes as the average is; expected the "
+                    "same sharding. Shard the model before building the averager, and load "
+                    "states of another number of processes by torch.distributed.checkpoint."
+                )
+
+
+def refuse_reshaped(expected: Mapping[str, Tensor], got: Mapping[str, Tensor]) -> None:
+    """Refuse tensors whose shape is not that of the expected ones of their names."""
+    changed = [name for name, x in expected.items() if name in got and got[name].shape != x.shape]
+    if changed:
+        raise WeightMismatchError(
+            f"the shape of {few(changed)} is no longer that of the average. "
+            "Build a new averager after changing a model's layers."
+        )
+
+
+def inventory(model: nn.Module, *, buffers: Buffers, like: Inventory | None = None) -> Inventory:
+    """Sort the parameters and persistent buffers of `model`.
+
+    Args:
+        model: Any module; wrappers of torch.compile and DDP should be taken off before.
+        buffers: "average" treats floating-point buffers like parameters (EMAN, Cai et al.
+            2021); "copy" takes them over from the model at each update.
+        like: An earlier inventory of the model. What it averages or copies stays so, whether
+            or not a parameter trains at this moment.
+    """
+    found = Inventory()
+    first_name: dict[int, str] = {}
+    for name, tensor in _state(model):
+        if is_lazy(tensor):
+            raise StateError(
+                f"{name} has no shape yet; expected weights. Run a batch through the model first."
+            )
+        if tensor.is_meta:
+            raise StateError(
+                f"{name} is on the meta device and has no values; expected weights. "
+                "Move the model with to_empty() and load or initialise it first."
+            )
+        listed = first_name.setdefault(id(tensor), name)
+        found.names[name] = listed
+        if listed == name:
+            _group(found, name, tensor, buffers, like)[name] = tensor
+    return found
+
+
+def copy_infinite(found: Inventory, *, known: Inventory | None = None) -> None:
+    """Move buffers that hold infinity, such as attention masks, to those that are copied.
+
+    Args:
+        found: What is sorted.
+        known: An earlier inventory; what it averages stays averaged.
+    """
+    settled = set() if known is None else known.averaged.keys()
+    for name, tensor in list(found.averaged.items()):
+        if name in settled or isinstance(tensor, nn.Parameter):
+            continue
+        if bool(torch.isinf(sharded.local(tensor)).any()):
+            found.copied[name] = found.averaged.pop(name)
+
+
+def extra_states(model: nn.Module) -> dict[str, Tensor]:
+    """Copies of what modules put into `state_dict()` by `get_extra_state`, where it is a tensor."""
+    found = {}
+    for path, module in model.named_modules(remove_duplicate=False):
+        if type(module).get_extra_state is not nn.Module.get_extra_state:
+            extra = module.get_extra_state()
+            if isinstance(extra, Tensor):
+                found[f"{path}._extra_state".lstrip(".")] = extra.detach().clone()
+    return found
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The user's own module inside the wrappers of torch.compile and data parallelism."""
+    inner = getattr(model, "_orig_mod", None)
+    if isinstance(inner, nn.Module):
+        return unwrapped(inner)
+    if isinstance(model, nn.parallel.DistributedDataParallel | nn.DataParallel):
+        return unwrapped(model.module)
+    return model
+
+
+def wide(dtype: torch.dtype) -> torch.dtype:
+    """float32 where a dtype is too narrow to average in, else the dtype itself.
+
+    At d = 0.998 a bfloat16 average never moves: 1 − d is below half a unit in its last place.
+    """
+    return torch.float32 if dtype.is_floating_point and dtype.itemsize < 4 else dtype
+
+
+def _group(
+    found: Inventory, name: str, tensor: Tensor, buffers: Buffers, like: Inventory | None
+) -> dict[str, Tensor]:
+    if like is not None and name in like.averaged:
+        return found.averaged
+    if like is not None and name in like.copied:
+        return found.copied
+    if isinstance(tensor, nn.Parameter):
+        return found.averaged if tensor.requires_grad else found.frozen
+    # A mean of masks of `torch.nn.utils.prune`, which come after their parameter, is no mask.
+    mask = name.endswith("_mask") and f"{name.removesuffix('_mask')}_orig" in found.names
+    averages = buffers == "average" and averageable(tensor) and not mask
+    return found.averaged if averages else found.copied
+
+
+def averageable(buffer: Tensor) -> bool:
+    """Whether the values of a buffer have a mean that it can hold."""
+    return buffer.is_floating_point() or buffer.is_complex()
+
+
+def _state(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Names and tensors as in `state_dict()`, but the tensors themselves, not detached views."""
+    for path, module in model.named_modules(remove_duplicate=False):
+        prefix = f"{path}." if path else ""
+        for name, parameter in module._parameters.items():
+            if parameter is not None:
+                yield prefix + name, parameter
+        for name, buffer in module._buffers.items():
+            if buffer is not None and name not in module._non_persistent_buffers_set:
+                yield prefix + name, buffer

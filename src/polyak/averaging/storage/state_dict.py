@@ -1,0 +1,113 @@
+"""A saved averager's state beside the averager at hand: how it is sorted, whether it fits."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from torch import Tensor, nn
+
+from polyak.averaging.model.weights import Buffers, Inventory, averageable
+from polyak.errors import ConfigError, WeightMismatchError, few
+
+
+def sorted_as(
+    own: Inventory, record: Mapping[str, Any], *, name: str, buffers: Buffers
+) -> Inventory:
+    """`own`, with what can be stored in more than one way where a state has it.
+
+    That is frozen parameters, which may be averaged, and buffers that can be averaged, which may
+    be copied instead. Gives `own` itself if that changes nothing.
+
+    Args:
+        own: The model's tensors.
+        record: What `Holdings.record` gave.
+        name: Of any average.
+        buffers: The setting here.
+    """
+    rows, copied = record.get("tensors"), record.get("copied")
+    if not isinstance(rows, Mapping) or not isinstance(copied, Mapping):
+        return own
+    averaged = rows.get(name, {}).keys()
+    if record.get("buffers") != buffers:
+        # Also states of early versions, which do not say it: only what was frozen is known.
+        averaged, copied = averaged - own.copied.keys(), {}
+    thawed = {key: x for key, x in own.frozen.items() if key in averaged}
+    floating = {k: x for k, x in own.copied.items() if k in averaged and averageable(x)}
+    taken = {
+        key: x
+        for key, x in own.averaged.items()
+        if key in copied and not isinstance(x, nn.Parameter)
+    }
+    if not (thawed or floating or taken):
+        return own
+    return replace(
+        own,
+        averaged={k: x for k, x in own.averaged.items() if k not in taken} | thawed | floating,
+        copied={k: x for k, x in own.copied.items() if k not in floating} | taken,
+        frozen={k: x for k, x in own.frozen.items() if k not in thawed},
+    )
+
+
+def check_state(saved: Mapping[str, Any], own: Mapping[str, Any]) -> None:
+    """Refuse a saved state that `own`, the averager's present one, could not go on from exactly.
+
+    Raises:
+        ConfigError: for other averages, another period or setting of buffers, or no averager's
+            state at all.
+        WeightMismatchError: for other weights, or the same in another dtype.
+    """
+    # States of early versions do not say their dtypes, nor what they do with buffers.
+    missing = own.keys() - saved.keys() - {"dtypes", "buffers"}
+    if missing:
+        raise ConfigError(
+            f"the state lacks {few(missing)}; expected what an averager's state_dict() gives. "
+            "Pass that, not a model's."
+        )
+    every, own_every = saved["history"]["every"], own["history"]["every"]
+    if saved["averages"] != own["averages"] or every != own_every:
+        raise ConfigError(
+            f"the saved averages are {list(saved['averages'])} every {every} steps; "
+            f"expected {list(own['averages'])} every {own_every}. "
+            "Build the averager with the saved averages and period."
+        )
+    if saved.get("buffers", own["buffers"]) != own["buffers"]:
+        raise ConfigError(
+            f"the saved averages are of buffers={saved['buffers']!r}; expected "
+            f"{own['buffers']!r}. Build the averager with the saved buffers=."
+        )
+    # torch.distributed.checkpoint casts what it loads to the dtype of what it loads into.
+    if saved.get("dtypes", own["dtypes"]) != own["dtypes"]:
+        raise WeightMismatchError(
+            f"the saved averages are {saved['dtypes']}; expected {own['dtypes']}, or they would be "
+            "rounded. Build the averager with the saved dtype=."
+        )
+    _check_snapshots(saved)
+    for name, tensors in own["tensors"].items():
+        _check_tensors(tensors, saved["tensors"][name])
+    Inventory(copied=own["copied"]).check_same(Inventory(copied=saved["copied"]))
+
+
+def _check_snapshots(saved: Mapping[str, Any]) -> None:
+    """torch.distributed.checkpoint leaves out what a new averager has none of."""
+    for name, kind in saved["averages"].items():
+        if kind["kind"] != "window":
+            continue
+        beside = saved["remainder"][name].keys() - saved["tensors"][name].keys()
+        there = {key.partition("/")[0] for key in beside}
+        due = min(kind["last"], saved["history"]["folded"][name])
+        if len(there) != due:
+            raise ConfigError(
+                f"the state of {name!r} has {len(there)} snapshots; expected {due}. "
+                "torch.distributed.checkpoint does not load them: keep the window in an averager "
+                "of its own and begin it anew, or use another kind."
+            )
+
+
+def _check_tensors(own: dict[str, Tensor], saved: dict[str, Tensor]) -> None:
+    Inventory(averaged=own).check_same(Inventory(averaged=saved))
+    cast = [key for key, x in own.items() if x.dtype != saved[key].dtype]
+    if cast:
+        raise WeightMismatchError(
+            f"the dtype of {few(cast)} is not that of the average; expected the same, or it would "
+            "be rounded. Build the averager with the saved dtype=."
+        )
