@@ -19,7 +19,7 @@ from polyak.analysis.results import study_results, write_results
 from polyak.data import DataConfig, NoiseConfig, load, partition, prepare
 from polyak.models import ModelConfig
 from polyak.records.studies import read_study
-from polyak.report.ledger import judge, write_ledger
+from polyak.report.sections.claims import judge, write_ledger
 from polyak.study.plan import Row, Study
 from polyak.study.runner import run_study
 from polyak.training.config import AveragingConfig, RunConfig

@@ -20,7 +20,7 @@ from polyak.files import write_json
 from polyak.records.locks import holding
 from polyak.records.runs import run_folder
 from polyak.records.studies import read_study
-from polyak.report.ledger import write_ledger
+from polyak.report.sections.claims import write_ledger
 from polyak.study.presets import PAPER_STUDIES
 from polyak.study.scales import SCALES
 

@@ -18,17 +18,17 @@ from polyak.metrics import (
 from polyak.records.predictions import Predictions, write_predictions
 from polyak.records.runs import MonitorRecord, Score, run_folder
 from polyak.records.studies import StudyRecord
-from polyak.report.appendix import APPENDICES, appendix, with_comparisons
-from polyak.report.churn import SPLIT, matched
-from polyak.report.comparisons import against_table, budget_table
-from polyak.report.forms import preset_of
-from polyak.report.ledger import judge
-from polyak.report.memorising import held_table, memorised_table
-from polyak.report.methods import paper_form
 from polyak.report.page import render
-from polyak.report.parts import row_part
-from polyak.report.tables import arms_in
-from polyak.report.variants import variants_table
+from polyak.report.sections.appendix import APPENDICES, appendix, with_comparisons
+from polyak.report.sections.churn import SPLIT, matched
+from polyak.report.sections.claims import judge
+from polyak.report.sections.row import row_part
+from polyak.report.tables.arms import arms_in
+from polyak.report.tables.comparisons import against_table, budget_table
+from polyak.report.tables.memorisation import held_table, memorised_table
+from polyak.report.tables.paper_methods import paper_form
+from polyak.report.tables.paper_tables import preset_of
+from polyak.report.tables.variants import variants_table
 
 SEEDS = ("0", "1")
 

@@ -7,8 +7,8 @@ from polyak.records.runs import run_folder
 from polyak.records.studies import MeasurementRecord, StudyRecord, write_study
 from polyak.records.timings import Timing, Timings, write_timings
 from polyak.report import overhead
-from polyak.report.ledger import claims_line
 from polyak.report.page import write_report
+from polyak.report.sections.claims import claims_line
 
 
 def case(averages, every, factor):

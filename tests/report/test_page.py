@@ -9,7 +9,7 @@ from polyak.analysis.results import study_results, values
 from polyak.errors import FileError
 from polyak.records.runs import run_folder
 from polyak.records.studies import write_study
-from polyak.report.interactive import library
+from polyak.report.figures.interactive import library
 from polyak.report.page import write_report
 
 

@@ -6,12 +6,12 @@ import pytest
 
 from polyak.analysis.results import study_results, values
 from polyak.records.studies import RowRecord
-from polyak.report.dynamics import row_charts
 from polyak.report.facts import problems, reason
-from polyak.report.methods import paper_form
+from polyak.report.figures.training_curves import row_charts
 from polyak.report.page import render
-from polyak.report.parts import row_part
-from polyak.report.statements import headline
+from polyak.report.sections.row import row_part
+from polyak.report.sections.summary import headline
+from polyak.report.tables.paper_methods import paper_form
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ from polyak.errors import ConfigError
 from polyak.records.runs import run_folder
 from polyak.records.studies import read_study
 from polyak.report.page import write_report
-from polyak.report.paper import numbers_for
+from polyak.report.paper.published import numbers_for
 from polyak.study import plan
 from polyak.study.fitting import scaled_decays
 from polyak.study.places import PLACES

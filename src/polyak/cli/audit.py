@@ -18,7 +18,7 @@ from polyak.errors import ConfigError, unknown
 from polyak.records.audits import AuditFolder, audit_folder
 from polyak.records.predictions import Predictions, holds
 from polyak.records.runs import RunFolder
-from polyak.report.audit_page import Audited, audit_sentences, write_audit
+from polyak.report.audit import Audited, audit_sentences, write_audit
 from polyak.training.auditing import write_training_predictions
 from polyak.training.config import RunConfig
 from polyak.training.config_file import read_run_config

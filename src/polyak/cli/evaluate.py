@@ -19,8 +19,8 @@ from polyak.records.evaluations import judged_run, judged_table
 from polyak.records.predictions import Predictions, holds
 from polyak.records.runs import RunFolder, run_folder
 from polyak.records.studies import RowRecord, read_study
-from polyak.report.evaluated import evaluation_lines
-from polyak.report.words import ordered
+from polyak.report.names import ordered
+from polyak.report.sections.evaluation import evaluation_lines
 from polyak.training.config import RunConfig
 from polyak.training.config_file import read_run_config
 from polyak.training.jobs import usable_device

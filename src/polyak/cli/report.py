@@ -7,8 +7,8 @@ from typing import Annotated
 import tyro
 
 from polyak.report.archive import write_archive
-from polyak.report.ledger import claims_line
 from polyak.report.page import write_report
+from polyak.report.sections.claims import claims_line
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from polyak.analysis.results import Phase
 from polyak.records.predictions import Predictions
 from polyak.records.runs import RunFolder, run_folder
 from polyak.records.studies import RowRecord
-from polyak.report.formatting import counted, joined
+from polyak.report.numbers import counted, joined
 
 NOT_MEASURED = "not measured"
 _PHASE_WORDS = {

@@ -10,9 +10,9 @@ from polyak.files import replacing
 from polyak.records.runs import run_folder
 from polyak.records.studies import MeasurementRecord, StudyRecord
 from polyak.records.timings import Timings, read_timings
-from polyak.report.formatting import number
-from polyak.report.paper import key
-from polyak.report.table import Cell
+from polyak.report.numbers import number
+from polyak.report.paper.published import key
+from polyak.report.tables.table import Cell
 
 PAPERS_PARAMETERS = 23_705_252
 """ResNet-50 with 100 classes: 23.7 M parameters, 90.43 MiB, which the paper prints as MB."""

@@ -11,25 +11,25 @@ from polyak.analysis.results import Phase, Result, bins_for, write_results
 from polyak.analysis.variants import all_results
 from polyak.files import replacing
 from polyak.records.studies import MeasurementRecord, RowRecord, StudyRecord, read_study
-from polyak.report import facts, overhead, tables
-from polyak.report.appendix import APPENDICES, appendix, with_comparisons
-from polyak.report.chart import write_csv
-from polyak.report.churn import SPLIT, matched
-from polyak.report.comparisons import against_table, budget_table
-from polyak.report.figures import write_svg
-from polyak.report.formatting import counted, duration, joined
-from polyak.report.forms import preset_of
-from polyak.report.interactive import library, spec
-from polyak.report.ledger import judge, ledger_part, write_ledger
-from polyak.report.methods import paper_form
+from polyak.report import facts, overhead
+from polyak.report.departures import scale_notice
+from polyak.report.figures.chart import write_csv
+from polyak.report.figures.interactive import library, spec
+from polyak.report.figures.svg import write_svg
+from polyak.report.names import ARMS
+from polyak.report.numbers import counted, duration, joined
 from polyak.report.otherwise import departures
-from polyak.report.paper import note_everywhere, numbers_for
-from polyak.report.parts import RULES, RowPart, row_part
-from polyak.report.scale import scale_notice
-from polyak.report.statements import headline
-from polyak.report.table import Cell, Measure, Table
-from polyak.report.tables import ACCURACY, ECE, LOSS, Question, arm_table, paper_cell
-from polyak.report.words import ARMS
+from polyak.report.paper.published import note_everywhere, numbers_for
+from polyak.report.sections.appendix import APPENDICES, appendix, with_comparisons
+from polyak.report.sections.churn import SPLIT, matched
+from polyak.report.sections.claims import judge, ledger_part, write_ledger
+from polyak.report.sections.row import RULES, RowPart, row_part
+from polyak.report.sections.summary import headline
+from polyak.report.tables.arms import ACCURACY, ECE, LOSS, Question, arm_table, arms_in, paper_cell
+from polyak.report.tables.comparisons import against_table, budget_table
+from polyak.report.tables.paper_methods import paper_form
+from polyak.report.tables.paper_tables import preset_of
+from polyak.report.tables.table import Cell, Measure, Table
 
 CHURN = (
     Measure(metric="churn", heading="churn", unit="%", scale=100, digits=1),
@@ -172,7 +172,7 @@ def render(
             matched=[line for row in study.rows for line in matched(row, results)],
             cost=facts.cost(out, [r for row in study.rows for r in facts.all_runs(row)]),
             wall_time=duration(study.seconds),
-            arms=[ARMS[arm] for arm in tables.arms_in(results, "refit") if arm in ARMS],
+            arms=[ARMS[arm] for arm in arms_in(results, "refit") if arm in ARMS],
             bins=_bins(out, study),
             rules=list(RULES.values()),
             others=_other_methods(study),
@@ -201,7 +201,7 @@ def _tables(
     rows = study.rows
     known = any(numbers_for(row.dataset, row.architecture) for row in rows)
     coded = known or any("js" in row.paper_code for row in rows)
-    refit_arms, search_arms = (tables.arms_in(results, phase) for phase in ("refit", "search"))
+    refit_arms, search_arms = (arms_in(results, phase) for phase in ("refit", "search"))
     noisy_labels = {r.row for r in results if r.metric == "memorised"}
     noisy = [row for row in rows if row.label in noisy_labels]
     wide = tuple(replace(measure, difference=True) for measure in (ACCURACY, LOSS))

@@ -1,0 +1,71 @@
+"""A figure as data: what is drawn, by whichever library, and the CSV beside it."""
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+
+from polyak.files import replacing
+from polyak.report.figures.style import Style
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Series:
+    """One line, with a band where there is an interval."""
+
+    label: str
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+    style: Style
+    low: tuple[float, ...] | None = None
+    high: tuple[float, ...] | None = None
+    in_legend: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Panel:
+    """One pair of axes."""
+
+    y_label: str
+    series: tuple[Series, ...]
+    x_label: str = "epoch"
+    title: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chart:
+    """A figure: panels in a grid, read row by row."""
+
+    name: str
+    """Stem of its files."""
+
+    title: str
+    caption: str
+    subject: str
+    """What it is about: the row's label."""
+
+    panels: tuple[Panel, ...]
+    columns: int = 1
+    heights: tuple[float, ...] = (3.0,)
+    """Of the grid's rows, in inches."""
+
+    legend: str = ""
+    """Heading of the legend: how many seeds, what a band means."""
+
+    share_y: bool = False
+    """One range of y for all panels; x is shared always."""
+
+
+def write_csv(chart: Chart, path: Path) -> None:
+    """Every point that the figure draws, in the figure's units."""
+    with replacing(path) as temporary, temporary.open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(("panel", "series", "x", "y", "low", "high", "x_is", "y_is"))
+        for panel in chart.panels:
+            for line in panel.series:
+                ends = zip(
+                    line.low or [None] * len(line.x), line.high or [None] * len(line.x), strict=True
+                )
+                for x, y, (low, high) in zip(line.x, line.y, ends, strict=True):
+                    writer.writerow(
+                        (panel.title, line.label, x, y, low, high, panel.x_label, panel.y_label)
+                    )

@@ -1,0 +1,67 @@
+"""The reliability diagram of a row's search models."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from polyak.analysis.reliability import pooled_reliability
+from polyak.metrics import ReliabilityBin
+from polyak.records.studies import RowRecord
+from polyak.report.figures import style
+from polyak.report.figures.chart import Chart, Panel, Series
+from polyak.report.names import arm_name
+from polyak.report.numbers import counted
+
+DRAWN = ("sgd", "ema_acc_bn", "ema_loss_bn")
+
+
+def reliability_chart(
+    out: Path, row: RowRecord, run_ids: Sequence[str], *, name: str
+) -> Chart | None:
+    """Accuracy against confidence, and below it how many images a point stands for."""
+    bars = {arm: pooled_reliability(out, run_ids, arm) for arm in DRAWN}
+    drawn = [
+        (arm_name(arm), [bar for bar in found if bar.count], how)
+        for (arm, found), how in zip(bars.items(), style.ARMS, strict=True)
+        if found
+    ]
+    if not drawn:
+        return None
+    seeds = counted(len(run_ids), "seed")
+    ideal = Series(label="calibrated", x=(0, 100), y=(0, 100), style=style.IDEAL)
+    return Chart(
+        name=name,
+        subject=row.label,
+        title="Reliability: how often a model is right when it is so sure",
+        caption=f"Search models on the test set before temperature scaling, {seeds} together, "
+        "bins of equal width. Below the diagonal a model is too sure of itself, above it not sure "
+        "enough. Points that stand for few images are noisy.",
+        legend=f"{seeds} together",
+        panels=(
+            Panel(
+                y_label="accuracy (%)",
+                x_label="confidence (%)",
+                series=(ideal, *(_accuracy(*line) for line in drawn)),
+            ),
+            Panel(
+                y_label="share of images (%)",
+                x_label="confidence (%)",
+                series=tuple(_share(*line) for line in drawn),
+            ),
+        ),
+        heights=(3.0, 1.5),
+    )
+
+
+def _accuracy(label: str, bars: Sequence[ReliabilityBin], how: style.Style) -> Series:
+    right = tuple(100 * (bar.accuracy or 0.0) for bar in bars)
+    return Series(label=label, x=_confidence(bars), y=right, style=how)
+
+
+def _share(label: str, bars: Sequence[ReliabilityBin], how: style.Style) -> Series:
+    total = sum(bar.count for bar in bars)
+    share = tuple(100 * bar.count / total for bar in bars)
+    return Series(label=label, x=_confidence(bars), y=share, style=how)
+
+
+def _confidence(bars: Sequence[ReliabilityBin]) -> tuple[float, ...]:
+    return tuple(100 * (bar.confidence or 0.0) for bar in bars)

@@ -1,0 +1,111 @@
+"""From curves over seeds to the lines of a chart, in percent and nats."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+from polyak.analysis.curves import BASELINE, CurvePoint, sliding_mean
+from polyak.records.studies import RowRecord
+from polyak.report.figures import style
+from polyak.report.figures.chart import Series
+from polyak.report.names import average_name
+from polyak.report.numbers import counted
+
+BEST = "best average"
+Metric = Literal["accuracy", "loss"]
+_LABELS = {BASELINE: "SGD", BEST: "best average (maximum)"}
+
+
+def bank_lines(
+    points: Sequence[CurvePoint],
+    row: RowRecord,
+    *,
+    part: str,
+    metric: Metric,
+    best: bool = True,
+    bank: bool = True,
+) -> tuple[Series, ...]:
+    """Every average of the bank, SGD, and the bank's best.
+
+    Args:
+        points: Curves of one phase's runs.
+        row: Names the averages.
+        part: "holdout" or a monitor.
+        metric: Accuracy comes out in percent.
+        best: With the maximum over the bank at each epoch.
+        bank: With each average.
+
+    Returns:
+        A line for each that has points; bands on SGD and the best, where there are two seeds.
+    """
+    styles = {**style.bank(row.averages), BASELINE: style.SGD, BEST: style.BEST}
+    series = []
+    for weights in (*(row.averages if bank else ()), BASELINE, *([BEST] if best else [])):
+        found = _chosen(points, part, weights, metric)
+        if found:
+            label = _LABELS.get(weights) or average_name(weights)
+            banded = weights in _LABELS
+            series.append(_line(found, label, styles[weights], metric=metric, banded=banded))
+    return tuple(series)
+
+
+def smooth_line(
+    points: Sequence[CurvePoint],
+    weights: str,
+    *,
+    part: str,
+    label: str,
+    drawn: style.Style,
+    width: int,
+) -> Series | None:
+    """Accuracy in percent as a sliding mean over `width` epochs, without a band."""
+    found = _chosen(points, part, weights, "accuracy")
+    if not found:
+        return None
+    smooth = sliding_mean([100 * p.mean for p in found], width=width)
+    return Series(label=label, x=tuple(p.epoch for p in found), y=tuple(smooth), style=drawn)
+
+
+def legend_words(points: Sequence[CurvePoint], *, part: str, banded: bool = True) -> str:
+    """How many seeds a part's lines are means of, and what bands there are.
+
+    Example:
+        >>> point = CurvePoint(part="test", weights="sgd", metric="loss", epoch=1, mean=1.0,
+        ...                    low=0.5, high=1.5, n=3)
+        >>> legend_words([point], part="test")
+        'means of 3 seeds; band: 95 % interval'
+    """
+    here = [p for p in points if p.part == part]
+    seeds = max(p.n for p in here)
+    means = f"means of {counted(seeds, 'seed')}" if seeds > 1 else "one seed"
+    band = banded and any(p.low is not None for p in here)
+    return means + ("; band: 95 % interval" if band else "")
+
+
+def _chosen(
+    points: Sequence[CurvePoint], part: str, weights: str, metric: Metric
+) -> list[CurvePoint]:
+    wanted = (part, weights, metric)
+    found = (p for p in points if (p.part, p.weights, p.metric) == wanted)
+    return sorted(found, key=lambda p: p.epoch)
+
+
+def _line(
+    found: Sequence[CurvePoint], label: str, drawn: style.Style, *, metric: Metric, banded: bool
+) -> Series:
+    scale = 100.0 if metric == "accuracy" else 1.0
+    ends = [(p.low, p.high) for p in found if p.low is not None and p.high is not None]
+    # Seeds may end at different epochs; half a band would look like certainty.
+    whole = banded and len(ends) == len(found)
+    return Series(
+        label=label,
+        x=tuple(p.epoch for p in found),
+        y=tuple(scale * p.mean for p in found),
+        low=tuple(_possible(scale * low, metric) for low, _ in ends) if whole else None,
+        high=tuple(_possible(scale * high, metric) for _, high in ends) if whole else None,
+        style=drawn,
+    )
+
+
+def _possible(value: float, metric: Metric) -> float:
+    """An interval of few seeds may leave the range that its quantity has."""
+    return max(0.0, min(100.0, value) if metric == "accuracy" else value)

@@ -1,0 +1,218 @@
+"""Charts of what happens during training, each from the curves over seeds."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from polyak.analysis.curves import CurvePoint, learning_curves, learning_rates
+from polyak.records.runs import run_folder
+from polyak.records.studies import RowRecord
+from polyak.report.facts import wants_refits
+from polyak.report.figures import authors_curves, style
+from polyak.report.figures.chart import Chart, Panel, Series
+from polyak.report.figures.reliability import reliability_chart
+from polyak.report.figures.series import bank_lines, legend_words, smooth_line
+from polyak.report.names import average_name
+
+SMOOTHING_EPOCHS = 5
+_PARTS = {
+    "holdout": (
+        "hold-out",
+        "On the hold-out, during the search (as the paper’s figure 1a, with every average)",
+    ),
+    "test": ("test", "On the test set, during the {phase} (the paper’s figure 2)"),
+}
+
+
+def row_charts(
+    out: Path, row: RowRecord, *, prefix: str, preset: str | None = None
+) -> dict[str, Chart]:
+    """All charts that a row's finished runs allow, by kind and in reading order.
+
+    Args:
+        out: The output folder.
+        row: Names the runs.
+        prefix: Starts the names of the charts' files.
+        preset: The table or figure of the paper that the study is for.
+    """
+    search, refit = (_finished(out, runs.values()) for runs in (row.chosen_search, row.refit))
+    searched, refitted = learning_curves(out, search), learning_curves(out, refit)
+    marks = _stops(out, row)
+    charts = {
+        "figure1": _figure1(searched, row, _rates(out, search)) if preset == "figure1" else None,
+        "holdout": _learning(searched, row, "holdout", (*marks, *_rates(out, search))),
+        "test": _with_authors(
+            _learning(refitted, row, "test", _rates(out, refit))
+            if wants_refits(row)
+            else _learning(searched, row, "test", _rates(out, search), phase="search"),
+            row,
+        ),
+        "batchnorm": _recomputed(refitted, row, "test") or _recomputed(searched, row, "holdout"),
+        "memorised": _memorised(refitted, row, "refit") or _memorised(searched, row, "search"),
+        "reliability": reliability_chart(out, row, search, name="reliability"),
+    }
+    return {
+        kind: replace(chart, name=f"{prefix}-{kind}") for kind, chart in charts.items() if chart
+    }
+
+
+def _finished(out: Path, run_ids: Iterable[str]) -> list[str]:
+    return [run_id for run_id in run_ids if run_folder(out, run_id).ending == "done"]
+
+
+def _rates(out: Path, run_ids: Sequence[str]) -> tuple[Series, ...]:
+    if not run_ids:
+        return ()
+    epochs, rates = zip(*learning_rates(out, run_ids[0]), strict=True)
+    line = Series(label="learning rate", x=epochs, y=rates, style=style.RATE, in_legend=False)
+    return (line,)
+
+
+def _stops(out: Path, row: RowRecord) -> tuple[Series, ...]:
+    """Where each seed's run was stopped for accuracy, at that seed's own score."""
+    marks = []
+    for seed, run_id in row.chosen_search.items():
+        stop = next((s for s in row.stops.get(seed, ()) if s.rule == "acc"), None)
+        for record in run_folder(out, run_id).epochs():
+            if stop and record.epoch == stop.epoch and stop.average in record.holdout:
+                marks.append((stop.epoch, 100 * record.holdout[stop.average].accuracy))
+    if not marks:
+        return ()
+    x, y = zip(*marks, strict=True)
+    return (Series(label="chosen for EMA (acc.)", x=x, y=y, style=style.STOP),)
+
+
+def _learning(
+    points: Sequence[CurvePoint],
+    row: RowRecord,
+    part: str,
+    more: Sequence[Series],
+    *,
+    phase: str = "refit",
+) -> Chart | None:
+    accuracy = bank_lines(points, row, part=part, metric="accuracy")
+    if not accuracy:
+        return None
+    where, title = _PARTS[part]
+    stops = tuple(series for series in more if series.style is style.STOP)
+    rates = tuple(series for series in more if series.style is style.RATE)
+    return Chart(
+        name=part,
+        subject=row.label,
+        title=title.format(phase=phase),
+        caption="“Best average” is the maximum over the bank at each epoch. It is drawn as in the "
+        "paper, but the maximum of several noisy numbers is too high, so no table reports it. "
+        + (
+            "Crosses are the epochs chosen for EMA (acc.), one for each seed. Under label noise "
+            "the hold-out’s labels are as wrong as the training labels, which bounds its accuracy."
+            if stops
+            else "Nothing was chosen by these curves."
+        ),
+        legend=legend_words(points, part=part),
+        panels=(
+            Panel(y_label=f"{where} accuracy (%)", series=(*accuracy, *stops)),
+            Panel(
+                y_label=f"{where} loss (nats)",
+                series=bank_lines(points, row, part=part, metric="loss"),
+            ),
+            Panel(y_label="learning rate", series=rates),
+        ),
+        heights=(3.1, 2.3, 1.1),
+    )
+
+
+def _with_authors(chart: Chart | None, row: RowRecord) -> Chart | None:
+    """The authors' curves behind ours where they are of the same data."""
+    if chart is None or not authors_curves.drawn_for(row.dataset):
+        return chart
+    accuracy, loss, rate = chart.panels
+    epochs = round(max(max(line.x) for line in accuracy.series))
+    theirs = replace(authors_curves.rate_line(epochs), in_legend=False)
+    return replace(
+        chart,
+        caption=f"{chart.caption} {authors_curves.facts()}",
+        panels=(
+            replace(accuracy, series=(*authors_curves.test_lines(epochs), *accuracy.series)),
+            loss,
+            replace(rate, series=(theirs, *rate.series)),
+        ),
+    )
+
+
+def _figure1(points: Sequence[CurvePoint], row: RowRecord, rates: Sequence[Series]) -> Chart | None:
+    """The paper's figure 1a: the bank's best, SGD and the learning rate, nothing else."""
+    lines = bank_lines(points, row, part="holdout", metric="accuracy", bank=False)
+    if not lines:
+        return None
+    return Chart(
+        name="figure1",
+        subject=row.label,
+        title="The best of the averages at each epoch (the paper’s figure 1a)",
+        caption="On the hold-out, BatchNorm statistics averaged along. “Best average” is a maximum "
+        "over the bank at each epoch, so it is too high by what chance adds to the best of "
+        "several; it is drawn as in the paper and no result.",
+        legend=legend_words(points, part="holdout"),
+        panels=(
+            Panel(y_label="hold-out accuracy (%)", series=lines),
+            Panel(y_label="learning rate", series=tuple(rates)),
+        ),
+        heights=(3.1, 1.1),
+    )
+
+
+def _recomputed(points: Sequence[CurvePoint], row: RowRecord, part: str) -> Chart | None:
+    where, _ = _PARTS[part]
+    panels = []
+    for average in row.averages:
+        lines = [
+            smooth_line(
+                points, average, part=monitor, label=label, drawn=drawn, width=SMOOTHING_EPOCHS
+            )
+            for monitor, label, drawn in (
+                (part, "statistics averaged along", style.AVERAGED),
+                (f"{part}_bn", "statistics recomputed", style.RECOMPUTED),
+            )
+        ]
+        if all(lines):
+            series = tuple(line for line in lines if line)
+            title = average_name(average)
+            panels.append(Panel(title=title, y_label=f"{where} accuracy (%)", series=series))
+    if not panels:
+        return None
+    columns = min(3, len(panels))
+    return Chart(
+        name="batchnorm",
+        subject=row.label,
+        title="What recomputing BatchNorm statistics changes, average by average (figure 1b)",
+        caption=f"A sliding mean of {SMOOTHING_EPOCHS} epochs. The averaged statistics were "
+        "measured with other weights than the averaged ones; the longer the window, the more that "
+        "can matter.",
+        legend=legend_words(points, part=part, banded=False),
+        panels=tuple(panels),
+        columns=columns,
+        heights=(2.3,) * -(-len(panels) // columns),
+        share_y=True,
+    )
+
+
+def _memorised(points: Sequence[CurvePoint], row: RowRecord, phase: str) -> Chart | None:
+    right, wrong = (
+        bank_lines(points, row, part=part, metric="accuracy", best=False)
+        for part in ("train_clean", "train_wrong")
+    )
+    if not right or not wrong:
+        return None
+    return Chart(
+        name="memorised",
+        subject=row.label,
+        title="Learning the right labels and memorising the wrong ones",
+        caption=f"Training images of the {phase}. Left, the higher the better; right, the lower "
+        "the better. Note the two scales.",
+        legend=legend_words(points, part="train_wrong"),
+        panels=(
+            Panel(title="rightly labelled images", y_label="share learnt (%)", series=right),
+            Panel(title="wrongly labelled images", y_label="share memorised (%)", series=wrong),
+        ),
+        columns=2,
+        heights=(3.0,),
+    )
