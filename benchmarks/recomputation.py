@@ -10,7 +10,7 @@ import torch
 
 from polyak.data import load, partition, prepare
 from polyak.records.runs import Score
-from polyak.study.presets import preset
+from polyak.study.paper.presets import preset
 from polyak.training.loop import Run
 
 IMAGES = (128, 256, 512, 1024)

@@ -29,8 +29,8 @@ from polyak.models import ModelConfig
 from polyak.records.predictions import Predictions
 from polyak.records.runs import RunFolder, run_folder
 from polyak.training.config import AveragingConfig, RunConfig
-from polyak.training.environment import environment
 from polyak.training.jobs import carry_out
+from polyak.training.machine import environment
 from polyak.training.optim import OptimConfig
 
 

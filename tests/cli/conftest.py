@@ -5,7 +5,7 @@ import pytest
 from polyak.cli.main import main
 from polyak.data import DataConfig
 from polyak.models import ModelConfig
-from polyak.study import presets
+from polyak.study.paper import presets
 from polyak.study.plan import Row, Study
 from polyak.training.config import AveragingConfig, RunConfig
 from polyak.training.jobs import carry_out

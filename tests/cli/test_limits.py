@@ -2,7 +2,7 @@ import pytest
 
 from polyak.cli.limits import seconds_of, within
 from polyak.errors import ConfigError
-from polyak.training.stopping import StoppedError, StopRequest, before_limit
+from polyak.training.interruption import StoppedError, StopRequest, before_limit
 
 
 @pytest.mark.parametrize(

@@ -21,8 +21,8 @@ from polyak.records.locks import holding
 from polyak.records.runs import run_folder
 from polyak.records.studies import read_study
 from polyak.report.sections.claims import write_ledger
-from polyak.study.presets import PAPER_STUDIES
-from polyak.study.scales import SCALES
+from polyak.study.paper.presets import PAPER_STUDIES
+from polyak.study.paper.scales import SCALES
 
 COMMANDS = (
     [],
@@ -286,7 +286,7 @@ def test_another_fault_of_the_system_keeps_its_traceback(in_process, tmp_path, m
 def test_a_row_all_of_whose_rates_diverge_is_code_1_and_says_what_to_do(
     in_process, small, tmp_path, capsys, monkeypatch
 ):
-    from polyak.study import presets
+    from polyak.study.paper import presets
 
     absurd = replace(small, rows=(replace(small.rows[0], learning_rates=(1e30,)),))
     monkeypatch.setitem(presets.PRESETS, "small", lambda: absurd)

@@ -32,7 +32,7 @@ def stopped(tmp_path, monkeypatch, capsys):
     words = f"train --data.source {tmp_path}/mine.py:load {SETTINGS} {BANK}".split()
     command = [*words, "--out", str(tmp_path / "out")]
     with monkeypatch.context() as patch:
-        patch.setattr("polyak.training.stopping.before_limit", lambda seconds: 0.0)
+        patch.setattr("polyak.training.interruption.before_limit", lambda seconds: 0.0)
         assert main([*command, "--time-limit", "9m"]) == 75
     capsys.readouterr()
     return command

@@ -97,7 +97,7 @@ def test_a_time_limit_is_code_75_and_the_same_command_goes_on(tmp_path, capsys, 
     """The clock of the limit is at its end when the first step is over."""
     command = [*TINY, "--out", str(tmp_path)]
     with monkeypatch.context() as patch:
-        patch.setattr("polyak.training.stopping.before_limit", lambda seconds: 0.0)
+        patch.setattr("polyak.training.interruption.before_limit", lambda seconds: 0.0)
         assert main([*command, "--time-limit", "9m"]) == 75
     said = capsys.readouterr()
     assert "stopped at the time limit; the same command goes on where it was" in said.err

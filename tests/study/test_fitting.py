@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from polyak.errors import ConfigError
 from polyak.study.fitting import PAPER_UPDATES, fitted, scaled_decays
-from polyak.study.presets import preset
+from polyak.study.paper.presets import preset
 from polyak.training.config import PAPER_DECAYS
 
 

@@ -21,9 +21,9 @@ from polyak.records.predictions import Predictions
 from polyak.records.runs import run_folder
 from polyak.study.executors import attempts, local
 from polyak.study.executors.local import LocalExecutor, available_cores
+from polyak.training.interruption import StoppedError, StopRequest
 from polyak.training.jobs import carry_out
 from polyak.training.optim import OptimConfig
-from polyak.training.stopping import StoppedError, StopRequest
 
 
 @pytest.fixture

@@ -5,8 +5,8 @@ import pytest
 from polyak.data import DataConfig
 from polyak.errors import ConfigError
 from polyak.study import plan
+from polyak.study.paper.presets import PRESETS, preset
 from polyak.study.plan import PROBED_ARMS
-from polyak.study.presets import PRESETS, preset
 from polyak.training.config import Stop
 
 STOPS = tuple(

@@ -5,7 +5,7 @@ import pytest
 from polyak.data import DataConfig, NoiseConfig
 from polyak.errors import DataError
 from polyak.study import preparation
-from polyak.study.places import LABELS
+from polyak.study.paper.datasets import LABELS
 from polyak.study.preparation import prepare_rows, prepare_some
 
 

@@ -6,7 +6,7 @@ import torch
 from polyak.errors import FileError
 from polyak.records.predictions import Predictions
 from polyak.records.runs import run_folder
-from polyak.training import answers
+from polyak.training import logits
 from polyak.training.auditing import write_training_predictions
 from polyak.training.config import Stop
 from polyak.training.jobs import carry_out
@@ -56,7 +56,7 @@ def test_its_logits_are_those_that_the_run_saved(searched, tiny, tmp_path):
 def test_chunks_change_nothing(searched, tiny, tmp_path, monkeypatch):
     folder, data = searched
     whole = asked(folder, data, tiny, tmp_path / "whole.safetensors")
-    monkeypatch.setattr(answers, "CHUNK", 50)
+    monkeypatch.setattr(logits, "CHUNK", 50)
     parts = asked(folder, data, tiny, tmp_path / "parts.safetensors")
     a, b = (said.logits_nk("train", "ema_acc_bn") for said in (whole, parts))
     assert torch.allclose(a, b, atol=1e-5)

@@ -13,11 +13,11 @@ from polyak.data import DataConfig, load, partition, prepare
 from polyak.records.predictions import Predictions
 from polyak.records.runs import run_folder
 from polyak.training import backends, loop
+from polyak.training.interruption import StoppedError, StopRequest
 from polyak.training.jobs import carry_out
 from polyak.training.loop import Run
 from polyak.training.overhead import OverheadConfig
 from polyak.training.probe import ProbeConfig
-from polyak.training.stopping import StoppedError, StopRequest
 
 CARD = "cuda"
 

@@ -11,9 +11,9 @@ from polyak.errors import ConfigError, DataError, FileError
 from polyak.records.predictions import Predictions
 from polyak.records.runs import run_folder
 from polyak.training.config import Stop
+from polyak.training.interruption import StoppedError, StopRequest
 from polyak.training.jobs import carry_out
 from polyak.training.optim import OptimConfig
-from polyak.training.stopping import StoppedError, StopRequest
 
 
 @pytest.fixture(scope="module")

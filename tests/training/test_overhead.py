@@ -8,9 +8,9 @@ from polyak.errors import ConfigError
 from polyak.records.runs import run_folder
 from polyak.records.timings import read_timings
 from polyak.training import loop
+from polyak.training.interruption import StoppedError, StopRequest
 from polyak.training.jobs import carry_out
 from polyak.training.overhead import OverheadConfig, measure
-from polyak.training.stopping import StoppedError, StopRequest
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,7 @@ from polyak.report.sections.evaluation import evaluation_lines
 from polyak.training.config import RunConfig
 from polyak.training.config_file import read_run_config
 from polyak.training.jobs import usable_device
-from polyak.training.judging import write_test_predictions
+from polyak.training.repredict import write_test_predictions
 from polyak.training.stored import kept_arms
 
 

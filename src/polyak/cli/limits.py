@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from polyak.errors import ConfigError
-from polyak.training.stopping import StopRequest
+from polyak.training.interruption import StopRequest
 
 T = TypeVar("T")
 _UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0}

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 
 from polyak.models import MODELS
-from polyak.study.presets import PAPER_STUDIES, PRESETS, paper_study
+from polyak.study.paper.presets import PAPER_STUDIES, PRESETS, paper_study
+from polyak.study.paper.scales import SCALES
 from polyak.study.runner import planned
-from polyak.study.scales import SCALES
 
 
 @dataclass(frozen=True)

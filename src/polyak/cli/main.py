@@ -27,7 +27,7 @@ from polyak.cli.study import DemoCommand, StudyCommand
 from polyak.cli.synthesize import SynthesizeCommand
 from polyak.cli.train import TrainCommand
 from polyak.errors import PolyakError
-from polyak.training.stopping import StoppedError
+from polyak.training.interruption import StoppedError
 
 Command = (
     Annotated[DemoCommand, tyro.conf.subcommand(name="demo")]

@@ -16,15 +16,15 @@ from polyak.errors import ConfigError
 from polyak.records.paper_code import parse_paper_code
 from polyak.report.page import write_report
 from polyak.study import plan
-from polyak.study.files import load_study, write_example
-from polyak.study.otherwise import otherwise
-from polyak.study.places import parse_places
+from polyak.study.options import otherwise
+from polyak.study.paper.datasets import parse_places
+from polyak.study.paper.presets import preset
 from polyak.study.plan import Study, with_more_averages
 from polyak.study.preparation import prepare_some
-from polyak.study.presets import preset
 from polyak.study.runner import Outcome, planned, run_study
+from polyak.study.user_study import load_study, write_example
 from polyak.training.config import Selection
-from polyak.training.stopping import StopRequest
+from polyak.training.interruption import StopRequest
 
 
 @dataclass(frozen=True, kw_only=True)

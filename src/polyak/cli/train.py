@@ -18,9 +18,9 @@ from polyak.records.predictions import Predictions
 from polyak.records.runs import EpochRecord, run_folder
 from polyak.training.config import RunConfig
 from polyak.training.config_file import read_config
+from polyak.training.interruption import StopRequest
 from polyak.training.jobs import Job, carry_out, usable_device
 from polyak.training.overhead import OverheadConfig
-from polyak.training.stopping import StopRequest
 
 BESIDE_A_FILE = ("--config", "--out", "--device", "--time-limit")
 """Flags that say nothing about the run itself."""

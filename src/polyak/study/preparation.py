@@ -7,7 +7,7 @@ from polyak.data import DataConfig, load, prepare
 from polyak.errors import DataError, FileError
 from polyak.models import pinned
 from polyak.study.fitting import fitted
-from polyak.study.places import hint
+from polyak.study.paper.datasets import hint
 from polyak.study.plan import Measurement, Row
 
 Prepared = dict[DataConfig, DataConfig]

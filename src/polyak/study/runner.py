@@ -12,12 +12,13 @@ from polyak.errors import FileError
 from polyak.records.locks import holding
 from polyak.records.runs import run_folder
 from polyak.records.studies import RowRecord, StudyRecord, read_study, with_row, write_study
-from polyak.study import choice, plan, recording
+from polyak.study import plan, selection
 from polyak.study.executors import Executor
 from polyak.study.follow_ups import follow_ups
 from polyak.study.lacking import lacking
 from polyak.study.plan import Row, Study
 from polyak.study.preparation import prepare_measurement, prepare_rows
+from polyak.study.record import ids_by_seed, new_record, record_of
 from polyak.training.config import RunConfig
 from polyak.training.jobs import Job
 from polyak.training.probe import ProbeConfig
@@ -92,7 +93,7 @@ def run_study(
     folder = out / study.name
     folder.mkdir(parents=True, exist_ok=True)
     with holding(folder):
-        record = recording.begin(study, workers=workers, command=command)
+        record = new_record(study, workers=workers, command=command)
         sitting = _Sitting(
             study=study, record=record, out=out, executor=executor, on_progress=on_progress
         )
@@ -120,7 +121,7 @@ class _Sitting:
         searches = {row.label: plan.search(row) for row in self.study.rows}
         searched = [run for by_rate in searches.values() for run in _each(by_rate)]
         # Before the first write: earlier choices outlive a run that was damaged since.
-        choice.require_whole(searched, self.out)
+        selection.require_whole(searched, self.out)
         try:
             if self.study.measurement is not None:
                 self._phase("measure", [self.study.measurement.config])
@@ -142,16 +143,16 @@ class _Sitting:
         refits: dict[str, dict[int, RunConfig]] = {}
         following: list[RunConfig] = []
         for row in self.study.rows:
-            chosen = choice.choose(row, self._of(row), searches[row.label], self.out)
+            chosen = selection.choose(row, self._of(row), searches[row.label], self.out)
             if chosen.failure is None:
                 by_name = follow_ups(row, chosen)
                 following += _each(by_name)
-                named = {str(name): recording.ids(runs) for name, runs in by_name.items()}
+                named = {str(name): ids_by_seed(runs) for name, runs in by_name.items()}
                 chosen = replace(chosen, follow_ups=named)
                 if row.refits:
-                    runs = choice.refits(row, chosen, searches[row.label], self.out)
+                    runs = selection.refits(row, chosen, searches[row.label], self.out)
                     refits[row.label] = runs
-                    chosen = replace(chosen, refit=recording.ids(runs))
+                    chosen = replace(chosen, refit=ids_by_seed(runs))
             else:
                 self.outcome.row_failures[row.label] = chosen.failure
             self.record = with_row(self.record, chosen)
@@ -178,7 +179,7 @@ class _Sitting:
                 self.outcome.row_failures[row.label] = reason
 
     def _of(self, row: Row) -> RowRecord:
-        return recording.of_row(self.record, row)
+        return record_of(self.record, row)
 
     def _phase(self, name: str, jobs: Sequence[Job]) -> None:
         self._save()

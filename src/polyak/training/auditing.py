@@ -8,8 +8,8 @@ import torch
 from polyak.data import Partition
 from polyak.records.predictions import write_predictions
 from polyak.records.runs import RunFolder
-from polyak.training.answers import OnArm, logits_of_arms
 from polyak.training.config import RunConfig
+from polyak.training.logits import OnArm, logits_of_arms
 
 
 def write_training_predictions(

@@ -20,9 +20,9 @@ from polyak.averaging.files.averages import SavedWeights
 from polyak.errors import FileError, StateError
 from polyak.records.runs import sync_folder
 from polyak.training.config import Stop
-from polyak.training.environment import differences, environment
 from polyak.training.loop import Kept, Run
-from polyak.training.snapshot import facts_of, restore, tensors_of
+from polyak.training.machine import differences, environment
+from polyak.training.run_state import facts_of, restore, tensors_of
 
 FORMAT = 1
 SECONDS = 60.0

@@ -9,7 +9,7 @@ from torch import Tensor
 from polyak.averaging import Averager
 from polyak.records.runs import MonitorRecord, Score
 from polyak.training.config import Monitor, RunConfig
-from polyak.training.folding import Folded
+from polyak.training.fused_batchnorm import Folded
 from polyak.training.prediction import BATCHNORM_BATCH, Augmentation, predict, score
 from polyak.training.randomness import generator
 from polyak.training.selection import BASELINE

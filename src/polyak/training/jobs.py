@@ -17,10 +17,10 @@ from polyak.training.allocator import keep_freed_memory
 from polyak.training.arms import write_arms
 from polyak.training.checkpoint import SECONDS, Checkpoints
 from polyak.training.config import RunConfig
+from polyak.training.interruption import StopRequest
 from polyak.training.loop import DivergedError, Run
 from polyak.training.overhead import OverheadConfig, measure
 from polyak.training.probe import ProbeConfig, run_probe
-from polyak.training.stopping import StopRequest
 from polyak.training.variants import write_variants
 
 Job = RunConfig | ProbeConfig | OverheadConfig

@@ -16,7 +16,7 @@ from polyak.records.runs import EpochRecord, MonitorRecord, Score
 from polyak.training.backends import choose_backend, settle_kernels
 from polyak.training.config import RULES, RunConfig, Stop
 from polyak.training.evaluation import Evaluation
-from polyak.training.more_averages import more_bank, of_use
+from polyak.training.extra_averages import more_bank, of_use
 from polyak.training.optim import build_optimizer, learning_rate, set_learning_rate
 from polyak.training.prediction import Augmentation, memory_format_for
 from polyak.training.randomness import generator, seed_for

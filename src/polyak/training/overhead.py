@@ -18,9 +18,9 @@ from polyak.data import Partition
 from polyak.errors import ConfigError
 from polyak.records.timings import Timing, Timings
 from polyak.training.config import RunConfig, digest
-from polyak.training.environment import environment
-from polyak.training.folding import Folded
+from polyak.training.fused_batchnorm import Folded
 from polyak.training.loop import Run
+from polyak.training.machine import environment
 from polyak.training.prediction import predict, score
 from polyak.training.steps import lowered
 

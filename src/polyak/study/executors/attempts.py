@@ -7,8 +7,8 @@ from pathlib import Path
 from polyak.errors import PolyakError
 from polyak.records.locks import HeldError
 from polyak.training.checkpoint import SECONDS
+from polyak.training.interruption import StoppedError, StopRequest
 from polyak.training.jobs import Job, carry_out
-from polyak.training.stopping import StoppedError, StopRequest
 
 HELD_SECONDS = 2.0
 """Between two looks at a run that somebody else is working on."""

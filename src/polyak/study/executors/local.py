@@ -26,8 +26,8 @@ import torch
 
 from polyak.study.executors import OnTick
 from polyak.study.executors.attempts import attempt
+from polyak.training.interruption import StopRequest
 from polyak.training.jobs import Job
-from polyak.training.stopping import StopRequest
 
 TICK_SECONDS = 0.5
 Pool = ProcessPoolExecutor | ThreadPoolExecutor

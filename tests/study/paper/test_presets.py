@@ -10,10 +10,10 @@ from polyak.report.page import write_report
 from polyak.report.paper.published import numbers_for
 from polyak.study import plan
 from polyak.study.fitting import scaled_decays
-from polyak.study.places import PLACES
-from polyak.study.presets import PAPER_STUDIES, paper_study, preset
+from polyak.study.paper.datasets import PLACES
+from polyak.study.paper.presets import PAPER_STUDIES, paper_study, preset
+from polyak.study.paper.scales import SCALES
 from polyak.study.runner import planned, run_study
-from polyak.study.scales import SCALES
 from polyak.training.config import PAPER_DECAYS, Stop
 from polyak.training.jobs import carry_out
 

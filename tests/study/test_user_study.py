@@ -1,9 +1,9 @@
 import pytest
 
 from polyak.errors import ConfigError
-from polyak.study.files import load_study, write_example
 from polyak.study.plan import search
 from polyak.study.preparation import prepare_rows
+from polyak.study.user_study import load_study, write_example
 
 
 def test_the_example_is_a_study_that_has_no_fault(tmp_path):

@@ -4,21 +4,21 @@ import time
 
 import pytest
 
-from polyak.training import stopping
-from polyak.training.stopping import StopRequest
+from polyak.training import interruption
+from polyak.training.interruption import StopRequest
 
 
 @pytest.fixture(autouse=True)
 def handlers():
     """The handlers of before are back afterwards, and KeyboardInterrupt is Ctrl-C's."""
-    before = {number: signal.getsignal(number) for number in stopping.SIGNALS}
+    before = {number: signal.getsignal(number) for number in interruption.SIGNALS}
     signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
 
 
-@pytest.mark.parametrize("number", stopping.SIGNALS)
+@pytest.mark.parametrize("number", interruption.SIGNALS)
 def test_a_signal_is_noted_and_interrupts_nothing(number):
     with StopRequest().by_signals() as request:
         assert not request.made

@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from polyak.errors import ConfigError
-from polyak.study.paper_rows import PAPER_ROWS, paper_row, target
+from polyak.study.paper.rows import PAPER_ROWS, paper_row, target
+from polyak.study.paper.scales import SCALES, Scale
+from polyak.study.paper.variations import Variation, varied, with_period
 from polyak.study.plan import FollowUp, Row
-from polyak.study.scales import SCALES, Scale
-from polyak.study.variations import Variation, varied, with_period
 from polyak.training.config import Monitor
 
 

@@ -3,7 +3,7 @@ import pytest
 from polyak.data import DataConfig, NoiseConfig
 from polyak.data.sources import NAMES
 from polyak.errors import ConfigError
-from polyak.study.places import IMAGES, LABELS, PLACES, hint, parse_places, title_of
+from polyak.study.paper.datasets import IMAGES, LABELS, PLACES, hint, parse_places, title_of
 
 
 def test_a_source_may_hold_an_equals_sign():

@@ -5,8 +5,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from polyak.models import ModelConfig, build
-from polyak.study.cost import MACS, core_seconds, forward_passes, macs
-from polyak.study.presets import preset
+from polyak.study.paper.cost import MACS, core_seconds, forward_passes, macs
+from polyak.study.paper.presets import preset
 
 
 @pytest.mark.parametrize("name", MACS)

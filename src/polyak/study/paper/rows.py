@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from polyak.data import DataConfig, NoiseConfig
 from polyak.models import ModelConfig
 from polyak.study.fitting import fitted, updates
-from polyak.study.places import IMAGES, LABELS, title_of
+from polyak.study.paper.datasets import IMAGES, LABELS, title_of
+from polyak.study.paper.scales import SCALES, Scale, Training
 from polyak.study.plan import Row
-from polyak.study.scales import SCALES, Scale, Training
 from polyak.training.config import PAPER_DECAYS, AveragingConfig, Monitor, RunConfig
 from polyak.training.optim import OptimConfig
 

@@ -10,8 +10,8 @@ from polyak.data import Partition
 from polyak.errors import DataError, FileError, few
 from polyak.records.predictions import Predictions, write_predictions
 from polyak.records.runs import RunFolder
-from polyak.training.answers import OnArm, logits_of_arms
 from polyak.training.config import RunConfig
+from polyak.training.logits import OnArm, logits_of_arms
 
 
 def write_test_predictions(

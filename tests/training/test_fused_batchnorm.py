@@ -4,7 +4,7 @@ from torch import nn
 
 from polyak import Averager
 from polyak.models import ModelConfig, build
-from polyak.training.folding import Folded, foldable
+from polyak.training.fused_batchnorm import Folded, foldable
 
 
 def _network(name: str, width: int | None = None) -> nn.Module:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from polyak.errors import DataError
-from polyak.training.judging import refuse_others
+from polyak.training.repredict import refuse_others
 
 
 def test_images_of_the_same_classes_and_shape_are_taken(tiny, start):

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from polyak.study.paper_rows import paper_row
+from polyak.study.paper.rows import paper_row
+from polyak.study.paper.scales import SCALES
 from polyak.study.plan import Measurement
-from polyak.study.scales import SCALES
 from polyak.training.config import AveragingConfig
 from polyak.training.overhead import OverheadConfig
 

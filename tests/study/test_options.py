@@ -9,9 +9,9 @@ from polyak.records.paper_code import PAPER_CODE, parse_paper_code
 from polyak.records.runs import EpochRecord, Score, run_folder
 from polyak.records.studies import read_study
 from polyak.report.page import write_report
-from polyak.study import choice, plan, runner
-from polyak.study.otherwise import otherwise
-from polyak.study.presets import preset
+from polyak.study import plan, runner, selection
+from polyak.study.options import otherwise
+from polyak.study.paper.presets import preset
 from polyak.training.jobs import carry_out
 
 ALL = tuple(PAPER_CODE)
@@ -126,9 +126,9 @@ def test_a_learning_rate_for_each_seed_is_that_of_its_own_best_sgd(row):
             rate: max(r.holdout["sgd"].accuracy for r in by[seed]) for rate, by in epochs.items()
         }
         by_hand[seed] = max(best, key=best.__getitem__)
-    assert choice._rates(coded, epochs) == by_hand == {0: 0.05, 1: 0.1}
+    assert selection._rates(coded, epochs) == by_hand == {0: 0.05, 1: 0.1}
     # Together 0.1 is better: 0.6 and 0.8 against 0.7 and 0.3.
-    assert choice._rates(row, epochs) == {0: 0.1, 1: 0.1}
+    assert selection._rates(row, epochs) == {0: 0.1, 1: 0.1}
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from polyak.records.runs import EpochRecord, Score, run_folder
 from polyak.training.arms import arms, write_arms
 from polyak.training.checkpoint import Checkpoints
 from polyak.training.config import MORE_AVERAGES, RunConfig, Stop
-from polyak.training.more_averages import LAWA_SNAPSHOTS, more_bank, uniform_between
+from polyak.training.extra_averages import LAWA_SNAPSHOTS, more_bank, uniform_between
 from polyak.training.selection import swad_interval
 
 EPOCHS, EVERY = 8, 2

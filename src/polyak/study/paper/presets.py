@@ -5,15 +5,15 @@ from collections.abc import Callable, Mapping
 from polyak.data import DataConfig, NoiseConfig
 from polyak.errors import ConfigError, unknown
 from polyak.models import ModelConfig
-from polyak.study.appendices import APPENDICES
-from polyak.study.cost import cost_words, measurement_words
 from polyak.study.fitting import scaled_decays
-from polyak.study.overhead import overhead
-from polyak.study.paper_rows import GENERALISATION, LABEL_NOISE, PAPER_ROWS
-from polyak.study.places import own_data
+from polyak.study.paper.appendices import APPENDICES
+from polyak.study.paper.cost import cost_words, measurement_words
+from polyak.study.paper.datasets import own_data
+from polyak.study.paper.overhead import overhead
+from polyak.study.paper.rows import GENERALISATION, LABEL_NOISE, PAPER_ROWS
+from polyak.study.paper.scales import SCALES
+from polyak.study.paper.tables import PaperStudy, rows_of, with_controls
 from polyak.study.plan import Row, Study
-from polyak.study.scales import SCALES
-from polyak.study.views import PaperStudy, rows_of, with_controls
 from polyak.training.config import AveragingConfig, RunConfig
 from polyak.training.optim import OptimConfig
 

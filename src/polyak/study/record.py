@@ -8,7 +8,7 @@ from polyak.study.plan import Measurement, Row, Study
 from polyak.training.config import RunConfig
 
 
-def begin(study: Study, *, workers: int, command: str) -> StudyRecord:
+def new_record(study: Study, *, workers: int, command: str) -> StudyRecord:
     """The record of a study of which nothing has been run."""
     measured = study.measurement
     return StudyRecord(
@@ -21,12 +21,12 @@ def begin(study: Study, *, workers: int, command: str) -> StudyRecord:
     )
 
 
-def of_row(study: StudyRecord, row: Row) -> RowRecord:
+def record_of(study: StudyRecord, row: Row) -> RowRecord:
     """The part of a record that is the row's."""
     return next(record for record in study.rows if record.label == row.label)
 
 
-def ids(runs: Mapping[int, RunConfig]) -> dict[str, str]:
+def ids_by_seed(runs: Mapping[int, RunConfig]) -> dict[str, str]:
     """Runs by seed as a record keeps them."""
     return {str(seed): run.id for seed, run in runs.items()}
 
@@ -56,5 +56,5 @@ def _row(row: Row) -> RowRecord:
         paper_code=row.paper_code,
         selection=row.config.selection,
         holdout_labels=row.config.holdout_labels,
-        search={f"{rate:g}": ids(by_seed) for rate, by_seed in plan.search(row).items()},
+        search={f"{rate:g}": ids_by_seed(by_seed) for rate, by_seed in plan.search(row).items()},
     )

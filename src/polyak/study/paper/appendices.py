@@ -1,8 +1,8 @@
 """The paper's appendices as presets."""
 
-from polyak.study.paper_rows import GENERALISATION, LABEL_NOISE
-from polyak.study.variations import Variation
-from polyak.study.views import PaperStudy
+from polyak.study.paper.rows import GENERALISATION, LABEL_NOISE
+from polyak.study.paper.tables import PaperStudy
+from polyak.study.paper.variations import Variation
 from polyak.training.config import Monitor
 
 _PLAIN, _NOISY = "cifar100-resnet18", "cifar100n-resnet34"
