@@ -96,11 +96,17 @@ def test_channels_last_gives_the_same_logits() -> None:
 
 @pytest.mark.parametrize("name", SMALL)
 def test_width_reaches_the_small_nets(name: str) -> None:
-    def head(width: int | None) -> int:
-        config = ModelConfig(name=name, width=width)
-        return build(config, classes=2, channels=1, image_size=8, generator_seed=0).head.in_features
+    assert [features_at(name, width) for width in (None, 16, 6)] == [64, 64, 24]
 
-    assert (head(None), head(16), head(6)) == (64, 64, 24)
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet34"])
+def test_width_reaches_the_large_resnets(name: str) -> None:
+    assert [features_at(name, width) for width in (None, 64, 6)] == [512, 512, 48]
+
+
+def features_at(name: str, width: int | None) -> int:
+    config = ModelConfig(name=name, width=width)
+    return build(config, classes=2, channels=1, image_size=8, generator_seed=0).head.in_features
 
 
 def test_options_reach_the_wide_net() -> None:
@@ -114,9 +120,10 @@ def test_options_reach_the_wide_net() -> None:
     ("config", "fault"),
     [
         (ModelConfig(name="resnet8", width=0), "width is 0; expected >= 1, or None for 16"),
+        (ModelConfig(name="resnet34", width=0), "width is 0; expected >= 1, or None for 64"),
         (
-            ModelConfig(name="resnet18", width=8),
-            "width is 8; expected None for resnet18, which has no such option",
+            ModelConfig(name="wrn28_10", width=8),
+            "width is 8; expected None for wrn28_10, which has no such option",
         ),
         (
             ModelConfig(name="vgg16", conv_bias=True),

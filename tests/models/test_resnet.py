@@ -85,6 +85,21 @@ def test_parameter_counts_are_the_known_ones(builder, count: int) -> None:
         assert parameters(builder(classes=100, channels=3)) == count
 
 
+@pytest.mark.parametrize(
+    ("builder", "width", "count"),
+    [
+        (resnet18, 16, 701_466),
+        (resnet18, 32, 2_797_610),
+        (resnet18, 64, 11_173_962),
+        (resnet34, 16, 1_334_618),
+    ],
+    ids=["18 of 16", "18 of 32", "18 of 64", "34 of 16"],
+)
+def test_parameter_counts_of_other_widths_are_the_known_ones(builder, width, count) -> None:
+    with torch.device("meta"):
+        assert parameters(builder(classes=10, channels=3, width=width)) == count
+
+
 @pytest.mark.parametrize(("builder", "blocks"), [(resnet8, 1), (resnet20, 3)], ids=["8", "20"])
 @pytest.mark.parametrize("width", [4, 16])
 def test_small_nets_have_the_parameters_of_their_formula(builder, blocks: int, width: int) -> None:

@@ -1,3 +1,4 @@
+import json
 import re
 import shutil
 from dataclasses import replace
@@ -9,6 +10,7 @@ from polyak.analysis.results import study_results, values
 from polyak.errors import FileError
 from polyak.records.runs import run_folder
 from polyak.records.studies import write_study
+from polyak.report import facts
 from polyak.report.figures.interactive import library
 from polyak.report.page import write_report
 
@@ -200,3 +202,30 @@ def test_nothing_run_yet_is_a_page_too(toy, tmp_path):
 def test_a_folder_without_a_study_is_refused(tmp_path):
     with pytest.raises(FileError, match="holds no study"):
         write_report(tmp_path, "nothing")
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({}, None),
+        ({"precision": "bfloat16"}, "bfloat16; weights, statistics, averages"),
+        ({"precision": "float32"}, "float32"),
+        ({"fp32": True}, "float32"),
+    ],
+)
+def test_the_page_says_what_was_computed_in_where_a_run_chose_it(toy, tmp_path, settings, said):
+    out, study = toy
+    shutil.copytree(out, tmp_path / "out")
+    for path in (tmp_path / "out/runs").glob("*/config.json"):
+        path.write_text(json.dumps(json.loads(path.read_text()) | settings))
+    found = dict(facts.settings(tmp_path / "out", study.rows[0]))
+    assert "computed in" not in found if said is None else found["computed in"].startswith(said)
+    page = write_report(tmp_path / "out", study.name).read_text(encoding="utf-8")
+    assert (">computed in<" in page) == (said is not None)
+
+
+def test_the_page_names_the_width_of_a_network_that_has_another_than_its_usual(toy, tmp_path):
+    _, study = toy
+    run_id = next(iter(study.rows[0].refit.values()))
+    run_folder(tmp_path, run_id).write_config({"model": {"name": "resnet18", "width": 32}})
+    assert dict(facts.settings(tmp_path, study.rows[0]))["model"] == "resnet18 of width 32"

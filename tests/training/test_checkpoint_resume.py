@@ -33,6 +33,8 @@ def whole(tiny, start):
         stops=(loop.Stop(rule="acc", epoch=2, average="ema_0.9"),),
     )
     builders = {"search": lambda: start(resnet), "refit": lambda: start(refit)}
+    lower = replace(resnet, precision="bfloat16")
+    builders["bfloat16"] = lambda: start(lower)
 
     def dropout():
         with pytest.MonkeyPatch.context() as patch:
@@ -53,7 +55,7 @@ RESTS = 3 * (5 + 1)
 """Places to stop in a search: after each of five steps and after each of three epochs."""
 
 
-@pytest.mark.parametrize("kind", ["search", "refit", "dropout"])
+@pytest.mark.parametrize("kind", ["search", "refit", "dropout", "bfloat16"])
 def test_a_run_stopped_at_every_place_in_turn_equals_one_that_never_stopped(whole, kind, tmp_path):
     build, uninterrupted = whole[kind]
     assert_same_run(in_sittings(build, tmp_path, [1] * 40), uninterrupted)

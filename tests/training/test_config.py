@@ -80,6 +80,7 @@ CHANGED = {
         "swad": (2, 3),
         "batchnorm_images": 512,
         "fp32": True,
+        "precision": "bfloat16",
     },
 }
 NOISE = {
@@ -284,6 +285,15 @@ def test_all_faults_come_in_one_message():
             RunConfig(keep="all"),  # type: ignore[arg-type]
             "keep is 'all'; expected one of every, chosen",
         ),
+        (
+            RunConfig(precision="bf16"),  # type: ignore[arg-type]
+            r"precision is 'bf16'; expected one of float32, bfloat16",
+        ),
+        (
+            RunConfig(precision="bfloat16", fp32=True),
+            "precision is 'bfloat16' with fp32; expected one of the two",
+        ),
+        (RunConfig(precision="float32", fp32=True), "expected one of the two"),
         (RunConfig(optim=OptimConfig(schedule="step")), "milestones"),
         (RunConfig(optim=OptimConfig(milestones=(60,))), "milestones"),
         (RunConfig(optim=OptimConfig(schedule="held")), "hold_epoch"),
@@ -335,6 +345,26 @@ def test_flags_build_the_same_configuration():
     )
     assert tyro.cli(RunConfig, args=flags.split()) == expected
     assert tyro.cli(RunConfig, args=[]) == RunConfig()
+
+
+@pytest.mark.parametrize(
+    ("config", "on_cpu", "on_gpu"),
+    [
+        (RunConfig(), "float32", "bfloat16"),
+        (RunConfig(fp32=True), "float32", "float32"),
+        (RunConfig(precision="bfloat16"), "bfloat16", "bfloat16"),
+        (RunConfig(precision="float32"), "float32", "float32"),
+    ],
+)
+def test_a_precision_that_is_given_holds_on_every_device(config, on_cpu, on_gpu):
+    config.check()
+    assert (config.precision_on("cpu"), config.precision_on("cuda")) == (on_cpu, on_gpu)
+
+
+def test_a_precision_is_a_flag_and_read_back_from_a_record():
+    config = tyro.cli(RunConfig, args=["--precision", "bfloat16"])
+    assert config == RunConfig(precision="bfloat16")
+    assert config.record()["precision"] == "bfloat16"
 
 
 def test_an_unknown_monitor_is_refused_by_the_flags_with_the_choices(capsys):

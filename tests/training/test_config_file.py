@@ -41,8 +41,10 @@ NEWER = replace(
     REFIT, stops=(), swad=(2, 5), more_averages=("tail", "swad"), paper_code=("batchnorm",)
 )
 
+LOWER = replace(REFIT, precision="bfloat16")
 
-@pytest.mark.parametrize("run", [RunConfig(), REFIT, replace(REFIT, seed=3), NEWER])
+
+@pytest.mark.parametrize("run", [RunConfig(), REFIT, replace(REFIT, seed=3), NEWER, LOWER])
 def test_a_run_comes_back_from_its_folder(tmp_path, run):
     assert read_config(written(tmp_path, run)) == run
 

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 
 from polyak.averaging import refresh_batchnorm
 from polyak.training import evaluation
+from polyak.training.config import PRECISIONS
 from polyak.training.randomness import generator
 
 MONITORS = ("test", "test_bn", "holdout_bn", "train_given", "train_clean", "train_wrong")
@@ -159,3 +160,21 @@ def test_a_part_as_large_as_the_whole_is_the_whole(tiny, start, small_batches):
         run._train_epoch(1)
         scores.append(run.evaluation.monitors(run.averager, 1))
     assert scores[0] == scores[1]
+
+
+def test_evaluating_in_bfloat16_rounds_every_score_and_no_weight_or_statistic(tiny, start):
+    runs = {p: start(replace(tiny, monitors=MONITORS, precision=p)) for p in PRECISIONS}
+    exact, lower = runs["float32"], runs["bfloat16"]
+    exact._train_epoch(1)
+    lower.model.load_state_dict(exact.model.state_dict())
+    lower.averager.load_state_dict(exact.averager.state_dict())
+    before = lower.averager.tensors("ema_0.9")
+    said = [run.evaluation.monitors(run.averager, 1) for run in (exact, lower)]
+    for one, other in zip(*said, strict=True):
+        for name, score in one.scores.items():
+            assert other.scores[name].loss != score.loss
+            assert other.scores[name].loss == pytest.approx(score.loss, rel=0.02)
+    with lower.evaluation._refreshed(lower.averager), lower.averager.applied("ema_0.9"):
+        assert lower.model.norm.running_var.dtype == torch.float32
+    for key, x in lower.averager.tensors("ema_0.9").items():
+        assert torch.equal(x, before[key])

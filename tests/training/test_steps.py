@@ -11,6 +11,7 @@ from torch import nn
 from polyak.errors import ConfigError
 from polyak.models import ModelConfig, build
 from polyak.training.backends import choose_backend
+from polyak.training.config import PRECISIONS
 from polyak.training.loop import Run
 from polyak.training.optim import OptimConfig, build_optimizer, set_learning_rate
 from polyak.training.steps import BACKENDS, GraphedStep, build_step, lowered, remembered
@@ -50,7 +51,7 @@ def _same(a: nn.Module, b: nn.Module) -> bool:
 def test_a_step_is_that_of_a_plain_loop_bit_for_bit():
     model, twin = _network(), _network()
     optimizer, plain = (build_optimizer(m, RATE) for m in (model, twin))
-    step = build_step("eager", model, optimizer, device=CPU, fp32=False)
+    step = build_step("eager", model, optimizer, device=CPU, precision="float32")
     for x_bchw, labels_b in _batches(5):
         loss, right = step(x_bchw, labels_b)
         plain.zero_grad()
@@ -73,7 +74,7 @@ def test_fused_sgd_is_the_reference_up_to_rounding():
     rate = torch.tensor(settings.pop("lr"))
     fused = torch.optim.SGD(twin.parameters(), lr=rate, fused=True, **settings)
     steps = [
-        build_step("eager", m, o, device=CPU, fp32=False)
+        build_step("eager", m, o, device=CPU, precision="float32")
         for m, o in ((model, reference), (twin, fused))
     ]
     for index, batch in enumerate(_batches(8)):
@@ -101,7 +102,7 @@ def test_steps_that_were_undone_leave_no_trace(begun):
     model, twin = _network(), _network()
     optimizer, other = (build_optimizer(m, RATE) for m in (model, twin))
     step, plain = (
-        build_step("eager", m, o, device=CPU, fp32=False)
+        build_step("eager", m, o, device=CPU, precision="float32")
         for m, o in ((model, optimizer), (twin, other))
     )
     batches = list(_batches(4))
@@ -125,22 +126,52 @@ def test_steps_that_were_undone_leave_no_trace(begun):
     assert [s["momentum_buffer"].data_ptr() for s in optimizer.state.values()] == momenta
 
 
-@pytest.mark.parametrize("fp32", [False, True])
-def test_a_cpu_computes_in_float32(fp32):
-    with lowered(CPU, fp32=fp32)():
-        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_products_are_computed_in_the_precision_asked_for(precision):
+    with lowered(CPU, precision)():
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == getattr(torch, precision)
+
+
+def test_a_bfloat16_step_changes_float32_weights_by_float32_gradients_of_a_float32_loss():
+    model, twin = _network(), _network()
+    optimizer = build_optimizer(model, RATE)
+    step = build_step("eager", model, optimizer, device=CPU, precision="bfloat16")
+    (batch,) = _batches(1)
+    loss, _ = step(*batch)
+    exact, _ = build_step(
+        "eager", twin, build_optimizer(twin, RATE), device=CPU, precision="float32"
+    )(*batch)
+    assert loss.dtype == torch.float32
+    assert loss != exact
+    assert loss == pytest.approx(exact.item(), rel=0.02)
+    tensors = [*model.parameters(), *(p.grad for p in model.parameters())]
+    statistics = [x for x in model.buffers() if x.is_floating_point()]
+    assert {x.dtype for x in (*tensors, *statistics)} == {torch.float32}
+
+
+def test_a_weight_lent_within_the_block_is_the_one_that_is_computed_with():
+    """Autocast's own cache would go on with the first."""
+    layer = nn.Linear(2, 2, bias=False)
+    x = torch.ones(1, 2)
+    with torch.no_grad(), lowered(CPU, "bfloat16")():
+        layer.weight.fill_(1.0)
+        before = layer(x)
+        layer.weight.fill_(2.0)
+        assert torch.equal(layer(x), 2 * before)
 
 
 def test_a_cpu_takes_eager_steps_without_a_trial():
     def refuse(_model):
         raise AssertionError
 
-    assert choose_backend(_network(), refuse, next(_batches(1)), fp32=False) == "eager"
+    assert choose_backend(_network(), refuse, next(_batches(1)), precision="float32") == "eager"
 
 
 def test_backends_that_are_not_there_are_refused():
     model = _network()
-    build = partial(build_step, model=model, optimizer=build_optimizer(model, RATE), fp32=False)
+    build = partial(
+        build_step, model=model, optimizer=build_optimizer(model, RATE), precision="float32"
+    )
     with pytest.raises(ConfigError, match=r"backend is 'graph' on cpu; expected 'eager'"):
         build("graph", device=CPU)
     with pytest.raises(ConfigError, match="backend is 'jit'"):
@@ -183,7 +214,7 @@ def test_a_graph_is_captured_on_the_networks_device_whatever_the_current_one(mon
         monkeypatch.setattr(torch.cuda, name, fake)
     model = _network()
     optimizer = build_optimizer(model, RATE)
-    eager = build_step("eager", model, optimizer, device=CPU, fp32=False)
+    eager = build_step("eager", model, optimizer, device=CPU, precision="float32")
     captured = GraphedStep(eager, model, optimizer)._capture(*next(_batches(1)))
     assert captured.results[0].isfinite()
     assert entered == []
@@ -191,15 +222,15 @@ def test_a_graph_is_captured_on_the_networks_device_whatever_the_current_one(mon
 
 @pytest.mark.gpu
 @on_gpu
-@pytest.mark.parametrize("fp32", [True, False], ids=["float32", "bfloat16"])
-def test_a_graph_is_the_eager_steps_over_fifty_steps_and_two_sizes(fp32, monkeypatch):
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_a_graph_is_the_eager_steps_over_fifty_steps_and_two_sizes(precision, monkeypatch):
     # As in a run; what else differs from step to step grows.
     monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
     device = torch.device("cuda")
     models = [_network(device), _network(device)]
     optimizers = [build_optimizer(model, RATE) for model in models]
     steps = [
-        build_step(backend, model, optimizer, device=device, fp32=fp32)
+        build_step(backend, model, optimizer, device=device, precision=precision)
         for backend, model, optimizer in zip(("eager", "graph"), models, optimizers, strict=True)
     ]
     whole = _batches(50, size=64, device=device)
@@ -210,11 +241,12 @@ def test_a_graph_is_the_eager_steps_over_fifty_steps_and_two_sizes(fp32, monkeyp
             for optimizer, step in zip(optimizers, steps, strict=True):
                 set_learning_rate(optimizer, 0.1 / (index + 1))
                 losses.append(step(*part)[0].clone())
-            assert torch.allclose(*losses, rtol=1e-2 if not fp32 else 1e-4)
+            assert torch.allclose(*losses, rtol=1e-2 if precision == "bfloat16" else 1e-4)
     for a, b in zip(*(m.state_dict().values() for m in models), strict=True):
-        assert torch.allclose(
-            a, b, rtol=1e-2 if not fp32 else 1e-3, atol=1e-2 if not fp32 else 1e-4
+        near = (
+            {"rtol": 1e-3, "atol": 1e-4} if precision == "float32" else {"rtol": 1e-2, "atol": 1e-2}
         )
+        assert torch.allclose(a, b, **near)
 
 
 @pytest.mark.gpu
@@ -228,7 +260,7 @@ def test_a_compiled_graph_takes_the_eager_steps_up_to_rounding(monkeypatch):
     models = [_network(device), _network(device)]
     optimizers = [build_optimizer(model, RATE) for model in models]
     steps = [
-        build_step(backend, model, optimizer, device=device, fp32=True)
+        build_step(backend, model, optimizer, device=device, precision="float32")
         for backend, model, optimizer in zip(("eager", "compiled"), models, optimizers, strict=True)
     ]
     for batch in [*_batches(4, size=64, device=device), *_batches(2, size=24, device=device)]:
@@ -244,7 +276,7 @@ def test_a_trial_changes_nothing_and_finds_one_of_the_backends():
     model, twin = _network(device), _network(device)
     build = partial(build_optimizer, config=RATE)
     batch = next(_batches(1, size=64, device=device))
-    assert choose_backend(model, build, batch, fp32=False) in BACKENDS
+    assert choose_backend(model, build, batch, precision="float32") in BACKENDS
     assert _same(model, twin)
 
 

@@ -27,6 +27,8 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
 _OPTIONS = {
     "resnet8": ("width",),
     "resnet20": ("width",),
+    "resnet18": ("width",),
+    "resnet34": ("width",),
     "wrn28_10": ("conv_bias", "final_norm_momentum"),
 }
 
@@ -42,7 +44,8 @@ class ModelConfig:
     """One of `MODELS`, or file.py:build for a function build(classes, channels) -> Module."""
 
     width: int | None = None
-    """Channels of the first stage of resnet8 and resnet20, >= 1. None: 16."""
+    """Channels of the first stage of a ResNet, >= 1; each later stage has twice as many. None: 16
+    of resnet8 and resnet20, 64 of resnet18 and resnet34."""
 
     conv_bias: bool = False
     """Whether wrn28_10's convolutions have biases, as in the averaging paper's code."""
@@ -74,7 +77,8 @@ class ModelConfig:
             if value != default and option not in _options(self.name)
         ]
         if self.width is not None and self.width < 1:
-            faults.append(f"width is {self.width!r}; expected >= 1, or None for 16")
+            usual = 64 if self.name in ("resnet18", "resnet34") else 16
+            faults.append(f"width is {self.width!r}; expected >= 1, or None for {usual}")
         if self.final_norm_momentum is not None and not 0 < self.final_norm_momentum <= 1:
             faults.append(
                 f"final_norm_momentum is {self.final_norm_momentum!r}; "

@@ -59,8 +59,10 @@ class ResNet(nn.Module):
         return logits_bk
 
 
-def resnet18(*, classes: int, channels: int) -> ResNet:
+def resnet18(*, classes: int, channels: int, width: int = 64) -> ResNet:
     """ResNet-18 with widths 64-128-256-512, as the paper uses it for 32×32 and 64×64 images.
+
+    Another width w gives w-2w-4w-8w.
 
     Weights are torch's defaults; `build` gives the study's.
 
@@ -68,12 +70,12 @@ def resnet18(*, classes: int, channels: int) -> ResNet:
         >>> sum(p.numel() for p in resnet18(classes=100, channels=3).parameters())
         11220132
     """
-    return ResNet([2, 2, 2, 2], width=64, classes=classes, channels=channels)
+    return ResNet([2, 2, 2, 2], width=width, classes=classes, channels=channels)
 
 
-def resnet34(*, classes: int, channels: int) -> ResNet:
+def resnet34(*, classes: int, channels: int, width: int = 64) -> ResNet:
     """ResNet-34 with widths 64-128-256-512; the paper's network for label noise."""
-    return ResNet([3, 4, 6, 3], width=64, classes=classes, channels=channels)
+    return ResNet([3, 4, 6, 3], width=width, classes=classes, channels=channels)
 
 
 def resnet20(*, classes: int, channels: int, width: int = 16) -> ResNet:

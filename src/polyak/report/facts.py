@@ -82,10 +82,11 @@ def settings(out: Path, row: RowRecord) -> list[tuple[str, str]]:
     found = [
         ("data", _data(data)),
         ("labels", _noise(data.get("noise", {}))),
-        ("model", str(config.get("model", {}).get("name", row.architecture))),
+        ("model", _model(config.get("model", {}), row)),
         ("training", f"{config.get('epochs')} epochs, batch {config.get('batch_size')}"),
         ("optimiser", _optimiser(optim)),
         ("averages", _averages(row, averaging)),
+        ("computed in", _precision(config)),
     ]
     return [(name, text) for name, text in found if text]
 
@@ -170,6 +171,18 @@ def _data(data: Mapping[str, Any]) -> str:
     if not isinstance(holdout, float):
         return source
     return f"{source}; {100 * holdout:g} % of the training images are the hold-out in the search"
+
+
+def _model(model: Mapping[str, Any], row: RowRecord) -> str:
+    name, width = str(model.get("name", row.architecture)), model.get("width")
+    return name if width is None else f"{name} of width {width}"
+
+
+def _precision(config: Mapping[str, Any]) -> str:
+    """Where a run says so itself; else it is the device's default."""
+    chosen = "float32" if config.get("fp32") else config.get("precision")
+    floating = "bfloat16; weights, statistics, averages and saved predictions in float32"
+    return floating if chosen == "bfloat16" else chosen or ""
 
 
 def _noise(noise: Mapping[str, Any]) -> str:

@@ -12,6 +12,7 @@ from copy import deepcopy
 import torch
 from torch import Tensor, nn
 
+from polyak.training.config import Precision
 from polyak.training.steps import BACKENDS, Backend, Step, build_step
 
 TRIAL_STEPS = 30
@@ -22,7 +23,7 @@ def choose_backend(
     build_optimizer: Callable[[nn.Module], torch.optim.Optimizer],
     batch: tuple[Tensor, Tensor],
     *,
-    fp32: bool,
+    precision: Precision,
 ) -> Backend:
     """The backend with the shortest step; "eager" without a trial where there is no GPU.
 
@@ -30,7 +31,7 @@ def choose_backend(
         model: It is not changed: each trial trains a copy of it.
         build_optimizer: Makes the optimizer of a copy.
         batch: Images and labels of a whole batch, on the device.
-        fp32: As in `build_step`.
+        precision: As in `build_step`.
     """
     device = batch[0].device
     if device.type != "cuda":
@@ -40,7 +41,8 @@ def choose_backend(
     for backend in BACKENDS:
         copy = deepcopy(model).train()
         try:
-            step = build_step(backend, copy, build_optimizer(copy), device=device, fp32=fp32)
+            optimizer = build_optimizer(copy)
+            step = build_step(backend, copy, optimizer, device=device, precision=precision)
             seconds[backend] = _seconds(step, batch)
         except Exception:
             # torch.compile needs compilers that may be missing, and may fail on a user's network.
@@ -50,11 +52,11 @@ def choose_backend(
     return min(seconds, key=lambda backend: seconds[backend])
 
 
-def settle_kernels(device: torch.device, *, fp32: bool) -> None:
+def settle_kernels(device: torch.device, precision: Precision) -> None:
     """Have cuDNN take kernels by rule and not by trial, and only those that repeat themselves.
 
-    Otherwise a run that was stopped would not go on with the same bits. With `fp32` its float32
-    is not rounded to TF32 either.
+    Otherwise a run that was stopped would not go on with the same bits. With "float32" that is
+    not rounded to TF32 either.
     """
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = False
@@ -62,7 +64,7 @@ def settle_kernels(device: torch.device, *, fp32: bool) -> None:
         with warnings.catch_warnings():
             # Some versions announce here another setting, which other versions do not have.
             warnings.filterwarnings("ignore", message=".*new API settings")
-            torch.backends.cudnn.allow_tf32 = not fp32
+            torch.backends.cudnn.allow_tf32 = precision == "bfloat16"
 
 
 def _seconds(step: Step, batch: tuple[Tensor, Tensor]) -> float:

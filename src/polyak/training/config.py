@@ -20,6 +20,8 @@ MONITORS: tuple[Monitor, ...] = get_args(Monitor)
 MoreAverage = Literal["tail", "lawa", "power", "swad"]
 MORE_AVERAGES: tuple[MoreAverage, ...] = get_args(MoreAverage)
 Keep = Literal["every", "chosen"]
+Precision = Literal["float32", "bfloat16"]
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 PAPER_DECAYS = (0.968, 0.984, 0.992, 0.996, 0.998)
 
 
@@ -143,7 +145,12 @@ class RunConfig:
 
     fp32: bool = False
     """Compute in float32 on GPUs too, where the default is bfloat16 with float32 weights,
-    statistics and averages. CPUs always compute in float32."""
+    statistics and averages."""
+
+    precision: Precision | None = None
+    """What passes through the network are computed in as the run goes, on any device; weights,
+    statistics, averages and saved predictions are float32. None: bfloat16 on GPUs unless `fp32`,
+    float32 on CPUs."""
 
     def check(self) -> None:
         """Raise a ConfigError that names every fault of every part."""
@@ -178,13 +185,24 @@ class RunConfig:
             faults.append("monitor is 'holdout_bn'; expected a run that keeps a hold-out")
         if len({stop.rule for stop in self.stops}) != len(self.stops):
             faults.append("two stops have one rule; expected at most one for each rule")
-        faults += [*unknown_settings(self), *_more_faults(self)]
+        faults += [*unknown_settings(self), *_more_faults(self), *_precision_faults(self)]
         if self.bootstrap is not None and not self.averaging.faults():
             names = self.averaging.names
             faults += (
                 [] if self.bootstrap in names else [unknown("bootstrap", self.bootstrap, names)]
             )
         return faults + [f for stop in self.stops for f in _stop_faults(stop, self)]
+
+    def precision_on(self, device: str) -> Precision:
+        """What is computed in on a type of device.
+
+        Example:
+            >>> RunConfig().precision_on("cpu"), RunConfig().precision_on("cuda")
+            ('float32', 'bfloat16')
+        """
+        if self.precision is not None:
+            return self.precision
+        return "bfloat16" if device == "cuda" and not self.fp32 else "float32"
 
     def record(self) -> dict[str, Any]:
         """The configuration as plain JSON values."""
@@ -208,6 +226,7 @@ LATER: dict[str, Any] = {
     "keep": "every",
     "batchnorm_images": None,
     "fp32": False,
+    "precision": None,
 }
 """Settings that came after the first runs, with their defaults: where a setting has its default
 it is not in the record, so that the ids of those runs stay what they were."""
@@ -265,6 +284,16 @@ def _more_faults(config: RunConfig) -> list[str]:
     if not 1 <= first <= last <= config.epochs:
         found.append(f"swad is {config.swad!r}; expected rising epochs, 1 to {config.epochs}")
     return found
+
+
+def _precision_faults(config: RunConfig) -> list[str]:
+    if config.precision is None:
+        return []
+    if config.precision not in PRECISIONS:
+        return [unknown("precision", config.precision, PRECISIONS)]
+    if config.fp32:
+        return [f"precision is {config.precision!r} with fp32; expected one of the two"]
+    return []
 
 
 def _stop_faults(stop: Stop, config: RunConfig) -> list[str]:

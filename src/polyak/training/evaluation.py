@@ -24,7 +24,7 @@ class Evaluation:
     Images are normalised once and stay on the device. Evaluating draws from generators of its
     own and leaves weights, statistics and train flags as they were. Averages that warm-up still
     holds equal are evaluated once. All are evaluated by one module with BatchNorm folded into the
-    convolutions, on a GPU in bfloat16 unless the run is of float32.
+    convolutions, in the run's precision.
     """
 
     def __init__(self, augmentation: Augmentation, config: RunConfig) -> None:
@@ -36,7 +36,8 @@ class Evaluation:
         self.batchnorm_images = config.batchnorm_images
         """Training images of a recomputation; None: all."""
         self._folded: Folded | None = None
-        self._lowered = lowered(augmentation.device, fp32=config.fp32)
+        device = augmentation.device
+        self._lowered = lowered(device, config.precision_on(device.type))
         data = augmentation.data
         self._images: dict[str, Tensor] = {}
         if data.holdout_images_nchw is not None:

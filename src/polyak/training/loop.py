@@ -80,7 +80,8 @@ class Run:
         self.config = config
         self.data = data
         self.device = device
-        settle_kernels(device, fp32=config.fp32)
+        self.precision = config.precision_on(device.type)
+        settle_kernels(device, self.precision)
         model = build(
             config.model,
             classes=len(data.classes),
@@ -210,11 +211,14 @@ class Run:
         self.batch += 1
 
     def _chosen_step(self, x_bchw: Tensor, labels_b: Tensor) -> Step:
-        fp32 = self.config.fp32
+        precision = self.precision
         if self.backend is None:
             build = partial(build_optimizer, config=self.config.optim)
-            self.backend = choose_backend(self.model, build, (x_bchw, labels_b), fp32=fp32)
-        return build_step(self.backend, self.model, self.optimizer, device=self.device, fp32=fp32)
+            batch = (x_bchw, labels_b)
+            self.backend = choose_backend(self.model, build, batch, precision=precision)
+        return build_step(
+            self.backend, self.model, self.optimizer, device=self.device, precision=precision
+        )
 
     def _learning_rate(self, step: int) -> float:
         return learning_rate(

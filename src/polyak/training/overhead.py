@@ -100,7 +100,7 @@ class _Case:
         self._labels_n = data.holdout_given_n
         self._images_nchw = self.run.augmentation.ready(data.holdout_images_nchw)
         self._folded = Folded(self.run.model)
-        self._lowered = lowered(self.run.device, fp32=own.fp32)
+        self._lowered = lowered(self.run.device, self.run.precision)
         self.steps_seconds: list[float] = []
         self.evaluation_seconds: list[float] = []
 

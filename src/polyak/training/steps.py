@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from polyak.errors import ConfigError, unknown
+from polyak.training.config import Precision
 
 Backend = Literal["eager", "graph", "compiled"]
 BACKENDS: tuple[Backend, ...] = get_args(Backend)
@@ -32,7 +33,7 @@ def build_step(
     optimizer: torch.optim.Optimizer,
     *,
     device: torch.device,
-    fp32: bool,
+    precision: Precision,
 ) -> Step:
     """A step of a model in train mode.
 
@@ -42,14 +43,14 @@ def build_step(
         model: In train mode whenever a step is taken.
         optimizer: Its learning rate must be a tensor on the device, unless "eager".
         device: Where the model is.
-        fp32: Compute in float32 on a GPU too; CPUs always do.
+        precision: What forward and backward are computed in; weights stay float32.
 
     Raises:
         ConfigError: for a backend that is none, or one that the device has not.
     """
     if backend not in BACKENDS:
         raise ConfigError(unknown("backend", backend, BACKENDS))
-    autocast = lowered(device, fp32=fp32)
+    autocast = lowered(device, precision)
     if backend == "eager":
         return EagerStep(model, optimizer, autocast)
     if device.type != "cuda":
@@ -58,13 +59,15 @@ def build_step(
     return GraphedStep(EagerStep(forward, optimizer, autocast), model, optimizer)
 
 
-def lowered(device: torch.device, *, fp32: bool) -> Callable[[], AbstractContextManager[object]]:
-    """Makes blocks in which convolutions and products are computed in bfloat16 on a GPU.
+def lowered(
+    device: torch.device, precision: Precision
+) -> Callable[[], AbstractContextManager[object]]:
+    """Makes blocks in which convolutions and products are computed in a precision.
 
-    Weights, gradients, BatchNorm statistics and averages stay float32. On a CPU, and with
-    `fp32`, the block changes nothing.
+    Weights, gradients, BatchNorm statistics and averages stay float32, and with "float32" the
+    block changes nothing.
     """
-    enabled = device.type == "cuda" and not fp32
+    enabled = precision == "bfloat16"
     # A weight that was cast before would be used again after the averager has lent another one,
     # or after a graph's steps.
     return lambda: torch.autocast(
