@@ -18,13 +18,13 @@ import pytest
 from polyak.errors import ConfigError
 from polyak.records.paper_code import PAPER_CODE
 from polyak.records.studies import RowRecord, StopRecord
-from polyak.study.files import load_study
 from polyak.study.follow_ups import follow_ups, stops_of
-from polyak.study.otherwise import otherwise
+from polyak.study.options import otherwise
+from polyak.study.paper.presets import PAPER_STUDIES, preset
+from polyak.study.paper.scales import SCALES
 from polyak.study.plan import Row, Study, refit, search, transfer, with_more_averages
 from polyak.study.preparation import prepare_measurement, prepare_rows
-from polyak.study.presets import PAPER_STUDIES, preset
-from polyak.study.scales import SCALES
+from polyak.study.user_study import load_study
 from polyak.training.config_file import read_config
 
 HERE = Path(__file__).parent
