@@ -15,6 +15,7 @@ from polyak.training.loop import Run, State, Trained
 from polyak.training.prediction import BATCHNORM_BATCH, predict
 from polyak.training.randomness import generator
 from polyak.training.selection import BASELINE
+from polyak.training.steps import lowered
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +97,7 @@ def write_arms(run: Run, trained: Trained, folder: RunFolder) -> None:
     for arm in arms(trained, run.config):
         load_arm(run, arm)
         for part, images_nchw in images.items():
-            logits_nk = predict(run.model, images_nchw)
+            logits_nk = predict(run.model, images_nchw, precision=run.config.saved_precision)
             # Of 50,000 training samples only the verdict is needed.
             said[part][arm.name] = logits_nk.argmax(dim=1) if part == "train" else logits_nk
         save({arm.name: run.model.state_dict()}, folder.arm(arm.name), manifest=_manifest(run, arm))
@@ -143,5 +144,5 @@ def load_arm(run: Run, arm: Arm) -> None:
             order=generator(seed, "final batchnorm order"),
             draws=generator(seed, "final batchnorm augmentation"),
         )
-        with torch.no_grad():
+        with torch.no_grad(), lowered(run.device, run.config.saved_precision)():
             refresh_batchnorm(run.model, batches, pooled="batchnorm" not in run.config.paper_code)

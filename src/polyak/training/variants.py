@@ -57,9 +57,12 @@ def write_variants(run: Run, trained: Trained, folder: RunFolder) -> None:
         if twin is None:
             load_arm(run, arm)
             known.append(arm)
-        for part, images_nchw in images.items():
-            logits = said[part]
-            logits[arm.name] = logits[twin.name] if twin else predict(run.model, images_nchw)
+        for part, logits in said.items():
+            logits[arm.name] = (
+                logits[twin.name]
+                if twin
+                else predict(run.model, images[part], precision=run.config.saved_precision)
+            )
     names = [arm.name for arm in found]
     write_predictions(
         folder.variants,
