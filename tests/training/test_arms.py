@@ -2,12 +2,12 @@ from dataclasses import replace
 
 import pytest
 import torch
+from polyak.training.answers import logits_of_arms
 
 from polyak.averaging import load as load_weights
 from polyak.models import build
 from polyak.records.predictions import Predictions
 from polyak.records.runs import run_folder
-from polyak.training.answers import logits_of_arms
 from polyak.training.arms import arms, write_arms
 from polyak.training.config import PRECISIONS, Stop
 from polyak.training.prediction import predict
