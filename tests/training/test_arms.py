@@ -8,8 +8,9 @@ from polyak.averaging import load as load_weights
 from polyak.models import build
 from polyak.records.predictions import Predictions
 from polyak.records.runs import run_folder
+from polyak.records.vocabulary import Stop
 from polyak.training.arms import arms, write_arms
-from polyak.training.config import PRECISIONS, Stop
+from polyak.training.config import PRECISIONS
 from polyak.training.prediction import predict
 
 ALL = {

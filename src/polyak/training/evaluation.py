@@ -8,11 +8,11 @@ from torch import Tensor
 
 from polyak.averaging import Averager
 from polyak.records.runs import MonitorRecord, Score
-from polyak.training.config import Monitor, RunConfig
+from polyak.records.vocabulary import BASELINE, Monitor
+from polyak.training.config import RunConfig
 from polyak.training.fused_batchnorm import Folded
 from polyak.training.prediction import BATCHNORM_BATCH, Augmentation, predict, score
 from polyak.training.randomness import generator
-from polyak.training.selection import BASELINE
 from polyak.training.steps import lowered
 
 Batches = Iterator[tuple[Tensor, Tensor]]
