@@ -3,10 +3,10 @@
     python scripts/measure_structure.py BEFORE/src src --study OUT/STUDY
 
 Names: modules and sub-packages that a folder shows. Floors: longest chain of imports among them.
-A kind of average is a class with the methods `weight` and `at_period`. A new one touches files that
+A kind of average is a class with the methods `label` and `weight`. A new one touches the files that
 list kinds (two or more) and those that decide by kind, outside of that kind's own file: by its type
-(isinstance, case) or its name in a record. (Report is left out there: its "ema" is an arm.)
-An output folder is a parameter `out`. All this is read from the syntax. Only for `--study` is each
+(isinstance, case) or its name in a record. (Report is left out there: its "ema" is an arm.) An
+output folder is a parameter `out`. All this is read from the syntax. Only for `--study` is each
 tree run: it writes the page of that study (finished, by the older tree), from a copy and in a
 process of its own, while openings of log.jsonl and monitor.jsonl are counted.
 """
@@ -71,11 +71,10 @@ def imported(path: Path, root: Path) -> Iterator[str]:
             yield from (f"{module}.{alias.name}" for alias in node.names)
 
 
-def is_kind(node: ast.AST) -> bool:
-    """Whether a class is a kind of average, and no protocol of one."""
-    if not isinstance(node, ast.ClassDef) or "Protocol" in map(ast.unparse, node.bases):
-        return False
-    return {"weight", "at_period"} <= {m.name for m in node.body if isinstance(m, ast.FunctionDef)}
+def is_kind(node: ast.ClassDef) -> bool:
+    """Whether a class is a kind of average, and not what all kinds have in common."""
+    methods = {member.name for member in node.body if isinstance(member, ast.FunctionDef)}
+    return {"label", "weight"} <= methods and "ABC" not in map(ast.unparse, node.bases)
 
 
 def decides(node: ast.AST, kinds: set[str], recorded: set[str]) -> bool:
