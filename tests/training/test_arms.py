@@ -2,7 +2,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from polyak.training.answers import logits_of_arms
 
 from polyak.averaging import load as load_weights
 from polyak.models import build
@@ -11,6 +10,7 @@ from polyak.records.runs import run_folder
 from polyak.records.vocabulary import Stop
 from polyak.training.arms import arms, write_arms
 from polyak.training.config import PRECISIONS
+from polyak.training.logits import logits_of_arms
 from polyak.training.prediction import predict
 
 ALL = {
