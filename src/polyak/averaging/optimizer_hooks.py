@@ -77,7 +77,7 @@ class Attachment:
             self._on_step(found_inf)
 
 
-def unattached(
+def unwrap_unattached(
     optimizers: Sequence[Any], attachments: Sequence[Attachment]
 ) -> tuple[Optimizer, ...]:
     """The optimizers that call hooks.
@@ -87,13 +87,13 @@ def unattached(
         StateError: if one of the attachments has it already.
     """
     attached = {optimizer for known in attachments for optimizer in known.optimizers}
-    found = tuple(map(bare, optimizers))
-    if attached.intersection(found):
+    unwrapped = tuple(map(unwrap_optimizer, optimizers))
+    if attached.intersection(unwrapped):
         raise StateError(
             "the optimizer is attached already; expected one that is not, or each step would "
             "count twice. Call remove() of the handle that attach() gave first."
         )
-    return found
+    return unwrapped
 
 
 def all_written_by(attachments: Sequence[Attachment], parameters: Sequence[Tensor]) -> bool:
@@ -102,11 +102,11 @@ def all_written_by(attachments: Sequence[Attachment], parameters: Sequence[Tenso
     return hooked.issuperset(map(id, parameters))
 
 
-def bare(optimizer: Any) -> Optimizer:
+def unwrap_optimizer(optimizer: Any) -> Optimizer:
     """The optimizer that calls hooks: itself, or the one in a wrapper such as Accelerate's.
 
-    A wrapper that is an optimizer by right, with hooks of its own, is taken as it is: when its
-    step is over, so is that of the one within.
+    A wrapper that is an optimizer in its own right, with hooks, is taken as it is: when its step is
+    over, so is that of the one within.
 
     Raises:
         ConfigError: for what is neither.

@@ -12,14 +12,14 @@ from torch import Tensor
 from polyak.averaging.averager import Averager
 from polyak.averaging.files.manifest import (
     RECORD,
-    checked_record,
     dtypes,
     metadata_of,
     torch_version,
+    verify_record,
 )
 from polyak.averaging.files.safetensors_file import (
     file_format,
-    quoted,
+    quote,
     read_safetensors,
     refuse_unwritable,
 )
@@ -117,7 +117,7 @@ def weights_of(
     path: str | os.PathLike[str], metadata: Mapping[str, str], tensors: Mapping[str, Tensor]
 ) -> SavedWeights:
     """The weights in a file's tensors, by the record in its metadata."""
-    record = checked_record(path, metadata, tensors)
+    record = verify_record(path, metadata, tensors)
     weights = {
         name: {key: tensors[full] for key, full in keys.items()}
         for name, keys in record["weights"].items()
@@ -169,7 +169,7 @@ def _refuse_sharded(weights: Mapping[str, Mapping[str, Tensor]]) -> None:
         raise ConfigError(
             "the weights are spread over processes as DTensors; expected whole tensors. Save "
             "shards with torch.distributed.checkpoint.save({'averager': averager}, "
-            "checkpoint_id=folder), or let every process call polyak.averaging.gathered(averager) "
+            "checkpoint_id=folder), or let every process call polyak.gathered(averager) "
             "and rank 0 save what that gives."
         )
 
@@ -184,7 +184,7 @@ def _described(
     contradicted = own.keys() & given.keys()
     if contradicted:
         raise ConfigError(
-            f"manifest sets {quoted(contradicted)}, which the averager says itself; expected "
+            f"manifest sets {quote(contradicted)}, which the averager says itself; expected "
             "other names. Rename them."
         )
     kept = weights.manifest if isinstance(weights, SavedWeights) else {}

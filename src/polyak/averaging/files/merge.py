@@ -27,7 +27,7 @@ def merge(
 
         m_k = m_{k−1} + a_k / (a_1 + … + a_k) · (x_k − m_{k−1}),   m_1 = x_1
 
-    Sums are float32, or float64 for float64 weights, and come back in the first file's dtypes.
+    Sums are float32, or float64 for float64 weights; the mean has the first file's dtypes.
     In memory are the mean and one file, however many there are. Integer tensors are the last
     file's. BatchNorm statistics are means too: recompute them before use. A tensor that holds
     infinity, such as an attention mask, is taken over where all files have the same values.
@@ -48,7 +48,7 @@ def merge(
 
     Source:
         Uniform soup of Wortsman et al. 2022, section 2; of one run's checkpoints, Izmailov et al.
-        2018. The recurrence is that of `kinds.Uniform`.
+        2018. The recurrence is that of `Uniform`.
     """
     weights = _checked(files, shares)
     first = read_named(files[0], name)[1]

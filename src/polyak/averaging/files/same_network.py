@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 import torch
 from torch import Tensor
 
-from polyak.averaging.files.safetensors_file import Path, quoted
+from polyak.averaging.files.safetensors_file import Path, quote
 from polyak.averaging.kernels import all_finite, averageable
 from polyak.errors import NonFiniteError, WeightMismatchError
 
@@ -48,7 +48,7 @@ class OneNetwork:
             if differing:
                 raise WeightMismatchError(
                     f"{os.fspath(path)} differs from {os.fspath(self._first)} in the {what} of "
-                    f"{quoted(sorted(differing))}; expected files of one network. Leave it out."
+                    f"{quote(sorted(differing))}; expected files of one network. Leave it out."
                 )
         found = _infinite(path, state)
         same = {key for key, x in self.infinite.items() if _equal(state[key], x)}
@@ -78,6 +78,6 @@ def _infinite(path: Path, state: Mapping[str, Tensor]) -> set[str]:
 
 def _not_finite(path: Path, names: Collection[str]) -> NonFiniteError:
     return NonFiniteError(
-        f"{os.fspath(path)} holds values that are not finite in {quoted(sorted(names))}; expected "
+        f"{os.fspath(path)} holds values that are not finite in {quote(sorted(names))}; expected "
         "finite ones, or the same in every file. Leave the file out."
     )

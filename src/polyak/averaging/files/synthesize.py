@@ -10,13 +10,14 @@ import torch
 from torch import Tensor
 
 from polyak.averaging.files.averages import SavedWeights, load
-from polyak.averaging.files.manifest import RECORD, dtypes, parsed_record
+from polyak.averaging.files.manifest import RECORD, dtypes, parse_record
 from polyak.averaging.files.mixture import nearest_mixture
-from polyak.averaging.files.safetensors_file import Path, file_format, quoted, read_metadata
+from polyak.averaging.files.safetensors_file import Path, file_format, quote, read_metadata
 from polyak.averaging.files.same_network import OneNetwork
 from polyak.averaging.kernels import averageable
-from polyak.averaging.kinds import EMA, Average, as_average, from_record, to_record
+from polyak.averaging.kinds import Average, as_average
 from polyak.averaging.kinds.profile import profile
+from polyak.averaging.kinds.records import from_record, is_whole, to_record
 from polyak.errors import ConfigError, FileError, StateError
 
 STRIDE = 1e-3
@@ -72,7 +73,7 @@ def synthesize(
         average: Which one; a plain number is an EMA's decay, per update.
         steps: The moment, in optimizer steps; None for that of the latest file.
         rates: Learning rate of every update in turn, for a better mixture; None for equal ones.
-        largest_error: Expected error that is put up with, as in `Mixture`, ≥ 0.
+        largest_error: Largest expected error that is tolerated, as in `Mixture`, ≥ 0.
 
     Returns:
         The weights under the average's name. `.manifest["synthesis"]` has the mixture: `error`, and
@@ -93,7 +94,7 @@ def synthesize(
     stored = [s for path in files for s in averages_in(path)]
     every = _period(stored)
     regular = all(s.regular for s in stored)
-    if by_steps(kind) and not regular:
+    if kind.depends_on_steps and not regular:
         raise StateError(
             f"updates were skipped or made by hand, and the weights in {kind.label!r} depend on "
             "when they took place; expected an EMA without warm-up, or with one by updates."
@@ -196,7 +197,7 @@ def averages_in(path: Path) -> list[Stored]:
     """
     where = os.fspath(path)
     metadata = read_metadata(path) if file_format(path) == "safetensors" else {}
-    manifest = parsed_record(path, metadata)["manifest"] if RECORD in metadata else {}
+    manifest = parse_record(path, metadata)["manifest"] if RECORD in metadata else {}
     if not {"averages", "every", "steps", "updates", "skipped"} <= manifest.keys():
         raise FileError(
             f"{where} does not say what its averages are made of; expected a file of "
@@ -207,24 +208,19 @@ def averages_in(path: Path) -> list[Stored]:
     fresh = manifest["refreshed_batchnorm"]
     if fresh:
         raise StateError(
-            f"{where} has recomputed BatchNorm statistics in {quoted(fresh)}; expected averaged "
+            f"{where} has recomputed BatchNorm statistics in {quote(fresh)}; expected averaged "
             "ones, of which there are mixtures. Call drop_refreshed() before saving."
         )
     return [
         Stored(path, name, manifest, _profile(where, from_record(record), manifest))
         for name, record in manifest["averages"].items()
-        if record["kind"] != "schedule"  # whose function no file holds
+        if is_whole(record)  # of others no file holds the code
     ]
-
-
-def by_steps(kind: Average) -> bool:
-    """Whether its weights depend on the steps at which updates took place, not on their number."""
-    return not isinstance(kind, EMA) or (kind.warmup is not None and kind.warmup_counts == "steps")
 
 
 def _profile(where: str, kind: Average, manifest: Mapping[str, Any]) -> tuple[float, ...]:
     every, updates = manifest["every"], manifest["updates"]
-    if by_steps(kind) and not _regular(manifest):
+    if kind.depends_on_steps and not _regular(manifest):
         raise StateError(
             f"{where} has {updates} updates in {manifest['steps']} steps, {manifest['skipped']} "
             f"skipped; expected one every {every} steps, since the weights in {kind.label!r} "

@@ -13,45 +13,44 @@ from polyak.averaging import kernels
 from polyak.averaging.model import sharded, swap, transfer
 from polyak.averaging.model.weights import (
     Buffers,
-    Inventory,
+    Weights,
     copy_infinite,
-    inventory,
     refuse_reshaped,
+    sort_weights,
 )
 
 
-class Live:
+class LiveWeights:
     """The weights of a model, looked up again when any was replaced.
 
     Args:
         model: Whose weights, without wrappers.
         buffers: Whether floating-point buffers are averaged or copied.
         device: Where the averages live: "cpu" sends weights on a device down to host memory.
-        like: What to average and what to copy; None finds out.
     """
 
+    @torch.inference_mode(False)
+    @torch.no_grad()
     def __init__(
-        self,
-        model: nn.Module,
-        *,
-        buffers: Buffers,
-        device: torch.device | str | None,
-        like: Inventory | None = None,
+        self, model: nn.Module, *, buffers: Buffers, device: torch.device | str | None
     ) -> None:
         self.model = model
-        self._buffers: Buffers = buffers
+        self.buffers: Buffers = buffers
         self._device = device
+        self.staging: transfer.Staging | None = None
         sharded.refuse_flat(model.modules())
         sharded.reshard(list(model.modules()))
-        self.first = inventory(model, buffers=buffers, like=like)
-        """What is averaged, copied and frozen, as it was when it was last sorted."""
-        if like is None:
-            copy_infinite(self.first)
-        self._look_at(self.first)
-        self.staging: transfer.Staging | None = None
+        layout = sort_weights(model, buffers=buffers)
+        copy_infinite(layout)
+        self._begin_with(layout)
+
+    def _begin_with(self, layout: Weights) -> None:
+        self.layout = layout
+        """What is averaged, copied and frozen, with the tensors of when it was last sorted."""
+        self._look_at(layout)
         self._renew_staging()
 
-    def _look_at(self, found: Inventory) -> None:
+    def _look_at(self, found: Weights) -> None:
         self._watch = Watch(self.model, found)
         self.here = found.holding(sharded.local_all({**found.averaged, **found.copied}))
         """The model's tensors, of sharded ones the shards of this process."""
@@ -67,7 +66,7 @@ class Live:
         """What an update reads: the model's tensors or what was sent of them."""
 
     @property
-    def found(self) -> Inventory:
+    def found(self) -> Weights:
         """The model's tensors as last seen."""
         return self._watch.found
 
@@ -81,7 +80,7 @@ class Live:
         """The averaged parameters of the model."""
         return [x for x in self.found.averaged.values() if isinstance(x, nn.Parameter)]
 
-    def now(self) -> Inventory:
+    def now(self) -> Weights:
         """The model's tensors at this moment.
 
         Raises:
@@ -90,8 +89,8 @@ class Live:
         if self._watch.holds():
             return self.found
         sharded.reshard(list(self.model.modules()))
-        found = inventory(self.model, buffers=self._buffers, like=self.first)
-        self.first.check_same(found)
+        found = sort_weights(self.model, buffers=self.buffers, like=self.layout)
+        self.layout.check_same(found)
         # What is lent goes back to where it was, and then the old watch holds again.
         if not swap.holds_lent_weights(self.model):
             self._look_at(found)
@@ -105,14 +104,17 @@ class Live:
         Raises:
             WeightMismatchError: if a weight that stays has another shape.
         """
-        known = self.first
+        known = self.layout
         sharded.reshard(list(self.model.modules()))
-        found = inventory(self.model, buffers=self._buffers, like=known)
+        found = sort_weights(self.model, buffers=self.buffers, like=known)
         copy_infinite(found, known=known)
         refuse_reshaped({**known.averaged, **known.copied}, {**found.averaged, **found.copied})
-        self.first = found
-        self._look_at(found)
-        self._renew_staging()
+        self._begin_with(found)
+
+    def arrange(self, layout: Weights) -> None:
+        """Average and copy from now on what `layout` does, whether or not a parameter trains."""
+        sharded.reshard(list(self.model.modules()))
+        self._begin_with(sort_weights(self.model, buffers=self.buffers, like=layout))
 
     @property
     def offloaded(self) -> bool:
@@ -166,7 +168,7 @@ class Live:
 
 
 class Watch:
-    """An inventory of a model, and whether it still holds.
+    """The sorted tensors of a model, and whether they are still those.
 
     Compares every place where a module keeps parameters, buffers and children with what was
     there before, and every tensor's storage, dtype, layout and `requires_grad`. Names are not
@@ -176,7 +178,7 @@ class Watch:
     unsharded copies, which come and go.
     """
 
-    def __init__(self, model: nn.Module, found: Inventory) -> None:
+    def __init__(self, model: nn.Module, found: Weights) -> None:
         self.found = found
         self.modules = list(model.modules())
         self._sizes = [(m._parameters, m._buffers, m._modules, _size(m)) for m in self.modules]

@@ -13,7 +13,9 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from polyak.averaging.model.modes import renewing
+from polyak.averaging.model import sharded
+from polyak.averaging.model.modes import evaluate, renewing
+from polyak.averaging.model.weights import Weights
 from polyak.errors import StateError
 
 
@@ -53,6 +55,36 @@ def lend(
         same = weight.dtype is data.dtype and weight.device == data.device
         tensors[name].data = weight if same else weight.to(data)
     renew()
+
+
+@contextmanager
+def lending(
+    modules: Sequence[nn.Module],
+    live: Weights,
+    weights: Mapping[str, Tensor],
+    *,
+    owner: object,
+    evaluating: bool = False,
+) -> Iterator[None]:
+    """Let a model hold an average inside the block; in eval mode if `evaluating`.
+
+    Args:
+        modules: The model and all its parts.
+        live: The model's weights at this moment.
+        weights: What they shall hold, by name; of sharded ones this process's shards.
+        owner: Whose weights these are; see `owning`.
+        evaluating: Whether the modes are lent, too.
+    """
+    # Forward passes may write to buffers, so the model gets copies of those.
+    given = {**weights, **{name: weights[name].clone() for name in live.buffers}}
+    spread = live.spread
+    plain = {name: x for name, x in given.items() if name not in spread} if spread else given
+    with owning(modules, owner) as undo:
+        sharded.lend(undo, modules, spread, given)
+        lend(undo, modules, live.stored, plain)
+        if evaluating:
+            evaluate(undo, modules)
+        yield
 
 
 class _Block:

@@ -107,7 +107,7 @@ def _layouts(live: Mapping[str, Tensor]) -> dict[str, tuple[object, ...]]:
 
 
 def _on_host(x: Tensor) -> Tensor:
-    # To be written to at every update, and not only in the mode of this moment.
+    # Written to at every update: an inference tensor could not be, outside inference mode.
     with torch.inference_mode(False):
         return torch.empty_like(x.detach(), device="cpu", pin_memory=x.is_cuda)
 
