@@ -12,7 +12,7 @@ from support.resumed_runs import MONITORS, assert_same_run, in_sittings, with_dr
 from polyak.data import DataConfig, load, partition, prepare
 from polyak.records.predictions import Predictions
 from polyak.records.runs import run_folder
-from polyak.training import backends, loop
+from polyak.training import loop, steps
 from polyak.training.interruption import StoppedError, StopRequest
 from polyak.training.jobs import carry_out
 from polyak.training.loop import Run
@@ -75,7 +75,7 @@ def test_a_run_that_was_stopped_ends_to_the_bit_as_if_it_had_not(
 @pytest.fixture
 def quick(monkeypatch):
     """Trials without torch.compile, which takes its time."""
-    monkeypatch.setattr(backends, "BACKENDS", ("eager", "graph"))
+    monkeypatch.setattr(steps, "BACKENDS", ("eager", "graph"))
 
 
 @pytest.mark.usefixtures("quick")

@@ -6,7 +6,7 @@ import pytest
 
 FAULTS = """
 import resource, torch
-from polyak.training.allocator import keep_freed_memory
+from polyak.training.machine import keep_freed_memory
 if {keep}:
     assert keep_freed_memory()
 for _ in range(20):  # the first few find their place in the heap

@@ -10,11 +10,17 @@ from torch import nn
 
 from polyak.errors import ConfigError
 from polyak.models import ModelConfig, build
-from polyak.training.backends import choose_backend
 from polyak.training.config import PRECISIONS
 from polyak.training.loop import Run
 from polyak.training.optim import OptimConfig, build_optimizer, set_learning_rate
-from polyak.training.steps import BACKENDS, GraphedStep, build_step, lowered, remembered
+from polyak.training.steps import (
+    BACKENDS,
+    GraphedStep,
+    build_step,
+    choose_backend,
+    lowered,
+    remembered,
+)
 
 CPU = torch.device("cpu")
 RATE = OptimConfig(lr=0.1)

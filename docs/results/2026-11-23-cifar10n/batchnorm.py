@@ -19,9 +19,9 @@ from polyak.data import load, partition, prepare
 from polyak.models import build
 from polyak.records.runs import run_folder
 from polyak.training.config_file import read_run_config
+from polyak.training.logits import arm_weights
 from polyak.training.prediction import Augmentation, predict, score
 from polyak.training.randomness import generator
-from polyak.training.stored import arm_weights
 
 ARMS = ("ema_loss", "ema_acc", "sgd")  # early, middle, last epoch; statistics as averaged along
 CPU = torch.device("cpu")

@@ -24,8 +24,8 @@ from polyak.report.sections.evaluation import evaluation_lines
 from polyak.training.config import RunConfig
 from polyak.training.config_file import read_run_config
 from polyak.training.jobs import usable_device
-from polyak.training.repredict import write_test_predictions
-from polyak.training.stored import kept_arms
+from polyak.training.later_predictions import write_test_predictions
+from polyak.training.logits import kept_arms
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ class EvaluateCommand:
                     run,
                     config=config,
                     data=partition(load(own), own, holdout=config.holdout),
-                    judged_by=partition(load(wanted), wanted, holdout=False),
+                    evaluated_on=partition(load(wanted), wanted, holdout=False),
                     arms=arms,
                     device=device,
                     on_arm=partial(_show, console, run.path.name),

@@ -13,15 +13,14 @@ from polyak.errors import ConfigError, FileError, NonFiniteError
 from polyak.records.locks import holding
 from polyak.records.runs import EpochRecord, RunFolder, run_folder
 from polyak.records.timings import write_timings
-from polyak.training.allocator import keep_freed_memory
-from polyak.training.arms import write_arms
+from polyak.training.arms import write_arms, write_variants
 from polyak.training.checkpoint import SECONDS, Checkpoints
 from polyak.training.config import RunConfig
 from polyak.training.interruption import StopRequest
 from polyak.training.loop import DivergedError, Run
+from polyak.training.machine import keep_freed_memory
 from polyak.training.overhead import OverheadConfig, measure
 from polyak.training.probe import ProbeConfig, run_probe
-from polyak.training.variants import write_variants
 
 Job = RunConfig | ProbeConfig | OverheadConfig
 OnEpoch = Callable[[EpochRecord], None]

@@ -1,24 +1,53 @@
-"""What the kept weights of a finished run say about images, as logits.
+"""The weights that a finished run kept, read back, and their logits of images.
 
 Shape suffixes: n samples, c channels, h height, w width, k classes.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from polyak.averaging import load as load_weights
 from polyak.data import Partition
+from polyak.errors import FileError, StateError, unknown
 from polyak.models import build
 from polyak.records.runs import RunFolder
+from polyak.records.vocabulary import BASELINE
 from polyak.training.config import RunConfig
 from polyak.training.prediction import Augmentation, memory_format_for, predict
-from polyak.training.stored import arm_weights
 
 CHUNK = 4096
 """Images that are normalised at a time: a whole training set as float32 may not fit."""
 
 OnArm = Callable[[str], None]
+
+
+def kept_arms(folder: RunFolder) -> list[str]:
+    """The arms whose weights a finished run kept, sorted.
+
+    Raises:
+        StateError: if the run has not ended, or diverged.
+    """
+    if folder.ending != "done":
+        raise StateError(
+            f"the run in {folder.path} is {folder.ending or 'not finished'}; expected one that is "
+            "done. Its averages are written when it ends."
+        )
+    return sorted(path.stem for path in folder.arm(BASELINE).parent.glob("*.safetensors"))
+
+
+def arm_weights(folder: RunFolder, arm: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The state dict of an arm, and what its file says of it: source, epoch, rule.
+
+    Raises:
+        FileError: if the run kept no such arm, or its file is damaged.
+    """
+    if not folder.arm(arm).exists():
+        raise FileError(unknown("arm", arm, kept_arms(folder)))
+    saved = load_weights(folder.arm(arm))
+    return saved[arm], saved.manifest
 
 
 def logits_of_arms(

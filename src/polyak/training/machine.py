@@ -1,10 +1,19 @@
-"""What decides how a computation rounds: only where it is the same can a run go on bit for bit."""
+"""What a run meets on its machine: how computations round there, and how memory is given back.
 
+Only where they round the same can a run go on bit for bit.
+"""
+
+import ctypes
 import platform
+import sys
 from pathlib import Path
 from typing import Any
 
 import torch
+
+# From glibc's malloc.h.
+_M_TRIM_THRESHOLD = -1
+_M_MMAP_THRESHOLD = -3
 
 
 def environment(device: torch.device) -> dict[str, Any]:
@@ -28,6 +37,26 @@ def differences(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
         for name in sorted(then.keys() | now.keys())
         if then.get(name) != now.get(name)
     ]
+
+
+def keep_freed_memory() -> bool:
+    """Keep freed memory in this process for the next batch, instead of handing it to the system.
+
+    Activations are large, so glibc gives them back after every batch and the system fills the
+    next ones with zeros, page by page: a fifth of the time of an evaluation on a CPU. The peak
+    of the process stays as it was; what it computes does not change by a bit.
+
+    Returns:
+        Whether the C library took the settings; only glibc knows them.
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError):
+        return False
+    largest = 2**31 - 1
+    return bool(mallopt(_M_TRIM_THRESHOLD, largest) and mallopt(_M_MMAP_THRESHOLD, largest))
 
 
 def _processor() -> str:
