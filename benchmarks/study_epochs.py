@@ -132,12 +132,12 @@ class Ours:
 
     def watch(self, timed: Callable[[str, Any], Any]) -> None:
         run = self.run
-        own = type(run.augmentation).batches
+        own = type(run.images).batches
 
         def batches(*args: Any, **options: Any) -> Iterator[Any]:
             return pieces(own(*args, **options), timed)
 
-        type(run.augmentation).batches = batches
+        type(run.images).batches = batches
         run.optimizer.step = timed("optimizer", run.optimizer.step)
         run.averager.step = timed("averaging", run.averager.step)
 

@@ -3,6 +3,10 @@ import subprocess
 import sys
 
 import pytest
+import torch
+
+from polyak.models import resnet8
+from polyak.training.machine import memory_format_for
 
 FAULTS = """
 import resource, torch
@@ -25,3 +29,19 @@ def _faults(keep: bool) -> int:
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can be told")
 def test_freed_memory_is_there_for_the_next_batch():
     assert _faults(keep=True) < 100 < _faults(keep=False)
+
+
+@pytest.mark.parametrize(
+    ("width", "size", "expected"),
+    [
+        (4, 64, torch.contiguous_format),
+        (8, 64, torch.contiguous_format),
+        (16, 64, torch.channels_last),
+        (4, 32, torch.channels_last),
+    ],
+)
+def test_narrow_networks_on_large_images_keep_the_plain_layout(width, size, expected):
+    """In channels last they crashed; see `memory_format_for`."""
+    model = resnet8(classes=2, channels=3, width=width)
+    found = memory_format_for(model, image_size=size, device=torch.device("cpu"))
+    assert found == expected

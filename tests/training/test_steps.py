@@ -297,7 +297,7 @@ def test_an_epoch_on_a_gpu_waits_for_it_only_at_its_end(tiny, backend):
     run.backend = backend
     run._train_epoch(1)
     run.batch = 0
-    batches = run.augmentation.batches(16, order=run.order, draws=run.draws)
+    batches = run.images.batches(16, order=run.order, draws=run.draws)
     run.model.train()
     try:
         torch.cuda.set_sync_debug_mode("error")

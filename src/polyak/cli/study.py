@@ -24,7 +24,7 @@ from polyak.study.plan import Study, with_more_averages
 from polyak.study.preparation import prepare_some
 from polyak.study.runner import Outcome, planned, run_study
 from polyak.study.user_study import load_study, write_example
-from polyak.training.interruption import StopRequest
+from polyak.training.interruption import Interruption
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,7 +181,7 @@ def _write_example(path: Path) -> int:
 
 def carry_through(study: Study, where: Where, *, command: str) -> int:
     """Run a study and write its report; what to look at goes to stdout."""
-    limit = StopRequest(seconds_of(where.time_limit))
+    limit = Interruption(seconds_of(where.time_limit))
     console = Console(stderr=True, soft_wrap=True)
     with where.machines.ready() as (executor, workers):
         console.print(f"{study.title}: {planned(study)} runs, {workers} at a time ({study.cost})")

@@ -98,8 +98,8 @@ def write_arms(run: Run, trained: Trained, folder: RunFolder) -> None:
     This is the first time that the run's weights meet test data, monitors apart.
     """
     data = run.data
-    ready = run.augmentation.ready
-    images = {"test": ready(data.test_images_nchw), "train": ready(data.train_images_nchw)}
+    normalise = run.images.normalise
+    images = {"test": normalise(data.test_images_nchw), "train": normalise(data.train_images_nchw)}
     labels: dict[str, dict[str, Tensor]] = {
         "test": {"labels": data.test_labels_n},
         "train": {"given": data.train_given_n, "clean": data.train_clean_n},
@@ -143,7 +143,7 @@ def write_variants(run: Run, trained: Trained, folder: RunFolder) -> None:
     if not found or run.config.keep != "every":
         return
     data = run.data
-    images = {"test": run.augmentation.ready(data.test_images_nchw)}
+    images = {"test": run.images.normalise(data.test_images_nchw)}
     if data.holdout_images_nchw is not None:
         images["holdout"] = final_holdout(run, data.holdout_images_nchw)
     known = list(arms(trained, run.config))
@@ -168,8 +168,8 @@ def write_variants(run: Run, trained: Trained, folder: RunFolder) -> None:
 def final_holdout(run: Run, images_nchw: Tensor) -> Tensor:
     """The hold-out's images as the finished run is evaluated on them, the same at every call."""
     if "holdout-images" in run.config.paper_code:
-        return run.augmentation.holdout(generator(run.config.seed, "final holdout augmentation"))
-    return run.augmentation.ready(images_nchw)
+        return run.images.augment_holdout(generator(run.config.seed, "final holdout augmentation"))
+    return run.images.normalise(images_nchw)
 
 
 def _manifest(run: Run, arm: Arm) -> dict[str, Any]:
@@ -200,7 +200,7 @@ def load_arm(run: Run, arm: Arm) -> None:
     if arm.refresh:
         # Every arm sees the same augmented images, so that arms differ by weights alone.
         seed = run.config.seed
-        batches = run.augmentation.batches(
+        batches = run.images.batches(
             BATCHNORM_BATCH,
             order=generator(seed, "final batchnorm order"),
             draws=generator(seed, "final batchnorm augmentation"),

@@ -11,12 +11,14 @@ from torch import Tensor, nn
 
 from polyak.averaging import load as load_weights
 from polyak.data import Partition
+from polyak.data.device_images import DeviceImages
 from polyak.errors import FileError, StateError, unknown
 from polyak.models import build
 from polyak.records.runs import RunFolder
 from polyak.records.vocabulary import BASELINE
 from polyak.training.config import RunConfig
-from polyak.training.prediction import Augmentation, memory_format_for, predict
+from polyak.training.machine import memory_format_for
+from polyak.training.prediction import predict
 
 CHUNK = 4096
 """Images that are normalised at a time: a whole training set as float32 may not fit."""
@@ -88,7 +90,7 @@ def logits_of_arms(
         generator_seed=0,
     )
     layout = memory_format_for(model, image_size=size, device=device)
-    images = Augmentation(data, padding=0, flip=False, device=device, memory_format=layout)
+    images = DeviceImages(data, padding=0, flip=False, device=device, memory_format=layout)
     model = model.to(device, memory_format=layout)  # type: ignore[call-overload]  # torch's stub omits it
     said: dict[str, dict[str, Tensor]] = {part: {} for part in images_nchw}
     for arm in arms:
@@ -99,6 +101,6 @@ def logits_of_arms(
     return said
 
 
-def _logits(model: nn.Module, images: Augmentation, images_nchw: Tensor) -> Tensor:
+def _logits(model: nn.Module, images: DeviceImages, images_nchw: Tensor) -> Tensor:
     chunks = torch.split(images_nchw, CHUNK)
-    return torch.cat([predict(model, images.ready(chunk)).cpu() for chunk in chunks])
+    return torch.cat([predict(model, images.normalise(chunk)).cpu() for chunk in chunks])

@@ -10,15 +10,16 @@ from torch import Tensor, nn
 
 from polyak.averaging import Averager, Uniform
 from polyak.data import Partition
+from polyak.data.device_images import DeviceImages
 from polyak.errors import NonFiniteError
 from polyak.models import build
 from polyak.records.runs import EpochRecord, MonitorRecord, Score
 from polyak.records.vocabulary import BASELINE, RULES, Stop
 from polyak.training.config import RunConfig
 from polyak.training.evaluation import Evaluation
-from polyak.training.extra_averages import more_bank, of_use
+from polyak.training.extra_averages import build_extra_averager, copy_averages
+from polyak.training.machine import memory_format_for
 from polyak.training.optim import build_optimizer, learning_rate, set_learning_rate
-from polyak.training.prediction import Augmentation, memory_format_for
 from polyak.training.randomness import generator, seed_for
 from polyak.training.selection import choose_stop
 from polyak.training.steps import Backend, Step, build_step, choose_backend, settle_kernels
@@ -113,14 +114,12 @@ class Run:
             if config.averaging.swa
             else None
         )
-        self.more = more_bank(self.model, config, steps_per_epoch=self.steps_per_epoch)
+        self.extra = build_extra_averager(self.model, config, steps_per_epoch=self.steps_per_epoch)
         # What is stepped after the optimizer.
-        banks = (self.averager, self.swa, self.more)
+        banks = (self.averager, self.swa, self.extra)
         self.banks = tuple(bank for bank in banks if bank is not None)
-        self.augmentation = Augmentation(
-            data, config.data.crop_padding, config.data.flip, device, layout
-        )
-        self.evaluation = Evaluation(self.augmentation, config)
+        self.images = DeviceImages(data, config.data.crop_padding, config.data.flip, device, layout)
+        self.evaluation = Evaluation(self.images, config)
         self.order = generator(config.seed, "order")
         self.draws = generator(config.seed, "augmentation")
         self.step = 0
@@ -168,7 +167,7 @@ class Run:
         self.trained.last = {BASELINE: _weights(self.model)}
         if self.swa is not None:
             self.trained.last["swa"] = self.swa.tensors("swa")
-        self.trained.last |= of_use(self.more)
+        self.trained.last |= copy_averages(self.extra)
         return self.trained
 
     def train_only(self, epoch: int) -> Score:
@@ -181,7 +180,7 @@ class Run:
         if self.batch == 0:
             self.order_at_start = self.order.get_state()
             self.right.zero_()
-        batches = self.augmentation.batches(
+        batches = self.images.batches(
             self.config.batch_size, order=self.order, draws=self.draws, skip=self.batch
         )
         for x_bchw, labels_b in batches:
@@ -273,7 +272,11 @@ class Run:
 
     def _all_weights(self) -> dict[str, State]:
         averages = {name: self.averager.tensors(name) for name in self.averager.names}
-        return {BASELINE: _weights(self.model), **averages, **of_use(self.more, at_any_time=True)}
+        return {
+            BASELINE: _weights(self.model),
+            **averages,
+            **copy_averages(self.extra, at_stop=True),
+        }
 
 
 def _weights(model: nn.Module) -> State:

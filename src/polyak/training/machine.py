@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 # From glibc's malloc.h.
 _M_TRIM_THRESHOLD = -1
@@ -37,6 +38,21 @@ def differences(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
         for name in sorted(then.keys() | now.keys())
         if then.get(name) != now.get(name)
     ]
+
+
+def memory_format_for(
+    model: nn.Module, *, image_size: int, device: torch.device
+) -> torch.memory_format:
+    """The layout in which a network trains: channels last, which is faster, where it is safe.
+
+    On a CPU with AVX-512 and torch 2.13 training narrow networks on images of 64 pixels in that
+    layout ended in segmentation faults: ResNet-8 of width 4 at batch 8, of width 8 at batch 128;
+    not of width 12 or 16, and not at 32 pixels. The cause is not known.
+    """
+    narrow = any(isinstance(m, nn.Conv2d) and m.out_channels < 16 for m in model.modules())
+    if device.type == "cpu" and narrow and image_size > 32:
+        return torch.contiguous_format
+    return torch.channels_last
 
 
 def keep_freed_memory() -> bool:

@@ -18,7 +18,7 @@ from polyak.data import Partition
 from polyak.errors import ConfigError
 from polyak.records.timings import Timing, Timings
 from polyak.training.config import RunConfig, digest
-from polyak.training.fused_batchnorm import Folded
+from polyak.training.fused_batchnorm import FusedModel
 from polyak.training.loop import Run
 from polyak.training.machine import environment
 from polyak.training.prediction import predict, score
@@ -98,8 +98,8 @@ class _Case:
         assert data.holdout_images_nchw is not None
         assert data.holdout_given_n is not None
         self._labels_n = data.holdout_given_n
-        self._images_nchw = self.run.augmentation.ready(data.holdout_images_nchw)
-        self._folded = Folded(self.run.model)
+        self._images_nchw = self.run.images.normalise(data.holdout_images_nchw)
+        self._fused = FusedModel(self.run.model)
         self._lowered = lowered(self.run.device, self.run.precision)
         self.steps_seconds: list[float] = []
         self.evaluation_seconds: list[float] = []
@@ -119,7 +119,7 @@ class _Case:
         else:
             # As averages are evaluated.
             with self._lowered():
-                logits_nk = predict(self._folded.load(), self._images_nchw)
+                logits_nk = predict(self._fused.load(), self._images_nchw)
             score(logits_nk.float().cpu(), self._labels_n)
 
     def timing(self) -> Timing:

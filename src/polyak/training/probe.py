@@ -18,13 +18,14 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from polyak.averaging import load as load_weights
 from polyak.data import DataConfig, Partition, epoch_batches
+from polyak.data.device_images import DeviceImages
 from polyak.errors import ConfigError
 from polyak.models import build, features
 from polyak.records.predictions import write_predictions
 from polyak.records.runs import run_folder
 from polyak.training.config import RunConfig, digest, without_defaults
 from polyak.training.optim import unknown_settings
-from polyak.training.prediction import EVALUATION_BATCH, Augmentation
+from polyak.training.prediction import EVALUATION_BATCH
 from polyak.training.randomness import generator
 
 
@@ -178,10 +179,10 @@ def run_probe(
         out: The output folder with the backbones' runs; arms come out as `<run id>.<arm>`.
         device: Where to compute.
     """
-    images = Augmentation(data, padding=0, flip=False, device=device)
+    images = DeviceImages(data, padding=0, flip=False, device=device)
     train_nchw, test_nchw = (
-        images.ready(data.train_images_nchw),
-        images.ready(data.test_images_nchw),
+        images.normalise(data.train_images_nchw),
+        images.normalise(data.test_images_nchw),
     )
     labels_n = data.train_given_n.to(device)
     channels, size = train_nchw.shape[1:3]

@@ -82,7 +82,7 @@ def restore(run: Run, groups: Mapping[str, Mapping[str, Tensor]], facts: dict[st
 
 
 def _banks(run: Run) -> dict[str, Averager]:
-    banks = {"averager": run.averager, "swa": run.swa, "more": run.more}
+    banks = {"averager": run.averager, "swa": run.swa, "more": run.extra}
     return {name: bank for name, bank in banks.items() if bank is not None}
 
 
