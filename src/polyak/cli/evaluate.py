@@ -147,18 +147,18 @@ def _show(console: Console, run_id: str, arm: str) -> None:
 
 def _alone(run_id: str, config: RunConfig) -> RowRecord:
     """A run as the only one of a row."""
-    seed, rate = str(config.seed), config.optim.lr
+    seed, learning_rate = str(config.seed), config.optim.lr
     return RowRecord(
         label=run_id,
         dataset=config.data.source,
         architecture=config.model.name,
         seeds=(config.seed,),
-        learning_rates=(rate,),
+        learning_rates=(learning_rate,),
         averages=(),
         paper_averages=(),
-        search={f"{rate:g}": {seed: run_id}} if config.holdout else {},
+        search={f"{learning_rate:g}": {seed: run_id}} if config.holdout else {},
         refit={} if config.holdout else {seed: run_id},
-        chosen_learning_rate=rate,
+        chosen_learning_rate=learning_rate,
         stops={seed: ()},
     )
 

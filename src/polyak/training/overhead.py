@@ -79,7 +79,12 @@ class _Case:
     """One bank beside a run."""
 
     def __init__(
-        self, config: OverheadConfig, size: int, every: int | None, data: Partition, device: str
+        self,
+        config: OverheadConfig,
+        size: int,
+        every: int | None,
+        data: Partition,
+        device: torch.device,
     ) -> None:
         averaging = replace(
             config.run.averaging,
@@ -92,7 +97,7 @@ class _Case:
         )
         own = replace(config.run, averaging=averaging, epochs=config.rounds + 1)
         self.size, self.every = size, every
-        self.run = Run(own, data, device=torch.device(device))
+        self.run = Run(own, data, device=device)
         if not size:
             self.run.banks = ()
         assert data.holdout_images_nchw is not None
@@ -148,7 +153,7 @@ def measure(
         on_round: Called between rounds; may raise to leave.
     """
     clock = time.process_time if device.type == "cpu" else _waiting(device)
-    cases = [_Case(config, size, every, data, str(device)) for size, every in config.cases()]
+    cases = [_Case(config, size, every, data, device) for size, every in config.cases()]
     draws = random.Random(config.run.seed)
     run = cases[0].run
     for number in range(1, config.rounds + 2):
