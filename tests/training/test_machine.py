@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from polyak.models import resnet8
-from polyak.training.machine import memory_format_for
+from polyak.training.machine import differences, environment, memory_format_for
 
 FAULTS = """
 import resource, torch
@@ -45,3 +45,20 @@ def test_narrow_networks_on_large_images_keep_the_plain_layout(width, size, expe
     model = resnet8(classes=2, channels=3, width=width)
     found = memory_format_for(model, image_size=size, device=torch.device("cpu"))
     assert found == expected
+
+
+def test_the_layout_that_is_used_decides_whether_a_checkpoint_goes_on():
+    device = torch.device("cpu")
+    plain = environment(device, memory_format=torch.contiguous_format)
+    assert differences(plain, plain) == []
+    assert differences(environment(device), plain) == ["layout 'channels last' (here 'contiguous')"]
+
+
+def test_checkpoints_of_the_first_round_go_on_whatever_the_layout_was():
+    """They called it "memory format", a constant."""
+    for layout in (torch.contiguous_format, torch.channels_last):
+        now = environment(torch.device("cpu"), memory_format=layout)
+        then = {name: value for name, value in now.items() if name != "layout"}
+        assert differences({**then, "memory format": "channels last"}, now) == []
+        others = {**then, "memory format": "channels last", "threads": -1}
+        assert differences(others, now) == [f"threads -1 (here {now['threads']})"]

@@ -294,7 +294,7 @@ def test_an_epoch_on_a_gpu_waits_for_it_only_at_its_end(tiny, backend):
 
     data = partition(load(tiny.data), tiny.data, holdout=True)
     run = Run(replace(tiny, epochs=4), data, device=torch.device("cuda"))
-    run.backend = backend
+    run.use_backend(backend)
     run._train_epoch(1)
     run.batch = 0
     batches = run.images.batches(16, order=run.order, draws=run.draws)

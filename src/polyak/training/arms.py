@@ -29,9 +29,10 @@ from polyak.records.vocabulary import (
     variant_name,
 )
 from polyak.training.config import RunConfig
-from polyak.training.loop import Run, State, Trained
+from polyak.training.loop import Run
 from polyak.training.prediction import BATCHNORM_BATCH, predict
 from polyak.training.randomness import generator
+from polyak.training.run_state import State, Trained
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,8 +196,7 @@ def _manifest(run: Run, arm: Arm) -> dict[str, Any]:
 
 def load_arm(run: Run, arm: Arm) -> None:
     """Make the run's model say what an arm says."""
-    run.model.load_state_dict(arm.weights)
-    run.model.eval()
+    run.load_weights(arm.weights)
     if arm.refresh:
         # Every arm sees the same augmented images, so that arms differ by weights alone.
         seed = run.config.seed

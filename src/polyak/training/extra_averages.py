@@ -26,6 +26,13 @@ AT_STOPS = ("lawa", "power")
 """Those that mean something at a stop; the others are made for the end of the run."""
 
 
+def build_swa(model: nn.Module, config: RunConfig, *, steps_per_epoch: int) -> Averager:
+    """Uniform over epoch ends: one update an epoch, counted once half the budget is over."""
+    half = config.epochs // 2 * steps_per_epoch
+    swa = Uniform(start=half, name="swa")
+    return Averager(model, [swa], every=steps_per_epoch, nonfinite="allow")
+
+
 def build_extra_averager(
     model: nn.Module, config: RunConfig, *, steps_per_epoch: int
 ) -> Averager | None:

@@ -17,8 +17,18 @@ _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
 
 
-def environment(device: torch.device) -> dict[str, Any]:
-    """Facts of this machine and process, as plain JSON values."""
+LAYOUTS = {torch.channels_last: "channels last", torch.contiguous_format: "contiguous"}
+
+
+def environment(
+    device: torch.device, *, memory_format: torch.memory_format = torch.channels_last
+) -> dict[str, Any]:
+    """Facts of this machine and process, as plain JSON values.
+
+    Args:
+        device: Where a run computes.
+        memory_format: The layout of its images and weights there.
+    """
     gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
     return {
         "torch": str(torch.__version__),
@@ -26,13 +36,19 @@ def environment(device: torch.device) -> dict[str, Any]:
         "device": gpu or device.type,
         "processor": _processor(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
-        "memory format": "channels last",
+        "layout": LAYOUTS[memory_format],
         "evaluation": "folded",
     }
 
 
 def differences(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """What is not as it was, one phrase each."""
+    """What is not as it was, one phrase each.
+
+    Checkpoints of the first round say nothing of the layout: their "memory format" is a constant,
+    whatever was used.
+    """
+    then = {name: value for name, value in then.items() if name != "memory format"}
+    then.setdefault("layout", now.get("layout"))
     return [
         f"{name} {then.get(name)!r} (here {now.get(name)!r})"
         for name in sorted(then.keys() | now.keys())

@@ -20,7 +20,6 @@ from polyak.records.timings import Timing, Timings
 from polyak.training.config import RunConfig, digest
 from polyak.training.fused_batchnorm import FusedModel
 from polyak.training.loop import Run
-from polyak.training.machine import environment
 from polyak.training.prediction import predict, score
 from polyak.training.steps import lowered
 
@@ -97,9 +96,7 @@ class _Case:
         )
         own = replace(config.run, averaging=averaging, epochs=config.rounds + 1)
         self.size, self.every = size, every
-        self.run = Run(own, data, device=device)
-        if not size:
-            self.run.banks = ()
+        self.run = Run(own, data, device=device, averaged=size > 0)
         assert data.holdout_images_nchw is not None
         assert data.holdout_given_n is not None
         self._labels_n = data.holdout_given_n
@@ -161,7 +158,7 @@ def measure(
             case.round(number, clock)
             for other in cases:
                 # What the first has chosen: ways of taking a step would be compared otherwise.
-                other.run.backend = case.run.backend
+                other.run.use_backend(case.run.backend)
         on_round()
     return Timings(
         cases=tuple(case.timing() for case in cases),
@@ -173,7 +170,7 @@ def measure(
             run.data.holdout_given_n if run.data.holdout_given_n is not None else ()
         ),
         parameters=sum(p.numel() for p in run.model.parameters()),
-        environment=environment(device),
+        environment=run.environment(),
     )
 
 
