@@ -20,10 +20,10 @@ from polyak.records.paper_code import PAPER_CODE
 from polyak.records.studies import RowRecord
 from polyak.records.vocabulary import Stop
 from polyak.study.follow_ups import follow_ups, stops_of
-from polyak.study.options import otherwise
+from polyak.study.options import with_more_averages, with_protocol
 from polyak.study.paper.presets import PAPER_STUDIES, preset
 from polyak.study.paper.scales import SCALES
-from polyak.study.plan import Row, Study, refit, search, transfer, with_more_averages
+from polyak.study.plan import Row, Study, refit, search, transfer
 from polyak.study.preparation import prepare_measurement, prepare_rows
 from polyak.study.user_study import load_study
 from polyak.training.config_file import read_config
@@ -46,11 +46,11 @@ SWITCHES: dict[str, Callable[[Make], Study]] = {
     "--controls": lambda make: make(controls=True),
     "--more-averages": lambda make: with_more_averages(make()),
     "--fp32": lambda make: in_float32(make()),
-    "--paper-code all": lambda make: otherwise(make(), paper_code=tuple(PAPER_CODE)),
-    "--selection bn_safe": lambda make: otherwise(make(), selection="bn_safe"),
-    "--clean-holdout": lambda make: otherwise(make(), clean_holdout=True),
+    "--paper-code all": lambda make: with_protocol(make(), paper_code=tuple(PAPER_CODE)),
+    "--selection bn_safe": lambda make: with_protocol(make(), selection="bn_safe"),
+    "--clean-holdout": lambda make: with_protocol(make(), clean_holdout=True),
     "--more-averages --fp32 --paper-code all --selection bn_safe --clean-holdout": (
-        lambda make: otherwise(
+        lambda make: with_protocol(
             in_float32(with_more_averages(make())),
             paper_code=tuple(PAPER_CODE),
             selection="bn_safe",

@@ -13,7 +13,7 @@ from polyak.records.runs import run_folder
 from polyak.records.studies import read_study
 from polyak.study.runner import run_study
 from polyak.training.config_file import read_run_config
-from polyak.training.stored import arm_weights
+from polyak.training.logits import arm_weights
 
 INVERTED = """
 from sklearn.datasets import load_digits

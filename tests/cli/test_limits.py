@@ -2,7 +2,7 @@ import pytest
 
 from polyak.cli.limits import seconds_of, within
 from polyak.errors import ConfigError
-from polyak.training.interruption import StoppedError, StopRequest, before_limit
+from polyak.training.interruption import InterruptedRun, Interruption, before_limit
 
 
 @pytest.mark.parametrize(
@@ -30,7 +30,7 @@ def test_stopping_begins_before_the_limit(limit, begin):
 
 def test_progress_is_shown_until_the_time_is_up():
     shown = []
-    within(StopRequest(3600), shown.append)("a")
-    with pytest.raises(StoppedError, match="time limit"):
-        within(StopRequest(0), shown.append)("b")
+    within(Interruption(3600), shown.append)("a")
+    with pytest.raises(InterruptedRun, match="time limit"):
+        within(Interruption(0), shown.append)("b")
     assert shown == ["a"]

@@ -99,7 +99,7 @@ def test_recomputed_statistics_are_those_of_one_pass_over_the_training_part(fini
 
     run, _, by_name, folder = finished
     weight = by_name["ema_acc_bn"].weights["stem.weight"]
-    batches = run.augmentation.batches(
+    batches = run.images.batches(
         128,
         order=generator(run.config.seed, "final batchnorm order"),
         draws=generator(run.config.seed, "final batchnorm augmentation"),
@@ -127,7 +127,7 @@ def test_predictions_are_what_the_saved_weights_say(finished):
     said = Predictions(folder.predictions)
     data = run.data
     test_nchw, train_nchw = (
-        run.augmentation.ready(x) for x in (data.test_images_nchw, data.train_images_nchw)
+        run.images.normalise(x) for x in (data.test_images_nchw, data.train_images_nchw)
     )
     assert set(said.arms("test")) == set(said.arms("train")) == ALL
     for name in ALL:

@@ -224,7 +224,7 @@ def test_batchnorm_of_the_arms_has_the_mean_of_the_batches_variances(done, tiny,
     layer = next(m for m in model.modules() if isinstance(m, nn.BatchNorm2d))
     seen = []
     layer.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-    batches = run.augmentation.batches(
+    batches = run.images.batches(
         128,
         order=generator(tiny.seed, "final batchnorm order"),
         draws=generator(tiny.seed, "final batchnorm augmentation"),

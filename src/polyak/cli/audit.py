@@ -26,11 +26,11 @@ from polyak.records.vocabulary import (
     SGD_STOPPED,
 )
 from polyak.report.audit import Audited, audit_sentences, write_audit
-from polyak.training.auditing import write_training_predictions
 from polyak.training.config import RunConfig
 from polyak.training.config_file import read_run_config
 from polyak.training.jobs import usable_device
-from polyak.training.stored import arm_weights, kept_arms
+from polyak.training.later_predictions import write_training_predictions
+from polyak.training.logits import arm_weights, kept_arms
 
 COMPARED = (EMA_ACC_BN, EMA_LOSS_BN, SGD_AT_EMA, SGD_STOPPED, BASELINE)
 """Arms whose scores are compared, where a run has them."""

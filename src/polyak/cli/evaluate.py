@@ -24,8 +24,8 @@ from polyak.report.sections.evaluation import evaluation_lines
 from polyak.training.config import RunConfig
 from polyak.training.config_file import read_run_config
 from polyak.training.jobs import usable_device
-from polyak.training.repredict import write_test_predictions
-from polyak.training.stored import kept_arms
+from polyak.training.later_predictions import write_test_predictions
+from polyak.training.logits import kept_arms
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ class EvaluateCommand:
                     run,
                     config=config,
                     data=partition(load(own), own, holdout=config.holdout),
-                    judged_by=partition(load(wanted), wanted, holdout=False),
+                    evaluated_on=partition(load(wanted), wanted, holdout=False),
                     arms=arms,
                     device=device,
                     on_arm=partial(_show, console, run.path.name),
@@ -147,18 +147,18 @@ def _show(console: Console, run_id: str, arm: str) -> None:
 
 def _alone(run_id: str, config: RunConfig) -> RowRecord:
     """A run as the only one of a row."""
-    seed, rate = str(config.seed), config.optim.lr
+    seed, learning_rate = str(config.seed), config.optim.lr
     return RowRecord(
         label=run_id,
         dataset=config.data.source,
         architecture=config.model.name,
         seeds=(config.seed,),
-        learning_rates=(rate,),
+        learning_rates=(learning_rate,),
         averages=(),
         paper_averages=(),
-        search={f"{rate:g}": {seed: run_id}} if config.holdout else {},
+        search={f"{learning_rate:g}": {seed: run_id}} if config.holdout else {},
         refit={} if config.holdout else {seed: run_id},
-        chosen_learning_rate=rate,
+        chosen_learning_rate=learning_rate,
         stops={seed: ()},
     )
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from polyak.errors import ConfigError
-from polyak.training.interruption import StopRequest
+from polyak.training.interruption import Interruption
 
 T = TypeVar("T")
 _UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0}
@@ -33,8 +33,8 @@ def seconds_of(limit: str | None) -> float | None:
     return total
 
 
-def within(limit: StopRequest, call: Callable[[T], None]) -> Callable[[T], None]:
-    """`call`, but a StoppedError once the time is up."""
+def within(limit: Interruption, call: Callable[[T], None]) -> Callable[[T], None]:
+    """`call`, but an InterruptedRun once the time is up."""
 
     def checked(value: T) -> None:
         if limit.made:

@@ -2,7 +2,7 @@
 
 import shlex
 import sys
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
@@ -17,14 +17,14 @@ from polyak.records.paper_code import parse_paper_code
 from polyak.records.vocabulary import Selection
 from polyak.report.page import write_report
 from polyak.study import plan
-from polyak.study.options import otherwise
-from polyak.study.paper.datasets import parse_places
+from polyak.study.options import in_float32, with_more_averages, with_protocol
+from polyak.study.paper.datasets import hint, parse_places
 from polyak.study.paper.presets import preset
-from polyak.study.plan import Study, with_more_averages
+from polyak.study.plan import Study
 from polyak.study.preparation import prepare_some
 from polyak.study.runner import Outcome, planned, run_study
 from polyak.study.user_study import load_study, write_example
-from polyak.training.interruption import StopRequest
+from polyak.training.interruption import Interruption
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,8 +113,8 @@ class StudyCommand:
         if self.more_averages:
             study = with_more_averages(study)
         if self.fp32:
-            study = _in_float32(study)
-        study = otherwise(
+            study = in_float32(study)
+        study = with_protocol(
             study,
             paper_code=parse_paper_code(self.paper_code),
             selection=self.selection,
@@ -168,11 +168,6 @@ class DemoCommand:
         return carry_through(preset("demo"), self.where, command=shlex.join(words))
 
 
-def _in_float32(study: Study) -> Study:
-    rows = (replace(row, config=replace(row.config, fp32=True)) for row in study.rows)
-    return replace(study, rows=tuple(rows))
-
-
 def _write_example(path: Path) -> int:
     write_example(path)
     print(f"wrote {path}; polyak study {shlex.quote(str(path))} runs it")
@@ -181,7 +176,7 @@ def _write_example(path: Path) -> int:
 
 def carry_through(study: Study, where: Where, *, command: str) -> int:
     """Run a study and write its report; what to look at goes to stdout."""
-    limit = StopRequest(seconds_of(where.time_limit))
+    limit = Interruption(seconds_of(where.time_limit))
     console = Console(stderr=True, soft_wrap=True)
     with where.machines.ready() as (executor, workers):
         console.print(f"{study.title}: {planned(study)} runs, {workers} at a time ({study.cost})")
@@ -193,6 +188,7 @@ def carry_through(study: Study, where: Where, *, command: str) -> int:
                 on_progress=within(limit, display),
                 workers=workers,
                 command=command,
+                hint=hint,
             )
     page = write_report(where.out, study.name)
     for line in failure_lines(outcome.failures, where.out, device=where.machines.device):
@@ -214,7 +210,7 @@ def _summary(outcome: Outcome) -> str:
 def _list_runs(study: Study) -> int:
     """The search's runs; only with their data at hand is it known which runs they are."""
     study.check()
-    prepared, missing = prepare_some(study.rows)
+    prepared, missing = prepare_some(study.rows, hint=hint)
     if study.measurement is not None:
         print(f"{study.measurement.label}: {title(study.measurement.config)}")
     for row in study.rows:

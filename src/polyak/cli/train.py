@@ -18,7 +18,7 @@ from polyak.records.predictions import Predictions
 from polyak.records.runs import EpochRecord, run_folder
 from polyak.training.config import RunConfig
 from polyak.training.config_file import read_config
-from polyak.training.interruption import StopRequest
+from polyak.training.interruption import Interruption
 from polyak.training.jobs import Job, carry_out, usable_device
 from polyak.training.overhead import OverheadConfig
 
@@ -69,7 +69,7 @@ class TrainCommand:
         """Exit code: 0 done, 1 diverged."""
         config = self._job()
         usable_device(self.device)
-        request = StopRequest(seconds_of(self.time_limit))
+        interruption = Interruption(seconds_of(self.time_limit))
         console = Console(stderr=True, soft_wrap=True)
         console.print(f"{title(config)}  →  {run_folder(self.out, config.id).path}")
         epochs: list[EpochRecord] = []
@@ -79,8 +79,10 @@ class TrainCommand:
             if isinstance(config, RunConfig):
                 console.print("  ".join(epoch_cells(epochs, config)))
 
-        with request.by_signals():
-            carry_out(config, self.out, device=self.device, on_epoch=show, stop=request)
+        with interruption.by_signals():
+            carry_out(
+                config, self.out, device=self.device, on_epoch=show, interruption=interruption
+            )
         return _report(config, self.out)
 
     def _job(self) -> Job:

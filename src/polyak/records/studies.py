@@ -78,7 +78,7 @@ class RowRecord:
     failure: str | None = None
     """Why the row has no result, if it has none."""
 
-    def rate_of(self, seed: str) -> float | None:
+    def learning_rate_of(self, seed: str) -> float | None:
         """The learning rate chosen for a seed; None where none is."""
         return self.seed_learning_rates.get(seed, self.chosen_learning_rate)
 
@@ -87,8 +87,8 @@ class RowRecord:
         """Search runs with the chosen learning rate, by seed."""
         if self.seed_learning_rates:
             return {
-                seed: self.search[f"{rate:g}"][seed]
-                for seed, rate in self.seed_learning_rates.items()
+                seed: self.search[f"{learning_rate:g}"][seed]
+                for seed, learning_rate in self.seed_learning_rates.items()
             }
         return self.search.get(f"{self.chosen_learning_rate:g}", {}) if self.stops else {}
 
@@ -178,10 +178,12 @@ def _refuse_edited(row: RowRecord) -> None:
     ids = [*row.search.values(), row.refit, row.transfer, *row.follow_ups.values()]
     if not all(isinstance(run, str) for runs in ids for run in runs.values()):
         raise ValueError(f"a run of row {row.label!r} has an id that is no text")
-    rates = [*row.seed_learning_rates.values(), row.chosen_learning_rate]
-    for rate in rates:
-        if rate is not None and f"{rate:g}" not in row.search:
-            raise ValueError(f"row {row.label!r} chose the learning rate {rate:g}, not searched")
+    learning_rates = [*row.seed_learning_rates.values(), row.chosen_learning_rate]
+    for learning_rate in learning_rates:
+        if learning_rate is not None and f"{learning_rate:g}" not in row.search:
+            raise ValueError(
+                f"row {row.label!r} chose the learning rate {learning_rate:g}, not searched"
+            )
     rules = {tuple(stop.rule for stop in stops) for stops in row.stops.values()}
     whole = all(isinstance(stop.epoch, int) for stops in row.stops.values() for stop in stops)
     if len(rules) > 1 or not whole:

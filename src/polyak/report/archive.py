@@ -116,10 +116,10 @@ def _runs(row: RowRecord) -> Iterator[tuple[str, str, str, str]]:
         for seed, run_id in by_seed.items():
             yield run_id, "search", rate, seed
     for seed, run_id in row.refit.items():
-        yield run_id, "refit", f"{row.rate_of(seed):g}", seed
+        yield run_id, "refit", f"{row.learning_rate_of(seed):g}", seed
     for phase, runs in row.follow_ups.items():
         for seed, run_id in runs.items():
-            yield run_id, phase, f"{row.rate_of(seed):g}", seed
+            yield run_id, phase, f"{row.learning_rate_of(seed):g}", seed
 
 
 def _scores(folder: RunFolder) -> Iterator[tuple[int, str, str, Score]]:

@@ -1,4 +1,9 @@
-"""What a run is evaluated as when it is over: sets of weights to compare, and their files."""
+"""What a run is evaluated as when it is over: sets of weights to compare, and their files.
+
+Arms are what a study compares; their weights are kept. Variants are all that it could have chosen,
+every average at the stops with averaged and with recomputed statistics, for the paper's appendix B;
+of them only the logits are kept.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,9 +13,10 @@ import torch
 from torch import Tensor
 
 from polyak.averaging import refresh_batchnorm, save
-from polyak.records.predictions import write_predictions
+from polyak.records.predictions import Predictions, write_predictions
 from polyak.records.runs import RunFolder
 from polyak.records.vocabulary import (
+    AVERAGES_RULES,
     BASELINE,
     EMA_ACC,
     EMA_ACC_BN,
@@ -20,11 +26,13 @@ from polyak.records.vocabulary import (
     SGD_AT_EMA,
     SGD_STOPPED,
     SWA_BN,
+    variant_name,
 )
 from polyak.training.config import RunConfig
-from polyak.training.loop import Run, State, Trained
+from polyak.training.loop import Run
 from polyak.training.prediction import BATCHNORM_BATCH, predict
 from polyak.training.randomness import generator
+from polyak.training.run_state import State, Trained
 from polyak.training.steps import lowered
 
 
@@ -92,8 +100,8 @@ def write_arms(run: Run, trained: Trained, folder: RunFolder) -> None:
     This is the first time that the run's weights meet test data, monitors apart.
     """
     data = run.data
-    ready = run.augmentation.ready
-    images = {"test": ready(data.test_images_nchw), "train": ready(data.train_images_nchw)}
+    normalise = run.images.normalise
+    images = {"test": normalise(data.test_images_nchw), "train": normalise(data.train_images_nchw)}
     labels: dict[str, dict[str, Tensor]] = {
         "test": {"labels": data.test_labels_n},
         "train": {"given": data.train_given_n, "clean": data.train_clean_n},
@@ -114,11 +122,59 @@ def write_arms(run: Run, trained: Trained, folder: RunFolder) -> None:
     write_predictions(folder.predictions, arms=said, labels=labels)
 
 
+def variants(trained: Trained, config: RunConfig) -> Iterator[Arm]:
+    """All that could be chosen: rule, average and statistics, joined by "." in the name."""
+    for rule in AVERAGES_RULES:
+        if rule not in trained.kept:
+            continue
+        kept = trained.kept[rule]
+        for average in config.averaging.names:
+            origin = {"source": average, "epoch": kept.stop.epoch, "rule": rule}
+            for statistics, refresh in (("averaged", False), ("recomputed", True)):
+                name = variant_name(rule, average, statistics)
+                yield Arm(name, kept.weights[average], refresh, origin)
+
+
+def write_variants(run: Run, trained: Trained, folder: RunFolder) -> None:
+    """Save what every variant says about test and hold-out samples, once the arms have their file.
+
+    Weights that are equal are evaluated once: those of an arm, and averages that warm-up still
+    holds equal.
+    """
+    found = list(variants(trained, run.config))
+    if not found or run.config.keep != "every":
+        return
+    data = run.data
+    images = {"test": run.images.normalise(data.test_images_nchw)}
+    if data.holdout_images_nchw is not None:
+        images["holdout"] = final_holdout(run, data.holdout_images_nchw)
+    known = list(arms(trained, run.config))
+    predictions = Predictions(folder.predictions)
+    said = {part: {a.name: predictions.logits_nk(part, a.name) for a in known} for part in images}
+    for arm in found:
+        twin = next((other for other in known if _equal(arm, other)), None)
+        if twin is None:
+            load_arm(run, arm)
+            known.append(arm)
+        for part, logits in said.items():
+            logits[arm.name] = (
+                logits[twin.name]
+                if twin
+                else predict(run.model, images[part], precision=run.config.saved_precision)
+            )
+    names = [arm.name for arm in found]
+    write_predictions(
+        folder.variants,
+        arms={part: {name: said[part][name].clone() for name in names} for part in images},
+        labels={"test": {"labels": data.test_labels_n}},
+    )
+
+
 def final_holdout(run: Run, images_nchw: Tensor) -> Tensor:
     """The hold-out's images as the finished run is evaluated on them, the same at every call."""
     if "holdout-images" in run.config.paper_code:
-        return run.augmentation.holdout(generator(run.config.seed, "final holdout augmentation"))
-    return run.augmentation.ready(images_nchw)
+        return run.images.augment_holdout(generator(run.config.seed, "final holdout augmentation"))
+    return run.images.normalise(images_nchw)
 
 
 def _manifest(run: Run, arm: Arm) -> dict[str, Any]:
@@ -144,15 +200,25 @@ def _manifest(run: Run, arm: Arm) -> dict[str, Any]:
 
 def load_arm(run: Run, arm: Arm) -> None:
     """Make the run's model say what an arm says."""
-    run.model.load_state_dict(arm.weights)
-    run.model.eval()
+    run.load_weights(arm.weights)
     if arm.refresh:
         # Every arm sees the same augmented images, so that arms differ by weights alone.
         seed = run.config.seed
-        batches = run.augmentation.batches(
+        batches = run.images.batches(
             BATCHNORM_BATCH,
             order=generator(seed, "final batchnorm order"),
             draws=generator(seed, "final batchnorm augmentation"),
         )
         with torch.no_grad(), lowered(run.device, run.config.saved_precision)():
             refresh_batchnorm(run.model, batches, pooled="batchnorm" not in run.config.paper_code)
+
+
+def _equal(arm: Arm, other: Arm) -> bool:
+    if arm.weights is other.weights:
+        return arm.refresh == other.refresh
+    same_use = arm.refresh == other.refresh or not _has_statistics(arm.weights)
+    return same_use and all(torch.equal(x, other.weights[key]) for key, x in arm.weights.items())
+
+
+def _has_statistics(weights: State) -> bool:
+    return any(key.endswith("running_var") for key in weights)

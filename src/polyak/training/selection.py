@@ -114,13 +114,13 @@ def choose_learning_rate(
         DataError: if every learning rate is out; what to do depends on why.
     """
     means = {
-        rate: sum(_best_baseline(records) for records in ended) / len(ended)
-        for rate, by_seed in sorted(runs.items())
+        learning_rate: sum(_best_baseline(records) for records in ended) / len(ended)
+        for learning_rate, by_seed in sorted(runs.items())
         if (ended := _ended(by_seed))
     }
     if not means:
         raise DataError(_all_lost(runs))
-    return max(means, key=lambda rate: means[rate])
+    return max(means, key=lambda learning_rate: means[learning_rate])
 
 
 def _ended(

@@ -85,7 +85,7 @@ def paper_row(name: str, scale: Scale, given: Mapping[str, str]) -> Row:
             epochs=training.epochs,
             batch_size=scale.batch_size,
         ),
-        learning_rates=training.rates,
+        learning_rates=training.learning_rates,
         seeds=scale.seeds,
         paper_decays=PAPER_DECAYS,
         paper_updates=None if scale is SCALES["paper"] else papers_updates(name),

@@ -1,4 +1,7 @@
-"""What a finished run's weights say about other test images than those that it was judged by."""
+"""Predictions that a run did not make itself: of other test images, of its own training images.
+
+Weights come from the run's folder, and nothing is trained.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +23,7 @@ def write_test_predictions(
     *,
     config: RunConfig,
     data: Partition,
-    judged_by: Partition,
+    evaluated_on: Partition,
     arms: Sequence[str],
     device: torch.device,
     on_arm: OnArm = lambda arm: None,
@@ -34,7 +37,7 @@ def write_test_predictions(
         folder: Of the finished run.
         config: Of the run.
         data: What the run trained on; its normalisation is kept.
-        judged_by: Whose test images these are, of the same classes and shape.
+        evaluated_on: Whose test images these are, of the same classes and shape.
         arms: Which of its arms.
         device: Where to compute.
         on_arm: Called with each arm's name before its turn.
@@ -43,11 +46,11 @@ def write_test_predictions(
         DataError: for images of other classes or another shape than the run's.
         FileError: if the run kept no such arm.
     """
-    refuse_others(data, judged_by)
+    check_same_task(data, evaluated_on)
     known = _known(path)
     said = logits_of_arms(
         folder,
-        {"test": judged_by.test_images_nchw},
+        {"test": evaluated_on.test_images_nchw},
         config=config,
         data=data,
         arms=[arm for arm in arms if arm not in known],
@@ -55,17 +58,59 @@ def write_test_predictions(
         on_arm=on_arm,
     )["test"]
     both = {"test": {**known, **said}}
-    write_predictions(path, arms=both, labels={"test": {"labels": judged_by.test_labels_n}})
+    write_predictions(path, arms=both, labels={"test": {"labels": evaluated_on.test_labels_n}})
 
 
-def refuse_others(data: Partition, judged_by: Partition) -> None:
-    """Refuse images that weights trained on `data` cannot be judged by.
+def write_training_predictions(
+    path: Path,
+    folder: RunFolder,
+    *,
+    config: RunConfig,
+    data: Partition,
+    arms: Sequence[str],
+    device: torch.device,
+    on_arm: OnArm = lambda arm: None,
+) -> None:
+    """Write what arms say about training and hold-out images; see `logits_of_arms`.
+
+    Parts are "train" and, where the run kept one, "holdout", whose images no weight has seen.
+    Labels are "given", "clean" and "index", the place in the data set's whole training set.
+
+    Raises:
+        FileError: if the run kept no such arm.
+    """
+    labels = {
+        "train": {
+            "given": data.train_given_n,
+            "clean": data.train_clean_n,
+            "index": data.train_index_n,
+        }
+    }
+    images_nchw = {"train": data.train_images_nchw}
+    if data.holdout_images_nchw is not None:
+        assert data.holdout_given_n is not None
+        assert data.holdout_clean_n is not None
+        assert data.holdout_index_n is not None
+        images_nchw["holdout"] = data.holdout_images_nchw
+        labels["holdout"] = {
+            "given": data.holdout_given_n,
+            "clean": data.holdout_clean_n,
+            "index": data.holdout_index_n,
+        }
+    said = logits_of_arms(
+        folder, images_nchw, config=config, data=data, arms=arms, device=device, on_arm=on_arm
+    )
+    write_predictions(path, arms=said, labels=labels)
+
+
+def check_same_task(data: Partition, evaluated_on: Partition) -> None:
+    """Weights that were trained on `data` can be evaluated on these images.
 
     Raises:
         DataError: that names both faults at once.
     """
-    found = _class_faults(judged_by.classes, data.classes)
-    shape, wanted = (tuple(x.test_images_nchw.shape[1:]) for x in (judged_by, data))
+    found = _class_faults(evaluated_on.classes, data.classes)
+    shape, wanted = (tuple(x.test_images_nchw.shape[1:]) for x in (evaluated_on, data))
     if shape != wanted:
         found.append(f"images are {_sides(shape)}; expected {_sides(wanted)}, as in training")
     if found:

@@ -2,7 +2,7 @@ import pytest
 
 from polyak.errors import FileError, StateError
 from polyak.records.runs import RunFolder, run_folder
-from polyak.training.stored import arm_weights, kept_arms
+from polyak.training.logits import arm_weights, kept_arms
 
 
 def test_arms_are_those_of_a_run_that_ended_well(tmp_path):

@@ -8,8 +8,8 @@ import torch
 from polyak.records.predictions import Predictions
 from polyak.records.runs import run_folder
 from polyak.records.vocabulary import Stop
-from polyak.training.arms import arms, write_arms
-from polyak.training.variants import variants, write_variants
+from polyak.training import arms as module
+from polyak.training.arms import arms, variants, write_arms, write_variants
 
 STOPS = (
     Stop(rule="sgd", epoch=1, average="sgd"),
@@ -73,16 +73,14 @@ def test_a_run_that_keeps_the_chosen_has_no_such_file(tiny, start, tmp_path):
 
 def test_equal_weights_are_evaluated_once(tiny, start, tmp_path, monkeypatch):
     """Decays that warm-up holds equal to the end of a short run."""
-    from polyak.training import variants as module
-
     averaging = replace(tiny.averaging, decays=(0.05, 0.95, 0.96), every=4)
     run = start(replace(tiny, averaging=averaging))
     trained = run.train(lambda record: None)
+    folder = run_folder(tmp_path, run.config.id)
+    write_arms(run, trained, folder)
     seen = []
     original = module.load_arm
     monkeypatch.setattr(module, "load_arm", lambda run, arm: (seen.append(arm), original(run, arm)))
-    folder = run_folder(tmp_path, run.config.id)
-    write_arms(run, trained, folder)
     write_variants(run, trained, folder)
     found = list(variants(trained, run.config))
     assert len(found) == 12

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from polyak.data.userfile import decode_user_file
+from polyak.data.sources import decode_user_file
 from polyak.errors import ConfigError, DataError
 from polyak.userfile import load_function, parse_reference
 

@@ -1,15 +1,17 @@
+"""Predictions that a run did not make itself."""
+
 from dataclasses import replace
 
 import pytest
 import torch
 
-from polyak.errors import FileError
+from polyak.errors import DataError, FileError
 from polyak.records.predictions import Predictions
 from polyak.records.runs import run_folder
 from polyak.records.vocabulary import Stop
 from polyak.training import logits
-from polyak.training.auditing import write_training_predictions
 from polyak.training.jobs import carry_out
+from polyak.training.later_predictions import check_same_task, write_training_predictions
 
 ARMS = ("ema_acc_bn", "sgd_at_ema", "sgd")
 
@@ -77,3 +79,26 @@ def test_an_arm_that_was_not_kept_is_refused_with_the_choices(searched, tiny, tm
     with pytest.raises(FileError, match="arm is 'ema_best'; expected one of ema_acc, "):
         asked(folder, data, tiny, tmp_path / "said.safetensors", arms=["ema_best"])
     assert not (tmp_path / "said.safetensors").exists()
+
+
+def test_images_of_the_same_classes_and_shape_are_taken(tiny, start):
+    data = start(tiny).data
+    check_same_task(data, data)
+
+
+def test_classes_in_another_order_are_refused_by_the_first_that_differs(tiny, start):
+    data = start(tiny).data
+    zero, one, *rest = data.classes
+    with pytest.raises(DataError, match="class 0 is '1'; expected '0', as in training"):
+        check_same_task(data, replace(data, classes=(one, zero, *rest)))
+
+
+def test_both_faults_are_named_at_once(tiny, start):
+    data = start(tiny).data
+    other = replace(
+        data,
+        classes=("even", "odd"),
+        test_images_nchw=torch.zeros(4, 3, 16, 16, dtype=torch.uint8),
+    )
+    with pytest.raises(DataError, match=r"2 classes \(even, odd\).*3×16×16; expected 1×8×8"):
+        check_same_task(data, other)
