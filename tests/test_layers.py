@@ -9,10 +9,11 @@ import polyak
 
 ROOT = Path(polyak.__file__).parent
 
-PLAIN = {"errors", "files", "userfile"}
+PLAIN = {"checksums", "errors", "files", "userfile"}
 TRAINING = PLAIN | {"averaging", "metrics", "models", "data", "records"}
 ANALYSIS = PLAIN | {"metrics", "records"}
 MAY_IMPORT = {
+    "checksums": set(),
     "errors": set(),
     "files": set(),
     "userfile": {"errors"},

@@ -17,7 +17,8 @@ import pytest
 
 from polyak.errors import ConfigError
 from polyak.records.paper_code import PAPER_CODE
-from polyak.records.studies import RowRecord, StopRecord
+from polyak.records.studies import RowRecord
+from polyak.records.vocabulary import Stop
 from polyak.study.follow_ups import follow_ups, stops_of
 from polyak.study.options import otherwise
 from polyak.study.paper.presets import PAPER_STUDIES, preset
@@ -66,7 +67,7 @@ def phases(row: Row) -> Iterator[tuple[str, list[str]]]:
     yield "search", [run.id for by_seed in searched.values() for run in by_seed.values()]
     epochs, names = row.config.epochs, row.config.averaging.names
     stops = tuple(
-        StopRecord(rule=rule, epoch=ceil(share * epochs), average=average)
+        Stop(rule=rule, epoch=ceil(share * epochs), average=average)
         for rule, share, average in (
             ("sgd", 1.0, "sgd"),
             ("acc", 0.7, names[-1]),

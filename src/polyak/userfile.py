@@ -53,11 +53,6 @@ def load_function(
     return function  # type: ignore[no-any-return]  # any callable of a user's module
 
 
-def sha256(path: Path) -> str:
-    """The file's checksum in hexadecimal digits."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
 def _module(path: Path) -> ModuleType:
     """The file as a module, named by its path so that two files of one name do not meet."""
     name = f"polyak_user_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]}"

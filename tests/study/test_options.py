@@ -8,6 +8,7 @@ from polyak.errors import ConfigError
 from polyak.records.paper_code import PAPER_CODE, parse_paper_code
 from polyak.records.runs import EpochRecord, Score, run_folder
 from polyak.records.studies import read_study
+from polyak.records.vocabulary import Stop
 from polyak.report.page import write_report
 from polyak.study import plan, runner, selection
 from polyak.study.options import otherwise
@@ -56,7 +57,7 @@ def test_what_acts_within_runs_plans_other_runs_that_are_sound(study, switch, na
 
 
 def test_a_refit_has_no_holdout_and_is_the_same_run_whatever_acts_on_one(study):
-    stop = plan.Stop(rule="acc", epoch=1, average="ema_0.9")
+    stop = Stop(rule="acc", epoch=1, average="ema_0.9")
 
     def refit_id(**switch):
         (changed,) = otherwise(study, **switch).rows

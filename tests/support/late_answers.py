@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from polyak.averaging.model import transfer
-from polyak.averaging.model.lagged import Lagged
 from polyak.averaging.model.live import Live
+from polyak.averaging.model.transfer import Lagged
 
 
 class LateTransfer(transfer.Transfer):

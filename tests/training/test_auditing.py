@@ -6,9 +6,9 @@ import torch
 from polyak.errors import FileError
 from polyak.records.predictions import Predictions
 from polyak.records.runs import run_folder
+from polyak.records.vocabulary import Stop
 from polyak.training import logits
 from polyak.training.auditing import write_training_predictions
-from polyak.training.config import Stop
 from polyak.training.jobs import carry_out
 
 ARMS = ("ema_acc_bn", "sgd_at_ema", "sgd")

@@ -18,6 +18,7 @@ from support.resumed_runs import (
 
 from polyak.averaging import load
 from polyak.errors import FileError, StateError
+from polyak.records.vocabulary import Stop
 from polyak.training import checkpoint, loop
 from polyak.training.checkpoint import Checkpoints
 
@@ -30,7 +31,7 @@ def whole(tiny, start):
         tiny,
         holdout=False,
         averaging=replace(tiny.averaging, every=4),
-        stops=(loop.Stop(rule="acc", epoch=2, average="ema_0.9"),),
+        stops=(Stop(rule="acc", epoch=2, average="ema_0.9"),),
     )
     builders = {"search": lambda: start(resnet), "refit": lambda: start(refit)}
     lower = replace(resnet, precision="bfloat16")

@@ -7,7 +7,8 @@ from polyak.data import DataConfig, NoiseConfig
 from polyak.errors import FileError
 from polyak.models import ModelConfig
 from polyak.records.runs import run_folder
-from polyak.training.config import AveragingConfig, RunConfig, Stop
+from polyak.records.vocabulary import Stop
+from polyak.training.config import AveragingConfig, RunConfig
 from polyak.training.config_file import read_config, read_run_config
 from polyak.training.optim import OptimConfig
 from polyak.training.overhead import OverheadConfig

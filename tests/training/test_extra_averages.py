@@ -8,9 +8,10 @@ import torch
 from polyak.averaging import load as load_weights
 from polyak.errors import ConfigError
 from polyak.records.runs import EpochRecord, Score, run_folder
+from polyak.records.vocabulary import MORE_AVERAGES, Stop
 from polyak.training.arms import arms, write_arms
 from polyak.training.checkpoint import Checkpoints
-from polyak.training.config import MORE_AVERAGES, RunConfig, Stop
+from polyak.training.config import RunConfig
 from polyak.training.extra_averages import LAWA_SNAPSHOTS, more_bank, uniform_between
 from polyak.training.selection import swad_interval
 

@@ -10,7 +10,7 @@ from polyak.averaging import load as load_weights
 from polyak.errors import ConfigError, DataError, FileError
 from polyak.records.predictions import Predictions
 from polyak.records.runs import run_folder
-from polyak.training.config import Stop
+from polyak.records.vocabulary import Stop
 from polyak.training.interruption import StoppedError, StopRequest
 from polyak.training.jobs import carry_out
 from polyak.training.optim import OptimConfig

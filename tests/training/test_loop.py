@@ -214,7 +214,7 @@ def test_kept_weights_are_those_of_a_twin_that_ends_there(tiny, start, holdout):
 
 
 def _stop(rule: str, epoch: int):
-    from polyak.training.config import Stop
+    from polyak.records.vocabulary import Stop
 
     return Stop(rule=rule, epoch=epoch, average="sgd" if rule == "sgd" else "ema_0.9")
 

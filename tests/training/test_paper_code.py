@@ -18,7 +18,7 @@ from polyak.errors import DataError
 from polyak.models import build
 from polyak.records.predictions import Predictions
 from polyak.records.runs import EpochRecord, Score, run_folder
-from polyak.training.config import RULES, Stop
+from polyak.records.vocabulary import RULES, Stop
 from polyak.training.jobs import carry_out
 from polyak.training.randomness import generator
 from polyak.training.selection import choose_learning_rate, choose_stop

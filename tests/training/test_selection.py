@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from polyak.errors import DataError
 from polyak.records.runs import EpochRecord, MonitorRecord, Score
+from polyak.records.vocabulary import RULES
 from polyak.training import selection
-from polyak.training.config import RULES
 from polyak.training.selection import choose_learning_rate, choose_stop
 
 NAMES = ("ema_0.5", "ema_0.9", "ema_0.99")

@@ -7,8 +7,8 @@ import torch
 
 from polyak.records.predictions import Predictions
 from polyak.records.runs import run_folder
+from polyak.records.vocabulary import Stop
 from polyak.training.arms import arms, write_arms
-from polyak.training.config import Stop
 from polyak.training.variants import variants, write_variants
 
 STOPS = (

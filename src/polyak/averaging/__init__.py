@@ -2,9 +2,8 @@
 
 from polyak.averaging.averager import Averager
 from polyak.averaging.batchnorm.refresh import refresh_batchnorm
-from polyak.averaging.files.averages import SavedWeights, load, save
+from polyak.averaging.files.averages import SavedWeights, gathered, load, save
 from polyak.averaging.files.foreign import read_foreign
-from polyak.averaging.files.gathering import gathered
 from polyak.averaging.files.synthesize import synthesize
 from polyak.averaging.kinds import EMA, Average, PowerEMA, Schedule, Uniform, Window
 from polyak.averaging.kinds.profile import profile

@@ -16,7 +16,7 @@ from polyak.averaging.kinds import Average, Window, to_record
 from polyak.averaging.kinds.counters import History
 from polyak.averaging.kinds.explain import coinciding, explain
 from polyak.averaging.kinds.profile import profile_in_bank
-from polyak.averaging.model.refusals import refuse_now
+from polyak.averaging.model.swap import refuse_now
 from polyak.averaging.model.weights import Buffers, unwrapped
 from polyak.averaging.optimizer_hooks import Attachment, all_written_by, unattached
 from polyak.averaging.settings import NonFinite, checked

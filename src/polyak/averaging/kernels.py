@@ -8,8 +8,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from polyak.averaging.model.weights import wide
-
 TILE = 262_144
 """Values of a weight that are taken through all averages before the next ones: 1 MB stays in
 cache."""
@@ -46,6 +44,19 @@ def lerp_split(
         tile = slice(start, start + SPLIT_TILE)
         m = joined(values_mn[:, tile], remainder_mn[:, tile]).lerp_(source_n[tile], weight_m1)
         values_mn[:, tile], remainder_mn[:, tile] = split(m)
+
+
+def averageable(tensor: Tensor) -> bool:
+    """Whether a tensor holds real or complex numbers; of whole ones there is no mean."""
+    return tensor.is_floating_point() or tensor.is_complex()
+
+
+def wide(dtype: torch.dtype) -> torch.dtype:
+    """float32 where a dtype is too narrow to average in, else the dtype itself.
+
+    At d = 0.998 a bfloat16 average never moves: 1 − d is below half a unit in its last place.
+    """
+    return torch.float32 if dtype.is_floating_point and dtype.itemsize < 4 else dtype
 
 
 def is_split(dtype: torch.dtype) -> bool:

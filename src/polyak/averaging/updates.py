@@ -16,7 +16,7 @@ from torch import Tensor
 from polyak.averaging import adoption
 from polyak.averaging.kinds import Average, Update, Window
 from polyak.averaging.kinds.counters import History
-from polyak.averaging.model.lagged import Lagged
+from polyak.averaging.model.transfer import Lagged
 from polyak.averaging.settings import NonFinite
 from polyak.averaging.storage.store import Holdings
 from polyak.errors import ConfigError, NonFiniteError, StateError, few

@@ -10,7 +10,7 @@ import tyro
 from rich.console import Console
 from torch import Tensor
 
-from polyak.analysis.audit import BASELINE, AuditRow, audit_rows, score_results
+from polyak.analysis.audit import AuditRow, audit_rows, score_results
 from polyak.cli.naming import run_named
 from polyak.data import Partition, load, partition, prepare
 from polyak.data.sources import name_of
@@ -18,6 +18,13 @@ from polyak.errors import ConfigError, unknown
 from polyak.records.audits import AuditFolder, audit_folder
 from polyak.records.predictions import Predictions, holds
 from polyak.records.runs import RunFolder
+from polyak.records.vocabulary import (
+    BASELINE,
+    EMA_ACC_BN,
+    EMA_LOSS_BN,
+    SGD_AT_EMA,
+    SGD_STOPPED,
+)
 from polyak.report.audit import Audited, audit_sentences, write_audit
 from polyak.training.auditing import write_training_predictions
 from polyak.training.config import RunConfig
@@ -25,7 +32,7 @@ from polyak.training.config_file import read_run_config
 from polyak.training.jobs import usable_device
 from polyak.training.stored import arm_weights, kept_arms
 
-COMPARED = ("ema_acc_bn", "ema_loss_bn", "sgd_at_ema", "sgd_stopped", BASELINE)
+COMPARED = (EMA_ACC_BN, EMA_LOSS_BN, SGD_AT_EMA, SGD_STOPPED, BASELINE)
 """Arms whose scores are compared, where a run has them."""
 
 
@@ -36,7 +43,7 @@ class AuditCommand:
     run_name: Annotated[str, tyro.conf.Positional, tyro.conf.arg(name="run", metavar="RUN")]
     """A run's folder, such as out/runs/0123456789ab, or its id in the output folder."""
 
-    average: str = "ema_acc_bn"
+    average: str = EMA_ACC_BN
     """The kept weights that rank the labels: a name in the run's averages/."""
 
     top: int = 100

@@ -14,6 +14,7 @@ from polyak.cli.executors import Machines
 from polyak.cli.limits import seconds_of, within
 from polyak.errors import ConfigError
 from polyak.records.paper_code import parse_paper_code
+from polyak.records.vocabulary import Selection
 from polyak.report.page import write_report
 from polyak.study import plan
 from polyak.study.options import otherwise
@@ -23,7 +24,6 @@ from polyak.study.plan import Study, with_more_averages
 from polyak.study.preparation import prepare_some
 from polyak.study.runner import Outcome, planned, run_study
 from polyak.study.user_study import load_study, write_example
-from polyak.training.config import Selection
 from polyak.training.interruption import StopRequest
 
 

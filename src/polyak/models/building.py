@@ -6,13 +6,14 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
+from polyak import checksums
 from polyak.errors import ConfigError, unknown
 from polyak.models.initialisation import initialise
 from polyak.models.resnet import resnet8, resnet18, resnet20, resnet34
 from polyak.models.userfile import build_user_model
 from polyak.models.vgg import vgg16
 from polyak.models.wide_resnet import wrn28_10
-from polyak.userfile import parse_reference, sha256
+from polyak.userfile import parse_reference
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "resnet8": resnet8,
@@ -100,7 +101,7 @@ def pinned(config: ModelConfig) -> ModelConfig:
         raise ConfigError(
             f"model.name is {config.name!r}; expected a Python file at '{reference[0]}'."
         )
-    return replace(config, file_sha256=sha256(reference[0]))
+    return replace(config, file_sha256=checksums.of_file(reference[0]))
 
 
 def build(

@@ -5,8 +5,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from polyak import checksums
 from polyak.errors import ConfigError
-from polyak.userfile import load_function, sha256
+from polyak.userfile import load_function
 
 
 def build_user_model(
@@ -19,7 +20,7 @@ def build_user_model(
             configured with, or the result is no module.
     """
     build = load_function(path, function, what="model.name", error=ConfigError)
-    got = sha256(path)
+    got = checksums.of_file(path)
     if file_sha256 not in (None, got):
         raise ConfigError(
             f"'{path}' is {got[:12]}; expected {str(file_sha256)[:12]}, as when the run was "

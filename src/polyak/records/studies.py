@@ -12,20 +12,7 @@ from typing import Any
 
 from polyak.errors import FileError
 from polyak.files import write_json
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StopRecord:
-    """Where a rule stopped a run."""
-
-    rule: str
-    """"sgd": best accuracy of SGD · "acc": of any average · "loss": lowest loss of any average."""
-
-    epoch: int
-    """Epochs finished, from 1."""
-
-    average: str
-    """The weights that were best: "sgd" or an average's name."""
+from polyak.records.vocabulary import Stop
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +72,7 @@ class RowRecord:
     seed_learning_rates: Mapping[str, float] = field(default_factory=dict)
     """By seed, where each has its own; `chosen_learning_rate` is None then."""
 
-    stops: Mapping[str, tuple[StopRecord, ...]] = field(default_factory=dict)
+    stops: Mapping[str, tuple[Stop, ...]] = field(default_factory=dict)
     """By seed."""
 
     failure: str | None = None
@@ -179,7 +166,7 @@ def _row(values: dict[str, Any]) -> RowRecord:
         # Studies recorded before there was paper_code have none.
         values[key] = tuple(values.get(key, ()))
     values["stops"] = {
-        seed: tuple(StopRecord(**stop) for stop in stops) for seed, stops in values["stops"].items()
+        seed: tuple(Stop(**stop) for stop in stops) for seed, stops in values["stops"].items()
     }
     row = RowRecord(**values)
     _refuse_edited(row)

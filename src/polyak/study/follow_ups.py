@@ -11,9 +11,10 @@ from dataclasses import replace
 from math import ceil, floor
 
 from polyak.records.studies import RowRecord
+from polyak.records.vocabulary import FollowUp, Stop
 from polyak.study import plan
-from polyak.study.plan import FollowUp, Row
-from polyak.training.config import RULES, RunConfig, Stop
+from polyak.study.plan import Row
+from polyak.training.config import RunConfig
 
 Stops = tuple[Stop, ...]
 
@@ -31,14 +32,8 @@ def follow_ups(row: Row, record: RowRecord) -> dict[FollowUp, dict[int, RunConfi
 
 
 def stops_of(record: RowRecord) -> dict[int, Stops]:
-    """A row's choice as settings of runs, by seed."""
-    return {
-        int(seed): tuple(
-            Stop(rule=rule, epoch=stop.epoch, average=stop.average)
-            for rule, stop in zip(RULES, by_rule, strict=True)
-        )
-        for seed, by_rule in record.stops.items()
-    }
+    """A row's choice by seed."""
+    return {int(seed): stops for seed, stops in record.stops.items()}
 
 
 def held(row: Row, rate: float, stops: Mapping[int, Stops]) -> dict[int, RunConfig]:

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 from polyak.errors import ConfigError
 from polyak.records.paper_code import PAPER_CODE
+from polyak.records.vocabulary import Selection
 from polyak.study.plan import Row, Study, as_coded
-from polyak.training.config import Selection
 
 
 def otherwise(

@@ -6,20 +6,15 @@ search  →  select  →  refit  →  transfer
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
 
 from polyak.data import DataConfig
 from polyak.data.sources import name_of
 from polyak.errors import ConfigError, unknown
 from polyak.records.paper_code import OF_RUNS, PAPER_CODE
-from polyak.training.config import MORE_AVERAGES, PAPER_DECAYS, Monitor, RunConfig, Stop
+from polyak.records.vocabulary import MORE_AVERAGES, PROBED_ARMS, FollowUp, Monitor, Stop
+from polyak.training.config import PAPER_DECAYS, RunConfig
 from polyak.training.overhead import OverheadConfig
 from polyak.training.probe import ProbeConfig
-
-FollowUp = Literal["held", "annealed"]
-"""Runs that depend on the epochs chosen; see `polyak.study.follow_ups`."""
-FOLLOW_UPS: tuple[FollowUp, ...] = get_args(FollowUp)
-PROBED_ARMS = ("sgd", "sgd_at_ema", "ema_acc_bn", "ema_loss_bn")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

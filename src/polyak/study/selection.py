@@ -9,11 +9,12 @@ from pathlib import Path
 
 from polyak.errors import DataError, FileError
 from polyak.records.runs import EpochRecord, RunFolder, run_folder
-from polyak.records.studies import RowRecord, StopRecord
+from polyak.records.studies import RowRecord
+from polyak.records.vocabulary import RULES, RUN_AGAIN, Stop
 from polyak.study import plan
 from polyak.study.follow_ups import stops_of
 from polyak.study.plan import Row
-from polyak.training.config import RULES, RunConfig
+from polyak.training.config import RunConfig
 from polyak.training.selection import Lost, choose_learning_rate, choose_stop, swad_interval
 
 
@@ -30,8 +31,7 @@ def choose(
     except DataError as error:
         return replace(record, failure=str(error))
     stops = {
-        str(seed): _stop_records(row.config, _whole(runs[rate][seed], out))
-        for seed, rate in rates.items()
+        str(seed): _stops(row.config, _whole(runs[rate][seed], out)) for seed, rate in rates.items()
     }
     if "learning-rate" in row.paper_code:
         by_seed = {str(seed): rate for seed, rate in rates.items()}
@@ -76,8 +76,8 @@ def _rates(
     }
 
 
-def _stop_records(config: RunConfig, records: Sequence[EpochRecord]) -> tuple[StopRecord, ...]:
-    stops = (
+def _stops(config: RunConfig, records: Sequence[EpochRecord]) -> tuple[Stop, ...]:
+    return tuple(
         choose_stop(
             records,
             rule=rule,
@@ -87,7 +87,6 @@ def _stop_records(config: RunConfig, records: Sequence[EpochRecord]) -> tuple[St
         )
         for rule in RULES
     )
-    return tuple(StopRecord(rule=s.rule, epoch=s.epoch, average=s.average) for s in stops)
 
 
 def _epochs(run: RunConfig, out: Path) -> Sequence[EpochRecord] | Lost:
@@ -110,5 +109,5 @@ def _incomplete(folder: RunFolder, found: int, epochs: int) -> str:
     has = f"has {found} records" if folder.log.exists() else "is missing"
     return (
         f"{folder.log} {has}, though the run is done; expected a record of each of its "
-        f"{epochs} epochs. Remove the run's folder and run the study again."
+        f"{epochs} epochs. {RUN_AGAIN}"
     )

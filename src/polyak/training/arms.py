@@ -10,11 +10,22 @@ from torch import Tensor
 from polyak.averaging import refresh_batchnorm, save
 from polyak.records.predictions import write_predictions
 from polyak.records.runs import RunFolder
-from polyak.training.config import MORE_AVERAGES, RunConfig
+from polyak.records.vocabulary import (
+    BASELINE,
+    EMA_ACC,
+    EMA_ACC_BN,
+    EMA_LOSS,
+    EMA_LOSS_BN,
+    MORE_AVERAGES,
+    SGD_AT_EMA,
+    SGD_STOPPED,
+    SWA_BN,
+)
+from polyak.training.config import RunConfig
 from polyak.training.loop import Run, State, Trained
 from polyak.training.prediction import BATCHNORM_BATCH, predict
 from polyak.training.randomness import generator
-from polyak.training.selection import BASELINE
+from polyak.training.steps import lowered
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,20 +60,20 @@ def arms(trained: Trained, config: RunConfig) -> Iterator[Arm]:
     """
     longest = None if config.selection == "bn_safe" else config.averaging.names[-1]
     final = {"epoch": config.epochs}
-    yield Arm("sgd", trained.last[BASELINE], False, {"source": BASELINE, **final})
+    yield Arm(BASELINE, trained.last[BASELINE], False, {"source": BASELINE, **final})
     if "swa" in trained.last:
-        yield Arm("swa_bn", trained.last["swa"], True, {"source": "swa", **final})
+        yield Arm(SWA_BN, trained.last["swa"], True, {"source": "swa", **final})
     for more in MORE_AVERAGES:
         if more in trained.last:
             yield Arm(f"{more}_bn", trained.last[more], True, {"source": more, **final})
     chosen: dict[str, list[tuple[str, str | None, bool]]] = {
-        "sgd": [("sgd_stopped", BASELINE, False)],
+        "sgd": [(SGD_STOPPED, BASELINE, False)],
         "acc": [
-            ("ema_acc", None, False),
-            ("ema_acc_bn", longest, True),
-            ("sgd_at_ema", BASELINE, False),
+            (EMA_ACC, None, False),
+            (EMA_ACC_BN, longest, True),
+            (SGD_AT_EMA, BASELINE, False),
         ],
-        "loss": [("ema_loss", None, False), ("ema_loss_bn", longest, True)],
+        "loss": [(EMA_LOSS, None, False), (EMA_LOSS_BN, longest, True)],
     }
     for rule, kept in trained.kept.items():
         for name, average, refresh in chosen[rule]:
@@ -96,7 +107,7 @@ def write_arms(run: Run, trained: Trained, folder: RunFolder) -> None:
     for arm in arms(trained, run.config):
         load_arm(run, arm)
         for part, images_nchw in images.items():
-            logits_nk = predict(run.model, images_nchw)
+            logits_nk = predict(run.model, images_nchw, precision=run.config.saved_precision)
             # Of 50,000 training samples only the verdict is needed.
             said[part][arm.name] = logits_nk.argmax(dim=1) if part == "train" else logits_nk
         save({arm.name: run.model.state_dict()}, folder.arm(arm.name), manifest=_manifest(run, arm))
@@ -143,5 +154,5 @@ def load_arm(run: Run, arm: Arm) -> None:
             order=generator(seed, "final batchnorm order"),
             draws=generator(seed, "final batchnorm augmentation"),
         )
-        with torch.no_grad():
+        with torch.no_grad(), lowered(run.device, run.config.saved_precision)():
             refresh_batchnorm(run.model, batches, pooled="batchnorm" not in run.config.paper_code)

@@ -19,7 +19,7 @@ from polyak.averaging import load, save
 from polyak.averaging.files.averages import SavedWeights
 from polyak.errors import FileError, StateError
 from polyak.records.runs import sync_folder
-from polyak.training.config import Stop
+from polyak.records.vocabulary import Stop
 from polyak.training.loop import Kept, Run
 from polyak.training.machine import differences, environment
 from polyak.training.run_state import facts_of, restore, tensors_of

@@ -8,11 +8,11 @@ from torch import Tensor
 
 from polyak.averaging import Averager
 from polyak.records.runs import MonitorRecord, Score
-from polyak.training.config import Monitor, RunConfig
+from polyak.records.vocabulary import BASELINE, Monitor
+from polyak.training.config import RunConfig
 from polyak.training.fused_batchnorm import Folded
 from polyak.training.prediction import BATCHNORM_BATCH, Augmentation, predict, score
 from polyak.training.randomness import generator
-from polyak.training.selection import BASELINE
 from polyak.training.steps import lowered
 
 Batches = Iterator[tuple[Tensor, Tensor]]
@@ -36,8 +36,7 @@ class Evaluation:
         self.batchnorm_images = config.batchnorm_images
         """Training images of a recomputation; None: all."""
         self._folded: Folded | None = None
-        device = augmentation.device
-        self._lowered = lowered(device, config.precision_on(device.type))
+        self._precision = config.precision_on(augmentation.device.type)
         data = augmentation.data
         self._images: dict[str, Tensor] = {}
         if data.holdout_images_nchw is not None:
@@ -100,7 +99,7 @@ class Evaluation:
     @contextmanager
     def _refreshed(self, averager: Averager) -> Iterator[None]:
         """Recompute the averages' statistics for the length of the block."""
-        with self._lowered():
+        with lowered(self._augmentation.device, self._precision)():
             averager.refresh_batchnorm(
                 self.batchnorm_batches(),
                 sorted(set(_twins(averager).values())),
@@ -147,8 +146,9 @@ class Evaluation:
         for name in (BASELINE, *averager.names):
             twin = twins.get(name, name)
             if twin not in known:
-                with nullcontext() if twin == BASELINE else averager.applied(twin), self._lowered():
-                    known[twin] = predict(folded.load(), images_nchw).float().cpu()
+                with nullcontext() if twin == BASELINE else averager.applied(twin):
+                    logits_nk = predict(folded.load(), images_nchw, precision=self._precision)
+                known[twin] = logits_nk.cpu()
             yield name, known[twin]
 
 

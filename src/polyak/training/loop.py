@@ -13,14 +13,15 @@ from polyak.data import Partition
 from polyak.errors import NonFiniteError
 from polyak.models import build
 from polyak.records.runs import EpochRecord, MonitorRecord, Score
+from polyak.records.vocabulary import BASELINE, RULES, Stop
 from polyak.training.backends import choose_backend, settle_kernels
-from polyak.training.config import RULES, RunConfig, Stop
+from polyak.training.config import RunConfig
 from polyak.training.evaluation import Evaluation
 from polyak.training.extra_averages import more_bank, of_use
 from polyak.training.optim import build_optimizer, learning_rate, set_learning_rate
 from polyak.training.prediction import Augmentation, memory_format_for
 from polyak.training.randomness import generator, seed_for
-from polyak.training.selection import BASELINE, choose_stop
+from polyak.training.selection import choose_stop
 from polyak.training.steps import Backend, Step, build_step
 
 State = dict[str, Tensor]

@@ -22,7 +22,6 @@ from polyak.training.fused_batchnorm import Folded
 from polyak.training.loop import Run
 from polyak.training.machine import environment
 from polyak.training.prediction import predict, score
-from polyak.training.steps import lowered
 
 OnRound = Callable[[], None]
 
@@ -100,7 +99,6 @@ class _Case:
         self._labels_n = data.holdout_given_n
         self._images_nchw = self.run.augmentation.ready(data.holdout_images_nchw)
         self._folded = Folded(self.run.model)
-        self._lowered = lowered(self.run.device, self.run.precision)
         self.steps_seconds: list[float] = []
         self.evaluation_seconds: list[float] = []
 
@@ -118,9 +116,9 @@ class _Case:
             self.run.evaluation.holdout(self.run.averager)
         else:
             # As averages are evaluated.
-            with self._lowered():
-                logits_nk = predict(self._folded.load(), self._images_nchw)
-            score(logits_nk.float().cpu(), self._labels_n)
+            module, precision = self._folded.load(), self.run.precision
+            logits_nk = predict(module, self._images_nchw, precision=precision)
+            score(logits_nk.cpu(), self._labels_n)
 
     def timing(self) -> Timing:
         """What the rounds after the first said."""

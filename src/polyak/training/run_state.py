@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from polyak.averaging import Averager
-from polyak.averaging.storage.flatstate import flattened, unflattened
+from polyak.averaging.storage.state_dict import flattened, unflattened
 from polyak.records.runs import epoch_record, monitor_record
 from polyak.training.loop import Run
 

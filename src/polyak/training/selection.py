@@ -9,9 +9,8 @@ from typing import Literal
 
 from polyak.errors import DataError
 from polyak.records.runs import EpochRecord, Score
-from polyak.training.config import Rule, Selection, Stop
+from polyak.records.vocabulary import BASELINE, Rule, Selection, Stop
 
-BASELINE = "sgd"
 Lost = Literal["diverged", "failed"]
 """A run without records to choose from."""
 

@@ -5,6 +5,7 @@ from typing import Any
 from polyak.averaging import load as load_weights
 from polyak.errors import FileError, StateError, unknown
 from polyak.records.runs import RunFolder
+from polyak.records.vocabulary import BASELINE
 
 
 def kept_arms(folder: RunFolder) -> list[str]:
@@ -18,7 +19,7 @@ def kept_arms(folder: RunFolder) -> list[str]:
             f"the run in {folder.path} is {folder.ending or 'not finished'}; expected one that is "
             "done. Its averages are written when it ends."
         )
-    return sorted(path.stem for path in folder.arm("sgd").parent.glob("*.safetensors"))
+    return sorted(path.stem for path in folder.arm(BASELINE).parent.glob("*.safetensors"))
 
 
 def arm_weights(folder: RunFolder, arm: str) -> tuple[dict[str, Any], dict[str, Any]]:

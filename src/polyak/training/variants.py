@@ -10,17 +10,16 @@ import torch
 
 from polyak.records.predictions import Predictions, write_predictions
 from polyak.records.runs import RunFolder
+from polyak.records.vocabulary import AVERAGES_RULES, variant_name
 from polyak.training.arms import Arm, arms, final_holdout, load_arm
 from polyak.training.config import RunConfig
 from polyak.training.loop import Run, State, Trained
 from polyak.training.prediction import predict
 
-RULES_OF_AVERAGES = ("acc", "loss")
-
 
 def variants(trained: Trained, config: RunConfig) -> Iterator[Arm]:
     """All that could be chosen: rule, average and statistics, joined by "." in the name."""
-    for rule in RULES_OF_AVERAGES:
+    for rule in AVERAGES_RULES:
         if rule not in trained.kept:
             continue
         kept = trained.kept[rule]
@@ -29,11 +28,6 @@ def variants(trained: Trained, config: RunConfig) -> Iterator[Arm]:
             for statistics, refresh in (("averaged", False), ("recomputed", True)):
                 name = variant_name(rule, average, statistics)
                 yield Arm(name, kept.weights[average], refresh, origin)
-
-
-def variant_name(rule: str, average: str, statistics: str) -> str:
-    """A variant in the file; decays have dots too, so the ends are what counts."""
-    return f"{rule}.{average}.{statistics}"
 
 
 def write_variants(run: Run, trained: Trained, folder: RunFolder) -> None:
@@ -57,9 +51,12 @@ def write_variants(run: Run, trained: Trained, folder: RunFolder) -> None:
         if twin is None:
             load_arm(run, arm)
             known.append(arm)
-        for part, images_nchw in images.items():
-            logits = said[part]
-            logits[arm.name] = logits[twin.name] if twin else predict(run.model, images_nchw)
+        for part, logits in said.items():
+            logits[arm.name] = (
+                logits[twin.name]
+                if twin
+                else predict(run.model, images[part], precision=run.config.saved_precision)
+            )
     names = [arm.name for arm in found]
     write_predictions(
         folder.variants,

@@ -7,7 +7,8 @@ from torch import nn
 from torch.nn.utils import prune
 
 from polyak import EMA, Averager
-from polyak.averaging.model.weights import copy_infinite, inventory, unwrapped, wide
+from polyak.averaging.kernels import wide
+from polyak.averaging.model.weights import copy_infinite, inventory, unwrapped
 from polyak.errors import StateError, WeightMismatchError
 
 

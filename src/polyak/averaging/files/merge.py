@@ -10,7 +10,8 @@ from torch import Tensor
 from polyak.averaging.files.export import read_named
 from polyak.averaging.files.manifest import dtypes
 from polyak.averaging.files.safetensors_file import Path
-from polyak.averaging.files.same_network import OneNetwork, has_mean
+from polyak.averaging.files.same_network import OneNetwork
+from polyak.averaging.kernels import averageable
 from polyak.errors import ConfigError
 
 NAME = "merged"
@@ -72,7 +73,7 @@ def _fold(
 ) -> None:
     """m ← m + w·(x − m), in place."""
     for key, x in state.items():
-        if not has_mean(x):
+        if not averageable(x):
             mean[key] = x
         elif key not in but:
             mean[key] += (x.to(mean[key].dtype) - mean[key]) * weight
@@ -91,7 +92,7 @@ def _checked(files: Sequence[Path], shares: Sequence[float] | None) -> list[floa
 
 def _wide(x: Tensor) -> Tensor:
     """A tensor of its own in the dtype that sums are kept in."""
-    return x.to(torch.promote_types(x.dtype, torch.float32), copy=True) if has_mean(x) else x
+    return x.to(torch.promote_types(x.dtype, torch.float32), copy=True) if averageable(x) else x
 
 
 def _about(

@@ -7,13 +7,8 @@ import torch
 from torch import Tensor
 
 from polyak.averaging.files.safetensors_file import Path, quoted
-from polyak.averaging.kernels import all_finite
+from polyak.averaging.kernels import all_finite, averageable
 from polyak.errors import NonFiniteError, WeightMismatchError
-
-
-def has_mean(x: Tensor) -> bool:
-    """Whether a tensor holds real or complex numbers; of whole ones there is no mean."""
-    return x.is_floating_point() or x.is_complex()
 
 
 class OneNetwork:
@@ -75,7 +70,7 @@ def _equal(x: Tensor, y: Tensor) -> bool:
 
 def _infinite(path: Path, state: Mapping[str, Tensor]) -> set[str]:
     """Names of the tensors that hold infinity; NaN is refused."""
-    bad = {key for key, x in state.items() if has_mean(x) and not all_finite([x])}
+    bad = {key for key, x in state.items() if averageable(x) and not all_finite([x])}
     if nan := {key for key in bad if bool(state[key].isnan().any())}:
         raise _not_finite(path, nan)
     return bad

@@ -7,8 +7,8 @@ from itertools import islice
 import torch
 from torch import Tensor
 
+from polyak.averaging.kernels import wide
 from polyak.averaging.kinds.ema import Update
-from polyak.averaging.model.weights import wide
 from polyak.errors import ConfigError
 
 

@@ -10,6 +10,7 @@ from contextlib import ExitStack, contextmanager
 from threading import RLock, get_ident
 from weakref import WeakKeyDictionary
 
+import torch
 from torch import Tensor, nn
 
 from polyak.averaging.model.modes import renewing
@@ -140,6 +141,27 @@ def refuse_others(modules: Sequence[nn.Module], owner: object) -> None:
         raise StateError(
             "another averager's weights are in the model; expected the model's own. "
             "Leave that averager's `applied` block first."
+        )
+
+
+def refuse_now(call: str, model: nn.Module) -> None:
+    """Refuse a call while the model holds an average, or a CUDA graph is captured.
+
+    Raises:
+        StateError: then.
+    """
+    if holds_lent_weights(model):
+        raise StateError(
+            f"{call} was called while the model holds an average; expected its own weights. "
+            "Leave the `applied` block first."
+        )
+    # torch leaves it without types.
+    begun = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    if begun and torch.cuda.is_current_stream_capturing():
+        raise StateError(
+            f"{call} was called while a CUDA graph is captured; expected outside of it, since "
+            "replays call no Python. Attach no optimizer that the graph steps, and call "
+            "averager.step() after each replay."
         )
 
 

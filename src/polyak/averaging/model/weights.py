@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from polyak.averaging import kernels
 from polyak.averaging.model import sharded
 from polyak.errors import StateError, WeightMismatchError, few
 
@@ -144,14 +145,6 @@ def unwrapped(model: nn.Module) -> nn.Module:
     return model
 
 
-def wide(dtype: torch.dtype) -> torch.dtype:
-    """float32 where a dtype is too narrow to average in, else the dtype itself.
-
-    At d = 0.998 a bfloat16 average never moves: 1 − d is below half a unit in its last place.
-    """
-    return torch.float32 if dtype.is_floating_point and dtype.itemsize < 4 else dtype
-
-
 def _group(
     found: Inventory, name: str, tensor: Tensor, buffers: Buffers, like: Inventory | None
 ) -> dict[str, Tensor]:
@@ -163,13 +156,8 @@ def _group(
         return found.averaged if tensor.requires_grad else found.frozen
     # A mean of masks of `torch.nn.utils.prune`, which come after their parameter, is no mask.
     mask = name.endswith("_mask") and f"{name.removesuffix('_mask')}_orig" in found.names
-    averages = buffers == "average" and averageable(tensor) and not mask
+    averages = buffers == "average" and kernels.averageable(tensor) and not mask
     return found.averaged if averages else found.copied
-
-
-def averageable(buffer: Tensor) -> bool:
-    """Whether the values of a buffer have a mean that it can hold."""
-    return buffer.is_floating_point() or buffer.is_complex()
 
 
 def _state(model: nn.Module) -> Iterator[tuple[str, Tensor]]:

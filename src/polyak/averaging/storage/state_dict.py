@@ -1,4 +1,4 @@
-"""A saved averager's state beside the averager at hand: how it is sorted, whether it fits."""
+"""A saved averager's state: how it is sorted, whether it fits, and as one level of tensors."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -6,8 +6,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from polyak.averaging.model.weights import Buffers, Inventory, averageable
+from polyak.averaging import kernels
+from polyak.averaging.model.weights import Buffers, Inventory
 from polyak.errors import ConfigError, WeightMismatchError, few
+
+_BY_AVERAGE = ("tensors", "remainder", "refreshed")
+"""Parts of the state that hold tensors by average and key."""
 
 
 def sorted_as(
@@ -32,7 +36,7 @@ def sorted_as(
         # Also states of early versions, which do not say it: only what was frozen is known.
         averaged, copied = averaged - own.copied.keys(), {}
     thawed = {key: x for key, x in own.frozen.items() if key in averaged}
-    floating = {k: x for k, x in own.copied.items() if k in averaged and averageable(x)}
+    floating = {k: x for k, x in own.copied.items() if k in averaged and kernels.averageable(x)}
     taken = {
         key: x
         for key, x in own.averaged.items()
@@ -85,6 +89,36 @@ def check_state(saved: Mapping[str, Any], own: Mapping[str, Any]) -> None:
     for name, tensors in own["tensors"].items():
         _check_tensors(tensors, saved["tensors"][name])
     Inventory(copied=own["copied"]).check_same(Inventory(copied=saved["copied"]))
+
+
+def flattened(state: Mapping[str, Any]) -> dict[str, Tensor]:
+    """All tensors of what `Averager.state_dict()` gave, by `part/average/key` or `copied/key`."""
+    flat = {f"copied/{key}": x for key, x in state["copied"].items()}
+    for part in _BY_AVERAGE:
+        for name, row in state[part].items():
+            flat |= {f"{part}/{name}/{key}": x for key, x in row.items()}
+    return flat
+
+
+def unflattened(flat: Mapping[str, Tensor], facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The state for `Averager.load_state_dict`, from its tensors and its plain values.
+
+    Args:
+        flat: What `flattened` gave.
+        facts: The state's other parts, `averages` among them.
+    """
+    state: dict[str, Any] = {**facts, "copied": {}, "refreshed": {}}
+    # Also where a part holds no tensor at all: every average has its row.
+    state |= {part: {name: {} for name in facts["averages"]} for part in ("tensors", "remainder")}
+    for full, tensor in flat.items():
+        part, _, rest = full.partition("/")
+        if part == "copied":
+            state["copied"][rest] = tensor
+        else:
+            # Names of averages hold no slash.
+            name, _, key = rest.partition("/")
+            state[part].setdefault(name, {})[key] = tensor
+    return state
 
 
 def _check_snapshots(saved: Mapping[str, Any]) -> None:

@@ -11,7 +11,7 @@ from polyak.averaging import kernels
 from polyak.averaging.kinds.window import Snapshots
 from polyak.averaging.model import copies, modes, sharded, swap
 from polyak.averaging.model.live import Live
-from polyak.averaging.model.weights import Buffers, Inventory, extra_states, wide
+from polyak.averaging.model.weights import Buffers, Inventory, extra_states
 from polyak.averaging.storage.bank import Bank
 from polyak.averaging.storage.state_dict import sorted_as
 from polyak.errors import StateError
@@ -300,7 +300,7 @@ class Holdings:
 
     def _stored_dtype(self, tensor: Tensor) -> torch.dtype:
         keeps = self._dtype is None or tensor.is_complex()
-        return wide(tensor.dtype) if keeps else self._dtype or tensor.dtype
+        return kernels.wide(tensor.dtype) if keeps else self._dtype or tensor.dtype
 
 
 def _copy_over(kept: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> None:

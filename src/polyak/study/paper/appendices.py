@@ -1,9 +1,9 @@
 """The paper's appendices as presets."""
 
+from polyak.records.vocabulary import Monitor
 from polyak.study.paper.rows import GENERALISATION, LABEL_NOISE
 from polyak.study.paper.tables import PaperStudy
 from polyak.study.paper.variations import Variation
-from polyak.training.config import Monitor
 
 _PLAIN, _NOISY = "cifar100-resnet18", "cifar100n-resnet34"
 _MEMORISING: tuple[Monitor, ...] = ("train_clean", "train_wrong")

@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from polyak.errors import ConfigError
+from polyak.records.vocabulary import FollowUp, Monitor
 from polyak.study.paper.rows import PAPER_ROWS, paper_row, target
 from polyak.study.paper.scales import SCALES, Scale
 from polyak.study.paper.variations import Variation, varied, with_period
-from polyak.study.plan import FollowUp, Row
-from polyak.training.config import Monitor
+from polyak.study.plan import Row
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
