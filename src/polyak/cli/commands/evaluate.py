@@ -11,7 +11,7 @@ import tyro
 from rich.console import Console
 
 from polyak.analysis.results import Result, evaluation_results, phases_of, write_results_csv
-from polyak.cli.naming import run_named
+from polyak.cli.run_names import run_named
 from polyak.data import DataConfig, load, partition, prepare
 from polyak.data.sources import name_of
 from polyak.errors import ConfigError, StateError, unknown

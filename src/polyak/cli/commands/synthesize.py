@@ -9,7 +9,7 @@ import tyro
 from polyak.averaging.files.export import write_plain
 from polyak.averaging.files.synthesize import synthesize
 from polyak.averaging.kinds import EMA, Average, PowerEMA, Uniform
-from polyak.cli.export import refuse_overwriting
+from polyak.cli.commands.export import refuse_overwriting
 from polyak.errors import ConfigError
 
 

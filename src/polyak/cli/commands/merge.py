@@ -8,7 +8,7 @@ import tyro
 
 from polyak.averaging.files.export import write_plain
 from polyak.averaging.files.merge import NAME, merge
-from polyak.cli.export import refuse_overwriting
+from polyak.cli.commands.export import refuse_overwriting
 
 
 @dataclass(frozen=True)
