@@ -86,8 +86,8 @@ def tiny_imagenet_files(folder: Path) -> dict[str, Path]:
         "val",
     }:
         raise DataError(
-            f"folder '{folder}' is no whole Tiny-ImageNet; expected train/<wnid>/images/*.JPEG, "
-            "val/images/*.JPEG and val/val_annotations.txt."
+            f"folder '{folder}' is not a complete Tiny-ImageNet; expected "
+            "train/<wnid>/images/*.JPEG, val/images/*.JPEG and val/val_annotations.txt."
         )
     return {path.relative_to(folder).as_posix(): path for path in [*paths, annotations]}
 

@@ -62,7 +62,7 @@ def find(config: DataConfig) -> Source:
         column = getattr(config, name)
         if column is not None and not source.columns:
             raise DataError(
-                f"{name} is {column!r}; expected None, as source {config.source!r} is no table."
+                f"{name} is {column!r}; expected None, as source {config.source!r} is not a table."
             )
     return source
 

@@ -99,7 +99,7 @@ def _predictions(
         data=data,
         arms=arms,
         device=device,
-        on_arm=lambda arm: console.print(f"asking {arm}"),
+        on_arm=lambda arm: console.print(f"evaluating {arm}"),
     )
     return Predictions(audit.predictions)
 
