@@ -9,6 +9,8 @@ from polyak.records.predictions import Predictions
 from polyak.records.runs import run_folder
 from polyak.records.vocabulary import Stop
 from polyak.training.arms import arms, write_arms
+from polyak.training.config import PRECISIONS
+from polyak.training.logits import logits_of_arms
 from polyak.training.prediction import predict
 
 ALL = {
@@ -178,3 +180,29 @@ def test_without_stops_and_swa_there_is_only_sgd(tiny, start):
     config = replace(tiny, holdout=False, averaging=replace(tiny.averaging, swa=False))
     run = start(config)
     assert [arm.name for arm in arms(run.train(lambda record: None), config)] == ["sgd"]
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_saved_predictions_are_computed_in_the_runs_precision_and_asked_for_again_alike(
+    tiny, start, tmp_path, precision
+):
+    run = start(replace(tiny, precision=precision, epochs=2))
+    folder = run_folder(tmp_path, run.config.id)
+    write_arms(run, run.train(lambda record: None), folder)
+    names = ("sgd", "ema_acc_bn")
+    again = logits_of_arms(
+        folder,
+        {"test": run.data.test_images_nchw},
+        config=run.config,
+        data=run.data,
+        arms=names,
+        device=run.device,
+    )["test"]
+    for name in names:
+        saved = _saved(folder, name)
+        assert {x.dtype for x in saved.values()} == {torch.float32, torch.int64}
+        logits_nk = Predictions(folder.predictions).logits_nk("test", name)
+        assert logits_nk.dtype == torch.float32
+        assert torch.equal(logits_nk, again[name])
+        rounded = logits_nk.bfloat16().float()
+        assert torch.equal(logits_nk, rounded) == (precision == "bfloat16")

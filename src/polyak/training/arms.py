@@ -33,6 +33,7 @@ from polyak.training.loop import Run
 from polyak.training.prediction import BATCHNORM_BATCH, predict
 from polyak.training.randomness import generator
 from polyak.training.run_state import State, Trained
+from polyak.training.steps import lowered
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +115,7 @@ def write_arms(run: Run, trained: Trained, folder: RunFolder) -> None:
     for arm in arms(trained, run.config):
         load_arm(run, arm)
         for part, images_nchw in images.items():
-            logits_nk = predict(run.model, images_nchw)
+            logits_nk = predict(run.model, images_nchw, precision=run.config.saved_precision)
             # Of 50,000 training samples only the verdict is needed.
             said[part][arm.name] = logits_nk.argmax(dim=1) if part == "train" else logits_nk
         save({arm.name: run.model.state_dict()}, folder.arm(arm.name), manifest=_manifest(run, arm))
@@ -155,9 +156,12 @@ def write_variants(run: Run, trained: Trained, folder: RunFolder) -> None:
         if twin is None:
             load_arm(run, arm)
             known.append(arm)
-        for part, images_nchw in images.items():
-            logits = said[part]
-            logits[arm.name] = logits[twin.name] if twin else predict(run.model, images_nchw)
+        for part, logits in said.items():
+            logits[arm.name] = (
+                logits[twin.name]
+                if twin
+                else predict(run.model, images[part], precision=run.config.saved_precision)
+            )
     names = [arm.name for arm in found]
     write_predictions(
         folder.variants,
@@ -205,7 +209,7 @@ def load_arm(run: Run, arm: Arm) -> None:
             order=generator(seed, "final batchnorm order"),
             draws=generator(seed, "final batchnorm augmentation"),
         )
-        with torch.no_grad():
+        with torch.no_grad(), lowered(run.device, run.config.saved_precision)():
             refresh_batchnorm(run.model, batches, pooled="batchnorm" not in run.config.paper_code)
 
 

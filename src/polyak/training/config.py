@@ -139,9 +139,9 @@ class RunConfig:
     statistics and averages."""
 
     precision: Precision | None = None
-    """What passes through the network are computed in as the run goes, on any device; weights,
-    statistics, averages and saved predictions are float32. None: bfloat16 on GPUs unless `fp32`,
-    float32 on CPUs."""
+    """What passes through the network are computed in on any device, those too whose predictions
+    are saved; weights, statistics and averages are float32. None: float32 on CPUs, and on GPUs
+    bfloat16 unless `fp32`, with saved predictions in float32."""
 
     def check(self) -> None:
         """Raise a ConfigError that names every fault of every part."""
@@ -194,6 +194,11 @@ class RunConfig:
         if self.precision is not None:
             return self.precision
         return "bfloat16" if device == "cuda" and not self.fp32 else "float32"
+
+    @property
+    def saved_precision(self) -> Precision:
+        """What predictions that are saved are computed in, and statistics for them."""
+        return self.precision or "float32"
 
     def record(self) -> dict[str, Any]:
         """The configuration as plain JSON values."""

@@ -37,8 +37,7 @@ class Evaluation:
         self.batchnorm_images = config.batchnorm_images
         """Training images of a recomputation; None: all."""
         self._fused: FusedModel | None = None
-        device = images.device
-        self._lowered = lowered(device, config.precision_on(device.type))
+        self._precision = config.precision_on(images.device.type)
         data = images.data
         self._parts: dict[str, Tensor] = {}
         if data.holdout_images_nchw is not None:
@@ -101,7 +100,7 @@ class Evaluation:
     @contextmanager
     def _refreshed(self, averager: Averager) -> Iterator[None]:
         """Recompute the averages' statistics for the length of the block."""
-        with self._lowered():
+        with lowered(self._images.device, self._precision)():
             averager.refresh_batchnorm(
                 self.batchnorm_batches(),
                 sorted(set(_twins(averager).values())),
@@ -146,8 +145,9 @@ class Evaluation:
         for name in (BASELINE, *averager.names):
             twin = twins.get(name, name)
             if twin not in known:
-                with nullcontext() if twin == BASELINE else averager.applied(twin), self._lowered():
-                    known[twin] = predict(fused.load(), images_nchw).float().cpu()
+                with nullcontext() if twin == BASELINE else averager.applied(twin):
+                    logits_nk = predict(fused.load(), images_nchw, precision=self._precision)
+                known[twin] = logits_nk.cpu()
             yield name, known[twin]
 
 

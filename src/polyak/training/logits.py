@@ -16,7 +16,7 @@ from polyak.errors import FileError, StateError, unknown
 from polyak.models import build
 from polyak.records.runs import RunFolder
 from polyak.records.vocabulary import BASELINE
-from polyak.training.config import RunConfig
+from polyak.training.config import Precision, RunConfig
 from polyak.training.machine import memory_format_for
 from polyak.training.prediction import predict
 
@@ -64,7 +64,8 @@ def logits_of_arms(
 ) -> dict[str, dict[str, Tensor]]:
     """Ask arms about images, without crop or flip, normalised like the run's own.
 
-    Arms are as saved: those with recomputed BatchNorm statistics have them.
+    Arms are as saved: those with recomputed BatchNorm statistics have them. What is computed in is
+    what the run's own predictions were.
 
     Args:
         folder: Of the finished run.
@@ -97,10 +98,12 @@ def logits_of_arms(
         on_arm(arm)
         model.load_state_dict(arm_weights(folder, arm)[0])
         for part, pixels_nchw in images_nchw.items():
-            said[part][arm] = _logits(model, images, pixels_nchw)
+            said[part][arm] = _logits(model, images, pixels_nchw, config.saved_precision)
     return said
 
 
-def _logits(model: nn.Module, images: DeviceImages, images_nchw: Tensor) -> Tensor:
-    chunks = torch.split(images_nchw, CHUNK)
-    return torch.cat([predict(model, images.normalise(chunk)).cpu() for chunk in chunks])
+def _logits(
+    model: nn.Module, images: DeviceImages, images_nchw: Tensor, precision: Precision
+) -> Tensor:
+    ready = (images.normalise(chunk) for chunk in torch.split(images_nchw, CHUNK))
+    return torch.cat([predict(model, chunk, precision=precision).cpu() for chunk in ready])

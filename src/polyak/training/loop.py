@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from polyak.averaging import Averager
-from polyak.averaging.storage.flatstate import flattened, unflattened
+from polyak.averaging.storage.state_dict import flattened, unflattened
 from polyak.data import Partition
 from polyak.data.device_images import DeviceImages
 from polyak.errors import NonFiniteError

@@ -21,7 +21,6 @@ from polyak.training.config import RunConfig, digest
 from polyak.training.fused_batchnorm import FusedModel
 from polyak.training.loop import Run
 from polyak.training.prediction import predict, score
-from polyak.training.steps import lowered
 
 OnRound = Callable[[], None]
 
@@ -102,7 +101,6 @@ class _Case:
         self._labels_n = data.holdout_given_n
         self._images_nchw = self.run.images.normalise(data.holdout_images_nchw)
         self._fused = FusedModel(self.run.model)
-        self._lowered = lowered(self.run.device, self.run.precision)
         self.steps_seconds: list[float] = []
         self.evaluation_seconds: list[float] = []
 
@@ -120,9 +118,9 @@ class _Case:
             self.run.evaluation.holdout(self.run.averager)
         else:
             # As averages are evaluated.
-            with self._lowered():
-                logits_nk = predict(self._fused.load(), self._images_nchw)
-            score(logits_nk.float().cpu(), self._labels_n)
+            module, precision = self._fused.load(), self.run.precision
+            logits_nk = predict(module, self._images_nchw, precision=precision)
+            score(logits_nk.cpu(), self._labels_n)
 
     def timing(self) -> Timing:
         """What the rounds after the first said."""

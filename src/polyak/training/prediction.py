@@ -10,6 +10,8 @@ from polyak.averaging.model.modes import eval_mode
 from polyak.errors import NonFiniteError
 from polyak.metrics import accuracy, cross_entropy
 from polyak.records.runs import Score
+from polyak.training.config import Precision
+from polyak.training.steps import lowered
 
 EVALUATION_BATCH = 256
 GPU_EVALUATION_BATCH = 2000
@@ -19,15 +21,21 @@ BATCHNORM_BATCH = 128
 
 
 @torch.no_grad()
-def predict(model: nn.Module, images_nchw: Tensor) -> Tensor:
+def predict(model: nn.Module, images_nchw: Tensor, *, precision: Precision = "float32") -> Tensor:
     """Logits of normalised images, shape (n, k), in eval mode; the model's modes are restored.
+
+    Args:
+        model: Where the images are.
+        images_nchw: Normalised.
+        precision: What is computed in; logits are float32.
 
     Raises:
         NonFiniteError: if a logit is NaN or infinite: the weights cannot be used any more.
     """
     with eval_mode(list(model.modules())):
         size = GPU_EVALUATION_BATCH if images_nchw.is_cuda else EVALUATION_BATCH
-        logits_nk = torch.cat([model(x) for x in torch.split(images_nchw, size)])
+        with lowered(images_nchw.device, precision)():
+            logits_nk = torch.cat([model(x) for x in torch.split(images_nchw, size)]).float()
     if not logits_nk.isfinite().all():
         raise NonFiniteError(
             "the logits hold NaN or infinity; expected finite values. Lower the learning rate."

@@ -16,7 +16,7 @@ from support.small_networks import (
 )
 
 from polyak import EMA, Averager, Uniform, Window, load, save
-from polyak.averaging.kinds import Update, from_record, to_record
+from polyak.averaging.kinds import Update
 from polyak.averaging.kinds.profile import contents, profile
 from polyak.errors import ConfigError
 
@@ -183,7 +183,7 @@ def test_the_mean_has_the_dtype_asked_for_and_its_snapshots_the_weights_own(dtyp
     wide = torch.float64 if dtype == torch.float64 else torch.float32
     first, second = (s["0.weight"].to(wide) for s in states[-2:])
     assert torch.equal(averager.tensors("window_2")["0.weight"], (first + second) / 2)
-    assert averager._holdings.dtypes == str(dtype).removeprefix("torch.")
+    assert averager.state_dict()["dtypes"] == str(dtype).removeprefix("torch.")
     resumed = Averager(model, [0.9, Window(2)], dtype=dtype)
     resumed.load_state_dict(through_a_file(averager.state_dict()))
     for each in (averager, resumed):
@@ -237,11 +237,6 @@ def test_it_is_explained_in_words():
     for _ in range(8):
         averager.step()
     assert averager.coinciding() == []
-
-
-def test_it_comes_back_from_its_record():
-    for kind in (Window(3), Window(2, every=8, name="late")):
-        assert from_record(to_record(kind)) == kind
 
 
 @pytest.mark.parametrize("value", [0, -1, 1.0, True, "3"])

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from polyak.averaging.files.safetensors_file import Path, damaged, one_line, quoted
+from polyak.averaging.files.safetensors_file import Path, damaged, one_line, quote
 from polyak.errors import FileError
 
 FORMAT = 1
@@ -66,7 +66,7 @@ def metadata_of(
     return {RECORD: record, RECORD_CHECKSUM: _digest(record)}
 
 
-def checked_record(
+def verify_record(
     path: Path, metadata: Mapping[str, str], tensors: Mapping[str, Tensor]
 ) -> dict[str, Any]:
     """The record in `metadata`, once it, its checksum and those of all `tensors` agree.
@@ -74,21 +74,21 @@ def checked_record(
     Raises:
         FileError: naming the file, and the tensors that are not as they were written.
     """
-    record = parsed_record(path, metadata)
+    record = parse_record(path, metadata)
     sums = record["sha256"]
     if sums.keys() != tensors.keys():
         differing = sums.keys() ^ tensors.keys()
-        raise damaged(path, f"tensors are missing or unknown: {quoted(differing)}")
+        raise damaged(path, f"tensors are missing or unknown: {quote(differing)}")
     altered = [name for name, x in tensors.items() if checksum(x) != sums[name]]
     if altered:
-        raise damaged(path, f"the values of {quoted(altered)} are not those that were written")
+        raise damaged(path, f"the values of {quote(altered)} are not those that were written")
     named = {full for keys in record["weights"].values() for full in keys.values()}
     if not named <= tensors.keys():
-        raise damaged(path, f"{quoted(named - tensors.keys())} are named but not in it")
+        raise damaged(path, f"{quote(named - tensors.keys())} are named but not in it")
     return record
 
 
-def parsed_record(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
+def parse_record(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
     """The record in `metadata`, once it and its checksum agree; the tensors are not looked at.
 
     Raises:

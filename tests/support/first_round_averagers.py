@@ -64,6 +64,7 @@ BANKS: dict[str, tuple[Kinds, dict[str, Any]]] = {
         {"dtype": torch.bfloat16},
     ),
     "plain": ([EMA(0.5, warmup=None, name="half"), 0.9, 0.95, Uniform()], {"every": 2}),
+    "pair": ([EMA(0.5, warmup=None, name="half"), 0.9], {"every": 2}),
 }
 
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from polyak.averaging.model.watch import Watch
-from polyak.averaging.model.weights import inventory
+from polyak.averaging.model.live import Watch
+from polyak.averaging.model.weights import sort_weights
 
 
 def net() -> nn.Sequential:
@@ -16,7 +16,7 @@ def net() -> nn.Sequential:
 
 def watched() -> tuple[nn.Sequential, Watch]:
     model = net()
-    return model, Watch(model, inventory(model, buffers="average"))
+    return model, Watch(model, sort_weights(model, buffers="average"))
 
 
 def replace_data(model: nn.Sequential) -> None:
