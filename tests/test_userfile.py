@@ -95,5 +95,5 @@ def test_references_are_told_from_paths():
 def test_a_file_that_is_no_python_is_refused_with_its_line(tmp_path):
     path = tmp_path / "mine.py"
     path.write_text("x = 1\ndef study(:\n")
-    with pytest.raises(ConfigError, match=r"line 2 of .*mine\.py' is no Python"):
+    with pytest.raises(ConfigError, match=r"line 2 of .*mine\.py' is not Python"):
         load_function(path, "study", what="study", error=ConfigError)

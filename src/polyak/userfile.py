@@ -34,7 +34,7 @@ def load_function(
         path: The file; it is run once a process.
         name: The function.
         what: What the file was given as, for messages.
-        error: Raised if file or function is missing, or the file is no Python. What the file
+        error: Raised if file or function is missing, or the file is not Python. What the file
             itself raises is passed on.
     """
     if not path.is_file():
@@ -43,8 +43,8 @@ def load_function(
         module = _module(path)
     except SyntaxError as fault:
         raise error(
-            f"line {fault.lineno} of '{fault.filename}' is no Python ({fault.msg}); expected "
-            f"{what} to be a file that runs. Mend that line."
+            f"line {fault.lineno} of '{fault.filename}' is not Python ({fault.msg}); expected "
+            f"{what} to be a file that runs. Fix that line."
         ) from None
     function = getattr(module, name, None)
     if not callable(function):

@@ -86,7 +86,7 @@ def test_a_configuration_elsewhere_may_have_any_name(tmp_path):
         ('{"kind": "train", "epoch": 3}', r"unknown settings \['epoch'\]"),
         ('{"kind": "train", "data": 3}', "stands for a DataConfig"),
         ('{"kind": "train", "stops": 3}', "not iterable"),
-        ('{"kind": "train", "epochs": "x"}', "describes no run"),
+        ('{"kind": "train", "epochs": "x"}', "does not describe a run"),
         ('{"kind": "train", "epochs": 0}', "epochs is 0; expected >= 1"),
         ('{"kind": "probe"}', "backbones"),
         ('{"kind": "probe", "backbones": ["../../etc"]}', "cannot be read"),

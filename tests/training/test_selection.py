@@ -169,8 +169,8 @@ def test_a_rate_with_one_bad_run_is_out_however_good_the_others_are():
     ("first", "second", "how", "advice"),
     [
         ("diverged", "diverged", "diverged", "Search smaller learning rates"),
-        ("failed", "failed", "failed", "Mend what made the runs fail"),
-        ("failed", "diverged", "failed or diverged", "Mend what made the runs fail"),
+        ("failed", "failed", "failed", "Fix what made the runs fail"),
+        ("failed", "diverged", "failed or diverged", "Fix what made the runs fail"),
     ],
 )
 def test_if_all_rates_are_out_the_message_says_what_to_do(first, second, how, advice):

@@ -13,19 +13,19 @@ from typing import Annotated
 import tyro
 
 from polyak import __version__
-from polyak.cli.audit import AuditCommand
-from polyak.cli.data import DataCommand
-from polyak.cli.evaluate import EvaluateCommand
-from polyak.cli.export import ExportCommand
-from polyak.cli.faults import message_of, nobody_reads
-from polyak.cli.inspect import InspectCommand
-from polyak.cli.listing import ListCommand
-from polyak.cli.merge import MergeCommand
-from polyak.cli.report import ReportCommand
-from polyak.cli.status import StatusCommand
-from polyak.cli.study import DemoCommand, StudyCommand
-from polyak.cli.synthesize import SynthesizeCommand
-from polyak.cli.train import TrainCommand
+from polyak.cli.commands.audit import AuditCommand
+from polyak.cli.commands.data import DataCommand
+from polyak.cli.commands.evaluate import EvaluateCommand
+from polyak.cli.commands.export import ExportCommand
+from polyak.cli.commands.inspect import InspectCommand
+from polyak.cli.commands.list import ListCommand
+from polyak.cli.commands.merge import MergeCommand
+from polyak.cli.commands.report import ReportCommand
+from polyak.cli.commands.status import StatusCommand
+from polyak.cli.commands.study import DemoCommand, StudyCommand
+from polyak.cli.commands.synthesize import SynthesizeCommand
+from polyak.cli.commands.train import TrainCommand
+from polyak.cli.os_errors import message_of, nobody_reads
 from polyak.errors import PolyakError
 from polyak.training.interruption import InterruptedRun
 

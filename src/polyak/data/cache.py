@@ -17,8 +17,8 @@ from torch import Tensor
 
 from polyak import checksums
 from polyak.data import entries, fingerprints, sources
-from polyak.data.cifar_n import read_cifar_n
 from polyak.data.config import DataConfig, NoiseConfig
+from polyak.data.formats.cifar_n import read_cifar_n
 from polyak.data.images import DataSet
 from polyak.errors import ConfigError, DataError, FileError
 from polyak.files import replacing, write_json
@@ -104,7 +104,7 @@ def noise_file(noise: NoiseConfig, *, root: Root = None) -> Path:
         raise DataError(f"noise.file is {noise.file!r}; expected a file there.")
     if noise.fingerprint not in (None, checksums.of_file(path)):
         raise DataError(
-            f"noise.file {noise.file!r} has another content; expected the fingerprint "
+            f"noise.file {noise.file!r} has other content than before; expected the fingerprint "
             f"{str(noise.fingerprint)[:12]}…. It has changed since the configuration was written."
         )
     return path

@@ -65,7 +65,7 @@ def faults(folder: Path) -> list[str]:
         elif size != expected["bytes"]:
             found.append(f"file '{path}' has {size} bytes; expected {expected['bytes']}")
         elif checksums.of_file(path) != expected["sha256"]:
-            found.append(f"file '{path}' has another checksum; expected what was written")
+            found.append(f"file '{path}' has a different checksum; expected what was written")
     return found
 
 
@@ -101,7 +101,7 @@ def _publish(temporary: Path, folder: Path) -> None:
             pass
         finally:
             shutil.rmtree(aside, ignore_errors=True)
-    raise OSError(f"folder '{folder}' is changed by others all the time.")
+    raise OSError(f"folder '{folder}' keeps being changed by others.")
 
 
 def _manifest(folder: Path) -> dict[str, Any]:

@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from polyak.data import fingerprints, folders, idx, tables
+from polyak.data import fingerprints
 from polyak.data.config import DataConfig
+from polyak.data.formats import folders, idx, tables
 from polyak.data.images import DataSet, ImageSet
 from polyak.data.labels import stratified_order
 from polyak.errors import ConfigError, DataError, unknown
@@ -62,7 +63,7 @@ def find(config: DataConfig) -> Source:
         column = getattr(config, name)
         if column is not None and not source.columns:
             raise DataError(
-                f"{name} is {column!r}; expected None, as source {config.source!r} is no table."
+                f"{name} is {column!r}; expected None, as source {config.source!r} is not a table."
             )
     return source
 

@@ -42,7 +42,8 @@ class ModelConfig:
     """Which network to train. Classes, channels and image size come from the data."""
 
     name: str = "resnet8"
-    """One of `MODELS`, or file.py:build for a function build(classes, channels) -> Module."""
+    """A name that `polyak list` shows, or file.py:build for a function build(classes, channels) ->
+    Module."""
 
     width: int | None = None
     """Channels of the first stage of a ResNet, >= 1; each later stage has twice as many. None: 16

@@ -78,8 +78,8 @@ class Predictions:
             tensor: Tensor = file.get_tensor(key).clone()
         if self._sums and checksums.of_tensor(tensor) != self._sums.get(key):
             raise FileError(
-                f"{self._path} is damaged: {key} is not as it was written; expected a whole file. "
-                f"{RUN_AGAIN}"
+                f"{self._path} is damaged: {key} does not match its checksum; expected a whole "
+                f"file. {RUN_AGAIN}"
             )
         return tensor
 

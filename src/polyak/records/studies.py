@@ -12,7 +12,7 @@ from typing import Any
 
 from polyak.errors import FileError
 from polyak.files import write_json
-from polyak.records.vocabulary import Stop
+from polyak.records.vocabulary import RULES, Stop
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,7 +138,7 @@ def read_study(folder: Path) -> StudyRecord:
     """Read what `write_study` wrote.
 
     Raises:
-        FileError: if the folder holds no study, or one that was edited into what none is.
+        FileError: if the folder holds no study, or one that was edited by hand into something else.
     """
     try:
         plan = json.loads((folder / "plan.json").read_text())
@@ -169,15 +169,15 @@ def _row(values: dict[str, Any]) -> RowRecord:
         seed: tuple(Stop(**stop) for stop in stops) for seed, stops in values["stops"].items()
     }
     row = RowRecord(**values)
-    _refuse_edited(row)
+    _check_row(row)
     return row
 
 
-def _refuse_edited(row: RowRecord) -> None:
+def _check_row(row: RowRecord) -> None:
     """Refuse what `write_study` writes of no study, such as a choice that was not searched."""
     ids = [*row.search.values(), row.refit, row.transfer, *row.follow_ups.values()]
     if not all(isinstance(run, str) for runs in ids for run in runs.values()):
-        raise ValueError(f"a run of row {row.label!r} has an id that is no text")
+        raise ValueError(f"a run of row {row.label!r} has an id that is not text")
     learning_rates = [*row.seed_learning_rates.values(), row.chosen_learning_rate]
     for learning_rate in learning_rates:
         if learning_rate is not None and f"{learning_rate:g}" not in row.search:
@@ -186,5 +186,6 @@ def _refuse_edited(row: RowRecord) -> None:
             )
     rules = {tuple(stop.rule for stop in stops) for stops in row.stops.values()}
     whole = all(isinstance(stop.epoch, int) for stops in row.stops.values() for stop in stops)
-    if len(rules) > 1 or not whole:
+    known = all(rule in RULES for by_seed in rules for rule in by_seed)
+    if len(rules) > 1 or not whole or not known:
         raise ValueError(f"stops of row {row.label!r} are not an epoch for every rule and seed")

@@ -81,7 +81,7 @@ class Row:
         if len(set(self.seeds)) != len(self.seeds) or not self.seeds:
             found.append(f"seeds is {self.seeds!r}; expected different ones")
         if len(self.paper_decays) != len(self.config.averaging.decays):
-            found.append("paper_decays has another length than decays; expected one for each")
+            found.append("paper_decays has a different length than decays; expected one for each")
         if tuple(n for n in self.paper_code if n in OF_RUNS) != self.config.paper_code:
             found.append("paper_code and config.paper_code differ; expected them to agree")
         found += [

@@ -23,7 +23,7 @@ def prepare_rows(rows: Sequence[Row], *, hint: Hint = no_hint) -> list[Row]:
     """The rows with their data in the cache, fingerprints filled in, fitted to what is there.
 
     Raises:
-        DataError: that names every source and file that is not to be had, with what to type.
+        DataError: that names every source and file that is not available, with what to type.
     """
     ready, missing = _prepare_all((config for row in rows for config in _configs(row)), hint)
     if missing:
@@ -35,7 +35,7 @@ def prepare_measurement(measurement: Measurement, *, hint: Hint = no_hint) -> Me
     """The measurement with its data in the cache.
 
     Raises:
-        DataError: if that is not to be had, with what to type.
+        DataError: if that is not available, with what to type.
     """
     config = measurement.config
     ready, missing = _prepare_all([config.run.data], hint)

@@ -34,7 +34,7 @@ def ids_by_seed(runs: Mapping[int, RunConfig]) -> dict[str, str]:
 
 
 def missing_results(record: RowRecord, out: Path, *, targets: Collection[str]) -> str | None:
-    """Why a row's result is not there or not whole; None if nothing is amiss.
+    """Why a row's result is missing or incomplete; None if it is complete.
 
     Runs of the search that diverged are part of a search, and follow-ups that did, of what they
     show: neither is missed here.

@@ -122,7 +122,7 @@ class _Sitting:
         searches = {row.label: plan.search(row) for row in self.study.rows}
         searched = [run for by_rate in searches.values() for run in _each(by_rate)]
         # Before the first write: earlier choices outlive a run that was damaged since.
-        selection.require_whole(searched, self.out)
+        selection.check_whole(searched, self.out)
         try:
             if self.study.measurement is not None:
                 self._phase("measure", [self.study.measurement.config])

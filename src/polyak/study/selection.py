@@ -40,7 +40,7 @@ def choose(
     return replace(record, chosen_learning_rate=next(iter(learning_rates.values())), stops=stops)
 
 
-def require_whole(runs: Iterable[RunConfig], out: Path) -> None:
+def check_whole(runs: Iterable[RunConfig], out: Path) -> None:
     """See to it that all runs that are done can be chosen from.
 
     Raises:

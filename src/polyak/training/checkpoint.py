@@ -70,7 +70,7 @@ class Checkpoints:
             reason = getattr(error, "strerror", None) or str(error)
             raise FileError(
                 f"{path} cannot be written ({reason}); expected a folder that can be written to, "
-                "with room for a checkpoint. Mend that and give the same command again: it goes "
+                "with room for a checkpoint. Fix that and give the same command again: it goes "
                 "on from the checkpoint before."
             ) from error
         self._last = time.monotonic()
@@ -177,7 +177,7 @@ class Checkpoints:
 def _facts(saved: SavedWeights, path: Path) -> dict[str, Any]:
     facts = saved.manifest.get("checkpoint")
     if not isinstance(facts, dict) or facts.get("format") != FORMAT:
-        raise FileError(f"{path} is no checkpoint of format {FORMAT}; expected one.")
+        raise FileError(f"{path} is not a checkpoint of format {FORMAT}; expected one.")
     return facts
 
 

@@ -109,11 +109,13 @@ class RunConfig:
     """Which labels of the hold-out choose. clean: an oracle, where training labels are wrong."""
 
     paper_code: tuple[str, ...] = ()
-    """Where the run does as the authors' code does: names of `OF_RUNS`, in that order."""
+    """Where the run does as the authors' code does: holdout-images, loss-decay, batchnorm, in that
+    order."""
 
     more_averages: tuple[MoreAverage, ...] = ()
-    """Averages of other kinds along the same run, evaluated when it is over: see
-    `training.more_averages`."""
+    """Averages of other kinds along the same run, evaluated when it is over: uniform over
+    its last quarter (tail), over the last six epochs (lawa), a power-function EMA (power), and
+    uniform over the epochs that SWAD's rule finds (swad)."""
 
     swad: tuple[int, int] | None = None
     """Of a run without hold-out: first and last epoch that SWAD averages, chosen elsewhere. None:

@@ -80,7 +80,7 @@ def carry_out(
     except (OSError, SafetensorError) as error:
         raise FileError(
             f"the run in {folder.path} cannot go on ({error}); expected a folder that can be "
-            "written to, on a disk with free space. Mend that and give the same command again: it "
+            "written to, on a disk with free space. Fix that and give the same command again: it "
             "goes on from its checkpoint."
         ) from error
 

@@ -115,7 +115,8 @@ def check_same_task(data: Partition, evaluated_on: Partition) -> None:
         found.append(f"images are {_sides(shape)}; expected {_sides(wanted)}, as in training")
     if found:
         raise DataError(
-            f"{'; '.join(found)}. Give a function file.py:load that returns them so as the source."
+            f"{'; '.join(found)}. Write a function file.py:load that returns them like that, and "
+            "give it as the source."
         )
 
 

@@ -119,4 +119,4 @@ def _who(run: RunStatus) -> str:
     if run.holder is None:
         return ""
     where = f"process {run.holder.pid} on {run.holder.host}"
-    return where if run.state == "running" else f"{where} is no more"
+    return where if run.state == "running" else f"{where}, which has ended"

@@ -3,8 +3,8 @@ from dataclasses import fields
 
 import pytest
 
+from polyak.cli.commands.train import BESIDE_A_FILE, TrainCommand
 from polyak.cli.main import main
-from polyak.cli.train import BESIDE_A_FILE, TrainCommand
 from polyak.metrics import accuracy
 from polyak.records.locks import holding
 from polyak.records.predictions import Predictions

@@ -32,7 +32,7 @@ def load():
 
 @pytest.fixture(scope="module")
 def kept(small, here, cli_cache_folder, tmp_path_factory):
-    """A study of a search and a refit, judged by 60 of the 360 test digits."""
+    """A study of a search and a refit, evaluated on 60 of the 360 test digits."""
     out = tmp_path_factory.mktemp("out")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("POLYAK_CACHE", str(cli_cache_folder))
@@ -62,10 +62,10 @@ def table_in(study):
     return lines_of(path)
 
 
-def test_a_study_is_judged_by_all_test_images_of_its_data_set(finished, capsys):
+def test_a_study_is_evaluated_on_all_test_images_of_its_data_set(finished, capsys):
     assert main(["evaluate", str(finished)]) == 0
     said = capsys.readouterr()
-    assert said.out.startswith("by the 360 test images of digits-")
+    assert said.out.startswith("on the 360 test images of digits-")
     assert "small digits: models of the search, 1 seed" in said.out
     row = read_study(finished).rows[0]
     (run,) = row.refit.values()
@@ -96,7 +96,7 @@ def slowly_right(folder, arm):
     return right / len(data.test_labels_n)
 
 
-def test_by_the_images_that_judged_it_before_every_number_is_the_same(finished, capsys):
+def test_on_the_images_of_its_own_evaluation_every_number_is_the_same(finished, capsys):
     assert main(["evaluate", str(finished), "--test-limit", "60"]) == 0
     assert main(["report", str(finished), "--keep", str(finished / "kept")]) == 0
     capsys.readouterr()
@@ -145,14 +145,14 @@ def test_some_arms_now_and_others_later_make_the_table_of_all(finished, capsys):
     assert table_in(finished) == both
 
 
-def test_other_images_of_the_same_classes_judge_a_run_by_its_id(finished, tmp_path, capsys):
+def test_other_images_of_the_same_classes_evaluate_a_run_by_its_id(finished, tmp_path, capsys):
     source = tmp_path / "inverted.py"
     source.write_text(INVERTED)
     (run,) = read_study(finished).rows[0].refit.values()
     words = ["evaluate", run, "--source", f"{source}:load", "--out", str(tmp_path)]
     assert main([*words, "--test-limit", "500"]) == 0
     said = capsys.readouterr().out
-    assert "by the 500 test images of inverted-500-" in said
+    assert "on the 500 test images of inverted-500-" in said
     assert f"{run}: models of all training images, 1 seed" in said
     assert not (finished / "evaluations").exists()
 
@@ -164,7 +164,7 @@ def test_images_of_other_classes_are_refused_by_the_first_that_differs(finished,
     assert not list((finished.parent / "evaluations").rglob("*.safetensors"))
 
 
-def test_what_cannot_be_judged_is_refused(finished, tmp_path, refused):
+def test_what_cannot_be_evaluated_is_refused(finished, tmp_path, refused):
     assert "run is 'nothing'; expected the folder of a run" in refused("evaluate", "nothing")
     assert "column is given without --source" in refused(
         "evaluate", finished, "--label-column", "fine"

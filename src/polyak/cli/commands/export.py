@@ -27,13 +27,13 @@ class ExportCommand:
     def run(self) -> int:
         """Exit code 0."""
         name, state, manifest = read_named(self.file, self.name)
-        refuse_overwriting(self.file, self.out)
+        check_overwrites_nothing(self.file, self.out)
         write_plain(state, self.out, _about(manifest, name))
         print(f"{name} of {self.file} -> {self.out.resolve()}")
         return 0
 
 
-def refuse_overwriting(file: Path, out: Path) -> None:
+def check_overwrites_nothing(file: Path, out: Path) -> None:
     """Raise a ConfigError where `out` is a folder, or the file that is read."""
     if out.is_dir() or (out.exists() and out.samefile(file)):
         raise ConfigError(f"out is {str(out)!r}; expected another file. Name a new one.")

@@ -51,7 +51,7 @@ def test_a_long_error_takes_no_column_from_the_table(
     text = "ValueError: " + "so many words " * 30
     (one / "FAILED").write_text(f"Traceback\n{text}\n")
     monkeypatch.setattr(
-        "polyak.cli.status.Console", lambda **_: Console(force_terminal=True, width=width)
+        "polyak.cli.commands.status.Console", lambda **_: Console(force_terminal=True, width=width)
     )
     capsys.readouterr()
     assert main(["status", str(tmp_path)]) == 0
@@ -84,9 +84,9 @@ def test_watching_looks_again_until_ctrl_c(in_process, tmp_path, capsys, monkeyp
         looks.append(1)
         (one / "DONE").unlink()
 
-    monkeypatch.setattr("polyak.cli.status.time.sleep", sleep)
+    monkeypatch.setattr("polyak.cli.commands.status.time.sleep", sleep)
     monkeypatch.setattr(
-        "polyak.cli.status.Console",
+        "polyak.cli.commands.status.Console",
         lambda **_: Console(force_terminal=True, width=150, height=40),
     )
     assert main(["status", str(tmp_path), "--watch"]) == 0

@@ -9,7 +9,7 @@ import tyro
 from rich.console import Console
 
 from polyak.cli.console import epoch_cells, title
-from polyak.cli.limits import seconds_of
+from polyak.cli.time_limit import seconds_of
 from polyak.data import prepare
 from polyak.errors import ConfigError
 from polyak.metrics import accuracy, cross_entropy

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import torch
 
+from polyak.data.formats.pictures import PictureStack, opened
+from polyak.data.formats.tables import TEST_NAMES
 from polyak.data.images import ImageSet
-from polyak.data.pictures import PictureStack, opened
-from polyak.data.tables import TEST_NAMES
 from polyak.errors import DataError, few
 
 _PARQUET = re.compile(r"(?P<split>train|test|validation|valid|val)([-._].*)?\.parquet")
@@ -86,8 +86,8 @@ def tiny_imagenet_files(folder: Path) -> dict[str, Path]:
         "val",
     }:
         raise DataError(
-            f"folder '{folder}' is no whole Tiny-ImageNet; expected train/<wnid>/images/*.JPEG, "
-            "val/images/*.JPEG and val/val_annotations.txt."
+            f"folder '{folder}' is not a complete Tiny-ImageNet; expected "
+            "train/<wnid>/images/*.JPEG, val/images/*.JPEG and val/val_annotations.txt."
         )
     return {path.relative_to(folder).as_posix(): path for path in [*paths, annotations]}
 

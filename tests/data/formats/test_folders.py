@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from polyak.data.folders import (
+from polyak.data.formats.folders import (
     class_folders,
     decode_tiny_imagenet,
     files_below,
@@ -98,8 +98,8 @@ def test_tiny_imagenets_validation_split_is_the_test_set(tiny_imagenet_folder, p
 @pytest.mark.parametrize(
     ("change", "phrase"),
     [
-        (lambda f: (f / "val" / "val_annotations.txt").unlink(), "no whole Tiny-ImageNet"),
-        (lambda f: shutil.rmtree(f / "val" / "images"), "no whole Tiny-ImageNet"),
+        (lambda f: (f / "val" / "val_annotations.txt").unlink(), "not a complete Tiny-ImageNet"),
+        (lambda f: shutil.rmtree(f / "val" / "images"), "not a complete Tiny-ImageNet"),
         (lambda f: (f / "val" / "images" / "val_0.JPEG").unlink(),
          r"disagree on 1 images \(val/images/val_0.JPEG\)"),
         (lambda f: (f / "val" / "val_annotations.txt").write_text("val_0.JPEG\tn9\t0\n"),

@@ -10,8 +10,8 @@ import tyro
 from rich.console import Console
 
 from polyak.cli.console import StudyDisplay, failure_lines, title
-from polyak.cli.executors import Machines
-from polyak.cli.limits import seconds_of, within
+from polyak.cli.machines import Machines
+from polyak.cli.time_limit import seconds_of, within
 from polyak.errors import ConfigError
 from polyak.records.paper_code import parse_paper_code
 from polyak.records.vocabulary import Selection

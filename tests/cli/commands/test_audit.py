@@ -48,7 +48,7 @@ def test_labels_that_were_made_wrong_lead_the_table(quarters, tmp_path, capsys):
     folder = train([*quarters, *NOISE, *REST], tmp_path, capsys)
     assert main(["audit", str(folder), "--top", "7"]) == 0
     said = capsys.readouterr()
-    assert "asking ema_acc_bn" in said.err
+    assert "evaluating ema_acc_bn" in said.err
     *sentences, labels, page = said.out.splitlines()
     assert "Of the 7 labels that it doubts most 7 are wrong" in sentences[1]
     audit = tmp_path / "audits" / folder.name

@@ -8,7 +8,7 @@ import tyro
 
 from polyak.averaging.files.export import write_plain
 from polyak.averaging.files.merge import NAME, merge
-from polyak.cli.export import refuse_overwriting
+from polyak.cli.commands.export import check_overwrites_nothing
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class MergeCommand:
     def run(self) -> int:
         """Exit code 0."""
         for file in self.files:
-            refuse_overwriting(file, self.out)
+            check_overwrites_nothing(file, self.out)
         state, about = merge(self.files, name=self.name, shares=self.shares)
         write_plain(state, self.out, about)
         print(f"{NAME} of {len(self.files)} files -> {self.out.resolve()}")

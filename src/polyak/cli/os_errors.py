@@ -6,7 +6,7 @@ import select
 
 STDOUT, STDERR = 1, 2
 
-_AGAIN = "Mend that and give the same command again: it goes on where it was."
+_AGAIN = "Fix that and give the same command again: it goes on where it was."
 _SPACE = f"cannot be written ({{}}); expected a disk with free space. {_AGAIN}"
 _ALLOWED = (
     "cannot be read or written ({}); expected a file that you may read, or a folder that you may "

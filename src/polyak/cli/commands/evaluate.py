@@ -11,11 +11,11 @@ import tyro
 from rich.console import Console
 
 from polyak.analysis.results import Result, evaluation_results, phases_of, write_results_csv
-from polyak.cli.naming import run_named
+from polyak.cli.run_names import run_named
 from polyak.data import DataConfig, load, partition, prepare
 from polyak.data.sources import name_of
 from polyak.errors import ConfigError, StateError, unknown
-from polyak.records.evaluations import judged_run, judged_table
+from polyak.records.evaluations import evaluation_file, evaluation_table
 from polyak.records.predictions import Predictions, holds
 from polyak.records.runs import RunFolder, run_folder
 from polyak.records.studies import RowRecord, read_study
@@ -30,9 +30,9 @@ from polyak.training.logits import kept_arms
 
 @dataclass(frozen=True)
 class EvaluateCommand:
-    """Judge the kept weights of a study or a run by other test images; nothing is trained.
+    """Evaluate the kept weights of a study or a run on other test images; nothing is trained.
 
-    Without --source by the run's own data set: all of its test images where the run used some.
+    Without --source on the run's own data set: all of its test images where the run used some.
     What is there already is not computed again.
     """
 
@@ -71,14 +71,14 @@ class EvaluateCommand:
         out, study, rows = self._rows()
         tables: dict[str, list[Result]] = {}
         runs = {row.label: list(_ended(out, row)) for row in rows}
-        _refuse_unknown(self.arms, (run for ended in runs.values() for run in ended))
+        _check_arms(self.arms, (run for ended in runs.values() for run in ended))
         for row in rows:
             ended = runs[row.label]
             if ended:
-                name, said = self._judged(out, ended, device)
+                name, said = self._evaluate(out, ended, device)
                 results = evaluation_results(out, row, said, target=name)
                 tables.setdefault(name, []).extend(results)
-                print(f"by the {_images(said):,} test images of {name}")
+                print(f"on the {_images(said):,} test images of {name}")
                 print("\n".join(evaluation_lines(row.label, results)))
         if not tables:
             raise StateError(
@@ -87,12 +87,12 @@ class EvaluateCommand:
             )
         for name, results in tables.items():
             if study is not None:
-                write_results_csv(judged_table(study, name), results)
-                print(f"numbers: {judged_table(study, name).resolve()}")
+                write_results_csv(evaluation_table(study, name), results)
+                print(f"numbers: {evaluation_table(study, name).resolve()}")
         return 0
 
     def _rows(self) -> tuple[Path, Path | None, tuple[RowRecord, ...]]:
-        """The output folder, the study's folder if it is one, and whose weights to judge."""
+        """The output folder, the study's folder if it is one, and whose weights to evaluate."""
         folder = Path(self.what).resolve()
         if (folder / "plan.json").is_file():
             return folder.parent, folder, read_study(folder).rows
@@ -100,7 +100,7 @@ class EvaluateCommand:
         out = run.path.resolve().parent.parent
         return out, None, (_alone(run.path.name, read_run_config(run.path / "config.json")),)
 
-    def _judged(
+    def _evaluate(
         self, out: Path, ended: list[RunFolder], device: torch.device
     ) -> tuple[str, dict[str, Predictions]]:
         """What to call the images, and what the runs of a row say of them, by run id."""
@@ -110,7 +110,7 @@ class EvaluateCommand:
             config = read_run_config(run.path / "config.json")
             wanted = self._wanted(config.data)
             name = _name(wanted)
-            path = judged_run(out, name, run.path.name)
+            path = evaluation_file(out, name, run.path.name)
             arms = [arm for arm in kept_arms(run) if arm in self.arms or not self.arms]
             if not holds(path, "test", arms):
                 own = prepare(config.data)
@@ -172,7 +172,7 @@ def _ended(out: Path, row: RowRecord) -> Iterator[RunFolder]:
                 yield folder
 
 
-def _refuse_unknown(arms: Collection[str], runs: Iterable[RunFolder]) -> None:
+def _check_arms(arms: Collection[str], runs: Iterable[RunFolder]) -> None:
     """Refuse arms that none of the runs kept."""
     kept = {arm for run in runs for arm in kept_arms(run)} if arms else set()
     for arm in arms:

@@ -11,7 +11,7 @@ from rich.console import Console
 from torch import Tensor
 
 from polyak.analysis.audit import AuditRow, audit_rows, score_results
-from polyak.cli.naming import run_named
+from polyak.cli.run_names import run_named
 from polyak.data import Partition, load, partition, prepare
 from polyak.data.sources import name_of
 from polyak.errors import ConfigError, unknown
@@ -99,7 +99,7 @@ def _predictions(
         data=data,
         arms=arms,
         device=device,
-        on_arm=lambda arm: console.print(f"asking {arm}"),
+        on_arm=lambda arm: console.print(f"evaluating {arm}"),
     )
     return Predictions(audit.predictions)
 

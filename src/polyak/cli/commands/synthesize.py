@@ -9,7 +9,7 @@ import tyro
 from polyak.averaging.files.export import write_plain
 from polyak.averaging.files.synthesize import synthesize
 from polyak.averaging.kinds import EMA, Average, PowerEMA, Uniform
-from polyak.cli.export import refuse_overwriting
+from polyak.cli.commands.export import check_overwrites_nothing
 from polyak.errors import ConfigError
 
 
@@ -39,12 +39,12 @@ class SynthesizeCommand:
     """The moment, in optimizer steps; that of the latest file if not given."""
 
     largest_error: float = 0.05
-    """Expected error that is put up with, as a share of what the average averages away."""
+    """Largest expected error that is tolerated, as a share of what the average averages away."""
 
     def run(self) -> int:
         """Exit code 0."""
         for file in self.files:
-            refuse_overwriting(file, self.out)
+            check_overwrites_nothing(file, self.out)
         kind = self._average()
         found = synthesize(self.files, kind, steps=self.steps, largest_error=self.largest_error)
         state, manifest = found[kind.label], found.manifest
