@@ -69,7 +69,7 @@ def run_study(
     """Bring `out/<study>/` up to date: search, select, refit, follow-ups, transfer.
 
     Runs that are there already, from this or another study, are used as they are. It can be
-    stopped at any time and called again.
+    interrupted at any time and called again.
 
     Args:
         study: What to run.
@@ -133,7 +133,7 @@ class _Sitting:
             self._phase("transfer", self._probes(refits))
             self._note_missing()
         finally:
-            # Also for a study that is stopped: what it knows, and the time that it took.
+            # Also for a study that is interrupted: what it knows, and the time that it took.
             self._save()
         return self.outcome
 
