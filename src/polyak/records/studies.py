@@ -118,7 +118,7 @@ class StudyRecord:
     """Of a study that measures; it has no rows."""
 
     seconds: float = 0.0
-    """Wall time of all sittings."""
+    """Wall time of all sessions."""
 
     workers: int = 1
 

@@ -95,14 +95,14 @@ def run_study(
     folder.mkdir(parents=True, exist_ok=True)
     with holding(folder):
         record = new_record(study, workers=workers, command=command)
-        sitting = _Sitting(
+        session = _Session(
             study=study, record=record, out=out, executor=executor, on_progress=on_progress
         )
-        return sitting.run()
+        return session.run()
 
 
 @dataclass(slots=True, kw_only=True)
-class _Sitting:
+class _Session:
     """One call's work on a study, for the one who holds its folder."""
 
     study: Study
@@ -203,7 +203,7 @@ def planned(study: Study) -> int:
 
 
 def _seconds_before(folder: Path) -> float:
-    """What earlier sittings took; 0 if there was none, or nothing that can be read."""
+    """What earlier sessions took; 0 if there was none, or nothing that can be read."""
     try:
         return read_study(folder).seconds
     except FileError:
