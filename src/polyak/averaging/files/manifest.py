@@ -74,7 +74,7 @@ def verify_record(
 
 
 def parse_record(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
-    """The record in `metadata`, once it and its checksum agree; the tensors are not looked at.
+    """The record in `metadata`, once it and its checksum agree; the tensors are not read.
 
     Raises:
         FileError: naming the file.
