@@ -2,7 +2,6 @@
 
 from collections.abc import Hashable
 from dataclasses import dataclass, replace
-from itertools import islice
 
 from polyak.averaging.kinds.average import Average, Update
 from polyak.errors import ConfigError
