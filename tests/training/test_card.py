@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from support.resumed_runs import MONITORS, assert_same_run, in_sittings, with_dropout
+from support.resumed_runs import MONITORS, assert_same_run, in_sessions, with_dropout
 
 from polyak.data import DataConfig, load, partition, prepare
 from polyak.records.predictions import Predictions
@@ -67,7 +67,7 @@ def test_a_run_that_was_stopped_ends_to_the_bit_as_if_it_had_not(
     config = replace(tiny, fp32=fp32, monitors=MONITORS)
     whole = on(CARD, config)
     whole.train(lambda record: None)
-    run = in_sittings(lambda: on(CARD, config), tmp_path, [1, 4, 7])
+    run = in_sessions(lambda: on(CARD, config), tmp_path, [1, 4, 7])
     assert run.backend == backend
     assert_same_run(run, whole)
 

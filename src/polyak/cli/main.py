@@ -1,4 +1,4 @@
-"""The command `polyak`: one file a command, and here what they share.
+"""The command `polyak`: its commands are in `commands`, one file each; here is what they share.
 
 Exit codes: 0 done · 1 some runs failed · 2 the request was wrong · 75 stopped at the time limit ·
 130 interrupted (143 by SIGTERM) · 141 nobody reads the output. After 75, 130 and 143 the same

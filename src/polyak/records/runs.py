@@ -125,20 +125,20 @@ class RunFolder:
         return self.path / "checkpoint"
 
     def tidy(self) -> None:
-        """Remove what sittings left that failed or were killed; for who holds the folder."""
+        """Remove what sessions left that failed or were killed; for who holds the folder."""
         (self.path / "FAILED").unlink(missing_ok=True)
         for path in self.path.rglob(".*"):
             if path.is_file():
                 path.unlink()
 
     def fail(self, text: str) -> None:
-        """Record why a sitting failed; the next one begins with removing it."""
+        """Record why a session failed; the next one begins with removing it."""
         with replacing(self.path / "FAILED") as temporary:
             temporary.write_text(text)
 
     @property
     def failure(self) -> str | None:
-        """Why the last sitting failed, if it did and none was begun since."""
+        """Why the last session failed, if it did and none was begun since."""
         try:
             return (self.path / "FAILED").read_text()
         except (OSError, ValueError):

@@ -47,7 +47,7 @@ class RowRecord:
     """Probe ids by the target's name."""
 
     paper_code: tuple[str, ...] = ()
-    """Where the row does as the authors' code does; see `paper_code`."""
+    """Where the row follows the authors' code; see `paper_code`."""
 
     selection: str = "paper"
     """"paper", or "bn_safe": averages are chosen with recomputed BatchNorm statistics."""
@@ -118,7 +118,7 @@ class StudyRecord:
     """Of a study that measures; it has no rows."""
 
     seconds: float = 0.0
-    """Wall time of all sittings."""
+    """Wall time of all sessions."""
 
     workers: int = 1
 

@@ -39,7 +39,7 @@ class Row:
     """The paper's decays that `config.averaging.decays` stand for, one each."""
 
     paper_updates: int | None = None
-    """Updates of the paper's run, from which `fitted` fits the decays to this row's own. None:
+    """Updates of the paper's run, from which `fit_decays` fits the decays to this row's own. None:
     the decays are as they should be."""
 
     refits: bool = True
@@ -51,7 +51,7 @@ class Row:
     """Targets of the linear probe."""
 
     paper_code: tuple[str, ...] = ()
-    """Where the row does as the authors' code does: names of `PAPER_CODE`, in that order. Those
+    """Where the row follows the authors' code: names of `PAPER_CODE`, in that order. Those
     that act within a run are in `config.paper_code` too."""
 
     against: str | None = None

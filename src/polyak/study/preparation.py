@@ -6,7 +6,7 @@ from dataclasses import replace
 from polyak.data import DataConfig, load, prepare
 from polyak.errors import DataError, FileError
 from polyak.models import pinned
-from polyak.study.fitting import fitted
+from polyak.study.fitting import fit_decays
 from polyak.study.plan import Measurement, Row
 
 Prepared = dict[DataConfig, DataConfig]
@@ -83,7 +83,7 @@ def _prepared(row: Row, ready: Prepared) -> Row:
     targets = tuple(_limited(ready[target]) for target in row.transfer)
     config = replace(row.config, data=data, model=pinned(row.config.model))
     row = replace(row, config=config, transfer=targets)
-    return fitted(row, train_images=len(load(data).train))
+    return fit_decays(row, train_images=len(load(data).train))
 
 
 def _limited(data: DataConfig) -> DataConfig:

@@ -69,7 +69,7 @@ def run_study(
     """Bring `out/<study>/` up to date: search, select, refit, follow-ups, transfer.
 
     Runs that are there already, from this or another study, are used as they are. It can be
-    stopped at any time and called again.
+    interrupted at any time and called again.
 
     Args:
         study: What to run.
@@ -95,14 +95,14 @@ def run_study(
     folder.mkdir(parents=True, exist_ok=True)
     with holding(folder):
         record = new_record(study, workers=workers, command=command)
-        sitting = _Sitting(
+        session = _Session(
             study=study, record=record, out=out, executor=executor, on_progress=on_progress
         )
-        return sitting.run()
+        return session.run()
 
 
 @dataclass(slots=True, kw_only=True)
-class _Sitting:
+class _Session:
     """One call's work on a study, for the one who holds its folder."""
 
     study: Study
@@ -133,7 +133,7 @@ class _Sitting:
             self._phase("transfer", self._probes(refits))
             self._note_missing()
         finally:
-            # Also for a study that is stopped: what it knows, and the time that it took.
+            # Also for a study that is interrupted: what it knows, and the time that it took.
             self._save()
         return self.outcome
 
@@ -203,7 +203,7 @@ def planned(study: Study) -> int:
 
 
 def _seconds_before(folder: Path) -> float:
-    """What earlier sittings took; 0 if there was none, or nothing that can be read."""
+    """What earlier sessions took; 0 if there was none, or nothing that can be read."""
     try:
         return read_study(folder).seconds
     except FileError:

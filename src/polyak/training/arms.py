@@ -61,7 +61,7 @@ def arms(trained: Trained, config: RunConfig) -> Iterator[Arm]:
     swa_bn        uniform over the epoch ends of the second half, recomputed
     tail_bn, …    the run's `more_averages` after the last epoch, recomputed
     lawa_acc_bn, power_acc_bn, lawa_loss_bn, power_loss_bn
-                  those that are of use at any time, at the epochs of ema_acc and ema_loss
+                  those that mean something at any time, at the epochs of ema_acc and ema_loss
 
     Where the run selects with recomputed statistics, the chosen average stands in place of the
     longest window.

@@ -169,8 +169,8 @@ class Checkpoints:
         if found:
             raise StateError(
                 f"the checkpoint {path} was written with {', '.join(found)}; expected the same "
-                "here, or the run would not end as if it had never stopped. Go on where it was "
-                f"begun, or remove {self._folder} to begin this run anew here."
+                "here, or the run would not end as if it had never been interrupted. Go on where "
+                f"it was begun, or remove {self._folder} to begin this run anew here."
             )
 
 

@@ -109,7 +109,7 @@ class RunConfig:
     """Which labels of the hold-out choose. clean: an oracle, where training labels are wrong."""
 
     paper_code: tuple[str, ...] = ()
-    """Where the run does as the authors' code does: holdout-images, loss-decay, batchnorm, in that
+    """Where the run follows the authors' code: holdout-images, loss-decay, batchnorm, in that
     order."""
 
     more_averages: tuple[MoreAverage, ...] = ()

@@ -74,8 +74,8 @@ def carry_out(
                 elif isinstance(job, OverheadConfig):
                     _measure(job, folder, usable, interruption)
                 else:
-                    sitting = _Sitting(folder, checkpoints, on_epoch or _ignore, interruption)
-                    _train(job, sitting, usable)
+                    session = _Session(folder, checkpoints, on_epoch or _ignore, interruption)
+                    _train(job, session, usable)
                     checkpoints.remove()
     except (OSError, SafetensorError) as error:
         raise FileError(
@@ -104,7 +104,7 @@ def usable_device(name: str) -> torch.device:
 
 
 @dataclass(frozen=True, slots=True)
-class _Sitting:
+class _Session:
     """What one process does beside training: records, checkpoints, leaving when asked."""
 
     folder: RunFolder
@@ -127,19 +127,19 @@ class _Sitting:
             raise self.interruption.error()
 
 
-def _train(config: RunConfig, sitting: _Sitting, device: torch.device) -> None:
-    folder = sitting.folder
+def _train(config: RunConfig, session: _Session, device: torch.device) -> None:
+    folder = session.folder
     data = partition(load(config.data), config.data, holdout=config.holdout)
     run = Run(config, data, device=device)
-    if sitting.checkpoints.resume(run):
-        sitting.record(run)
+    if session.checkpoints.resume(run):
+        session.record(run)
 
     def record(epoch: EpochRecord) -> None:
-        sitting.record(run)
-        sitting.on_epoch(epoch)
+        session.record(run)
+        session.on_epoch(epoch)
 
     try:
-        trained = run.train(record, on_rest=lambda: sitting.rest(run))
+        trained = run.train(record, on_rest=lambda: session.rest(run))
         write_arms(run, trained, folder)
         write_variants(run, trained, folder)
     except DivergedError as error:

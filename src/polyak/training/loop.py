@@ -125,13 +125,13 @@ class Run:
         self._take_step: Step | None = None
         self.trained = Trained(self.model, {}, {})
         self._seconds_before = 0.0
-        """Seconds of earlier sittings."""
+        """Seconds of earlier sessions."""
         self._started = time.monotonic()
         self._torch_generators: State | None = None
         """Where torch's own generators go on, of a run that was loaded."""
 
     def seconds(self) -> float:
-        """Time of all sittings so far."""
+        """Time of all sessions so far."""
         return self._seconds_before + time.monotonic() - self._started
 
     def train(self, on_epoch: OnEpoch, *, on_rest: OnRest = _go_on) -> Trained:

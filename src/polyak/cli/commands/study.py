@@ -76,7 +76,7 @@ class StudyCommand:
     cifar10n and cifar100n for the files of human labels. Can be given several times."""
 
     paper_code: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """What to do as the authors' code does: all, or names such as js,temperature; a name that does
+    """Where to follow the authors' code: all, or names such as js,temperature; a name that does
     not exist lists them. Can be given several times."""
 
     selection: Selection = "paper"

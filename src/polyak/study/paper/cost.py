@@ -88,7 +88,7 @@ def _watched(
 
 def _evaluated(row: Row, images: float, others: float) -> float:
     """What a run is evaluated as when it is over: its arms, and every average at two stops."""
-    # Those of use at any time are arms at two stops, too.
+    # Those that mean something at any time are arms at two stops, too.
     more = sum(3 if name in AT_STOPS else 1 for name in row.config.more_averages)
     passes = (_ARMS + more) * (images + others) + (_RECOMPUTED_ARMS + more) * images
     if row.config.keep == "every":

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from polyak.data import DataConfig, NoiseConfig
 from polyak.models import ModelConfig
 from polyak.records.vocabulary import Monitor
-from polyak.study.fitting import fitted, updates
+from polyak.study.fitting import fit_decays, updates
 from polyak.study.paper.datasets import IMAGES, LABELS, title_of
 from polyak.study.paper.scales import SCALES, Scale, Training
 from polyak.study.plan import Row
@@ -91,7 +91,7 @@ def paper_row(name: str, scale: Scale, given: Mapping[str, str]) -> Row:
         paper_updates=None if scale is SCALES["paper"] else papers_updates(name),
         search_monitors=paper.search_monitors,
     )
-    return fitted(row, train_images=IMAGES[paper.images].train_images)
+    return fit_decays(row, train_images=IMAGES[paper.images].train_images)
 
 
 def target(place: str, scale: Scale, given: Mapping[str, str]) -> DataConfig:

@@ -7,7 +7,7 @@ from polyak.errors import ConfigError
 from polyak.records.vocabulary import FollowUp, Monitor
 from polyak.study.paper.rows import PAPER_ROWS, paper_row, target
 from polyak.study.paper.scales import SCALES, Scale
-from polyak.study.paper.variations import Variation, varied, with_period
+from polyak.study.paper.variations import Variation, vary, with_period
 from polyak.study.plan import Row
 
 
@@ -63,7 +63,7 @@ def rows_of(
 ) -> tuple[tuple[Row, ...], tuple[str, ...]]:
     """A study's rows at a scale, and the name in `PAPER_ROWS` that each comes from."""
     found = {name: _row(study, name, scale, given) for name in study.rows}
-    more = [varied(found[variation.row], variation) for variation in study.variations]
+    more = [vary(found[variation.row], variation) for variation in study.variations]
     sources = (*study.rows, *(variation.row for variation in study.variations))
     return (*found.values(), *more), sources
 
