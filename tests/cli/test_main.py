@@ -148,7 +148,7 @@ def test_scales_and_places_that_cannot_be_are_code_2(arguments, message, capsys)
 def test_a_dry_run_without_the_data_says_which_to_give(tmp_path, capsys, monkeypatch):
     """The hub is out of reach, and two places were given."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("polyak.data.tables._library", _no_hub)
+    monkeypatch.setattr("polyak.data.formats.tables._library", _no_hub)
     given = ["--data", "cifar10=digits", "--data", "tiny-imagenet=digits"]
     command = ["study", "table1", "--scale", "tiny", *given]
     assert main([*command, "--dry-run"]) == 0

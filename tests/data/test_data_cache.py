@@ -28,7 +28,7 @@ def no_decoding(monkeypatch):
         def fail(*_, **__):
             raise AssertionError("decoded again")
 
-        monkeypatch.setattr("polyak.data.idx.decode_idx", fail)
+        monkeypatch.setattr("polyak.data.formats.idx.decode_idx", fail)
 
     return forbid
 

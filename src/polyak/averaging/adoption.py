@@ -1,4 +1,4 @@
-"""Going on with averages that another tool has kept: their tensors, and where counts stand."""
+"""Continuing with averages that another tool has kept: their tensors, and the counts."""
 
 from collections.abc import Mapping
 
@@ -13,7 +13,7 @@ from polyak.errors import ConfigError, StateError, WeightMismatchError, few
 
 
 def counters_after(steps: int, averages: Mapping[str, Average], *, every: int) -> Counters:
-    """The counts of a bank that has taken so many optimizer steps and left no update out.
+    """The counts of a bank that has taken so many optimizer steps and skipped no update.
 
     Args:
         steps: ≥ 0; every `every`-th of them was an update.

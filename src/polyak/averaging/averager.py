@@ -111,20 +111,20 @@ class Averager:
 
     @property
     def steps(self) -> int:
-        """Optimizer steps counted so far; waits for a device that has yet to say so."""
+        """Optimizer steps counted so far; waits for a device if it must."""
         return self._counters.steps
 
     @property
     def updates(self) -> int:
         """Updates so far: steps // every, less those skipped, plus those made by hand.
 
-        Like `steps` and `skipped` it waits for a device that has yet to say so.
+        Like `steps` and `skipped` it waits for a device if it must.
         """
         return self._counters.updates
 
     @property
     def skipped(self) -> int:
-        """Updates left out because weights held NaN or infinity."""
+        """Updates skipped because weights held NaN or infinity."""
         return self._counters.skipped
 
     @property
@@ -199,13 +199,13 @@ class Averager:
 
     @torch.no_grad()
     def adopt(self, weights: Mapping[str, Mapping[str, Tensor]], *, steps: int) -> None:
-        """Go on with averages that another tool has kept, as if they had been kept here.
+        """Continue with averages that another tool has kept, as if they had been kept here.
 
         Args:
             weights: Of every average a state dict, such as `read_foreign(path, model)["average"]`.
                 Buffers that it lacks, frozen weights and what is copied are the model's.
             steps: Optimizer steps so far, ≥ 0: a tool's updates times `every`. Warm-ups, means
-                and counts go on from there.
+                and counts continue from there.
 
         Raises:
             StateError: if this averager has counted a step.
@@ -332,7 +332,7 @@ class Averager:
 
     @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on exactly where `state_dict()` was taken; what was frozen since stays averaged.
+        """Continue exactly where `state_dict()` was taken; what was frozen since stays averaged.
 
         Raises:
             ConfigError: if the saved bank has other averages, period or setting of buffers.
@@ -377,7 +377,7 @@ class Averager:
 
     @torch.no_grad()
     def _settle(self) -> None:
-        """Close the update that a device or a copy may still be at; before anything is read."""
+        """Close an update that a device or a copy has yet to finish; before anything is read."""
         with self._lock:
             self._updates.settle()
 

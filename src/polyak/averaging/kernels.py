@@ -136,7 +136,7 @@ def _lerp_if(
 
 
 def zero_unless(tensor: Tensor, keep: Tensor) -> Tensor:
-    """A copy of the tensor, or zeros: a lerp weight of 0 makes nothing of those, but NaN of NaN."""
+    """A copy of the tensor, or zeros where it must not count: 0·NaN would be NaN."""
     return tensor.masked_fill(~keep.to(tensor.device), 0)
 
 

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from polyak import checksums
 from polyak.data import entries, fingerprints, sources
-from polyak.data.cifar_n import read_cifar_n
 from polyak.data.config import DataConfig, NoiseConfig
+from polyak.data.formats.cifar_n import read_cifar_n
 from polyak.data.images import DataSet
 from polyak.errors import ConfigError, DataError, FileError
 from polyak.files import replacing, write_json

@@ -13,8 +13,8 @@ import torch
 from torch import Generator, Tensor
 
 from polyak.data.cache import noise_file
-from polyak.data.cifar_n import read_cifar_n
 from polyak.data.config import DataConfig
+from polyak.data.formats.cifar_n import read_cifar_n
 from polyak.data.images import DataSet, ImageSet
 from polyak.data.labels import asymmetric_noise, split, stratified_order, symmetric_noise
 from polyak.data.normalisation import Normalisation, normalisation_for

@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from polyak.data import fingerprints, folders, idx, tables
+from polyak.data import fingerprints
 from polyak.data.config import DataConfig
+from polyak.data.formats import folders, idx, tables
 from polyak.data.images import DataSet, ImageSet
 from polyak.data.labels import stratified_order
 from polyak.errors import ConfigError, DataError, unknown

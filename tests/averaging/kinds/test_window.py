@@ -257,3 +257,11 @@ def test_the_share_of_the_newest_weights():
     assert kind.weight(Update(0, 1, 1), 0) == 0.0
     assert kind.weight(Update(1, 2, 1), 0) == 1.0
     assert kind.weight(Update(9, 10, 1), 7) == pytest.approx(1 / 3)
+
+
+@given(last=st.integers(1, 5), spacing=st.integers(1, 4), updates=st.integers(0, 30))
+def test_its_ages_are_those_of_the_snapshots_in_its_profile(last, spacing, updates):
+    kind = Window(last, every=2 * spacing)
+    shares = profile(kind, updates=updates, every=2)[1:]
+    ages = [updates - 1 - index for index, share in enumerate(shares) if share > 0]
+    assert kind.ages(updates=updates, every=2) == ages[::-1]

@@ -2,6 +2,7 @@
 
 from collections.abc import Hashable
 from dataclasses import dataclass, replace
+from itertools import islice
 
 from polyak.averaging.kinds.average import Average, Update
 from polyak.errors import ConfigError
@@ -79,6 +80,15 @@ class Window(Average):
     def weight(self, update: Update, folded: int) -> float:
         """Share of the current weights in the new mean, 0 where no snapshot is taken."""
         return 1.0 / min(folded + 1, self.last) if self.due(update) else 0.0
+
+    def ages(self, *, updates: int, every: int) -> list[int]:
+        """How many updates ago each snapshot of the mean was taken, the newest first."""
+        ages = (
+            updates - 1 - index
+            for index in reversed(range(updates))
+            if self.due(Update(index=index, step=(index + 1) * every, since=every))
+        )
+        return list(islice(ages, self.last))
 
     @property
     def snapshots(self) -> int:

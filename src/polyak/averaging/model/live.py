@@ -118,7 +118,7 @@ class LiveWeights:
 
     @property
     def offloaded(self) -> bool:
-        """Whether weights come down to host memory: `send`, `fence`, later `wait`."""
+        """Whether weights come down to host memory: `send`, `fence`, later `ready`."""
         return self.staging is not None
 
     @property
@@ -136,18 +136,20 @@ class LiveWeights:
         self.staging.send(weights)
 
     def fence(self) -> None:
-        """Let who writes to the weights next wait, on the device, until they are down."""
+        """Make whoever writes to the weights next wait, on the device, until they are down."""
         if self.staging is not None:
             self.staging.fence()
 
     def sent(self) -> bool:
-        """Whether `wait` would return at once."""
+        """Whether `ready` would return without waiting."""
         return self.staging is None or self.staging.arrived()
 
-    def wait(self) -> None:
-        """Let the host wait until what was sent is down."""
-        assert self.staging is not None
-        self.staging.wait()
+    def ready(self) -> None:
+        """Look the weights up, or wait until what was sent of them is down."""
+        if self.staging is None:
+            self.now()
+        else:
+            self.staging.wait()
 
     def nonfinite(self, *, sent: bool = False) -> list[str]:
         """Names of the averaged weights that hold NaN or infinity in the model, or as `sent`."""

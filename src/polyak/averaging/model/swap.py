@@ -168,7 +168,7 @@ def owning(modules: Sequence[nn.Module], owner: object) -> Iterator[ExitStack]:
 
 
 def refuse_others(modules: Sequence[nn.Module], owner: object) -> None:
-    """Refuse it while another owner's weights are in the modules."""
+    """Raise a StateError while another owner's weights are in the modules."""
     if any(loan.owner is not owner for loan in _open(modules)):
         raise StateError(
             "another averager's weights are in the model; expected the model's own. "

@@ -1,8 +1,8 @@
 """Averages in host memory of weights on a device: how the weights come down.
 
 At an update the weights are copied to pinned memory, one copy of the model, by a stream of their
-own. The host folds them in once they are there: at a later step, or when somebody reads. What the
-device is told after the fence waits for the copies. The fence comes with the next step of an
+own. The host folds them in once they are there: at a later step, or when somebody reads. What is
+queued on the device after the fence waits for the copies. The fence comes with the next step of an
 attached optimizer, if the attached ones hold all averaged parameters, and else right after the
 update. So who writes to parameters otherwise than by such a step (clipping or loading weights)
 should do it before that step's update, or read an average first, which waits for the copies.
@@ -53,7 +53,7 @@ class Transfer:
             self._events[device] = stream.record_event()
 
     def fence(self) -> None:
-        """Let what the devices are told from now on begin when the copies are done."""
+        """Make what is queued on the devices from now on start after the copies."""
         for device, event in self._events.items():
             torch.cuda.current_stream(device).wait_event(event)
 
@@ -89,7 +89,7 @@ class Staging:
         self._transfer.start(live, self.tensors)
 
     def fence(self) -> None:
-        """Let whoever writes to the weights next wait, on the device, for the copies."""
+        """Make whoever writes to the weights next wait, on the device, for the copies."""
         self._transfer.fence()
 
     def arrived(self) -> bool:

@@ -118,6 +118,19 @@ def check_weights(
     Weights(copied=layout.copied).check_same(Weights(copied=saved["copied"]))
 
 
+def stored_dtypes(
+    weights: Mapping[str, Tensor], dtype: torch.dtype | None
+) -> dict[str, torch.dtype]:
+    """The dtype of each weight's averages: `dtype`, or if None the weight's, widened.
+
+    Complex weights keep theirs.
+    """
+    return {
+        key: kernels.wide(x.dtype) if dtype is None or x.is_complex() else dtype
+        for key, x in weights.items()
+    }
+
+
 def dtype_names(dtypes: Iterable[torch.dtype]) -> str:
     """The names of some dtypes, such as "float32"."""
     return ", ".join(sorted({str(dtype).removeprefix("torch.") for dtype in dtypes}))

@@ -1,6 +1,6 @@
 """What is stored of a model's weights for each average."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -9,15 +9,18 @@ from torch import Tensor
 from polyak.averaging import kernels
 from polyak.averaging.model import sharded
 from polyak.averaging.model.live import LiveWeights
-from polyak.averaging.model.weights import Weights, extra_states
+from polyak.averaging.model.weights import extra_states
 from polyak.averaging.storage.bank import Bank
-from polyak.averaging.storage.state_dict import check_weights, dtype_names, match_layout
+from polyak.averaging.storage.state_dict import (
+    check_weights,
+    dtype_names,
+    match_layout,
+    stored_dtypes,
+)
 
 
 class Store:
-    """Averaged tensors, copied ones, and BatchNorm statistics refreshed for an average.
-
-    Frozen parameters are not stored: they are read from the model.
+    """Averaged tensors, copied ones and refreshed statistics; what is frozen is the model's.
 
     Args:
         live: The weights to average.
@@ -48,17 +51,13 @@ class Store:
         self._allocate()
 
     def _allocate(self) -> None:
-        here = self._live.here
+        here, device = self._live.here, self._device
+        dtypes = stored_dtypes(here.averaged, self._dtype)
         self._bank = Bank(
-            self._names,
-            here.averaged,
-            dtypes={key: self._stored_dtype(x) for key, x in here.averaged.items()},
-            device=self._device,
-            snapshots=self._snapshots,
+            self._names, here.averaged, dtypes=dtypes, device=device, snapshots=self._snapshots
         )
         self._copied = {
-            key: x.detach().to(self._device or x.device, copy=True)
-            for key, x in here.copied.items()
+            key: x.detach().to(device or x.device, copy=True) for key, x in here.copied.items()
         }
 
     @torch.inference_mode(False)
@@ -66,7 +65,7 @@ class Store:
     def track(self) -> None:
         """Average from now on also what trains now and did not, and buffers that are new.
 
-        What was averaged or copied and is still there stays so, with the values it has.
+        What was averaged or copied and is still there stays so, with its values.
 
         Raises:
             WeightMismatchError: if a weight that stays has another shape.
@@ -85,10 +84,7 @@ class Store:
 
     def gather(self) -> None:
         """Take the live weights in, or what was sent of them once it is down."""
-        if self._live.offloaded:
-            self._live.wait()
-        else:
-            self._live.now()
+        self._live.ready()
         if self._bank.bound is not self._live.source.averaged:
             self._bank.bind(self._live.source.averaged)
         self._bank.gather()
@@ -109,16 +105,13 @@ class Store:
             keep: 0-dim bool on a device: whether to move at all; None moves.
         """
         self._bank.fold(lerp_weights, keep=keep)
-        if not self._copied:
-            return
         live = [self._live.source.copied[key].detach() for key in self._copied]
         held = list(self._copied.values())
         if keep is not None:
-            live = [
-                torch.where(keep.to(m.device), x.to(m.device), m)
-                for x, m in zip(live, held, strict=True)
-            ]
-        torch._foreach_copy_(held, live)
+            pairs = zip(live, held, strict=True)
+            live = [torch.where(keep.to(m.device), x.to(m.device), m) for x, m in pairs]
+        if held:
+            torch._foreach_copy_(held, live)
 
     def adopt(self, averages: Mapping[str, Mapping[str, Tensor]]) -> None:
         """Let averages have these values, shards of sharded ones; the rest stays as it is."""
@@ -146,7 +139,7 @@ class Store:
         for name, fresh in statistics.items():
             held = self.weights(name)
             if fresh:
-                self._refreshed[name] = {key: x.to(held[key]) for key, x in fresh.items()}
+                self._refreshed[name] = {k: x.to(held[k], copy=True) for k, x in fresh.items()}
 
     def drop_refreshed(self) -> None:
         """Go back to the averaged statistics."""
@@ -160,8 +153,9 @@ class Store:
         live = self._live.now()
         stored = self._live.whole(self.weights(name))
         copies = {key: x.detach().clone() for key, x in {**live.frozen, **stored}.items()}
-        weights = {key: copies[listed] for key, listed in live.names.items()}
-        return {**weights, **extra_states(self._live.model)}
+        return {k: copies[listed] for k, listed in live.names.items()} | extra_states(
+            self._live.model
+        )
 
     def standstill(self, name: str, lerp_weight: float) -> float:
         """Share of the values off the model's that an update would leave as they are."""
@@ -171,16 +165,14 @@ class Store:
     def record(self) -> dict[str, Any]:
         """The stored tensors themselves, shards as DTensors, and how they are stored."""
 
-        def rows(stored: Iterable[tuple[str, Mapping[str, Tensor]]]) -> dict[str, Any]:
-            return {name: self._live.whole(row) for name, row in stored}
-
+        whole, bank = self._live.whole, self._bank
         return {
-            "dtypes": dtype_names(self._bank.dtypes.values()),
+            "dtypes": dtype_names(bank.dtypes.values()),
             "buffers": self._live.buffers,
-            "tensors": rows(self._bank.rows.items()),
-            "remainder": rows((name, self._bank.beside(name)) for name in self._bank.rows),
-            "copied": self._live.whole(self._copied),
-            "refreshed": rows(self._refreshed.items()),
+            "tensors": {name: whole(row) for name, row in bank.rows.items()},
+            "remainder": {name: whole(bank.beside(name)) for name in bank.rows},
+            "copied": whole(self._copied),
+            "refreshed": {name: whole(row) for name, row in self._refreshed.items()},
         }
 
     @torch.inference_mode(False)
@@ -192,9 +184,10 @@ class Store:
             WeightMismatchError: before anything has changed, if it has other weights.
         """
         layout = match_layout(self._live.layout, record, buffers=self._live.buffers)
-        kept = layout is self._live.layout
-        check_weights(record, layout, dtypes=self._bank.dtypes if kept else self._dtypes_of(layout))
-        if not kept:
+        if layout is self._live.layout:
+            check_weights(record, layout, dtypes=self._bank.dtypes)
+        else:
+            check_weights(record, layout, dtypes=stored_dtypes(layout.averaged, self._dtype))
             self._live.arrange(layout)
             self._allocate()
         for name in self._names:
@@ -203,12 +196,4 @@ class Store:
         for key, x in sharded.local_all(record["copied"]).items():
             self._copied[key].copy_(x)
         self.drop_refreshed()
-        fresh = {name: sharded.local_all(row) for name, row in record["refreshed"].items()}
-        self.refresh({n: {key: x.clone() for key, x in row.items()} for n, row in fresh.items()})
-
-    def _dtypes_of(self, layout: Weights) -> dict[str, torch.dtype]:
-        return {key: self._stored_dtype(x) for key, x in layout.averaged.items()}
-
-    def _stored_dtype(self, tensor: Tensor) -> torch.dtype:
-        keeps = self._dtype is None or tensor.is_complex()
-        return kernels.wide(tensor.dtype) if keeps else self._dtype or tensor.dtype
+        self.refresh({n: sharded.local_all(row) for n, row in record["refreshed"].items()})

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from polyak.data.cifar_n import read_cifar_n
+from polyak.data.formats.cifar_n import read_cifar_n
 from polyak.errors import DataError, FileError
 
 CLEAN = np.arange(20) % 4
@@ -98,6 +98,6 @@ def test_the_authors_files_have_their_published_noise(real_data, name, key, clas
 
 
 def _clean(path):
-    from polyak.data.cifar_n import _read_arrays
+    from polyak.data.formats.cifar_n import _read_arrays
 
     return torch.from_numpy(_read_arrays(path)["clean_label"])

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import torch
 
+from polyak.data.formats.pictures import PictureStack, opened
+from polyak.data.formats.tables import TEST_NAMES
 from polyak.data.images import ImageSet
-from polyak.data.pictures import PictureStack, opened
-from polyak.data.tables import TEST_NAMES
 from polyak.errors import DataError, few
 
 _PARQUET = re.compile(r"(?P<split>train|test|validation|valid|val)([-._].*)?\.parquet")

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-import polyak.data.tables as tables
-from polyak.data.folders import class_folders, parquet_files
+import polyak.data.formats.tables as tables
+from polyak.data.formats.folders import class_folders, parquet_files
 from polyak.errors import DataError
 
 datasets = pytest.importorskip("datasets")

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from polyak.data.formats.pictures import PictureStack
 from polyak.data.images import ImageSet
-from polyak.data.pictures import PictureStack
 from polyak.errors import DataError, unknown
 
 TEST_NAMES = ("test", "validation", "valid", "val")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from polyak.data.folders import (
+from polyak.data.formats.folders import (
     class_folders,
     decode_tiny_imagenet,
     files_below,

@@ -3,7 +3,7 @@ import gzip
 import numpy as np
 import pytest
 
-from polyak.data.idx import DEBIAN_FOLDER, decode_idx, idx_files, read_idx
+from polyak.data.formats.idx import DEBIAN_FOLDER, decode_idx, idx_files, read_idx
 from polyak.errors import DataError, FileError
 
 
