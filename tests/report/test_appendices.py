@@ -20,8 +20,8 @@ from polyak.records.runs import MonitorRecord, Score, run_folder
 from polyak.records.studies import StudyRecord
 from polyak.report.page import render
 from polyak.report.sections.appendix import APPENDICES, appendix, with_comparisons
-from polyak.report.sections.churn import SPLIT, matched
 from polyak.report.sections.claims import judge
+from polyak.report.sections.remarks import SPLIT, matched
 from polyak.report.sections.row import row_part
 from polyak.report.tables.arms import arms_in
 from polyak.report.tables.comparisons import against_table, budget_table

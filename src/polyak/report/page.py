@@ -12,17 +12,16 @@ from polyak.analysis.variants import all_results
 from polyak.files import replacing
 from polyak.records.studies import MeasurementRecord, RowRecord, StudyRecord, read_study
 from polyak.report import facts, overhead
-from polyak.report.departures import scale_notice
+from polyak.report.departures import departures, scale_notice
 from polyak.report.figures.chart import write_csv
 from polyak.report.figures.interactive import library, spec
 from polyak.report.figures.svg import write_svg
 from polyak.report.names import ARMS
 from polyak.report.numbers import counted, duration, joined
-from polyak.report.otherwise import departures
 from polyak.report.paper.published import note_everywhere, numbers_for
 from polyak.report.sections.appendix import APPENDICES, appendix, with_comparisons
-from polyak.report.sections.churn import SPLIT, matched
 from polyak.report.sections.claims import judge, ledger_part, write_ledger
+from polyak.report.sections.remarks import SPLIT, matched
 from polyak.report.sections.row import RULES, RowPart, row_part
 from polyak.report.sections.summary import headline
 from polyak.report.tables.arms import ACCURACY, ECE, LOSS, Question, arm_table, arms_in, paper_cell

@@ -1,6 +1,6 @@
 from polyak.records.runs import EpochRecord, Score, run_folder
 from polyak.records.studies import RowRecord
-from polyak.report.sections.overlaps import overlaps
+from polyak.report.sections.remarks import overlaps
 
 NAMES = ("ema_0.5", "ema_0.9", "ema_0.99")
 

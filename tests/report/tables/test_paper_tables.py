@@ -9,8 +9,8 @@ import pytest
 
 from polyak.analysis.results import Result
 from polyak.records.studies import StudyRecord
-from polyak.report.tables.form import mark
 from polyak.report.tables.paper_methods import paper_form
+from polyak.report.tables.table import mark
 
 FIVE = (
     ("CIFAR-100", "ResNet-18"),

@@ -13,7 +13,7 @@ from polyak.report.figures.chart import Chart
 from polyak.report.figures.training_curves import row_charts
 from polyak.report.names import average_name, paper_name
 from polyak.report.numbers import accuracy_digits, number
-from polyak.report.sections.overlaps import overlaps
+from polyak.report.sections.remarks import overlaps
 from polyak.report.sections.summary import controls
 from polyak.report.tables.arms import sd_of
 

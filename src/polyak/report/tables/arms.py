@@ -10,8 +10,7 @@ from polyak.records.studies import RowRecord
 from polyak.report.facts import images_in_test, reason
 from polyak.report.names import MORE_ARMS, arm_name, ordered
 from polyak.report.numbers import accuracy_digits, joined, number
-from polyak.report.paper.printed import printed
-from polyak.report.paper.published import Published, beside, notes_on, numbers_for
+from polyak.report.paper.published import Published, beside, notes_on, numbers_for, printed
 from polyak.report.tables.table import Cell, Column, Group, Line, Measure, Table, fitted
 
 BASELINE = "sgd"

@@ -7,11 +7,9 @@ from pathlib import Path
 from polyak.analysis.results import Result
 from polyak.records.studies import RowRecord, StudyRecord
 from polyak.report.departures import row_remark
-from polyak.report.paper.printed import printed
-from polyak.report.paper.published import VERSIONS, Published, key, numbers_for, published
-from polyak.report.tables.form import Form, FormGroup, FormLine, Place
+from polyak.report.paper.published import VERSIONS, Published, key, numbers_for, printed, published
 from polyak.report.tables.paper_tables import ACCURACY, LAYOUTS, Asked, by_row, place, preset_of
-from polyak.report.tables.table import Cell
+from polyak.report.tables.table import Cell, Form, FormGroup, FormLine, Place
 
 NOT_HERE = Cell(text="not in this study", missing=True)
 _TRANSFER_ARMS = (

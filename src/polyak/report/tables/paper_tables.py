@@ -10,11 +10,9 @@ from polyak.records.studies import RowRecord, StudyRecord
 from polyak.report.departures import row_remark
 from polyak.report.facts import NOT_MEASURED, images_in_test, reason
 from polyak.report.numbers import accuracy_digits
-from polyak.report.paper.printed import Printed, printed
-from polyak.report.paper.published import beside, key, numbers_for, published
+from polyak.report.paper.published import Printed, beside, key, numbers_for, printed, published
 from polyak.report.tables.arms import mean_cell
-from polyak.report.tables.form import Form, FormGroup, FormLine, Place
-from polyak.report.tables.table import Cell, Measure
+from polyak.report.tables.table import Cell, Form, FormGroup, FormLine, Measure, Place
 
 ACCURACY = Measure(metric="accuracy", heading="acc.", unit="%", scale=100, digits=None)
 LOSS = Measure(metric="loss", heading="loss", unit="nats", digits=2)
