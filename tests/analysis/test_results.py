@@ -18,10 +18,11 @@ from polyak.analysis.results import (
 )
 from polyak.records.predictions import Predictions, write_predictions
 from polyak.records.runs import run_folder
-from polyak.records.studies import RowRecord, StopRecord, StudyRecord
+from polyak.records.studies import RowRecord, StudyRecord
+from polyak.records.vocabulary import Stop
 
 ARMS = ("sgd", "ema_acc_bn")
-STOPS = tuple(StopRecord(rule=rule, epoch=1, average="sgd") for rule in ("sgd", "acc", "loss"))
+STOPS = tuple(Stop(rule=rule, epoch=1, average="sgd") for rule in ("sgd", "acc", "loss"))
 LABELS = torch.arange(60) % 3
 GIVEN = torch.arange(30) % 3
 CLEAN = torch.where(torch.arange(30) < 10, (GIVEN + 1) % 3, GIVEN)

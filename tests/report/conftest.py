@@ -9,7 +9,8 @@ import torch
 
 from polyak.records.predictions import write_predictions
 from polyak.records.runs import EpochRecord, MonitorRecord, Score, run_folder
-from polyak.records.studies import RowRecord, StopRecord, StudyRecord, write_study
+from polyak.records.studies import RowRecord, StudyRecord, write_study
+from polyak.records.vocabulary import Stop
 from polyak.report.page import write_report
 
 AVERAGES = ("ema_0.5", "ema_0.9")
@@ -125,7 +126,7 @@ def whole_row(out: Path, label: str, *, seeds: tuple[int, ...] = (0, 1), **chang
     }
     refit = {str(s): write_run(out, f"{key}r{s}", seed=s + 10, holdout=False) for s in seeds}
     stops = tuple(
-        StopRecord(rule=rule, epoch=epoch, average=average)
+        Stop(rule=rule, epoch=epoch, average=average)
         for rule, epoch, average in (
             ("sgd", 4, "sgd"),
             ("acc", 3, AVERAGES[1]),

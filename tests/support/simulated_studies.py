@@ -11,8 +11,8 @@ import numpy as np
 from polyak.analysis.claims.evidence import RowEvidence, RunLog
 from polyak.analysis.results import Result
 from polyak.records.runs import EpochRecord, MonitorRecord, Score
-from polyak.records.studies import StopRecord
 from polyak.records.timings import Timing, Timings
+from polyak.records.vocabulary import Stop
 
 BUDGET = 20
 SHORT, LONG = "ema_0.9", "ema_0.99"
@@ -90,7 +90,7 @@ class World:
             last = worst if worst is not None and seed == "0" else self.around(acc, 0.02)
             at = {"sgd": 1.0, "acc": last, "loss": self.around(loss, 0.02)}
             found[seed] = {
-                rule: StopRecord(rule=rule, epoch=max(1, round(BUDGET * share)), average=SHORT)
+                rule: Stop(rule=rule, epoch=max(1, round(BUDGET * share)), average=SHORT)
                 for rule, share in at.items()
             }
         return found

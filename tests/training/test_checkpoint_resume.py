@@ -18,6 +18,7 @@ from support.resumed_runs import (
 
 from polyak.averaging import load
 from polyak.errors import FileError, StateError
+from polyak.records.vocabulary import Stop
 from polyak.training import checkpoint, loop
 from polyak.training.checkpoint import Checkpoints
 
@@ -30,7 +31,7 @@ def whole(tiny, start):
         tiny,
         holdout=False,
         averaging=replace(tiny.averaging, every=4),
-        stops=(loop.Stop(rule="acc", epoch=2, average="ema_0.9"),),
+        stops=(Stop(rule="acc", epoch=2, average="ema_0.9"),),
     )
     builders = {"search": lambda: start(resnet), "refit": lambda: start(refit)}
     lower = replace(resnet, precision="bfloat16")
@@ -72,11 +73,11 @@ def test_a_run_stopped_anywhere_equals_one_that_never_stopped(
     assert_same_run(run, uninterrupted)
 
 
-def test_dropout_really_draws(whole):
+def test_dropout_really_draws(whole, monkeypatch):
     """Without its generator's state a run with dropout would end otherwise."""
     build, uninterrupted = whole["dropout"]
     run = build()
-    run.set_own_generators = lambda: torch.manual_seed(99)
+    monkeypatch.setattr(run, "_set_torch_generators", lambda: torch.manual_seed(99))
     run.train(lambda record: None)
     last, other = run.trained.last["sgd"], uninterrupted.trained.last["sgd"]
     assert not all(torch.equal(last[key], x) for key, x in other.items())
@@ -152,15 +153,17 @@ def test_damaged_kept_weights_are_named_and_never_used(whole, tmp_path):
 
 @pytest.mark.parametrize(
     ("fact", "value"),
-    [("torch", "2.6.0"), ("threads", 64), ("processor", "another"), ("memory format", "plain")],
+    [("torch", "2.6.0"), ("threads", 64), ("processor", "another"), ("layout", "plain")],
 )
 def test_a_checkpoint_from_elsewhere_is_refused_with_what_to_do(
     whole, tmp_path, monkeypatch, fact, value
 ):
     build, _ = whole["refit"]
-    here = checkpoint.environment
+    here = loop.environment
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "environment", lambda device: {**here(device), fact: value})
+        patch.setattr(
+            loop, "environment", lambda *args, **options: {**here(*args, **options), fact: value}
+        )
         paused(build, tmp_path, 3)
     with pytest.raises(StateError) as caught:
         sitting(build(), tmp_path)

@@ -8,7 +8,7 @@ from polyak.errors import ConfigError
 from polyak.records.runs import run_folder
 from polyak.records.timings import read_timings
 from polyak.training import loop
-from polyak.training.interruption import StoppedError, StopRequest
+from polyak.training.interruption import InterruptedRun, Interruption
 from polyak.training.jobs import carry_out
 from polyak.training.overhead import OverheadConfig, measure
 
@@ -77,10 +77,10 @@ def test_several_averages_are_several_from_the_first_update_on(config, tiny):
 
 
 def test_a_measurement_that_is_asked_to_stop_leaves_nothing_half_done(config, tmp_path):
-    stop = StopRequest()
-    stop.signal_number = 15
-    with pytest.raises(StoppedError):
-        carry_out(config, tmp_path, stop=stop)
+    interruption = Interruption()
+    interruption.signal_number = 15
+    with pytest.raises(InterruptedRun):
+        carry_out(config, tmp_path, interruption=interruption)
     folder = run_folder(tmp_path, config.id)
     assert folder.ending is None
     assert not folder.timings.exists()

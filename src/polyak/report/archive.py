@@ -19,7 +19,7 @@ from typing import Any
 from polyak.analysis.results import write_results_csv
 from polyak.analysis.variants import all_results
 from polyak.files import replacing, write_csv, write_json
-from polyak.records.evaluations import judged_table, judged_tables
+from polyak.records.evaluations import evaluation_table, evaluation_tables
 from polyak.records.runs import RunFolder, Score, run_folder
 from polyak.records.studies import RowRecord, StudyRecord, read_study, write_study
 from polyak.report import facts
@@ -58,8 +58,8 @@ def write_archive(out: Path, name: str, folder: Path) -> None:
     write_page(out, study, results, folder, interactive=False)
     write_results_csv(folder / "results.csv", results)
     write_csv(folder / "curves.csv", CURVE_COLUMNS, _curves(out, study))
-    for table in judged_tables(out / name):
-        with replacing(judged_table(folder, table.stem)) as temporary:
+    for table in evaluation_tables(out / name):
+        with replacing(evaluation_table(folder, table.stem)) as temporary:
             shutil.copyfile(table, temporary)
     write_study(folder, study)
     for run_id in (run for row in study.rows for run in facts.all_runs(row)):
@@ -116,10 +116,10 @@ def _runs(row: RowRecord) -> Iterator[tuple[str, str, str, str]]:
         for seed, run_id in by_seed.items():
             yield run_id, "search", rate, seed
     for seed, run_id in row.refit.items():
-        yield run_id, "refit", f"{row.rate_of(seed):g}", seed
+        yield run_id, "refit", f"{row.learning_rate_of(seed):g}", seed
     for phase, runs in row.follow_ups.items():
         for seed, run_id in runs.items():
-            yield run_id, phase, f"{row.rate_of(seed):g}", seed
+            yield run_id, phase, f"{row.learning_rate_of(seed):g}", seed
 
 
 def _scores(folder: RunFolder) -> Iterator[tuple[int, str, str, Score]]:

@@ -181,7 +181,7 @@ def _model(model: Mapping[str, Any], row: RowRecord) -> str:
 def _precision(config: Mapping[str, Any]) -> str:
     """Where a run says so itself; else it is the device's default."""
     chosen = "float32" if config.get("fp32") else config.get("precision")
-    floating = "bfloat16; weights, statistics, averages and saved predictions in float32"
+    floating = "bfloat16; weights, statistics and averages in float32"
     return floating if chosen == "bfloat16" else chosen or ""
 
 

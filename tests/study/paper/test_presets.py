@@ -6,6 +6,7 @@ import pytest
 from polyak.errors import ConfigError
 from polyak.records.runs import run_folder
 from polyak.records.studies import read_study
+from polyak.records.vocabulary import Stop
 from polyak.report.page import write_report
 from polyak.report.paper.published import numbers_for
 from polyak.study import plan
@@ -14,7 +15,7 @@ from polyak.study.paper.datasets import PLACES
 from polyak.study.paper.presets import PAPER_STUDIES, paper_study, preset
 from polyak.study.paper.scales import SCALES
 from polyak.study.runner import planned, run_study
-from polyak.training.config import PAPER_DECAYS, Stop
+from polyak.training.config import PAPER_DECAYS
 from polyak.training.jobs import carry_out
 
 STOP = Stop(rule="sgd", epoch=1, average="sgd")

@@ -14,7 +14,7 @@ from polyak.analysis.claims.extremes import (
 )
 from polyak.analysis.claims.verdicts import Finding
 from polyak.analysis.curves import sliding_mean
-from polyak.records.studies import StopRecord
+from polyak.records.vocabulary import Stop
 
 EARLY = (0.05, 0.1, 0.25)
 STOPS_BY = 0.75
@@ -153,7 +153,7 @@ def _with_holdout(row: RowEvidence) -> dict[str, RunLog]:
     return {seed: log for seed, log in row.search.items() if log.part("holdout")}
 
 
-def _stops(row: RowEvidence) -> dict[str, Mapping[str, StopRecord]]:
+def _stops(row: RowEvidence) -> dict[str, Mapping[str, Stop]]:
     return {seed: at for seed, at in row.stops.items() if {"acc", "loss"} <= at.keys()}
 
 

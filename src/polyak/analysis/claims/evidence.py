@@ -11,8 +11,9 @@ from polyak.analysis.results import Result
 from polyak.errors import FileError
 from polyak.records.predictions import Predictions
 from polyak.records.runs import EpochRecord, MonitorRecord, RunFolder, Score, run_folder
-from polyak.records.studies import RowRecord, StopRecord
+from polyak.records.studies import RowRecord
 from polyak.records.timings import Timings
+from polyak.records.vocabulary import RUN_AGAIN, Stop
 
 Scores = Mapping[str, Score]
 
@@ -53,7 +54,7 @@ class RowEvidence:
     against: str | None = None
     """Label of the row that this one varies in one respect."""
 
-    stops: Mapping[str, Mapping[str, StopRecord]] = field(default_factory=dict)
+    stops: Mapping[str, Mapping[str, Stop]] = field(default_factory=dict)
     """Seed → rule → where it stopped."""
 
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -139,8 +140,7 @@ def _has_batchnorm(folder: RunFolder) -> bool | None:
             names = file.keys()
     except SafetensorError as error:
         raise FileError(
-            f"{path} cannot be read ({error}); expected the weights of a finished run. "
-            "Remove the run's folder and run the study again."
+            f"{path} cannot be read ({error}); expected the weights of a finished run. {RUN_AGAIN}"
         ) from error
     return any("running_var" in name for name in names)
 

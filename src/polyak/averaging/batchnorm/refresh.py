@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from polyak.averaging.batchnorm.batches import Forward, forward_batch, limited
-from polyak.averaging.batchnorm.moments import Moments, groups_of, of_all_ranks
+from polyak.averaging.batchnorm.batches import Forward, forward_batch, take_samples
+from polyak.averaging.batchnorm.moments import Moments, groups_of, pool_ranks
 from polyak.averaging.model import sharded
 from polyak.averaging.model.modes import eval_mode
-from polyak.averaging.model.weights import unwrapped
+from polyak.averaging.model.weights import unwrap
 from polyak.errors import DataError
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ def refresh_batchnorm(
 
     One pass over `batches`; batches count by their size; dropout is off; running means of the
     past are forgotten. If the pass raises, the model is as it was. torch's CPU generator is
-    put back, so that a loader that shuffles does not change the training that follows.
+    restored, so that a loader that shuffles does not change the training that follows.
 
     Args:
         model: Its weights are not changed. A model without BatchNorm is left alone.
@@ -162,7 +162,7 @@ def refresh_batchnorm(
     """
     if isinstance(model, nn.parallel.DistributedDataParallel):
         # The wrapper would send its buffers around in every forward pass.
-        groups, model = groups_of(model, None), unwrapped(model)
+        groups, model = groups_of(model, None), unwrap(model)
     else:
         sharded.reshard(list(model.modules()))
         groups = groups_of(model, sharded.mesh_of(model.parameters()))
@@ -208,13 +208,13 @@ def statistics_of(
         return {name: {} for name in arms}
     moments: dict[str, dict[str, Moments]] = {name: {} for name in arms}
     with statistics.collecting():
-        for batch in limited(batches, max_samples=max_samples, progress=progress):
+        for batch in take_samples(batches, max_samples=max_samples, progress=progress):
             for name, holding in arms.items():
                 with holding():
                     statistics.add(batch, moments[name])
     return {
         name: running_statistics(
-            of_all_ranks(moments[name], statistics.channels, groups), pooled=pooled
+            pool_ranks(moments[name], statistics.channels, groups), pooled=pooled
         )
         for name in arms
     }

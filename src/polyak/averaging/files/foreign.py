@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from polyak.averaging.files.averager_state import is_state
 from polyak.averaging.files.averages import SavedWeights, weights_of
-from polyak.averaging.files.foreign_formats import diffusers_facts, recognised
+from polyak.averaging.files.foreign_formats import diffusers_facts, recognise
 from polyak.averaging.files.manifest import RECORD
 from polyak.averaging.files.pickles import read_pickled
 from polyak.averaging.files.safetensors_file import (
@@ -95,7 +95,7 @@ def _required(path: Path, content: object, model: nn.Module | None) -> SavedWeig
             "load_state_dict() of an averager, or write files for reading with polyak.save."
         )
     try:
-        weights = recognised(content, model)
+        weights = recognise(content, model)
     except (FileError, WeightMismatchError) as error:
         raise type(error)(f"{os.fspath(path)}: {error}") from error
     if weights is None:

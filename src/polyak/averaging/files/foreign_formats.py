@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from polyak.averaging.files.averager_state import averages_of
 from polyak.averaging.files.averages import SavedWeights
-from polyak.averaging.files.state_dict_keys import by_order, named, tensors_of
+from polyak.averaging.files.state_dict_keys import name_by_order, strip_wrappers, tensors_of
 
 Content = Mapping[str, Any]
 Found = SavedWeights | None
@@ -22,7 +22,7 @@ _COMPILED = "_orig_mod."
 _AVERAGED_BY_NAME = re.compile(r"(^|[_.])(ema|swa|avg|average|averaged)($|[_.])")
 
 
-def recognised(content: object, model: nn.Module | None, *, nested: bool = True) -> Found:
+def recognise(content: object, model: nn.Module | None, *, nested: bool = True) -> Found:
     """The weights in a checkpoint's content; None if it holds none that are known.
 
     Args:
@@ -58,7 +58,7 @@ def _pair(
 ) -> Found:
     """An average and the weights it was taken of, either of which may be absent."""
     states = {"average": average, "raw": raw}
-    present = {name: named(state) for name, state in states.items() if state}
+    present = {name: strip_wrappers(state) for name, state in states.items() if state}
     if not present:
         return None
     nature = {"average": "averaged", "raw": "raw"}
@@ -83,14 +83,14 @@ def _lightning(content: Content) -> Found:
         if isinstance(callback, Mapping) and (own := averages_of(callback)):
             nature = {**own.manifest["weights"], "raw": "raw"}
             manifest = {**facts, **own.manifest, "tool": f"{tool} with polyak", "weights": nature}
-            return SavedWeights({**own, "raw": named(state)}, manifest=manifest)
+            return SavedWeights({**own, "raw": strip_wrappers(state)}, manifest=manifest)
         if str(name).startswith("StochasticWeightAveraging") and isinstance(callback, Mapping):
             average = tensors_of(callback.get("average_model_state"))
             kinds = {"average": {"kind": "uniform"}} if average else None
             facts["updates"] = _whole(callback.get("n_averaged"))
             return _pair(f"{tool} {name}", average, state, averages=kinds, **facts)
     # At the end of training both callbacks leave the average here and say nothing.
-    return _weights(tool, {"weights": named(state)}, {"weights": "unknown"}, **facts)
+    return _weights(tool, {"weights": strip_wrappers(state)}, {"weights": "unknown"}, **facts)
 
 
 def _timm(content: Content) -> Found:
@@ -113,7 +113,7 @@ def _shadow_list(content: Content, model: nn.Module | None) -> Found:
     """torch-ema and diffusers keep parameters as a list, in the order of `parameters()`."""
     if not {"decay", "shadow_params"} <= content.keys():
         return None
-    average = by_order(content["shadow_params"], model)
+    average = name_by_order(content["shadow_params"], model)
     if average is None:
         return None
     names = None if model is not None else "order"
@@ -127,7 +127,7 @@ def _shadow_list(content: Content, model: nn.Module | None) -> Found:
         "torch-ema",
         average,
         # What `store()` set aside: the raw weights of that moment, however old.
-        by_order(content.get("collected_params"), model),
+        name_by_order(content.get("collected_params"), model),
         averages={"average": kind},
         updates=updates,
         buffers="not stored",
@@ -168,7 +168,7 @@ def _plain(content: Content) -> Found:
     state = tensors_of(content)
     if state is None:
         return None
-    return _weights("state dict", {"weights": named(state)}, {"weights": "unknown"})
+    return _weights("state dict", {"weights": strip_wrappers(state)}, {"weights": "unknown"})
 
 
 def _checkpoint(content: Content, model: nn.Module | None) -> Found:
@@ -178,7 +178,7 @@ def _checkpoint(content: Content, model: nn.Module | None) -> Found:
     facts: dict[str, Any] = {}
     tools = ["checkpoint"]
     for key, value in content.items():
-        part = recognised(value, model, nested=False)
+        part = recognise(value, model, nested=False)
         for inner, state in (part or {}).items():
             name = key if inner == "weights" else f"{key}.{inner}"
             states[name] = state

@@ -12,7 +12,7 @@ from pathlib import PurePath
 import torch
 from torch.serialization import get_unsafe_globals_in_checkpoint
 
-from polyak.averaging.files.safetensors_file import Path, damaged, file_format, one_line, quoted
+from polyak.averaging.files.safetensors_file import Path, damaged, file_format, one_line, quote
 from polyak.errors import FileError
 
 # Nothing that holds weights needs these; torch's reader blocks most of them whatever one allows.
@@ -105,7 +105,7 @@ def _refusal(path: Path, names: Collection[str], advice: str) -> FileError:
     if any(_NEVER.fullmatch(name) for name in names):
         advice = "They can run commands: do not open it, and ask its author for safetensors."
     return FileError(
-        f"{os.fspath(path)} needs {quoted(names)} to be read; "
+        f"{os.fspath(path)} needs {quote(names)} to be read; "
         f"expected tensors, containers and numbers only. {advice}"
     )
 

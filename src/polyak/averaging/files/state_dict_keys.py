@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from polyak.averaging.files.safetensors_file import quoted
+from polyak.averaging.files.safetensors_file import quote
 from polyak.errors import FileError, WeightMismatchError
 
 _COMPILED = "_orig_mod"
@@ -25,7 +25,7 @@ def tensors_of(value: object) -> dict[str, Tensor] | None:
     return {key: _held(key, x) for key, x in state.items()}
 
 
-def named(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def strip_wrappers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """A state dict without the prefixes of torch.compile and of data parallelism.
 
     `_orig_mod` is taken out wherever it stands; `module.` only where every name begins with it,
@@ -35,7 +35,7 @@ def named(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         FileError: if two names would become one.
 
     Example:
-        >>> list(named({"module._orig_mod.a._orig_mod.w": torch.ones(1)}))
+        >>> list(strip_wrappers({"module._orig_mod.a._orig_mod.w": torch.ones(1)}))
         ['a.w']
     """
     names = [".".join(p for p in name.split(".") if p != _COMPILED) for name in state]
@@ -44,13 +44,13 @@ def named(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     if len(set(names)) != len(names):
         twice = {name for name in names if names.count(name) > 1}
         raise FileError(
-            f"{quoted(twice)} stand twice, with and without a wrapper's prefix; expected each "
+            f"{quote(twice)} stand twice, with and without a wrapper's prefix; expected each "
             "name once. Save the model without its wrapper."
         )
     return dict(zip(names, state.values(), strict=True))
 
 
-def by_order(values: object, model: nn.Module | None) -> dict[str, Tensor] | None:
+def name_by_order(values: object, model: nn.Module | None) -> dict[str, Tensor] | None:
     """Names for a list of parameters in the order of `model.parameters()`.
 
     Both ways of making such a list are tried: all parameters, and those that train. Tied
@@ -72,7 +72,7 @@ def by_order(values: object, model: nn.Module | None) -> dict[str, Tensor] | Non
         if [parameter.shape for parameter in chosen] == shapes:
             places = {id(parameter): i for i, parameter in enumerate(chosen)}
             every = model.named_parameters(remove_duplicate=False)
-            return named({k: tensors[places[id(p)]] for k, p in every if id(p) in places})
+            return strip_wrappers({k: tensors[places[id(p)]] for k, p in every if id(p) in places})
     raise WeightMismatchError(
         f"the file holds {len(tensors)} parameters in order, which are not the model's in number "
         f"and shape ({len(list(model.parameters()))} parameters); expected the model that was "

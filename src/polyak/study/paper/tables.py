@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from polyak.errors import ConfigError
+from polyak.records.vocabulary import FollowUp, Monitor
 from polyak.study.paper.rows import PAPER_ROWS, paper_row, target
 from polyak.study.paper.scales import SCALES, Scale
 from polyak.study.paper.variations import Variation, varied, with_period
-from polyak.study.plan import FollowUp, Row
-from polyak.training.config import Monitor
+from polyak.study.plan import Row
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -100,11 +100,11 @@ def _row(study: PaperStudy, name: str, scale: Scale, given: Mapping[str, str]) -
     row = paper_row(name, scale, given)
     if row.config.averaging.every < study.every_at_least:
         row = with_period(row, name, every=study.every_at_least)
-    rate = scale.trainings[name].rate
+    learning_rate = scale.trainings[name].fixed_learning_rate
     targets = [target(place, scale, given) for place in study.transfer.get(name, ())]
     return replace(
         row,
-        learning_rates=row.learning_rates if study.searched else (rate,),
+        learning_rates=row.learning_rates if study.searched else (learning_rate,),
         refits=study.refits,
         search_monitors=(*row.search_monitors, *study.search_monitors),
         transfer=tuple(targets),

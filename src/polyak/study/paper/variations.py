@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass, replace
 
+from polyak.records.vocabulary import Selection
 from polyak.study.fitting import fitted
 from polyak.study.paper.datasets import IMAGES
 from polyak.study.paper.rows import PAPER_ROWS, papers_updates
 from polyak.study.plan import Row
-from polyak.training.config import Selection
 from polyak.training.optim import OptimConfig
 
 PERIOD_DIGITS = 6
