@@ -12,7 +12,6 @@ from PIL import Image
 from torch import Tensor
 
 from polyak.analysis.audit import (
-    BASELINE,
     AuditRow,
     Kind,
     Part,
@@ -24,6 +23,7 @@ from polyak.analysis.audit import (
 from polyak.files import replacing
 from polyak.metrics import Estimate
 from polyak.records.audits import AuditFolder
+from polyak.records.vocabulary import BASELINE
 from polyak.report.names import arm_name, average_name
 from polyak.report.numbers import counted, number
 
@@ -143,10 +143,10 @@ def audit_sentences(
         return found
     known = [row for row in rows[:shown] if row.wrong]
     if shown:
-        mended = sum(row.suggested == row.clean for row in known)
+        corrected = sum(row.suggested == row.clean for row in known)
         found.append(
             f"Of the {counted(shown, 'label')} that it doubts most {len(known):,} are wrong, and "
-            f"for {mended:,} of these it suggests the right one."
+            f"for {corrected:,} of these it suggests the right one."
         )
     judged = verdict(results, average=about.average)
     by_score = {(r.kind, r.arm): r for r in results if r.part == "all"}

@@ -5,22 +5,18 @@ import shutil
 
 import pytest
 
-from polyak.analysis.results import study_results
+from polyak.analysis.loaded import load_recorded_study
+from polyak.analysis.results import all_runs
 from polyak.analysis.seeds import mean_interval
 from polyak.records.runs import run_folder
-from polyak.report import facts
 from polyak.report.sections.summary import effect, headline
 
-PART = "These are a part of the data set's; polyak evaluate judges the weights by all."
+PART = "These are some of the data set's; polyak evaluate evaluates on all of them."
 
 
 def about_the_test_set(out, study):
-    row = study.rows[0]
-    (sentence,) = [
-        text
-        for text in headline(out, row, study_results(out, study)).more
-        if text.startswith("The test set has")
-    ]
+    (row,) = load_recorded_study(out, study).rows
+    (sentence,) = [text for text in headline(row).more if text.startswith("The test set has")]
     return sentence
 
 
@@ -28,7 +24,7 @@ def test_a_part_of_the_test_set_is_named_as_one_with_what_to_do(toy, tmp_path):
     out, study = tmp_path / "out", toy[1]
     shutil.copytree(toy[0], out)
     assert not about_the_test_set(out, study).endswith(PART)
-    for run in facts.all_runs(study.rows[0]):
+    for run in all_runs(study.rows[0]):
         path = run_folder(out, run).path / "config.json"
         if path.exists():
             config = json.loads(path.read_text())

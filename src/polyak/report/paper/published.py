@@ -183,7 +183,7 @@ class Printed:
     """What to know of it, as sentences."""
 
 
-def printed(twins: Sequence[Published]) -> tuple[Printed, ...]:
+def merge_versions(twins: Sequence[Published]) -> tuple[Printed, ...]:
     """Published numbers as printed; one entry where both versions agree."""
     found = [_one(p) for p in twins]
     if len(found) == 2 and len({_shown(p.value, p.metric) for p in twins}) == 1:

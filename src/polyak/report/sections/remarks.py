@@ -1,43 +1,44 @@
 """Remarks beside figures and tables: averages that coincide, and churn at equal accuracy."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 from statistics import fmean
 
 from polyak.analysis.curves import Coincidence, coinciding
-from polyak.analysis.results import Phase, Result, values
-from polyak.records.runs import RunFolder, Score, run_folder
-from polyak.records.studies import RowRecord
+from polyak.analysis.loaded import LoadedRow, Scores
+from polyak.records.vocabulary import (
+    BASELINE,
+    EMA_ACC,
+    EMA_ACC_BN,
+    EMA_LOSS,
+    EMA_LOSS_BN,
+    Phase,
+)
 from polyak.report.names import arm_name, average_name
 from polyak.report.numbers import joined, number
-from polyak.report.tables.table import Measure
+
+_AVERAGES = (EMA_ACC, EMA_ACC_BN, EMA_LOSS, EMA_LOSS_BN)
 
 
-def overlaps(out: Path, row: RowRecord) -> list[str]:
+def overlaps(row: LoadedRow) -> list[str]:
     """For search and refit, which averages have equal scores from the first epoch on.
 
     All runs of the search are looked at by their hold-out scores, refits by their test monitor.
     """
-    searches = [run_id for runs in row.search.values() for run_id in runs.values()]
-    refits = list(row.refit.values())
-    held = [_holdout(run_folder(out, run_id)) for run_id in searches]
-    tested = [_monitor(run_folder(out, run_id), "test") for run_id in refits]
+    searches = [run.log for runs in row.searched().values() for run in runs.values()]
+    held_out = [[record.holdout for record in log.epochs] for log in searches]
+    tested = [
+        [record.scores for record in run.log.monitors if record.monitor == "test"]
+        for run in row.of("refit").values()
+    ]
+    averages = row.record.averages
     return [
-        *_sentences(held, row.averages, "In the search"),
-        *_sentences(tested, row.averages, "In the refit"),
+        *_sentences(held_out, averages, "In the search"),
+        *_sentences(tested, averages, "In the refit"),
     ]
 
 
-def _holdout(folder: RunFolder) -> list[Mapping[str, Score]]:
-    return [record.holdout for record in folder.epochs()]
-
-
-def _monitor(folder: RunFolder, name: str) -> list[Mapping[str, Score]]:
-    return [record.scores for record in folder.monitors() if record.monitor == name]
-
-
 def _sentences(
-    runs: Sequence[Sequence[Mapping[str, Score]]], averages: Sequence[str], where: str
+    runs: Sequence[Sequence[Scores]], averages: Sequence[str], where: str
 ) -> Iterator[str]:
     longest: dict[tuple[str, str], Coincidence] = {}
     for scores in runs:
@@ -82,37 +83,23 @@ def _components(pairs: Sequence[Coincidence], averages: Sequence[str]) -> list[l
     return [[name for name in averages if name in names] for names in sorted(unique, key=sorted)]
 
 
-SPLIT = tuple(
-    Measure(metric=metric, heading=heading, unit="%", scale=100, digits=1)
-    for metric, heading in (
-        ("both_right", "both right"),
-        ("both_wrong", "both wrong"),
-        ("flipped", "flipped"),
-        ("differently_wrong", "differently wrong"),
-        ("churn", "churn"),
-    )
-)
-"""Churn is the sum of flipped and differently wrong."""
-
-_AVERAGES = ("ema_acc", "ema_acc_bn", "ema_loss", "ema_loss_bn")
-
-
-def matched(row: RowRecord, results: Sequence[Result]) -> list[str]:
+def matched(row: LoadedRow) -> list[str]:
     """A sentence that compares SGD's churn with that of the average that is most nearly as
     accurate, matched by the search's hold-out; empty where there is no refit or no second seed.
     """
 
     def mean(arm: str, metric: str, phase: Phase = "refit") -> float | None:
-        found = values(results, row=row.label, arm=arm, metric=metric, phase=phase)
+        found = row.results.by_seed(phase=phase, arm=arm, metric=metric)
         return fmean(found.values()) if found else None
 
-    accuracies = {arm: mean(arm, "holdout_accuracy", "search") for arm in ("sgd", *_AVERAGES)}
+    accuracies = {arm: mean(arm, "holdout_accuracy", "search") for arm in (BASELINE, *_AVERAGES)}
     known = {arm: value for arm, value in accuracies.items() if value is not None}
-    if "sgd" not in known or len(known) < 2 or mean("sgd", "churn") is None:
+    if BASELINE not in known or len(known) < 2 or mean(BASELINE, "churn") is None:
         return []
-    twin = min(known.keys() - {"sgd"}, key=lambda arm: (abs(known[arm] - known["sgd"]), arm))
+    sgd = known[BASELINE]
+    twin = min(known.keys() - {BASELINE}, key=lambda arm: (abs(known[arm] - sgd), arm))
     told = []
-    for arm in ("sgd", twin):
+    for arm in (BASELINE, twin):
         parts = [mean(arm, m) for m in ("accuracy", "churn", "flipped", "differently_wrong")]
         if None in parts:
             return []
@@ -121,7 +108,7 @@ def matched(row: RowRecord, results: Sequence[Result]) -> list[str]:
             f"{arm_name(arm)} has {accuracy} % test accuracy and {churn} % churn, of which "
             f"{flipped} flip and {wrong} are differently wrong"
         )
-    held = [number(100 * known[arm], 1) for arm in ("sgd", twin)]
+    held = [number(100 * known[arm], 1) for arm in (BASELINE, twin)]
     return [
         f"{row.label}, matched in accuracy: of the averages {arm_name(twin)} is nearest to SGD on "
         f"the search’s hold-out ({held[1]} % and {held[0]} %). {'; '.join(told)}."

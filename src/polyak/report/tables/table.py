@@ -1,4 +1,7 @@
-"""A table as data: what a template lays out without knowing what it says."""
+"""Tables as data: what a template lays out without knowing what it says.
+
+A row is a row of the study; a table has lines, one below the other.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -7,23 +10,8 @@ from polyak.report.paper.published import Printed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Measure:
-    """A metric as a column."""
-
-    metric: str
-    heading: str
-    unit: str
-    scale: float = 1.0
-    digits: int | None = 3
-    """None: by the size of the test set."""
-
-    difference: bool = False
-    """Add a column with the paired difference from SGD."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Cell:
-    """What stands in one place of a table."""
+    """What stands where a line and a column meet."""
 
     text: str = ""
     spread: str = ""
@@ -75,7 +63,7 @@ class Table:
     groups: tuple[Group, ...]
 
 
-def fitted(columns: Sequence[Column], groups: Sequence[Group]) -> tuple[Column, ...]:
+def fit_columns(columns: Sequence[Column], groups: Sequence[Group]) -> tuple[Column, ...]:
     """The columns with room for their widest spread."""
     lines = [line for group in groups for line in group.lines]
     return tuple(
@@ -85,8 +73,8 @@ def fitted(columns: Sequence[Column], groups: Sequence[Group]) -> tuple[Column, 
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
-    """Where a line and a column meet."""
+class PaperCell:
+    """A cell of a table in the paper's form: our number and the paper's in one place."""
 
     ours: Cell | None = None
     """None where a line is quoted and has no twin of ours."""
@@ -100,13 +88,13 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FormLine:
-    """One line."""
+class PaperLine:
+    """One line of such a table."""
 
     heads: tuple[str, ...]
-    """One for each of the form's stubs."""
+    """One for each of the table's stubs."""
 
-    places: tuple[Place, ...]
+    cells: tuple[PaperCell, ...]
     remark: str = ""
     """What holds for the whole line, under its heading."""
 
@@ -114,7 +102,7 @@ class FormLine:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FormGroup:
+class ColumnGroup:
     """Neighbouring columns under one heading."""
 
     heading: str
@@ -122,20 +110,20 @@ class FormGroup:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Form:
+class PaperTable:
     """A table as in the paper."""
 
-    table: int
+    number: int
     title: str
     caption: str
     stubs: tuple[str, ...]
-    groups: tuple[FormGroup, ...]
-    lines: tuple[FormLine, ...]
+    groups: tuple[ColumnGroup, ...]
+    lines: tuple[PaperLine, ...]
 
     @property
     def notes(self) -> tuple[str, ...]:
         """What to know of the paper's numbers, in the order of the cells."""
-        entries = (entry for line in self.lines for place in line.places for entry in place.paper)
+        entries = (entry for line in self.lines for cell in line.cells for entry in cell.paper)
         return tuple(dict.fromkeys(note for entry in entries for note in entry.notes))
 
     def marks(self, entry: Printed) -> str:
