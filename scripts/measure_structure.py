@@ -126,7 +126,7 @@ def measured(source: Path, study: Path | None) -> dict[str, str]:
     most = [max(map(count, inner), default=0) for count in (lambda r: len(r.names), Room.floors)]
     return {
         **{f"{name}: names, floors": f"{len(r.names)}, {r.floors()}" for name, r in rooms.items()},
-        "most in a room of averaging or report: names, floors": f"{most[0]}, {most[1]}",
+        "a room in averaging or report, at most": f"{most[0]}, {most[1]}" if inner else "–",
         "files touched by a new average": f"{len({*places, *listing})}",
         "places that decide by kind of average": f"{len(places)}",
         "functions of report with an output folder": f"{sum(taking)} of {len(taking)}",
