@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from polyak.cli.inspect import description
 from support.small_networks import (
     Scalar,
     assert_same_bits,
@@ -24,6 +23,7 @@ from support.small_networks import (
 import polyak
 from polyak import EMA, Average, Averager, Uniform, Update
 from polyak.averaging.kinds.profile import contents
+from polyak.cli.commands.inspect import description
 from polyak.errors import ConfigError, StateError
 from polyak.integrations.statefile import load_state, save_state
 
