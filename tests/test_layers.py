@@ -39,6 +39,7 @@ LAZILY = {"__init__": {"metrics"}}
 """What a layer may load by `import_module` only, when it is first asked for."""
 
 MODEL = {"kernels", "model"}
+WORDS = {"names", "numbers"}
 ROOMS = {
     "averaging": {
         "kernels": set(),
@@ -54,6 +55,36 @@ ROOMS = {
         | {"kinds", "storage", "batchnorm", "settings", "optimizer_hooks", "updates"},
         "files": {"averager", "kinds", "kernels", "model.sharded"},
         "__init__": {"averager", "batchnorm", "files", "kinds"},
+    },
+    "analysis": {
+        "seeds": set(),
+        "timescales": set(),
+        "overhead": set(),
+        "audit": set(),
+        "results": set(),
+        "reliability": set(),
+        "variants": {"results"},
+        "loaded": {"results", "reliability", "variants"},
+        "curves": {"loaded", "seeds"},
+        "search": {"loaded"},
+        "claims": {"loaded", "results", "curves"},
+        "__init__": set(),
+    },
+    "report": {
+        "names": set(),
+        "numbers": set(),
+        "paper": {"numbers"},
+        "facts": {"numbers"},
+        "departures": WORDS | {"paper"},
+        "tables": WORDS | {"paper", "facts", "departures"},
+        "figures": WORDS | {"paper", "tables"},
+        "sections": WORDS | {"paper", "facts", "tables", "figures"},
+        "overhead": {"numbers", "paper", "tables"},
+        "audit": WORDS,
+        "page": WORDS
+        | {"paper", "facts", "departures", "tables", "figures", "sections", "overhead"},
+        "archive": {"page"},
+        "__init__": set(),
     },
     "data": {
         "images": set(),

@@ -169,7 +169,7 @@ def test_all_switches_together_run_through_to_a_page_that_says_so(study, carried
     box = page[page.index("Not the default protocol") :].split("</div>")[0]
     for name in ALL:
         assert f"As the authors’ code does ({name})" in box
-    for words in ("statistics recomputed after each epoch", "An oracle, not to be had in practice"):
+    for words in ("statistics recomputed after each epoch", "An oracle, unavailable in practice"):
         assert words in box
     assert "the authors’ “JS”" in page
     assert "chosen for each seed" in page

@@ -8,8 +8,9 @@ from itertools import combinations
 
 import numpy as np
 
-from polyak.analysis.claims.evidence import RowEvidence, RunLog
-from polyak.analysis.results import Result
+from polyak.analysis.claims.evidence import RowEvidence
+from polyak.analysis.loaded import RunLog
+from polyak.analysis.results import Result, Results
 from polyak.records.runs import EpochRecord, MonitorRecord, Score
 from polyak.records.timings import Timing, Timings
 from polyak.records.vocabulary import Stop
@@ -159,7 +160,7 @@ def rows(
             label=label,
             budget=settings["epochs"],
             averages=(SHORT, LONG),
-            results=world.results(label, truth),
+            results=Results(world.results(label, truth)),
             search={seed: world.search(**search) for seed in world.seeds},
             held={seed: world.search(**held) for seed in world.seeds} if held else {},
             against=against,

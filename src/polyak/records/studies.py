@@ -5,6 +5,7 @@ results.parquet                                   report/index.html
 """
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -35,7 +36,8 @@ class RowRecord:
     """The same in the paper's numbers, where decays were fitted to a shorter run."""
 
     refits: bool = True
-    """Whether the study wants models of all training data, or those of the search alone."""
+    """Whether the study wants models of all training data, or those of the search alone. Studies
+    recorded before there was the field wanted them."""
 
     search: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """Run ids by learning rate and seed, both as text."""
@@ -117,6 +119,13 @@ class StudyRecord:
     measurement: MeasurementRecord | None = None
     """Of a study that measures; it has no rows."""
 
+    preset: str | None = None
+    """The paper's table, figure or appendix that it is for, such as "table1"; None where it is a
+    study of its own."""
+
+    scale: str | None = None
+    """The preset's size, such as "tiny"; None without a preset."""
+
     seconds: float = 0.0
     """Wall time of all sessions."""
 
@@ -146,6 +155,8 @@ def read_study(folder: Path) -> StudyRecord:
         rows = tuple(_row({**row, **choices[row["label"]]}) for row in plan.pop("rows"))
         measured = plan.pop("measurement", None)
         plan["seconds"] = float(plan["seconds"])
+        if "preset" not in plan:
+            plan |= _preset_by_name(plan["name"], measured=bool(measured))
         return StudyRecord(
             **plan, rows=rows, measurement=MeasurementRecord(**measured) if measured else None
         )
@@ -159,6 +170,14 @@ def read_study(folder: Path) -> StudyRecord:
 def with_row(study: StudyRecord, row: RowRecord) -> StudyRecord:
     """The study with the row of the same label replaced."""
     return replace(study, rows=tuple(row if r.label == row.label else r for r in study.rows))
+
+
+def _preset_by_name(name: str, *, measured: bool) -> dict[str, str | None]:
+    """What studies were for that were recorded before plan.json said it: their names began so."""
+    known = "overhead" if measured else r"table[1-5]|figure[12]|app-(?:[abcdg]|e[12])"
+    preset = re.match(rf"({known})(?![0-9a-z])", name)
+    scale = re.search(r"-(paper|small|tiny)(?:-controls)?$", name)
+    return {"preset": preset and preset[1], "scale": scale and scale[1]}
 
 
 def _row(values: dict[str, Any]) -> RowRecord:

@@ -125,6 +125,12 @@ class Study:
     measurement: Measurement | None = None
     """Of a study that measures; it has no rows."""
 
+    preset: str | None = None
+    """The paper's table, figure or appendix that it is for; None for a study of your own."""
+
+    scale: str | None = None
+    """The preset's size."""
+
     def check(self) -> None:
         """Raise a ConfigError that names every fault of every row."""
         faults = _faults_of_name(self.name)

@@ -17,6 +17,8 @@ def new_record(study: Study, *, workers: int, command: str) -> StudyRecord:
         name=study.name,
         title=study.title,
         command=command,
+        preset=study.preset,
+        scale=study.scale,
         rows=tuple(_row(row) for row in study.rows),
         measurement=None if measured is None else _measurement(measured),
         workers=workers,

@@ -68,9 +68,9 @@ class AuditCommand:
         data = partition(load(data_config), data_config, holdout=config.holdout)
         arms = [arm for arm in kept if arm in (*COMPARED, self.average)]
         audit = audit_folder(folder)
-        said = _predictions(audit, folder, config, data, arms, device)
-        rows = audit_rows(said, average=self.average)
-        results = score_results(said, average=self.average)
+        predictions = _predictions(audit, folder, config, data, arms, device)
+        rows = audit_rows(predictions, average=self.average)
+        results = score_results(predictions, average=self.average)
         about = _about(folder, config, data, self.average)
         write_audit(audit, about, rows, results, _images(rows[: self.top], data))
         for sentence in audit_sentences(about, rows, results, shown=min(self.top, len(rows))):

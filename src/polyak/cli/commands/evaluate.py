@@ -75,10 +75,11 @@ class EvaluateCommand:
         for row in rows:
             ended = runs[row.label]
             if ended:
-                name, said = self._evaluate(out, ended, device)
-                results = evaluation_results(out, row, said, target=name)
+                name, predictions = self._evaluate(out, ended, device)
+                own = {run.path.name: Predictions(run.predictions) for run in ended}
+                results = evaluation_results(row, own, predictions, target=name)
                 tables.setdefault(name, []).extend(results)
-                print(f"on the {_images(said):,} test images of {name}")
+                print(f"on the {_images(predictions):,} test images of {name}")
                 print("\n".join(evaluation_lines(row.label, results)))
         if not tables:
             raise StateError(
@@ -105,7 +106,7 @@ class EvaluateCommand:
     ) -> tuple[str, dict[str, Predictions]]:
         """What to call the images, and what the runs of a row say of them, by run id."""
         console = Console(stderr=True, soft_wrap=True)
-        said = {}
+        predictions = {}
         for run in ended:
             config = read_run_config(run.path / "config.json")
             wanted = self._wanted(config.data)
@@ -124,8 +125,8 @@ class EvaluateCommand:
                     device=device,
                     on_arm=partial(_show, console, run.path.name),
                 )
-            said[run.path.name] = Predictions(path)
-        return name, said
+            predictions[run.path.name] = Predictions(path)
+        return name, predictions
 
     def _wanted(self, own: DataConfig) -> DataConfig:
         """Whose test images to take."""
@@ -186,5 +187,5 @@ def _name(data: DataConfig) -> str:
     return f"{name_of(data.source)}{size}-{str(data.fingerprint)[:8]}"
 
 
-def _images(said: dict[str, Predictions]) -> int:
-    return len(next(iter(said.values())).labels_n("test"))
+def _images(predictions: dict[str, Predictions]) -> int:
+    return len(next(iter(predictions.values())).labels_n("test"))

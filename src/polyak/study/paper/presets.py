@@ -212,7 +212,14 @@ def paper_study(
     if study.measured is not None:
         measurement = overhead(study.measured, scale, given)
         cost = measurement_words(measurement, place=study.places()[0])
-        return Study(name=full_name, title=title, cost=cost, measurement=measurement)
+        return Study(
+            name=full_name,
+            title=title,
+            cost=cost,
+            measurement=measurement,
+            preset=name,
+            scale=scale,
+        )
     rows, sources = rows_of(study, SCALES[scale], given)
     return Study(
         name=full_name,
@@ -225,4 +232,6 @@ def paper_study(
             },
         ),
         rows=rows,
+        preset=name,
+        scale=scale,
     )

@@ -1,15 +1,15 @@
 from dataclasses import replace
 
 import pytest
+from support.slow_results import values
 
-from polyak.analysis.results import study_results, values
+from polyak.analysis.loaded import load_recorded_study
 from polyak.analysis.seeds import mean_interval, paired_difference
 from polyak.report.names import ARMS
 from polyak.report.paper.published import Published
-from polyak.report.tables.arms import ACCURACY, ECE, LOSS, Question, arm_table, arms_in, paper_cell
-from polyak.report.tables.table import Measure
-
-CHURN = Measure(metric="churn", heading="churn", unit="%", scale=100, digits=1)
+from polyak.report.tables.arms import ArmTableSpec, arm_table, arms_in
+from polyak.report.tables.cells import paper_cell
+from polyak.report.tables.measures import ACCURACY, CHURN, ECE, LOSS
 
 
 def as_number(text: str) -> float:
@@ -17,18 +17,22 @@ def as_number(text: str) -> float:
 
 
 @pytest.fixture(scope="module")
-def results(toy):
-    return study_results(*toy)
+def study(toy):
+    return load_recorded_study(*toy)
+
+
+@pytest.fixture(scope="module")
+def results(study):
+    return study.results
 
 
 @pytest.mark.parametrize("phase", ["search", "refit"])
 @pytest.mark.parametrize("measure", [ACCURACY, LOSS, ECE])
-def test_every_number_is_the_mean_over_seeds_of_the_results(toy, results, phase, measure):
-    out, study = toy
-    arms = tuple(arms_in(results, phase))
+def test_every_number_is_the_mean_over_seeds_of_the_results(study, results, phase, measure):
+    arms = tuple(arms_in(study.rows, phase))
     assert len(arms) == 7
-    asked = Question(phase=phase, measures=(measure,), arms=arms)
-    table = arm_table(out, study.rows, results, asked)
+    spec = ArmTableSpec(phase=phase, measures=(measure,), arms=arms)
+    table = arm_table(study.rows, spec)
     for arm, line in zip(arms, table.groups[0].lines, strict=True):
         assert line.label == ARMS[arm][0]
         found = values(results, row="toy row", arm=arm, metric=measure.metric, phase=phase)
@@ -38,12 +42,11 @@ def test_every_number_is_the_mean_over_seeds_of_the_results(toy, results, phase,
         assert line.cells[0].spread == f"± {measure.scale * interval.sd:.{digits}f}"
 
 
-def test_differences_are_paired_by_seed(toy, results):
-    out, study = toy
-    asked = Question(
-        phase="refit", measures=(replace(ACCURACY, difference=True),), arms=("sgd", "ema_acc_bn")
+def test_differences_are_paired_by_seed(study, results):
+    spec = ArmTableSpec(
+        phase="refit", measures=(ACCURACY,), arms=("sgd", "ema_acc_bn"), differences=True
     )
-    sgd, ema = arm_table(out, study.rows, results, asked).groups[0].lines
+    sgd, ema = arm_table(study.rows, spec).groups[0].lines
     sides = [
         {
             int(s): v
@@ -61,22 +64,22 @@ def test_differences_are_paired_by_seed(toy, results):
     assert as_number(high) == pytest.approx(100 * expected.high, abs=0.051)
 
 
-def test_pairs_have_a_range_and_no_deviation(toy, results):
-    out, study = toy
-    asked = Question(phase="refit", measures=(CHURN,), arms=("sgd",))
-    cell = arm_table(out, study.rows, results, asked).groups[0].lines[0].cells[0]
+def test_pairs_have_a_range_and_no_deviation(study, results):
+    spec = ArmTableSpec(phase="refit", measures=(CHURN,), arms=("sgd",))
+    cell = arm_table(study.rows, spec).groups[0].lines[0].cells[0]
     (value,) = values(results, row="toy row", arm="sgd", metric="churn", phase="refit").values()
     assert cell.text == f"{100 * value:.1f}"
     assert "±" not in cell.spread
 
 
-def test_the_papers_numbers_stand_beside_ours(toy, results):
-    out, study = toy
-    row = replace(study.rows[0], dataset="CIFAR-100", architecture="ResNet-18")
-    asked = Question(
+def test_the_papers_numbers_stand_beside_ours(study, results):
+    (row,) = study.rows
+    record = replace(row.record, dataset="CIFAR-100", architecture="ResNet-18")
+    row = replace(row, record=record)
+    spec = ArmTableSpec(
         phase="refit", measures=(ACCURACY,), arms=("sgd", "sgd_stopped", "ema_loss_bn")
     )
-    table = arm_table(out, [row], results, asked)
+    table = arm_table([row], spec)
     assert [column.paper for column in table.columns] == [False, True]
     sgd, stopped, ema = table.groups[0].lines
     assert sgd.cells[1].published == (("77.63 ± 0.14", "both", "table 1"),)
@@ -87,18 +90,16 @@ def test_the_papers_numbers_stand_beside_ours(toy, results):
     ]
 
 
-def test_a_table_without_published_twins_has_no_paper_column(toy, results):
-    out, study = toy
-    asked = Question(phase="refit", measures=(ACCURACY,), arms=("sgd",))
-    table = arm_table(out, study.rows, results, asked)
+def test_a_table_without_published_twins_has_no_paper_column(study, results):
+    spec = ArmTableSpec(phase="refit", measures=(ACCURACY,), arms=("sgd",))
+    table = arm_table(study.rows, spec)
     assert not any(column.paper for column in table.columns)
     assert table.groups[0].notes == ("The paper has no numbers for toy with tiny.",)
 
 
-def test_columns_leave_room_for_their_widest_spread(toy, results):
-    out, study = toy
-    asked = Question(phase="refit", measures=(ACCURACY,), arms=tuple(ARMS))
-    table = arm_table(out, study.rows, results, asked)
+def test_columns_leave_room_for_their_widest_spread(study, results):
+    spec = ArmTableSpec(phase="refit", measures=(ACCURACY,), arms=tuple(ARMS))
+    table = arm_table(study.rows, spec)
     widths = [len(line.cells[0].spread) for line in table.groups[0].lines]
     assert table.columns[0].spread_width == max(widths)
 

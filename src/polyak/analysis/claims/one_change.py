@@ -7,14 +7,13 @@ from polyak.analysis.claims.claim import (
     WORTH,
     equivalent,
     paired,
-    results_of,
     varied,
 )
-from polyak.analysis.claims.evidence import RowEvidence, RunLog
+from polyak.analysis.claims.evidence import RowEvidence
 from polyak.analysis.claims.extremes import lead
-from polyak.analysis.claims.verdicts import Finding
-from polyak.analysis.curves import BASELINE
-from polyak.analysis.results import Phase
+from polyak.analysis.claims.verdicts import Hypothesis
+from polyak.analysis.loaded import RunLog
+from polyak.records.vocabulary import BASELINE, EMA_ACC_BN, Phase
 
 MEMORISED = 0.05
 """Smallest difference of interest in the share of wrong labels learnt."""
@@ -22,7 +21,7 @@ MEMORISED = 0.05
 PHASES: tuple[Phase, ...] = ("refit", "search")
 
 
-def period_makes_no_difference(rows: Sequence[RowEvidence]) -> list[Finding]:
+def period_makes_no_difference(rows: Sequence[RowEvidence]) -> list[Hypothesis]:
     """T = 16 and T = 1 give the same accuracy: both within half a point, by two tests."""
     found = []
     for first, second in varied(rows, lambda row: row.settings.get("averaging.every") == 1):
@@ -32,23 +31,23 @@ def period_makes_no_difference(rows: Sequence[RowEvidence]) -> list[Finding]:
         found += equivalent(
             f"test accuracy of EMA (acc.) with T = {period} − T = 1",
             f"{first.label} | {second.label}",
-            _between(first, "ema_acc_bn", second, "ema_acc_bn"),
+            _between(first, second, EMA_ACC_BN),
             margin=EQUAL,
             resolution=first.half_an_image("test"),
         )
     return found
 
 
-def bootstrapping_does_not_help(rows: Sequence[RowEvidence]) -> list[Finding]:
+def bootstrapping_does_not_help(rows: Sequence[RowEvidence]) -> list[Hypothesis]:
     """SGD that goes on from its average after each epoch does not end better."""
     found = []
     for first, second in varied(rows, lambda row: row.settings.get("bootstrap") is not None):
-        values = _between(second, BASELINE, first, BASELINE)
+        values = _between(second, first, BASELINE)
         found += _no_more_than("test accuracy of SGD, bootstrapped − plain", first, second, values)
     return found
 
 
-def step_decay_takes_the_gain(rows: Sequence[RowEvidence]) -> list[Finding]:
+def step_decay_takes_the_gain(rows: Sequence[RowEvidence]) -> list[Hypothesis]:
     """Under step decay the best average ends within half a point of SGD."""
     found = []
     for row in rows:
@@ -69,7 +68,7 @@ def step_decay_takes_the_gain(rows: Sequence[RowEvidence]) -> list[Finding]:
     return found
 
 
-def memorising_comes_with_decay(row: RowEvidence) -> list[Finding]:
+def memorising_comes_with_decay(row: RowEvidence) -> list[Hypothesis]:
     """With the learning rate held, the longest window memorises less than with it going on to
     fall, and no more than when the holding began."""
     decayed, held = _learnt(row, row.search), _learnt(row, row.held)
@@ -79,14 +78,14 @@ def memorising_comes_with_decay(row: RowEvidence) -> list[Finding]:
     begun = {seed: _held_from(row.held[seed]) for seed in both}
     resolution = row.half_an_image("wrong")
     return [
-        Finding(
+        Hypothesis(
             what="wrong labels learnt at the end, learning rate falling − held",
             row=row.label,
             values={seed: decayed[seed][-1] - held[seed][-1] for seed in both},
             refuted_at=MEMORISED,
             resolution=resolution,
         ),
-        Finding(
+        Hypothesis(
             what="wrong labels learnt while held, end − begin",
             row=row.label,
             values={seed: held[seed][-1] - held[seed][begun[seed] - 1] for seed in both},
@@ -98,16 +97,16 @@ def memorising_comes_with_decay(row: RowEvidence) -> list[Finding]:
     ]
 
 
-def beats_annealed_sgd(row: RowEvidence) -> list[Finding]:
+def beats_annealed_sgd(row: RowEvidence) -> list[Hypothesis]:
     """EMA at its stopping epoch is more accurate than SGD annealed by that epoch."""
     values = paired(
-        results_of(row, "ema_acc_bn", "accuracy", "refit"),
-        results_of(row, BASELINE, "accuracy", "annealed"),
+        row.results.by_seed(phase="refit", arm=EMA_ACC_BN, metric="accuracy"),
+        row.results.by_seed(phase="annealed", arm=BASELINE, metric="accuracy"),
     )
     if not values:
         return []
     return [
-        Finding(
+        Hypothesis(
             what="test accuracy, EMA (acc.) at its epoch − SGD annealed by then",
             row=row.label,
             values=values,
@@ -119,11 +118,11 @@ def beats_annealed_sgd(row: RowEvidence) -> list[Finding]:
 
 def _no_more_than(
     what: str, first: RowEvidence, second: RowEvidence, values: Mapping[str, float]
-) -> list[Finding]:
+) -> list[Hypothesis]:
     if not values:
         return []
     return [
-        Finding(
+        Hypothesis(
             what=what,
             row=f"{first.label} | {second.label}",
             values=values,
@@ -135,14 +134,12 @@ def _no_more_than(
     ]
 
 
-def _between(
-    first: RowEvidence, first_arm: str, second: RowEvidence, second_arm: str
-) -> dict[str, float]:
-    """Difference of test accuracies, by seed: of refits, else of the search's models."""
+def _between(first: RowEvidence, second: RowEvidence, arm: str) -> dict[str, float]:
+    """Difference of an arm's test accuracies, by seed: of refits, else of the search's models."""
     for phase in PHASES:
         values = paired(
-            results_of(first, first_arm, "accuracy", phase),
-            results_of(second, second_arm, "accuracy", phase),
+            first.results.by_seed(phase=phase, arm=arm, metric="accuracy"),
+            second.results.by_seed(phase=phase, arm=arm, metric="accuracy"),
         )
         if values:
             return values
