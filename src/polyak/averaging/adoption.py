@@ -8,7 +8,7 @@ from polyak.averaging import kernels
 from polyak.averaging.kinds import Average, Window
 from polyak.averaging.kinds.counters import History
 from polyak.averaging.model import sharded
-from polyak.averaging.model.weights import Inventory, refuse_reshaped
+from polyak.averaging.model.weights import Inventory
 from polyak.errors import ConfigError, StateError, WeightMismatchError, few
 
 
@@ -67,7 +67,7 @@ def checked(weights: Mapping[str, Tensor], found: Inventory, *, name: str) -> di
             f"({few(missing)}), {len(extra)} unexpected ({few(extra)}). Name them as in the "
             "model's state_dict(), as polyak.read_foreign(path, model) does."
         )
-    refuse_reshaped(found.averaged, listed)
+    _refuse_reshaped(found.averaged, listed, name=name)
     taken = {key: listed[key] for key in found.averaged if key in listed}
     if whole := [key for key, x in taken.items() if _must_be_spread(found.averaged[key], x)]:
         raise StateError(
@@ -75,6 +75,21 @@ def checked(weights: Mapping[str, Tensor], found: Inventory, *, name: str) -> di
             "Spread it with torch.distributed.tensor.distribute_tensor."
         )
     return sharded.local_all(taken)
+
+
+def _refuse_reshaped(own: Mapping[str, Tensor], given: Mapping[str, Tensor], *, name: str) -> None:
+    """Refuse weights of other shapes than the model's, and say which side has which."""
+    differing = [
+        f"the shape of {key} is {tuple(given[key].shape)} in the file, "
+        f"{tuple(x.shape)} in the model"
+        for key, x in own.items()
+        if key in given and given[key].shape != x.shape
+    ]
+    if differing:
+        raise WeightMismatchError(
+            f"the weights of {name!r} are of another model: {few(differing)}; expected equal "
+            "shapes. Build the model as it was when they were saved."
+        )
 
 
 def nonfinite(weights: Mapping[str, Mapping[str, Tensor]]) -> list[str]:
