@@ -5,6 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from support.small_networks import EVERY_KIND, Tied, assert_same_bits, batch, drift, net, walk
+from torch import nn
 
 import polyak
 from polyak import EMA, Averager, PowerEMA, Schedule, Uniform, Window
@@ -125,7 +126,7 @@ def _without(name):
         ({"ema_0.9": _without("0.weight")}, 1, WeightMismatchError, r"1 missing \(0.weight\)"),
         ({"ema_0.9": {**net().state_dict(), "x": torch.ones(1)}}, 1, WeightMismatchError, r"\(x\)"),
         ({"ema_0.9": {**net().state_dict(), "0.bias": torch.ones(9)}}, 1, WeightMismatchError,
-         "shape of 0.bias"),
+         r"shape of 0.bias is \(9,\) in the file, \(4,\) in the model"),
         ({"ema_0.9": {**net().state_dict(), "0.bias": torch.full((4,), torch.nan)}}, 1,
          NonFiniteError, "0.bias of 'ema_0.9'"),
     ],
@@ -139,6 +140,26 @@ def test_what_cannot_be_adopted_is_refused_and_changes_nothing(weights, steps, e
     assert_same_bits(averager.tensors("ema_0.9"), before)
     assert averager.steps == averager.updates == 0
     averager.adopt({"ema_0.9": net().state_dict()}, steps=1)
+
+
+def test_a_file_with_fewer_rows_than_the_model_says_which_side_has_which_shape(tmp_path):
+    """SWivid/F5-TTS 871: the file's text embedding has fewer rows."""
+
+    class Speech(nn.Module):
+        def __init__(self, rows):
+            super().__init__()
+            self.text_embed = nn.Embedding(rows, 2)
+            self.head = nn.Linear(2, rows)
+
+    torch.save({"ema": Speech(6).state_dict()}, tmp_path / "ema.pt")
+    averager = Averager(Speech(7), [0.9])
+    found = polyak.read_foreign(tmp_path / "ema.pt")["ema"]
+    with pytest.raises(WeightMismatchError) as caught:
+        averager.adopt({"ema_0.9": found}, steps=4)
+    said = str(caught.value)
+    assert "the shape of text_embed.weight is (6, 2) in the file, (7, 2) in the model" in said
+    assert "the shape of head.bias is (6,) in the file, (7,) in the model" in said
+    assert "after changing a model's layers" not in said
 
 
 def test_the_second_of_two_averages_is_checked_before_the_first_is_written():

@@ -164,7 +164,7 @@ def test_a_search_run_also_says_what_its_arms_make_of_the_holdout(tiny, start, t
 def test_a_manifest_says_which_weights_a_file_holds(finished):
     run, _, _, folder = finished
     manifest = load_weights(folder.arm("ema_acc_bn")).manifest
-    assert manifest["run"] == run.config.id
+    assert (manifest["run"], manifest["seed"]) == (run.config.id, run.config.seed)
     assert manifest["source"] == "ema_0.9"
     assert (manifest["epoch"], manifest["rule"]) == (2, "acc")
     assert manifest["averages"]["ema_acc_bn"]["decay"] == 0.9

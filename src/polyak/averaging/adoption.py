@@ -8,7 +8,7 @@ from polyak.averaging import kernels
 from polyak.averaging.kinds import Average, lerp_weights
 from polyak.averaging.kinds.counters import Counters
 from polyak.averaging.model import sharded
-from polyak.averaging.model.weights import Weights, refuse_reshaped
+from polyak.averaging.model.weights import Weights
 from polyak.errors import ConfigError, StateError, WeightMismatchError, few
 
 
@@ -67,7 +67,7 @@ def select_averaged(
             f"({few(missing)}), {len(extra)} unexpected ({few(extra)}). Name them as in the "
             "model's state_dict(), as polyak.read_foreign(path, model) does."
         )
-    refuse_reshaped(live.averaged, listed)
+    _refuse_reshaped(live.averaged, listed, name=name)
     taken = {key: listed[key] for key in live.averaged if key in listed}
     if whole := [key for key, x in taken.items() if _must_be_spread(live.averaged[key], x)]:
         raise StateError(
@@ -75,6 +75,21 @@ def select_averaged(
             "Spread it with torch.distributed.tensor.distribute_tensor."
         )
     return sharded.local_all(taken)
+
+
+def _refuse_reshaped(own: Mapping[str, Tensor], given: Mapping[str, Tensor], *, name: str) -> None:
+    """Refuse weights of other shapes than the model's, and say which side has which."""
+    differing = [
+        f"the shape of {key} is {tuple(given[key].shape)} in the file, "
+        f"{tuple(x.shape)} in the model"
+        for key, x in own.items()
+        if key in given and given[key].shape != x.shape
+    ]
+    if differing:
+        raise WeightMismatchError(
+            f"the weights of {name!r} are of another model: {few(differing)}; expected equal "
+            "shapes. Build the model as it was when they were saved."
+        )
 
 
 def find_nonfinite(weights: Mapping[str, Mapping[str, Tensor]]) -> list[str]:

@@ -184,7 +184,7 @@ def _manifest(run: Run, arm: Arm) -> dict[str, Any]:
         for bank in run.banks
         for name in bank.names
     }
-    manifest = {"run": run.config.id, **arm.origin}
+    manifest = {"run": run.config.id, "seed": run.config.seed, **arm.origin}
     manifest["refreshed_batchnorm"] = [arm.name] if arm.refresh else []
     if arm.origin["source"] not in averages:
         return {**manifest, "weights": {arm.name: "raw"}}

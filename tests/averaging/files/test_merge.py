@@ -12,7 +12,7 @@ from torch.optim.swa_utils import AveragedModel
 import polyak
 from polyak.averaging.files.export import read_named
 from polyak.averaging.files.merge import merge
-from polyak.errors import ConfigError, NonFiniteError, WeightMismatchError
+from polyak.errors import ConfigError, NonFiniteError, StateError, WeightMismatchError
 
 
 def files_of(folder, values, dtype=torch.float32):
@@ -216,3 +216,43 @@ def test_shares_that_do_not_fit_are_refused(tmp_path, shares):
 def test_one_file_is_no_mean(tmp_path):
     with pytest.raises(ConfigError, match=r"files has 1; expected at least two"):
         merge(files_of(tmp_path, [[1.0]]))
+
+
+def file_of(path, **about):
+    polyak.save({"average": network(0).state_dict()}, path, manifest=about)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "said"),
+    [
+        ({"run": "a"}, {"run": "b"}, "1 is of run b, .*0 of run a"),
+        ({"run": "a", "seed": 0}, {"run": "a", "seed": 1}, "1 is of seed 1, .*0 of seed 0"),
+        ({"seed": 0}, {"run": "b", "seed": 1}, "of seed 1, .* of seed 0"),
+        ({"run": ["a", "b"]}, {"run": "a"}, "of run a, .* of run a, b"),
+    ],
+)
+def test_files_of_other_runs_or_seeds_are_merged_only_if_told_so(tmp_path, first, second, said):
+    paths = [file_of(tmp_path / "0", **first), file_of(tmp_path / "1", **second)]
+    with pytest.raises(StateError, match=f"{said}; expected files of one run.*across_runs=True"):
+        merge(paths)
+    state, about = merge(paths, across_runs=True)
+    torch.testing.assert_close(state["0.weight"], network(0)[0].weight.detach())
+    assert about["averages"]["merged"]["of"] == ["0", "1"]
+
+
+def test_the_third_file_is_compared_with_each_before_it(tmp_path):
+    """The first says nothing, as files of other tools do."""
+    paths = [file_of(tmp_path / "0"), file_of(tmp_path / "1", run="a")]
+    assert merge(paths)[1]["run"] == "a"
+    paths.append(file_of(tmp_path / "2", run="b"))
+    with pytest.raises(StateError, match=r"2 is of run b, .*1 of run a"):
+        merge(paths)
+
+
+def test_a_mean_says_of_which_runs_it_is(tmp_path):
+    origins = [{"run": "a", "seed": 3}, {"run": "b", "seed": 3}]
+    paths = [file_of(tmp_path / str(i), **about) for i, about in enumerate(origins)]
+    about = merge(paths, across_runs=True)[1]
+    assert (about["run"], about["seed"]) == (["a", "b"], 3)
+    assert "run" not in merge([file_of(tmp_path / "2"), file_of(tmp_path / "3")])[1]

@@ -1,5 +1,6 @@
 """polyak inspect and polyak export: which weights are these, and give me one of them."""
 
+import argparse
 import re
 
 import pytest
@@ -163,12 +164,56 @@ def test_a_manifest_may_hold_anything(path, told, manifest):
     assert "float32, 9 tensors, 34 parameters" in part(told("inspect", path), "a")
 
 
+def test_what_is_no_weights_is_listed_with_what_it_is(path, told):
+    model = network()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    content = {
+        "student": model.state_dict(),
+        "teacher": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "args": argparse.Namespace(lr=0.1),
+        "center": torch.ones(1, 9),
+        "best": 0.5,
+        "date": "2026",
+        "more": {f"x{i}": argparse.Namespace() for i in range(3)},
+    }
+    torch.save(content, path)
+    text = told("inspect", path)
+    lines = text.partition("\n\n")[0].splitlines()
+    at = next(i for i, line in enumerate(lines) if line.startswith("left out"))
+    shown = [line[13:] for line in lines[at : at + 5]]
+    assert shown == [
+        "optimizer: dict 2 entries, an optimizer's state",
+        "args: object argparse.Namespace, no tensor",
+        "center: tensor float32 (1, 9), in no state dict",
+        "more: dict 3 entries, holds no weights",
+        "numbers and texts: best, date",
+    ]
+    assert "teacher: averaged, by its name" in text
+
+
+def test_a_long_list_of_what_is_no_weights_ends(path, told):
+    content = {f"x{i}": argparse.Namespace() for i in range(30)}
+    torch.save({"model": network().state_dict(), **content}, path)
+    text = told("inspect", path)
+    assert "and 10 more" in text
+    assert text.count("argparse.Namespace") == 20
+
+
+def test_a_list_of_what_was_left_out_may_hold_anything(path, told):
+    for odd in ([1, {"path": 3}], {"a": 1}, [], "text", 3):
+        polyak.save({"a": {"x": torch.ones(1)}}, path, manifest={"left_out": odd})
+        assert "a: unknown" in told("inspect", path)
+
+
 def test_control_characters_of_a_file_do_not_reach_the_terminal(path, told, refused):
     state = {"x": torch.ones(1)}
     polyak.save({"a\x1b[2Jb": state}, path, manifest={"tool": "\x1b]0;x\x07", "epoch": "1\n2"})
     text = told("inspect", path)
     assert all(c.isprintable() or c == "\n" for c in text)
     assert row(text, "epoch") == "1�2"
+    torch.save({"m": state, "a\x1b": argparse.Namespace(), "b\n": 1}, path)
+    assert all(c.isprintable() or c == "\n" for c in told("inspect", path))
     safetensors.torch.save_file({"w\x1b": torch.ones(1), "_orig_mod.w\x1b": torch.ones(1)}, path)
     assert "\x1b" not in refused("inspect", path)
 

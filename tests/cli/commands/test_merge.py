@@ -55,6 +55,19 @@ def test_one_average_of_each_of_several_files_is_merged(tmp_path, told, refused)
     assert set(load_file(out)) == {"weight", "bias"}
 
 
+def test_files_of_two_runs_are_merged_only_if_told_so(tmp_path, told, refused):
+    paths = [tmp_path / f"{i}.safetensors" for i in range(2)]
+    for run, path in zip("ab", paths, strict=True):
+        polyak.save({"ema": nn.Linear(2, 2).state_dict()}, path, manifest={"run": run})
+    out = tmp_path / "soup.safetensors"
+    said = refused("merge", *paths, "--out", out)
+    assert "is of run b" in said
+    assert "--across-runs" in said
+    assert not out.exists()
+    told("merge", *paths, "--out", out, "--across-runs")
+    assert set(load_file(out)) == {"weight", "bias"}
+
+
 @pytest.mark.parametrize("place", [0, 2])
 def test_no_file_that_is_merged_is_written_over(soups, refused, place):
     before = soups[place].read_bytes()

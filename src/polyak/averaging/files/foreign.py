@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from itertools import product
 from pathlib import Path as Folder
 from typing import Any
@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from polyak.averaging.files.averager_state import is_state
 from polyak.averaging.files.averages import SavedWeights, weights_of
-from polyak.averaging.files.foreign_formats import diffusers_facts, recognise
+from polyak.averaging.files.foreign_formats import diffusers_facts
 from polyak.averaging.files.manifest import RECORD
-from polyak.averaging.files.pickles import read_pickled
+from polyak.averaging.files.pickles import read_pickled, refusal
+from polyak.averaging.files.recognition import recognise
 from polyak.averaging.files.safetensors_file import (
     Path,
     damaged,
@@ -63,7 +64,8 @@ def read_foreign(path: Path, model: nn.Module | None = None) -> SavedWeights:
     if found == "safetensors":
         return _safetensors(path, model)
     if found in ("zip", "pickle"):
-        return _required(path, read_pickled(path), model)
+        content, unread = read_pickled(path)
+        return _required(path, content, model, unread=unread)
     words = {"empty": "is empty", "unknown": "is of an unknown format"}
     raise FileError(
         f"{os.fspath(path)} {words.get(found, f'is a {found} file')}; {_KNOWN}. Check the path."
@@ -88,7 +90,9 @@ def _exported(path: Path, text: str, state: dict[str, Tensor]) -> SavedWeights:
     return SavedWeights({name: state}, manifest=manifest)
 
 
-def _required(path: Path, content: object, model: nn.Module | None) -> SavedWeights:
+def _required(
+    path: Path, content: object, model: nn.Module | None, *, unread: Collection[str] = ()
+) -> SavedWeights:
     if is_state(content):
         raise FileError(
             f"{os.fspath(path)} is an averager's state_dict(); {_KNOWN}. Give it to "
@@ -98,6 +102,8 @@ def _required(path: Path, content: object, model: nn.Module | None) -> SavedWeig
         weights = recognise(content, model)
     except (FileError, WeightMismatchError) as error:
         raise type(error)(f"{os.fspath(path)}: {error}") from error
+    if weights is None and unread:
+        raise refusal(path, unread)
     if weights is None:
         raise FileError(
             f"{os.fspath(path)} holds a {type(content).__name__} without weights; {_KNOWN}. "
@@ -158,7 +164,7 @@ def _parts(index: Folder) -> dict[str, Any]:
         part = index.parent / name
         if file_format(part) == "safetensors":
             tensors |= read_safetensors(part)[1]
-        elif isinstance(content := read_pickled(part), dict):
+        elif isinstance(content := read_pickled(part)[0], dict):
             tensors |= content
     return tensors
 

@@ -1,217 +1,343 @@
-"""How other tools lay out averages in a checkpoint, recognised by its keys.
+"""How other tools lay out averages in a checkpoint: tables of marks, and what they mean.
 
-Each reader takes a checkpoint's content and gives the weights, or None if it is not its tool's.
-Names are the same for all: `average` and `raw` for what a tool tells apart, `weights` where the
-content does not say which they are. Written from the tools' sources, as of 2026.
+Written from the tools' sources, as of 2026. In a path "a/b" is b in a, and "*" any text; lists have
+their places as names, and a list of pairs (name, part) has those names.
 """
 
-import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from polyak.averaging.files.averager_state import averages_of
-from polyak.averaging.files.averages import SavedWeights
-from polyak.averaging.files.state_dict_keys import name_by_order, strip_wrappers, tensors_of
+from polyak.averaging.files.nesting import matches
+from polyak.averaging.files.state_dict_keys import whole
 
-Content = Mapping[str, Any]
-Found = SavedWeights | None
+AVERAGED, RAW, UNKNOWN = "averaged", "raw", "unknown"
+OWN = "own"
+"""Averages of an averager of ours, under their own names."""
 
-_COMPILED = "_orig_mod."
-_AVERAGED_BY_NAME = re.compile(r"(^|[_.])(ema|swa|avg|average|averaged)($|[_.])")
+BY_VALUES = "raw, or averaged if it is the average"
+"""Of two files that a tool writes alike one holds the raw weights here, and one the average."""
 
 
-def recognise(content: object, model: nn.Module | None, *, nested: bool = True) -> Found:
-    """The weights in a checkpoint's content; None if it holds none that are known.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layout:
+    """A checkpoint of a tool, by what is always in it."""
 
-    Args:
-        content: What was in the file.
-        model: Gives names to tools that store a list.
-        nested: Whether to look into the values of a dict that is of no tool.
-    """
-    if not isinstance(content, Mapping) or not all(isinstance(key, str) for key in content):
-        return None
-    if content and all(key.startswith(_COMPILED) for key in content):
-        content = {key.removeprefix(_COMPILED): value for key, value in content.items()}
-    found = (
-        averages_of(content)
-        or _lightning(content)
-        or _timm(content)
-        or _shadow_list(content, model)
-        or _averaged_model(content)
-        or _ema_pytorch(content)
-        or _plain(content)
+    tool: str
+    """"{version}" is the text at `version`."""
+
+    marks: tuple[str, ...]
+    """Paths that are there in every such checkpoint."""
+
+    when: Mapping[str, object] = field(default_factory=dict)
+    """Paths and the values that are there."""
+
+    roles: Mapping[str, tuple[str | None, str]]
+    """Path of weights → their name, None for that of the path, and what they are."""
+
+    facts: Mapping[str, str] = field(default_factory=dict)
+    """Path of a number or a text → its key in the manifest."""
+
+    kind: Mapping[str, Any] | None = None
+    """What is known of the average itself."""
+
+    settings: Mapping[str, str] = field(default_factory=dict)
+    """Path of a number → what it is of the average."""
+
+    ordered: bool = False
+    """Whether it keeps parameters as a list, and no buffers."""
+
+    version: str | None = None
+
+
+_AVERAGE, _RAW = ("average", AVERAGED), ("raw", RAW)
+_LIGHTNING = ("pytorch-lightning_version", "state_dict")
+_LIGHTNING_FACTS = {"global_step": "steps", "epoch": "epoch"}
+_COMPOSER = "state/algorithms/EMA"
+# What `store()` set aside: the raw weights of that moment, however old.
+_TORCH_EMA = {"shadow_params": _AVERAGE, "collected_params": _RAW}
+_DIFFUSERS = (
+    "decay",
+    "min_decay",
+    "update_after_step",
+    "use_ema_warmup",
+    "inv_gamma",
+    "power",
+)
+
+LAYOUTS = (
+    Layout(
+        tool="Lightning {version} WeightAveraging",
+        version="pytorch-lightning_version",
+        marks=(*_LIGHTNING, "current_model_state", "averaging_state"),
+        # It puts the average where weights are expected.
+        roles={"state_dict": _AVERAGE, "current_model_state": _RAW},
+        facts={**_LIGHTNING_FACTS, "averaging_state/n_averaged": "updates"},
+    ),
+    Layout(
+        tool="Lightning {version} StochasticWeightAveraging",
+        version="pytorch-lightning_version",
+        marks=(*_LIGHTNING, "callbacks/StochasticWeightAveraging*/average_model_state/*"),
+        roles={
+            "callbacks/StochasticWeightAveraging*/average_model_state": _AVERAGE,
+            "state_dict": _RAW,
+        },
+        facts={
+            **_LIGHTNING_FACTS,
+            "callbacks/StochasticWeightAveraging*/n_averaged": "updates",
+        },
+        kind={"kind": "uniform"},
+    ),
+    Layout(
+        tool="Lightning {version} StochasticWeightAveraging",
+        version="pytorch-lightning_version",
+        marks=(*_LIGHTNING, "callbacks/StochasticWeightAveraging*"),
+        # It has not begun.
+        when={"callbacks/StochasticWeightAveraging*/average_model_state": None},
+        roles={"state_dict": _RAW},
+        facts=_LIGHTNING_FACTS,
+    ),
+    Layout(
+        tool="Lightning {version} with polyak",
+        version="pytorch-lightning_version",
+        marks=(*_LIGHTNING, "callbacks/*/averages", "callbacks/*/tensors/*/*"),
+        roles={"callbacks/*": (None, OWN), "state_dict": _RAW},
+        facts=_LIGHTNING_FACTS,
+    ),
+    Layout(
+        # EMAOptimizer, NeMo 1.x: the average is in order of the optimizer's parameters. What
+        # `state_dict` holds depends on which of its two files this is.
+        tool="Lightning {version} with NeMo",
+        version="pytorch-lightning_version",
+        marks=(*_LIGHTNING, "optimizer_states/*/opt", "optimizer_states/*/ema/0"),
+        roles={"optimizer_states/*/ema": _AVERAGE, "state_dict": ("raw", BY_VALUES)},
+        facts={
+            **_LIGHTNING_FACTS,
+            "optimizer_states/*/current_step": "steps",
+            "optimizer_states/*/every_n_steps": "every",
+        },
+        settings={"optimizer_states/*/decay": "decay"},
+        ordered=True,
+        kind={"kind": "ema"},
+    ),
+    Layout(
+        # The callback of early NeMo: in the order of state_dict().
+        tool="Lightning {version} with NeMo",
+        version="pytorch-lightning_version",
+        marks=(*_LIGHTNING, "callbacks/*/ema_weights/0", "callbacks/*/cur_step"),
+        roles={"callbacks/*/ema_weights": _AVERAGE, "state_dict": ("raw", BY_VALUES)},
+        facts={**_LIGHTNING_FACTS, "callbacks/*/cur_step": "steps"},
+        kind={"kind": "ema"},
+    ),
+    Layout(
+        # At the end of training its callbacks leave the average here and say nothing.
+        tool="Lightning {version}",
+        version="pytorch-lightning_version",
+        marks=_LIGHTNING,
+        roles={"state_dict": ("weights", UNKNOWN)},
+        facts=_LIGHTNING_FACTS,
+    ),
+    Layout(
+        # EMAHook exchanges the values before it saves; `steps` is of its averaged models.
+        tool="mmengine EMAHook",
+        marks=("state_dict/*", "ema_state_dict/steps", "ema_state_dict/module.*"),
+        roles={"state_dict": _AVERAGE, "ema_state_dict": _RAW},
+        facts={
+            "ema_state_dict/steps": "updates",
+            "meta/iter": "steps",
+            "meta/epoch": "epoch",
+        },
+    ),
+    Layout(
+        tool="timm",
+        marks=("state_dict", "state_dict_ema/*"),
+        roles={"state_dict_ema": _AVERAGE, "state_dict": _RAW},
+        facts={"epoch": "epoch", "arch": "model_class"},
+        kind={"kind": "ema"},
+    ),
+    Layout(
+        tool="timm",
+        marks=("state_dict/*", "arch", "version"),
+        roles={"state_dict": _RAW},
+        facts={"epoch": "epoch", "arch": "model_class"},
+    ),
+    Layout(
+        tool="RT-DETR",  # D-FINE and DEIM alike
+        marks=("ema/module/*", "ema/updates"),
+        roles={"ema/module": _AVERAGE, "model": _RAW},
+        facts={"ema/updates": "updates", "last_epoch": "epoch"},
+        kind={"kind": "ema"},
+        settings={"ema/warmups": "warmups"},
+    ),
+    Layout(
+        tool="fairseq",
+        marks=("model", "extra_state/ema/*"),
+        roles={
+            "extra_state/ema": _AVERAGE,
+            "extra_state/ema_fp32_params": (None, AVERAGED),
+            "model": _RAW,
+        },
+        facts={
+            "optimizer_history/*/num_updates": "updates",
+            "extra_state/train_iterator/epoch": "epoch",
+        },
+        kind={"kind": "ema"},
+    ),
+    Layout(
+        tool="audiocraft",
+        marks=("ema/state/model/*", "ema/count"),
+        roles={"ema/state/model": _AVERAGE, "ema/state/*": (None, AVERAGED), "model": _RAW},
+        kind={"kind": "ema"},
+    ),
+    Layout(
+        # While it saves, the network holds the average, and the raw weights are set aside.
+        tool="Composer",
+        marks=("state/model/*", f"{_COMPOSER}/ema_model/*", f"{_COMPOSER}/training_model/*"),
+        when={f"{_COMPOSER}/ema_weights_active": True},
+        roles={
+            f"{_COMPOSER}/ema_model": _AVERAGE,
+            f"{_COMPOSER}/training_model": _RAW,
+            "state/model": (None, AVERAGED),
+        },
+        kind={"kind": "ema"},
+    ),
+    Layout(
+        tool="Composer",
+        marks=("state/model/*", f"{_COMPOSER}/ema_model/*"),
+        roles={
+            f"{_COMPOSER}/ema_model": _AVERAGE,
+            "state/model": _RAW,
+            # Set aside when averages were last shown, however long ago.
+            f"{_COMPOSER}/training_model": (None, UNKNOWN),
+        },
+        kind={"kind": "ema"},
+    ),
+    Layout(
+        tool="diffusers",
+        marks=("decay", "shadow_params", "optimization_step"),
+        roles={"shadow_params": _AVERAGE},
+        facts={"optimization_step": "updates"},
+        kind={"kind": "ema"},
+        settings={name: name for name in _DIFFUSERS},
+        ordered=True,
+    ),
+    Layout(
+        tool="torch-ema",
+        marks=("decay", "shadow_params"),
+        when={"num_updates": None},
+        roles=_TORCH_EMA,
+        kind={"kind": "ema"},
+        settings={"decay": "decay"},
+        ordered=True,
+    ),
+    Layout(
+        tool="torch-ema",
+        marks=("decay", "shadow_params"),
+        roles=_TORCH_EMA,
+        facts={"num_updates": "updates"},
+        kind={"kind": "ema", "warmup": "(1 + t)/(10 + t), t from 1"},
+        settings={"decay": "decay"},
+        ordered=True,
+    ),
+    Layout(
+        tool="ddim",
+        marks=("0/*", "1/param_groups", "1/state", "4/*"),
+        roles={"4": _AVERAGE, "0": _RAW},
+        facts={"2": "epoch", "3": "steps"},
+        kind={"kind": "ema"},
+    ),
+)
+"""The first that fits counts."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Family:
+    """An average inside one state dict, known by counters that lie beside it."""
+
+    tool: str
+    counters: tuple[str, ...]
+    average: str
+    """What the names of the average begin with, after what the counters' names begin with."""
+
+    raw: str | None = None
+    """Likewise of raw weights that are kept beside the average, if any."""
+
+    spelled: Callable[[str], str] = str
+    """How a name of the network is written in the average."""
+
+    updates: str | None = None
+    steps: str | None = None
+    """The counter that counts these."""
+
+    kind: Callable[[Mapping[str, Tensor]], dict[str, Any] | None] = lambda _: None
+    """What the counters say of the average."""
+
+
+def undotted(name: str) -> str:
+    """As LitEma writes names, which become buffers of one module."""
+    return name.replace(".", "")
+
+
+def underscored(name: str) -> str:
+    """As mmcv writes names, likewise."""
+    return name.replace(".", "_")
+
+
+def _lit_ema(counters: Mapping[str, Tensor]) -> dict[str, Any]:
+    warms_up = int(counters["num_updates"]) >= 0
+    warmup = {"warmup": "(1 + t)/(10 + t), t from 1"} if warms_up else {}
+    return {"kind": "ema", "decay": round(float(counters["decay"]), 7), **warmup}
+
+
+FAMILIES = (
+    Family(
+        tool="torch AveragedModel",
+        counters=("n_averaged",),
+        average="module.",
+        updates="n_averaged",
+    ),
+    Family(
+        tool="ema-pytorch",
+        counters=("initted", "step"),
+        average="ema_model.",
+        raw="online_model.",
+        steps="step",
+        # Before its first update the copy is that of the initial weights.
+        kind=lambda counters: {"kind": "ema", "begun": bool(counters["initted"])},
+    ),
+    Family(
+        tool="LitEma",
+        counters=("decay", "num_updates"),
+        average="",
+        spelled=undotted,
+        updates="num_updates",
+        kind=_lit_ema,
+    ),
+    Family(tool="mmengine", counters=("steps",), average="module.", updates="steps"),
+)
+
+
+def diffusers_facts(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings and the counter that diffusers stores in the config of an average."""
+    kind = {
+        key: config[key] for key in _DIFFUSERS if isinstance(config.get(key), bool | int | float)
+    }
+    return {
+        "averages": {"average": {"kind": "ema", **kind}},
+        "updates": whole(config["optimization_step"]),
+    }
+
+
+def layout_of(content: object) -> Layout | None:
+    """The tool whose checkpoint this is."""
+    return next((layout for layout in LAYOUTS if _fits(layout, content)), None)
+
+
+def _fits(layout: Layout, content: object) -> bool:
+    # Most contents lack the first mark, and no other is looked for.
+    return all(any(matches(content, mark)) for mark in layout.marks) and all(
+        any(part is value for _, part in matches(content, path))
+        for path, value in layout.when.items()
     )
-    return found or (_checkpoint(content, model) if nested else None)
-
-
-def _weights(
-    tool: str, states: Mapping[str, dict[str, Tensor]], nature: Mapping[str, str], **facts: Any
-) -> SavedWeights:
-    known = {key: value for key, value in facts.items() if value is not None}
-    return SavedWeights(states, manifest={"tool": tool, "weights": dict(nature), **known})
-
-
-def _pair(
-    tool: str, average: dict[str, Tensor] | None, raw: dict[str, Tensor] | None, **facts: Any
-) -> Found:
-    """An average and the weights it was taken of, either of which may be absent."""
-    states = {"average": average, "raw": raw}
-    present = {name: strip_wrappers(state) for name, state in states.items() if state}
-    if not present:
-        return None
-    nature = {"average": "averaged", "raw": "raw"}
-    return _weights(tool, present, {name: nature[name] for name in present}, **facts)
-
-
-def _lightning(content: Content) -> Found:
-    """WeightAveraging puts the average in `state_dict` and the raw weights beside it."""
-    version = content.get("pytorch-lightning_version")
-    state = tensors_of(content.get("state_dict"))
-    if version is None or state is None:
-        return None
-    facts = {"steps": _whole(content.get("global_step")), "epoch": _whole(content.get("epoch"))}
-    tool = f"Lightning {version}"
-    averaging = content.get("averaging_state")
-    raw = tensors_of(content.get("current_model_state"))
-    if isinstance(averaging, Mapping) and raw is not None:
-        updates = _whole(averaging.get("n_averaged"))
-        return _pair(f"{tool} WeightAveraging", state, raw, updates=updates, **facts)
-    callbacks = content.get("callbacks")
-    for name, callback in callbacks.items() if isinstance(callbacks, Mapping) else ():
-        if isinstance(callback, Mapping) and (own := averages_of(callback)):
-            nature = {**own.manifest["weights"], "raw": "raw"}
-            manifest = {**facts, **own.manifest, "tool": f"{tool} with polyak", "weights": nature}
-            return SavedWeights({**own, "raw": strip_wrappers(state)}, manifest=manifest)
-        if str(name).startswith("StochasticWeightAveraging") and isinstance(callback, Mapping):
-            average = tensors_of(callback.get("average_model_state"))
-            kinds = {"average": {"kind": "uniform"}} if average else None
-            facts["updates"] = _whole(callback.get("n_averaged"))
-            return _pair(f"{tool} {name}", average, state, averages=kinds, **facts)
-    # At the end of training both callbacks leave the average here and say nothing.
-    return _weights(tool, {"weights": strip_wrappers(state)}, {"weights": "unknown"}, **facts)
-
-
-def _timm(content: Content) -> Found:
-    average = tensors_of(content.get("state_dict_ema"))
-    raw = tensors_of(content.get("state_dict"))
-    if raw is None or (average is None and not {"arch", "version"} <= content.keys()):
-        return None
-    arch = content.get("arch")
-    return _pair(
-        "timm",
-        average,
-        raw,
-        epoch=_whole(content.get("epoch")),
-        model_class=arch if isinstance(arch, str) else None,
-        averages={"average": {"kind": "ema"}} if average else None,
-    )
-
-
-def _shadow_list(content: Content, model: nn.Module | None) -> Found:
-    """torch-ema and diffusers keep parameters as a list, in the order of `parameters()`."""
-    if not {"decay", "shadow_params"} <= content.keys():
-        return None
-    average = name_by_order(content["shadow_params"], model)
-    if average is None:
-        return None
-    names = None if model is not None else "order"
-    if "optimization_step" in content:
-        facts = diffusers_facts(content)
-        return _pair("diffusers", average, None, names=names, buffers="not stored", **facts)
-    updates = _whole(content.get("num_updates"))
-    warmup = None if updates is None else "(1 + t)/(10 + t), t from 1"
-    kind = {"kind": "ema", "decay": _fraction(content["decay"]), "warmup": warmup}
-    return _pair(
-        "torch-ema",
-        average,
-        # What `store()` set aside: the raw weights of that moment, however old.
-        name_by_order(content.get("collected_params"), model),
-        averages={"average": kind},
-        updates=updates,
-        buffers="not stored",
-        names=names,
-    )
-
-
-def diffusers_facts(content: Content) -> dict[str, Any]:
-    """The settings and the counter that diffusers stores with an average."""
-    keys = ("min_decay", "update_after_step", "use_ema_warmup", "inv_gamma", "power")
-    kind = {key: content[key] for key in keys if isinstance(content.get(key), bool | int | float)}
-    kind = {"kind": "ema", "decay": _fraction(content["decay"]), **kind}
-    return {"averages": {"average": kind}, "updates": _whole(content["optimization_step"])}
-
-
-def _averaged_model(content: Content) -> Found:
-    """torch's AveragedModel, which stores no decay."""
-    rest = dict(content)
-    updates = _whole(rest.pop("n_averaged", None))
-    state = tensors_of(rest)
-    if updates is None or state is None or not all(key.startswith("module.") for key in state):
-        return None
-    return _pair("torch AveragedModel", state, None, updates=updates)
-
-
-def _ema_pytorch(content: Content) -> Found:
-    if not {"initted", "step"} <= content.keys():
-        return None
-    average, raw = _below(content, "ema_model."), _below(content, "online_model.")
-    steps = _whole(content["step"])
-    # Before its first update the copy is that of the initial weights.
-    begun = bool(_whole(content["initted"]))
-    kinds = {"average": {"kind": "ema", "begun": begun}}
-    return _pair("ema-pytorch", average, raw, steps=steps, averages=kinds) if average else None
-
-
-def _plain(content: Content) -> Found:
-    state = tensors_of(content)
-    if state is None:
-        return None
-    return _weights("state dict", {"weights": strip_wrappers(state)}, {"weights": "unknown"})
-
-
-def _checkpoint(content: Content, model: nn.Module | None) -> Found:
-    """A dict of a training script: every value that is itself weights, under its key."""
-    states: dict[str, dict[str, Tensor]] = {}
-    nature: dict[str, str] = {}
-    facts: dict[str, Any] = {}
-    tools = ["checkpoint"]
-    for key, value in content.items():
-        part = recognise(value, model, nested=False)
-        for inner, state in (part or {}).items():
-            name = key if inner == "weights" else f"{key}.{inner}"
-            states[name] = state
-            nature[name] = (part.manifest if part else {})["weights"][inner]
-            if nature[name] == "unknown" and _AVERAGED_BY_NAME.search(key.lower()):
-                nature[name] = "averaged, by its name"
-        if part and part.manifest["tool"] != "state dict":
-            tools.append(part.manifest.pop("tool"))
-            kinds = part.manifest.pop("averages", {})
-            if (fresh := part.manifest.pop("refreshed_batchnorm", None)) is not None:
-                facts.setdefault("refreshed_batchnorm", []).extend(f"{key}.{k}" for k in fresh)
-            facts |= {k: v for k, v in part.manifest.items() if k != "weights"}
-            facts.setdefault("averages", {}).update({f"{key}.{k}": v for k, v in kinds.items()})
-    if not states:
-        return None
-    counters = {"epoch": _whole(content.get("epoch"))}
-    counters["steps"] = _whole(content.get("global_step", content.get("step")))
-    return _weights(" with ".join(tools), states, nature, **{**counters, **facts})
-
-
-def _below(content: Content, prefix: str) -> dict[str, Tensor] | None:
-    """The state dict whose keys begin with a prefix, without it."""
-    found = {k.removeprefix(prefix): x for k, x in content.items() if k.startswith(prefix)}
-    return tensors_of(found)
-
-
-def _whole(value: object) -> int | None:
-    """A whole number, also one in a tensor; None for anything else."""
-    if isinstance(value, Tensor):
-        plain = value.numel() == 1 and not value.is_floating_point() and not value.is_complex()
-        value = int(value) if plain and value.device.type == "cpu" else None
-    return int(value) if isinstance(value, int) else None
-
-
-def _fraction(value: object) -> float | None:
-    return float(value) if isinstance(value, float | int) and 0 <= value <= 1 else None

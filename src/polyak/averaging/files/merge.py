@@ -1,7 +1,7 @@
 """The mean of the weights in several files: a model soup, or checkpoints of one run."""
 
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -9,12 +9,14 @@ from torch import Tensor
 
 from polyak.averaging.files.export import read_named
 from polyak.averaging.files.manifest import dtypes
-from polyak.averaging.files.safetensors_file import Path
+from polyak.averaging.files.safetensors_file import Path, printable
 from polyak.averaging.files.same_network import OneNetwork
 from polyak.averaging.kernels import averageable
-from polyak.errors import ConfigError
+from polyak.errors import ConfigError, StateError, few
 
 NAME = "merged"
+_ORIGIN = ("run", "seed")
+"""What manifests say of where weights come from; training's own files always do."""
 
 
 def merge(
@@ -22,6 +24,7 @@ def merge(
     *,
     name: str | None = None,
     shares: Sequence[float] | None = None,
+    across_runs: bool = False,
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The mean of the weights in files, one file after another.
 
@@ -36,6 +39,8 @@ def merge(
         files: At least two that `read_foreign` reads, of one network.
         name: Which weights of each file; None where each holds just one.
         shares: a, one a file, finite and > 0; None for equal ones.
+        across_runs: Whether files may say that they are of different runs or seeds. The mean of
+            runs that did not begin at the same weights is seldom a good network.
 
     Returns:
         The state dict, and a manifest that says what it is the mean of.
@@ -45,13 +50,15 @@ def merge(
         WeightMismatchError: if a file's tensors have other names or shapes than the first's, or
             are whole, real or complex numbers where the first's are not.
         NonFiniteError: if a file holds NaN, or infinity that not all files hold alike.
+        StateError: for files of different runs or seeds, without `across_runs`.
 
     Source:
         Uniform soup of Wortsman et al. 2022, section 2; of one run's checkpoints, Izmailov et al.
         2018. The recurrence is that of `Uniform`.
     """
     weights = _checked(files, shares)
-    first = read_named(files[0], name)[1]
+    _, first, about = read_named(files[0], name)
+    origins = [_origin(about)]
     network = OneNetwork(files[0], first)
     mean = {key: _wide(x) for key, x in first.items()}
     stored = {key: x.dtype for key, x in first.items()}
@@ -60,12 +67,54 @@ def merge(
     total = weights[0]
     for path, share in zip(files[1:], weights[1:], strict=True):
         total += share
-        state = read_named(path, name)[1]
+        _, state, about = read_named(path, name)
+        origins.append(_origin(about))
+        if not across_runs:
+            _refuse_others(files, origins)
         network.check(path, state)
         _fold(mean, state, share / total, but=network.infinite)
         del state
     merged = {key: x.to(stored[key]) for key, x in mean.items()}
-    return merged, _about(merged, [os.path.basename(path) for path in files], shares)
+    about = _about(merged, [os.path.basename(path) for path in files], shares)
+    return merged, {**about, **_shared(origins)}
+
+
+def _origin(manifest: Mapping[str, Any]) -> dict[str, set[str | int]]:
+    """The runs and the seeds that a file says it is of."""
+    found: dict[str, set[str | int]] = {}
+    for key in _ORIGIN:
+        said = manifest.get(key)
+        every = said if isinstance(said, list) else [said]
+        found[key] = {x for x in every if isinstance(x, str | int)}
+    return found
+
+
+def _refuse_others(files: Sequence[Path], origins: Sequence[Mapping[str, set[str | int]]]) -> None:
+    """Refuse the last file if it is of another run or seed than one before it."""
+    last = origins[-1]
+    for key in _ORIGIN:
+        for path, origin in zip(files, origins[:-1], strict=False):
+            if last[key] and origin[key] and last[key] != origin[key]:
+                raise StateError(
+                    f"{os.fspath(files[len(origins) - 1])} is of {key} {_words(last[key])}, "
+                    f"{os.fspath(path)} of {key} {_words(origin[key])}; expected files of one run. "
+                    "Runs that began at the same weights may be merged with --across-runs "
+                    "(across_runs=True)."
+                )
+
+
+def _words(values: Collection[str | int]) -> str:
+    return few([printable(str(value)) for value in values])
+
+
+def _shared(origins: Sequence[Mapping[str, set[str | int]]]) -> dict[str, Any]:
+    """The run and the seed of a mean, or a list of them."""
+    found: dict[str, Any] = {}
+    for key in _ORIGIN:
+        said = sorted(set[Any]().union(*(origin[key] for origin in origins)), key=str)
+        if said:
+            found[key] = said[0] if len(said) == 1 else said
+    return found
 
 
 def _fold(

@@ -1,77 +1,89 @@
 """Pickled checkpoints, read without running anything that a file asks to run."""
 
-import json
 import os
 import pickletools
 import re
-import shlex
-import warnings
 from collections.abc import Collection
-from pathlib import PurePath
 
-import torch
 from torch.serialization import get_unsafe_globals_in_checkpoint
 
 from polyak.averaging.files.safetensors_file import Path, damaged, file_format, one_line, quote
+from polyak.averaging.files.stand_ins import load_with_stand_ins
 from polyak.errors import FileError
 
 # Nothing that holds weights needs these; torch's reader blocks most of them whatever one allows.
 _NEVER = re.compile(
     r"(os|posix|nt|sys|subprocess)\..*|(builtins|__builtin__)\.(eval|exec|compile|__import__)"
 )
+# What torch makes tensors with: with a stand-in for them there would be no weights.
+_OF_TENSORS = re.compile(r"torch\.(_\w+|storage|nested|distributed\.tensor)\..*")
 _NAMED = re.compile(r"GLOBAL ([\w.]+)")
 
-# Puts an empty object in the place of everything that is refused, so that nothing of it is
-# imported or run, and then keeps what is not such an object.
-_CONVERT = (
-    "import json, sys, torch; "
-    'E = type("E", (), {"__new__": lambda c, *a, **k: object.__new__(c), '
-    '"__init__": lambda s, *a, **k: None, "__setstate__": lambda s, x: None}); '
-    "plain = lambda x: {k: plain(v) for k, v in x.items() if type(v) is not E} "
-    "if isinstance(x, dict) else [plain(v) for v in x if type(v) is not E] "
-    "if isinstance(x, (list, tuple)) else x; "
-    "torch.serialization.add_safe_globals([(E, name) for name in json.loads(sys.argv[3])]); "
-    'x = torch.load(open(sys.argv[1], "rb"), map_location="cpu", weights_only=True); '
-    "torch.save(plain(x), sys.argv[2])"
-)
 
+def read_pickled(path: Path) -> tuple[object, list[str]]:
+    """What `torch.save` wrote, on the CPU, and the names of what is left unread in it.
 
-def read_pickled(path: Path) -> object:
-    """What `torch.save` wrote, on the CPU; only tensors, containers, numbers and text.
+    Tensors, containers, numbers and text are read. An object of any other class is a `StandIn`,
+    which knows the name of the class and what the file would have made the object of.
 
     Raises:
-        FileError: if the file is damaged or not of `torch.save`, or needs anything else: then
-            the message names it and gives the command that leaves it out.
+        FileError: if the file is damaged or not of `torch.save`, names what can run commands,
+            or needs more than torch's own reader for its tensors.
     """
-    try:
-        # torch.load goes by a path's ending before it looks at the content.
-        with open(path, "rb") as file, warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            content: object = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # an unpickler meets any exception in a hostile file
-        refused = _refused_globals(path, error)
-        if refused:
-            raise _refusal(path, refused, _advice(path, refused)) from error
-        needed = _globals_of_pickle(path) if file_format(path) == "pickle" else []
-        if needed:
-            raise _refusal(path, needed, "Save a state_dict() with torch.save.") from error
-        if "TorchScript" in str(error):
-            raise FileError(
-                f"{os.fspath(path)} is a TorchScript archive, which holds code; expected weights. "
-                "Save the state_dict() of the module that torch.jit.load gives."
-            ) from error
-        raise damaged(path, _reason(error)) from error
-    return content
+    names = _unsafe_globals(path)
+    while True:
+        if any(_NEVER.fullmatch(name) or _OF_TENSORS.fullmatch(name) for name in names):
+            raise refusal(path, names)
+        try:
+            return load_with_stand_ins(path, names), names
+        except Exception as error:  # an unpickler meets any exception in a hostile file
+            met = _refused(error)
+            if met is None or met in names:
+                # Before torch 1.6 a whole module was written in a way of its own.
+                whole = names and "persistent_load" in str(error)
+                raise (refusal(path, names) if whole else _unreadable(path, error)) from error
+            names.append(met)
 
 
-def _refused_globals(path: Path, error: Exception) -> list[str]:
-    """The names that the file asks to import, found without importing them."""
+def refusal(path: Path, names: Collection[str]) -> FileError:
+    """The error for a file whose weights are not to be had without what it names."""
+    advice = "Save the model's state_dict() where it was made, with torch.save."
+    if any(_NEVER.fullmatch(name) for name in names):
+        advice = "They can run commands: do not open it, and ask its author for safetensors."
+    return FileError(
+        f"{os.fspath(path)} needs {quote(names)} to be read; "
+        f"expected tensors, containers and numbers only. {advice}"
+    )
+
+
+def _unreadable(path: Path, error: Exception) -> FileError:
+    needed = _globals_of_pickle(path) if file_format(path) == "pickle" else []
+    if needed:
+        return refusal(path, needed)
+    if "TorchScript" in str(error):
+        return FileError(
+            f"{os.fspath(path)} is a TorchScript archive, which holds code; expected weights. "
+            "Save the state_dict() of the module that torch.jit.load gives."
+        )
+    return damaged(path, _reason(error))
+
+
+def _unsafe_globals(path: Path) -> list[str]:
+    """The names that an archive asks to import beyond torch's own, found without importing."""
     try:
         with open(path, "rb") as file:
-            names = get_unsafe_globals_in_checkpoint(file)
+            return sorted(set(get_unsafe_globals_in_checkpoint(file)))
     except Exception:  # no zip archive, or a damaged one
-        names = []
-    return sorted(set(names or _NAMED.findall(str(error))))
+        return []
+
+
+def _refused(error: Exception) -> str | None:
+    """The name at which torch's reader stopped."""
+    found = _NAMED.search(str(error))
+    if found is None:
+        return None
+    # Of these the message gives the last part only.
+    return found[1] if "." in found[1] else f"builtins.{found[1]}"
 
 
 def _globals_of_pickle(path: Path) -> list[str]:
@@ -99,24 +111,6 @@ def _globals_of_pickle(path: Path) -> list[str]:
     except Exception:  # torch's own data follows, or the file ends
         pass
     return found
-
-
-def _refusal(path: Path, names: Collection[str], advice: str) -> FileError:
-    if any(_NEVER.fullmatch(name) for name in names):
-        advice = "They can run commands: do not open it, and ask its author for safetensors."
-    return FileError(
-        f"{os.fspath(path)} needs {quote(names)} to be read; "
-        f"expected tensors, containers and numbers only. {advice}"
-    )
-
-
-def _advice(path: Path, names: Collection[str]) -> str:
-    if any(name.startswith("torch.nn.") for name in names):
-        return "Save the model's state_dict() where it was made."
-    out = PurePath(os.fspath(path)).with_suffix(".plain.pt")
-    # Names from the file go into the command as an argument, never as code.
-    given = [os.fspath(path), str(out), json.dumps(sorted(names))]
-    return "Leave that out with: " + shlex.join(["python", "-c", _CONVERT, *given])
 
 
 def _reason(error: Exception) -> str:

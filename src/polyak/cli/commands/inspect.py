@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import zip_longest
 from math import log
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,6 +14,11 @@ from polyak.averaging.files.averages import SavedWeights
 from polyak.averaging.files.foreign import read_foreign
 from polyak.averaging.files.manifest import dtypes
 from polyak.averaging.files.safetensors_file import printable
+from polyak.errors import few
+
+_PLAIN = ("number", "text")
+_SHOWN = 20
+"""Lines on what a file holds beside weights, at most."""
 
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
@@ -45,11 +51,12 @@ def description(path: Path) -> list[str]:
         "updates": _updates(manifest),
         "buffers": manifest.get("buffers"),
         "names": _names(manifest),
-        "left out": manifest.get("left_out"),
         "synthesised": _synthesis(manifest),
         "checksums": _checksums(saved),
     }
     lines = [f"{key:<12} {value}" for key, value in rows.items() if value is not None]
+    headed = zip_longest(["left out"], _left_out(manifest), fillvalue="")
+    lines += [f"{key:<12} {entry}" for key, entry in headed if entry]
     for name, state in saved.items():
         lines += ["", f"{name}: {nature(manifest, name)}"]
         facts = (_average(manifest, name), _batchnorm(manifest, name, state), _size(state))
@@ -144,6 +151,25 @@ def _synthesis(manifest: Mapping[str, Any]) -> str | None:
     if not isinstance(of, list) or not isinstance(error, float):
         return None
     return f"from {len(of)} averages that were kept, expected error {100 * error:.2g} %"
+
+
+def _left_out(manifest: Mapping[str, Any]) -> list[str]:
+    """What in the file is no weights, a line each; numbers and texts have one line together."""
+    entries = manifest.get("left_out")
+    if not isinstance(entries, list):
+        return [] if entries is None else [str(entries)]
+    found = [entry for entry in entries if isinstance(entry, Mapping)]
+    plain = [str(entry.get("path")) for entry in found if entry.get("kind") in _PLAIN]
+    lines = [
+        f"{entry.get('path')}: {entry.get('kind')} {entry.get('detail')}, {entry.get('why')}"
+        for entry in found
+        if entry.get("kind") not in _PLAIN
+    ]
+    more = len(lines) - _SHOWN
+    shown = [*lines[:_SHOWN], *([f"and {more} more"] if more > 0 else [])]
+    if plain:
+        shown.append(f"numbers and texts: {few(plain, _SHOWN)}")
+    return shown
 
 
 def _names(manifest: Mapping[str, Any]) -> str | None:

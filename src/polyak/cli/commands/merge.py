@@ -27,11 +27,16 @@ class MergeCommand:
     shares: tuple[float, ...] | None = None
     """One number > 0 for each file; equal without."""
 
+    across_runs: bool = False
+    """Also files that say they are of different runs or seeds."""
+
     def run(self) -> int:
         """Exit code 0."""
         for file in self.files:
             check_overwrites_nothing(file, self.out)
-        state, about = merge(self.files, name=self.name, shares=self.shares)
+        state, about = merge(
+            self.files, name=self.name, shares=self.shares, across_runs=self.across_runs
+        )
         write_plain(state, self.out, about)
         print(f"{NAME} of {len(self.files)} files -> {self.out.resolve()}")
         if any(key.endswith("running_mean") for key in state):
