@@ -15,7 +15,7 @@ _REFERENCE = re.compile(r"(?P<path>.+\.py):(?P<function>\w+)")
 
 
 def parse_reference(text: str) -> tuple[Path, str] | None:
-    """Path and name of the function in `file.py:function`, or None if `text` is no such thing.
+    """Path and name of the function in `file.py:function`, or None if `text` is not of that form.
 
     Example:
         >>> parse_reference("nets.py:build")

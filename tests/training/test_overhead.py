@@ -57,7 +57,7 @@ def test_what_is_timed_is_the_studys_own_loop(config, tiny, start):
 
     data = partition(load(tiny.data), tiny.data, holdout=True)
     for size, every in ((0, None), (2, 1)):
-        case = overhead._Case(config, size, every, data, "cpu")
+        case = overhead._Case(config, size, every, data, torch.device("cpu"))
         for number in (1, 2, 3):
             case.round(number, lambda: 0.0)
         weights = case.run.model.state_dict()
@@ -71,7 +71,7 @@ def test_several_averages_are_several_from_the_first_update_on(config, tiny):
     from polyak.training import overhead
 
     data = partition(load(tiny.data), tiny.data, holdout=True)
-    case = overhead._Case(config, 2, 1, data, "cpu")
+    case = overhead._Case(config, 2, 1, data, torch.device("cpu"))
     case.round(1, lambda: 0.0)
     assert list(case.run.averager.coinciding()) == []
 

@@ -169,7 +169,7 @@ def _build_user_model(
 
     Raises:
         ConfigError: if file or function is missing, the file is not the one that the run was
-            configured with, or the result is no module.
+            configured with, or the result is not a module.
     """
     build = load_function(path, function, what="model.name", error=ConfigError)
     got = checksums.of_file(path)

@@ -54,7 +54,7 @@ def build_step(
         precision: What forward and backward are computed in; weights stay float32.
 
     Raises:
-        ConfigError: for a backend that is none, or one that the device has not.
+        ConfigError: for an unknown backend, or one that the device does not have.
     """
     if backend not in BACKENDS:
         raise ConfigError(unknown("backend", backend, BACKENDS))

@@ -114,7 +114,7 @@ def _batchnorm(manifest: Mapping[str, Any], name: str, state: Mapping[str, Tenso
 
 
 def _size(state: Mapping[str, Tensor]) -> str:
-    """Tensors, and elements of those that are no BatchNorm statistics."""
+    """Tensors, and elements of those that are not BatchNorm statistics."""
     learnt = (x for key, x in state.items() if key.rpartition(".")[2] not in _STATISTICS)
     # Tied weights count once.
     once = {(x.data_ptr(), x.shape): x.numel() for x in learnt}

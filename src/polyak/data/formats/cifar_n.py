@@ -27,7 +27,7 @@ def read_cifar_n(path: str | os.PathLike[str], key: str, clean_labels_n: Tensor)
         The human labels, int64, shape (n,).
 
     Raises:
-        FileError: if it is no CIFAR-N file or holds anything but arrays. No code of it is run.
+        FileError: if it is not a CIFAR-N file, or holds anything but arrays. No code of it is run.
         DataError: if its clean labels are not `clean_labels_n`, or the key is not in it.
 
     Source:

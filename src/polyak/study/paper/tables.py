@@ -39,7 +39,7 @@ class PaperStudy:
     """Rows beside those of `rows` that differ from one of them in one respect."""
 
     follow_ups: tuple[FollowUp, ...] = ()
-    """Of every row that is no variation."""
+    """Of every row that is not a variation."""
 
     variants: bool = False
     """Whether the page shows every average at the stops."""
