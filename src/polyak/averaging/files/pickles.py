@@ -30,7 +30,7 @@ def read_pickled(path: Path) -> tuple[object, list[str]]:
         FileError: if the file is damaged or not of `torch.save`, names what can run commands,
             or needs more than torch's own reader for its tensors.
     """
-    names = _unsafe_globals(path)
+    names: list[str] = []
     while True:
         if any(_NEVER.fullmatch(name) or _OF_TENSORS.fullmatch(name) for name in names):
             raise refusal(path, names)
@@ -42,7 +42,8 @@ def read_pickled(path: Path) -> tuple[object, list[str]]:
                 # Before torch 1.6 a whole module was written in a way of its own.
                 whole = names and "persistent_load" in str(error)
                 raise (refusal(path, names) if whole else _unreadable(path, error)) from error
-            names.append(met)
+            # An archive is asked for all of them at once, which takes a pass over it.
+            names = [*names, met] if names else sorted({met, *_unsafe_globals(path)})
 
 
 def refusal(path: Path, names: Collection[str]) -> FileError:
