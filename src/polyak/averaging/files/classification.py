@@ -18,8 +18,12 @@ _AVERAGED = re.compile(r"(^|[_.])(ema|swa|avg|average|averaged)($|[_.])")
 _NOT_AVERAGED = re.compile(r"(^|[_.])(online|student|raw|current|live)($|[_.])")
 _NO_WEIGHTS = re.compile(
     r"(^|[_.])(loss|losses|criterion|optim|optims|optimizers?|schedulers?|scaler|rng|random"
-    r"|metrics?|meters?)($|[_.])"
+    r"|metrics?|meters?|moments?|momentum|(exp|square|grad)_avg(_sq)?)"
+    r"(_(state|states|dict|fn|buffer))*$"
 )
+_SURE = re.compile(r"(^|[_.])(ema|swa)($|[_.])")
+"""Words of averages that no optimizer and no metric uses."""
+
 _NEITHER = "neither"
 """The nature of what is no weights; never in a manifest."""
 
@@ -157,13 +161,17 @@ def _by_name(keys: Keys, above_marked: set[Keys]) -> str:
     """What the last word says that says anything of the names on the way to a state."""
     for i in range(len(keys) - 1, -1, -1):
         key = keys[i].lower()
+        # An average of losses is none of weights.
+        if _NO_WEIGHTS.search(key) or _NO_WEIGHTS.search(_AVERAGED.sub("_", key).strip("_.")):
+            return _NEITHER
         if _AVERAGED.search(key):
+            inside = any(_NO_WEIGHTS.search(k.lower()) for k in keys[:i])
+            if inside and not _SURE.search(key):
+                return _NEITHER
             # Of several states below one name that says so, those are meant that say so again.
             return UNKNOWN if keys[: i + 1] in above_marked else AVERAGED + BY_NAME
         if _NOT_AVERAGED.search(key) and any(_AVERAGED.search(k.lower()) for k in keys[:i]):
             return RAW + BY_NAME
-        if _NO_WEIGHTS.search(key):
-            return _NEITHER
     return UNKNOWN
 
 

@@ -174,7 +174,9 @@ class _Walk:
             self.not_dense = sparse[0]
             return _Seen(False, [left(keys, value, "without dense values")])
         self.found.places |= {id(x): (*keys, key) for key, x in state.items()}
-        found, _ = separated(state, self._names, exchanged=self._exchanged)
+        found = separated(
+            state, self._names, by_words=role.nature == UNKNOWN, exchanged=self._exchanged
+        )
         for part in found:
             self._add(keys, role, part, alone=len(found) == 1)
         return self._visit_parts(value, keys, but=frozenset(state))
