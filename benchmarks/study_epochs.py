@@ -19,10 +19,10 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from polyak.data import DataConfig, Partition
 from polyak.data.normalisation import Normalisation
 from polyak.models import ModelConfig, build
-from polyak.training.allocator import keep_freed_memory
 from polyak.training.config import PAPER_DECAYS as DECAYS
 from polyak.training.config import AveragingConfig, RunConfig
 from polyak.training.loop import Run
+from polyak.training.machine import keep_freed_memory
 from polyak.training.optim import OptimConfig
 
 EVERY = 16
@@ -132,12 +132,12 @@ class Ours:
 
     def watch(self, timed: Callable[[str, Any], Any]) -> None:
         run = self.run
-        own = type(run.augmentation).batches
+        own = type(run.images).batches
 
         def batches(*args: Any, **options: Any) -> Iterator[Any]:
             return pieces(own(*args, **options), timed)
 
-        type(run.augmentation).batches = batches
+        type(run.images).batches = batches
         run.optimizer.step = timed("optimizer", run.optimizer.step)
         run.averager.step = timed("averaging", run.averager.step)
 

@@ -21,7 +21,7 @@ import polyak
 from polyak import EMA, PowerEMA, Uniform
 from polyak.averaging import profile
 from polyak.averaging.files.mixture import nearest_mixture
-from polyak.averaging.files.stored import STRIDE
+from polyak.averaging.files.synthesize import STRIDE
 from polyak.data import DataConfig, load, partition, prepare
 from polyak.models import ModelConfig
 from polyak.study.fitting import PAPER_UPDATES, scaled_decays, updates
@@ -210,7 +210,7 @@ def evaluated(run: Run, state: State) -> tuple[float, float]:
     model.load_state_dict(state)
     polyak.refresh_batchnorm(model, run.evaluation.batchnorm_batches())
     data = run.data
-    logits_nk = predict(model.eval(), run.augmentation.ready(data.holdout_images_nchw))
+    logits_nk = predict(model.eval(), run.images.normalise(data.holdout_images_nchw))
     found = score(logits_nk, data.holdout_given_n)
     return found.accuracy, found.loss
 

@@ -2,7 +2,7 @@
 
     python scripts/kill_test.py --kills 200
 
-Every sitting is a process of its own, forked from one that has everything imported, so that a
+Every session is a process of its own, forked from one that has everything imported, so that a
 life is short and most kills meet a run at work: in a step, in an evaluation, while a checkpoint
 or a result is being written. Checkpoints follow on each other without a pause.
 """
@@ -41,7 +41,7 @@ class Tally:
     kills: int = 0
     runs: int = 0
     resumed: int = 0
-    """Sittings that began with a checkpoint."""
+    """Sessions that began with a checkpoint."""
 
     in_results: int = 0
     """Kills after the last epoch: while arms and predictions were being written."""
@@ -65,7 +65,7 @@ def main() -> int:
         )
     facts = environment(torch.device("cpu"))
     print(
-        f"{tally.kills} kills of {tally.runs} runs: {tally.resumed} sittings began with a "
+        f"{tally.kills} kills of {tally.runs} runs: {tally.resumed} sessions began with a "
         f"checkpoint, {tally.in_results} kills fell while results were being written, "
         f"{tally.identical} of {tally.runs} runs ended bit-identical"
     )
@@ -81,7 +81,7 @@ def kill_test(folder: Path, *, kills: int, seconds: float | None = None, seed: i
     whole = result(run_folder(folder / "whole", config.id))
     began = time.monotonic()
     in_a_process(lambda: carry_out(config, folder / "timed", checkpoint_seconds=0))
-    # Long enough that some sittings end the run, short enough that most do not.
+    # Long enough that some sessions end the run, short enough that most do not.
     longest = time.monotonic() - began
     tally = Tally()
     while tally.kills < kills and (seconds is None or time.monotonic() - began < seconds):
@@ -96,7 +96,7 @@ def kill_test(folder: Path, *, kills: int, seconds: float | None = None, seed: i
 def bring_to_its_end(
     config: RunConfig, out: Path, tally: Tally, chance: random.Random, *, longest: float, kills: int
 ) -> None:
-    """Sittings of random length, after so many kills the last one as long as it takes."""
+    """Sessions of random length, after so many kills the last one as long as it takes."""
     run = run_folder(out, config.id)
     life: float | None
     kills += tally.kills
@@ -105,7 +105,7 @@ def bring_to_its_end(
         life = chance.uniform(0.0, longest)
         if tally.kills >= kills:
             life = None
-        # Some sittings write a checkpoint at every step, some seldom.
+        # Some sessions write a checkpoint at every step, some seldom.
         pause = chance.choice([0.0, 0.0, longest / 10])
         killed = in_a_process(lambda p=pause: carry_out(config, out, checkpoint_seconds=p), life)
         tally.kills += killed
@@ -131,7 +131,7 @@ def in_a_process(work: Callable[[], None], life: float | None = None) -> bool:
         ended, status = os.waitpid(pid, os.WNOHANG)
         if ended:
             if status:
-                raise SystemExit(f"a sitting ended with {os.waitstatus_to_exitcode(status)}")
+                raise SystemExit(f"a session ended with {os.waitstatus_to_exitcode(status)}")
             return False
         if deadline is not None and time.monotonic() >= deadline:
             os.kill(pid, signal.SIGKILL)

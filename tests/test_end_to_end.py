@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from support.slow_results import values
 
-from polyak.analysis.results import study_results, values, write_results
+from polyak.analysis.loaded import load_study
+from polyak.analysis.results import write_results
 from polyak.averaging import load as load_weights
 from polyak.data import DataConfig, NoiseConfig, partition
 from polyak.data import load as load_data
@@ -103,7 +105,7 @@ def out(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def results(out):
-    return study_results(out, read_study(out / "few"))
+    return load_study(out, "few").results
 
 
 def test_the_examples_of_the_page_on_own_studies_read_what_a_study_leaves(out, results, capsys):
@@ -211,4 +213,4 @@ def test_the_same_command_again_trains_nothing_and_says_the_same(out, results):
     outcome = _run(out)
     assert (outcome.done, outcome.skipped) == (0, 7)
     assert {path: path.stat().st_mtime_ns for path in (out / "runs").rglob("*")} == before
-    assert study_results(out, read_study(out / "few")) == results
+    assert load_study(out, "few").results == results

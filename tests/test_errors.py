@@ -1,8 +1,12 @@
 """The forms of messages, and what kind of fault each error is."""
 
-import pytest
+import sys
 
-from polyak import errors
+import pytest
+import torch
+from torch import nn
+
+from polyak import Averager, errors
 from polyak.errors import ConfigError, PolyakError, WeightMismatchError, few, unknown
 
 
@@ -67,3 +71,43 @@ def test_an_unknown_name_lists_the_choices_and_the_nearest():
 
 def test_a_name_like_none_of_the_choices_gets_no_suggestion():
     assert unknown("model", "zzz", ["vgg16"]) == "model is 'zzz'; expected one of vgg16."
+
+
+# Whose line a warning names
+
+
+def assert_line_before(caught: pytest.WarningsRecorder) -> None:
+    """That the only warning names the line before this call."""
+    assert [(w.filename, w.lineno) for w in caught] == [(__file__, sys._getframe(1).f_lineno - 1)]
+
+
+def bad_weights() -> tuple[nn.Module, Averager]:
+    model = nn.Linear(2, 1)
+    averager = Averager(model, [0.9])
+    with torch.no_grad():
+        model.weight.fill_(torch.nan)
+    return model, averager
+
+
+@pytest.mark.parametrize("call", ["step", "update"])
+def test_a_warning_names_the_line_that_called_the_averager(call):
+    _, averager = bad_weights()
+    with pytest.warns(RuntimeWarning, match="NaN") as caught:
+        getattr(averager, call)()
+    assert_line_before(caught)
+
+
+def test_a_warning_from_a_hook_names_the_line_that_stepped_the_optimizer():
+    """Frames of torch lie between."""
+    model, averager = bad_weights()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    averager.attach(optimizer)
+    with pytest.warns(RuntimeWarning, match="NaN") as caught:
+        optimizer.step()
+    assert_line_before(caught)
+
+
+def test_a_warning_of_a_users_own_call_names_that_call():
+    with pytest.warns(RuntimeWarning, match="^told$") as caught:
+        errors.warn("told")
+    assert_line_before(caught)

@@ -1,8 +1,10 @@
 """What `import polyak` costs and loads, seen from a fresh process."""
 
 import json
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -82,6 +84,29 @@ def test_the_averager_is_loaded_at_once(modules):
 def test_everything_public_exists():
     for name in polyak.__all__:
         assert getattr(polyak, name) is not None
+
+
+NAMED = re.compile(r"\bpolyak\.([A-Za-z_]\w*)")
+KEPT = {"Averaging"}
+"""What only looks like a name to import: the key of Lightning's callback in checkpoints."""
+
+
+def test_what_pages_docstrings_and_errors_name_can_be_imported():
+    root = Path(polyak.__file__).parent
+    texts = [path.read_text(encoding="utf-8") for path in root.rglob("*.py")]
+    pages = Path(__file__).parents[1]
+    texts += [
+        p.read_text(encoding="utf-8") for p in [*pages.glob("*.md"), *pages.glob("docs/*.md")]
+    ]
+    named = {name for text in texts for name in NAMED.findall(text)} - KEPT
+    assert {"Average", "gathered", "merge", "profile"} <= named | set(polyak.__all__)
+    parts = {path.stem for path in root.iterdir()}
+    assert not {name for name in named - parts if not hasattr(polyak, name)}
+
+
+@pytest.mark.parametrize("name", sorted(polyak.averaging.__all__))
+def test_all_of_averaging_is_at_the_front_door_too(name):
+    assert getattr(polyak, name) is getattr(polyak.averaging, name)
 
 
 def test_an_unknown_attribute_is_a_plain_attribute_error():

@@ -17,12 +17,13 @@ import pytest
 
 from polyak.errors import ConfigError
 from polyak.records.paper_code import PAPER_CODE
-from polyak.records.studies import RowRecord, StopRecord
+from polyak.records.studies import RowRecord
+from polyak.records.vocabulary import Stop
 from polyak.study.follow_ups import follow_ups, stops_of
-from polyak.study.options import otherwise
+from polyak.study.options import with_more_averages, with_protocol
 from polyak.study.paper.presets import PAPER_STUDIES, preset
 from polyak.study.paper.scales import SCALES
-from polyak.study.plan import Row, Study, refit, search, transfer, with_more_averages
+from polyak.study.plan import Row, Study, refit, search, transfer
 from polyak.study.preparation import prepare_measurement, prepare_rows
 from polyak.study.user_study import load_study
 from polyak.training.config_file import read_config
@@ -45,11 +46,11 @@ SWITCHES: dict[str, Callable[[Make], Study]] = {
     "--controls": lambda make: make(controls=True),
     "--more-averages": lambda make: with_more_averages(make()),
     "--fp32": lambda make: in_float32(make()),
-    "--paper-code all": lambda make: otherwise(make(), paper_code=tuple(PAPER_CODE)),
-    "--selection bn_safe": lambda make: otherwise(make(), selection="bn_safe"),
-    "--clean-holdout": lambda make: otherwise(make(), clean_holdout=True),
+    "--paper-code all": lambda make: with_protocol(make(), paper_code=tuple(PAPER_CODE)),
+    "--selection bn_safe": lambda make: with_protocol(make(), selection="bn_safe"),
+    "--clean-holdout": lambda make: with_protocol(make(), clean_holdout=True),
     "--more-averages --fp32 --paper-code all --selection bn_safe --clean-holdout": (
-        lambda make: otherwise(
+        lambda make: with_protocol(
             in_float32(with_more_averages(make())),
             paper_code=tuple(PAPER_CODE),
             selection="bn_safe",
@@ -66,7 +67,7 @@ def phases(row: Row) -> Iterator[tuple[str, list[str]]]:
     yield "search", [run.id for by_seed in searched.values() for run in by_seed.values()]
     epochs, names = row.config.epochs, row.config.averaging.names
     stops = tuple(
-        StopRecord(rule=rule, epoch=ceil(share * epochs), average=average)
+        Stop(rule=rule, epoch=ceil(share * epochs), average=average)
         for rule, share, average in (
             ("sgd", 1.0, "sgd"),
             ("acc", 0.7, names[-1]),

@@ -15,10 +15,10 @@ from safetensors.torch import load_file as load_tensors
 from support import metrics_twin as twin_metrics
 from support import protocol_twin as twin
 
-from polyak.analysis.results import study_results, write_results
+from polyak.analysis.loaded import load_study
+from polyak.analysis.results import write_results
 from polyak.data import DataConfig, NoiseConfig, load, partition, prepare
 from polyak.models import ModelConfig
-from polyak.records.studies import read_study
 from polyak.report.sections.claims import judge, write_ledger
 from polyak.study.plan import Row, Study
 from polyak.study.runner import run_study
@@ -85,10 +85,9 @@ def out(tmp_path_factory):
             command="polyak study doubled",
         )
         assert (outcome.done, outcome.failures, outcome.row_failures) == (6, {}, {})
-        study = read_study(out / STUDY.name)
-        found = study_results(out, study)
-        write_results(out / STUDY.name / "results.parquet", found)
-        write_ledger(out / STUDY.name, judge(out, study, found))
+        study = load_study(out, STUDY.name)
+        write_results(out / STUDY.name / "results.parquet", study.results)
+        write_ledger(out / STUDY.name, judge(study))
         yield out
 
 

@@ -38,6 +38,8 @@ def compared(
         differences = pseudo_values(differences)
     found = mean_interval(scale * value for value in differences.values())
     means = (f"{scale * mean_interval(each.values()).mean:{form}}" for each in (theirs, ours))
+    if found.low is None:  # One seed.
+        return *means, f"{found.mean:+{form}}"
     return *means, f"{found.mean:+{form}} [{found.low:{form}}, {found.high:{form}}]"
 
 

@@ -12,12 +12,22 @@ from types import ModuleType
 
 from polyak.averaging import (
     EMA,
+    Average,
     Averager,
+    Exponential,
+    HalfLifeRamp,
+    InverseGamma,
     PowerEMA,
+    Ratio,
+    SavedWeights,
     Schedule,
     Uniform,
+    Update,
     Window,
+    gathered,
     load,
+    merge,
+    profile,
     read_foreign,
     refresh_batchnorm,
     save,
@@ -27,17 +37,30 @@ from polyak.averaging import (
 __version__ = "0.1.0"
 __all__ = [
     "Averager",
+    # Kinds of averages, and what an EMA's warm-up may be.
+    "Average",
     "EMA",
     "PowerEMA",
     "Schedule",
     "Uniform",
+    "Update",
     "Window",
+    "Exponential",
+    "HalfLifeRamp",
+    "InverseGamma",
+    "Ratio",
+    # Files of weights.
+    "SavedWeights",
+    "gathered",
     "load",
-    "metrics",
+    "merge",
     "read_foreign",
-    "refresh_batchnorm",
     "save",
     "synthesize",
+    # The rest.
+    "metrics",
+    "profile",
+    "refresh_batchnorm",
 ]
 
 

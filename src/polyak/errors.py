@@ -3,6 +3,8 @@
 Messages have one form: `<what> is <got>; expected <range or choices>. <what to do>.`
 """
 
+import sys
+import warnings
 from collections.abc import Collection, Iterable
 from difflib import get_close_matches
 
@@ -68,3 +70,22 @@ def unknown(what: str, got: str, choices: Iterable[str]) -> str:
     message = f"{what} is {got!r}; expected one of {', '.join(names)}."
     nearest = get_close_matches(got, names, n=1)
     return f"{message} Did you mean {nearest[0]!r}?" if nearest else message
+
+
+def warn(message: str) -> None:
+    """Warn at the line of the user's that led here: the first outside this package and torch.
+
+    torch calls hooks and wraps functions, so between `optimizer.step()` and what it sets off may
+    lie any number of frames of either.
+    """
+    frame, level = sys._getframe(1), 2
+    while frame.f_back is not None and _root(frame.f_globals) in _PASSED_OVER:
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, RuntimeWarning, stacklevel=level)
+
+
+_PASSED_OVER = (__name__.partition(".")[0], "torch")
+
+
+def _root(names: dict[str, object]) -> str:
+    return str(names.get("__name__")).partition(".")[0]

@@ -15,7 +15,7 @@ _REFERENCE = re.compile(r"(?P<path>.+\.py):(?P<function>\w+)")
 
 
 def parse_reference(text: str) -> tuple[Path, str] | None:
-    """Path and name of the function in `file.py:function`, or None if `text` is no such thing.
+    """Path and name of the function in `file.py:function`, or None if `text` is not of that form.
 
     Example:
         >>> parse_reference("nets.py:build")
@@ -34,7 +34,7 @@ def load_function(
         path: The file; it is run once a process.
         name: The function.
         what: What the file was given as, for messages.
-        error: Raised if file or function is missing, or the file is no Python. What the file
+        error: Raised if file or function is missing, or the file is not Python. What the file
             itself raises is passed on.
     """
     if not path.is_file():
@@ -43,19 +43,14 @@ def load_function(
         module = _module(path)
     except SyntaxError as fault:
         raise error(
-            f"line {fault.lineno} of '{fault.filename}' is no Python ({fault.msg}); expected "
-            f"{what} to be a file that runs. Mend that line."
+            f"line {fault.lineno} of '{fault.filename}' is not Python ({fault.msg}); expected "
+            f"{what} to be a file that runs. Fix that line."
         ) from None
     function = getattr(module, name, None)
     if not callable(function):
         names = [key for key, value in vars(module).items() if callable(value)]
         raise error(unknown(f"function of '{path}'", name, names))
     return function  # type: ignore[no-any-return]  # any callable of a user's module
-
-
-def sha256(path: Path) -> str:
-    """The file's checksum in hexadecimal digits."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _module(path: Path) -> ModuleType:

@@ -8,9 +8,10 @@ from support.simulated_studies import rows
 
 from polyak.analysis.claims.catalogue import CLAIMS
 from polyak.analysis.claims.cost import costs_little
-from polyak.analysis.claims.evidence import RowEvidence, RunLog
+from polyak.analysis.claims.evidence import RowEvidence
 from polyak.analysis.claims.ledger import deciding, ledger
-from polyak.analysis.claims.verdicts import weigh
+from polyak.analysis.claims.verdicts import assess
+from polyak.analysis.loaded import RunLog
 from polyak.records.runs import EpochRecord, MonitorRecord, Score
 
 BY_ID = {claim.id: claim for claim in CLAIMS}
@@ -87,9 +88,9 @@ def test_a_single_row_that_differs_refutes_a_claim_about_every_row():
     other = rows(np.random.default_rng(4), refit__accuracy__ema_acc_bn=0.65)[0]
     (entry,) = ledger([first, replace(other, label="second")], [BY_ID["better-than-sgd"]])
     assert entry.verdict == "not reproduced"
-    finding, _ = deciding(entry)
-    assert finding.row == "second"
-    assert finding.values == approx_gain(other)
+    hypothesis, _ = deciding(entry)
+    assert hypothesis.row == "second"
+    assert hypothesis.values == approx_gain(other)
 
 
 def approx_gain(row) -> dict[str, float]:
@@ -110,14 +111,14 @@ def approx_gain(row) -> dict[str, float]:
 def test_rows_of_appendices_are_no_evidence_for_the_papers_own_claims(true_world):
     ordinary = {"main", "plain"}
     for claim in ("never-behind", "stops-early", "better-than-sgd", "fits-noise"):
-        assert {f.row for f in BY_ID[claim].findings(true_world)} <= ordinary
-    assert {f.row for f in BY_ID["step-decay"].findings(true_world)} == {"step"}
-    assert {f.row for f in BY_ID["bootstrap"].findings(true_world)} == {"main | bootstrapped"}
+        assert {f.row for f in BY_ID[claim].hypotheses(true_world)} <= ordinary
+    assert {f.row for f in BY_ID["step-decay"].hypotheses(true_world)} == {"step"}
+    assert {f.row for f in BY_ID["bootstrap"].hypotheses(true_world)} == {"main | bootstrapped"}
 
 
 def test_where_the_learning_rate_stays_up_nobody_is_to_meet_sgd():
     world = rows(np.random.default_rng(0), last_rate=0.5)
-    assert not [f for f in BY_ID["peak"].findings(world[:1])]
+    assert not [f for f in BY_ID["peak"].hypotheses(world[:1])]
 
 
 def test_the_peak_of_a_flat_curve_is_no_peak():
@@ -127,7 +128,7 @@ def test_the_peak_of_a_flat_curve_is_no_peak():
     for _ in range(trials):
         search = {str(s): flat_run(draw, epochs) for s in range(n)}
         row = RowEvidence(label="flat", budget=epochs, averages=("ema_0.9",), search=search)
-        shown = weigh(BY_ID["peak"].findings([row])[0]).shown
+        shown = assess(BY_ID["peak"].hypotheses([row])[0]).p_supported
         called += shown is not None and shown <= 0.025
     assert called <= binomial_limit(trials, 0.025)
 
@@ -156,21 +157,21 @@ def test_recomputing_that_changes_nothing_is_not_refuted():
         row = RowEvidence(
             label="same", budget=epochs, averages=("ema_0.9",), search=search, batchnorm=True
         )
-        _, shows, refutes = (weigh(f) for f in BY_ID["recomputing-helps"].findings([row]))
-        assert shows.refuted is None
-        called += refutes.refuted <= 0.025
+        _, shows, refutes = (assess(f) for f in BY_ID["recomputing-helps"].hypotheses([row]))
+        assert shows.p_refuted is None
+        called += refutes.p_refuted <= 0.025
     assert called <= binomial_limit(trials, 0.025)
 
 
 def test_calibration_is_judged_where_labels_are_right(true_world):
-    assert {f.row for f in BY_ID["calibration"].findings(true_world)} == {"plain"}
+    assert {f.row for f in BY_ID["calibration"].hypotheses(true_world)} == {"plain"}
 
 
 def test_averages_beside_the_bank_are_not_in_it():
     row = rows(np.random.default_rng(0))[0]
-    expected = BY_ID["never-behind"].findings([row])
+    expected = BY_ID["never-behind"].hypotheses([row])
     search = {seed: with_another(log) for seed, log in row.search.items()}
-    found = BY_ID["never-behind"].findings([replace(row, search=search)])
+    found = BY_ID["never-behind"].hypotheses([replace(row, search=search)])
     assert [f.values for f in found] == [f.values for f in expected]
 
 

@@ -9,9 +9,10 @@ from polyak.analysis.curves import (
     learning_rates,
     sliding_mean,
 )
+from polyak.analysis.loaded import RunLog
 from polyak.analysis.seeds import mean_interval
 from polyak.errors import ConfigError
-from polyak.records.runs import EpochRecord, MonitorRecord, Score, run_folder
+from polyak.records.runs import EpochRecord, MonitorRecord, Score
 
 
 def _epoch(epoch: int, accuracy: float, holdout: dict | None = None) -> EpochRecord:
@@ -31,21 +32,19 @@ def _holdout(*accuracies: float) -> dict[str, Score]:
 
 
 @pytest.fixture
-def out(tmp_path):
+def logs():
     """Three seeds of two epochs; the second average is best in the second epoch of seed 1."""
+    found = []
     for seed, shift in enumerate((0.0, 0.1, 0.3)):
-        folder = run_folder(tmp_path, f"run{seed}")
         second = (0.3, 0.4, 0.5) if seed == 1 else (0.3, 0.4, 0.2)
-        folder.write_epochs(
-            [
-                _epoch(1, 0.1 + shift, _holdout(0.1 + shift, 0.2, 0.3)),
-                _epoch(2, 0.2 + shift, _holdout(*second)),
-            ]
-        )
-        folder.write_monitors(
-            [MonitorRecord(epoch=2, monitor="test_bn", scores={"sgd": Score(0.5, 0.5 + shift)})]
-        )
-    return tmp_path
+        epochs = [
+            _epoch(1, 0.1 + shift, _holdout(0.1 + shift, 0.2, 0.3)),
+            _epoch(2, 0.2 + shift, _holdout(*second)),
+        ]
+        scores = {"sgd": Score(0.5, 0.5 + shift)}
+        monitors = [MonitorRecord(epoch=2, monitor="test_bn", scores=scores)]
+        found.append(RunLog(epochs=epochs, monitors=monitors))
+    return found
 
 
 def _point(points, *keys):
@@ -53,8 +52,8 @@ def _point(points, *keys):
     return found
 
 
-def test_a_point_is_mean_and_interval_over_seeds(out):
-    points = learning_curves(out, ["run0", "run1", "run2"])
+def test_a_point_is_mean_and_interval_over_seeds(logs):
+    points = learning_curves(logs)
     point = _point(points, "holdout", "sgd", "accuracy", 1)
     interval = mean_interval([0.1, 0.2, 0.4])
     assert (point.mean, point.low, point.high, point.n) == pytest.approx(
@@ -66,34 +65,34 @@ def test_a_point_is_mean_and_interval_over_seeds(out):
     assert point.mean == pytest.approx((0.5 + 0.6 + 0.8) / 3)
 
 
-def test_the_best_average_is_the_maximum_of_each_epoch_and_seed_without_sgd(out):
-    points = learning_curves(out, ["run0", "run1", "run2"])
+def test_the_best_average_is_the_maximum_of_each_epoch_and_seed_without_sgd(logs):
+    points = learning_curves(logs)
     assert _point(points, "holdout", "best average", "accuracy", 2).mean == pytest.approx(1.3 / 3)
     assert _point(points, "holdout", "best average", "loss", 2).mean == pytest.approx(2 - 1.3 / 3)
     assert _point(points, "holdout", "best average", "accuracy", 1).mean == pytest.approx(0.3)
     assert not [p for p in points if p.part in ("train", "test_bn") and p.weights != "sgd"]
 
 
-def test_every_part_epoch_and_metric_comes_once(out):
-    points = learning_curves(out, ["run0", "run1"])
+def test_every_part_epoch_and_metric_comes_once(logs):
+    points = learning_curves(logs[:2])
     keys = [(p.part, p.weights, p.metric, p.epoch) for p in points]
     assert len(keys) == len(set(keys))
     # train 2 epochs, hold-out 2 epochs of 4 sets, monitor 1 epoch; two metrics each
     assert len(keys) == 2 * (2 + 2 * 4 + 1)
 
 
-def test_a_single_seed_has_no_interval(out):
-    point = _point(learning_curves(out, ["run0"]), "holdout", "sgd", "accuracy", 1)
+def test_a_single_seed_has_no_interval(logs):
+    point = _point(learning_curves(logs[:1]), "holdout", "sgd", "accuracy", 1)
     assert (point.mean, point.low, point.high, point.n) == (0.1, None, None, 1)
 
 
-def test_runs_without_a_log_add_nothing(out):
-    assert learning_curves(out, ["run0", "nothing"]) == learning_curves(out, ["run0"])
-    assert learning_curves(out, []) == []
+def test_runs_without_a_log_add_nothing(logs):
+    assert learning_curves([logs[0], RunLog()]) == learning_curves(logs[:1])
+    assert learning_curves([]) == []
 
 
-def test_learning_rates_are_those_of_the_log(out):
-    assert learning_rates(out, "run0") == [(1, 0.1), (2, 0.05)]
+def test_learning_rates_are_those_of_the_log(logs):
+    assert learning_rates(logs[0]) == [(1, 0.1), (2, 0.05)]
 
 
 def test_averages_coincide_until_the_first_score_that_differs():

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from polyak import metrics
-from polyak.analysis.results import study_results
+from polyak.analysis.loaded import load_recorded_study
 from polyak.records.predictions import write_predictions
 from polyak.records.runs import run_folder
 from polyak.records.studies import RowRecord, StudyRecord
@@ -31,7 +31,11 @@ def test_every_pair_of_refits_has_its_disagreements_and_who_is_right(tmp_path):
         refit={seed: seed for seed in "012"},
     )
     study = StudyRecord(name="s", title="t", command="c", rows=(row,))
-    found = {(r.seed, r.metric): r.value for r in study_results(tmp_path, study) if "-" in r.seed}
+    found = {
+        (r.seed, r.metric): r.value
+        for r in load_recorded_study(tmp_path, study).results
+        if "-" in r.seed
+    }
     measures = {
         "churn": metrics.churn,
         "js": metrics.js_divergence,

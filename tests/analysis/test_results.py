@@ -6,22 +6,23 @@ import pyarrow.parquet
 import pytest
 import torch
 import torch.nn.functional as F
+from support.slow_results import values
 
+from polyak.analysis.loaded import load_recorded_study
 from polyak.analysis.results import (
     Result,
     bins_for,
     evaluation_results,
-    study_results,
-    values,
     write_results,
     write_results_csv,
 )
 from polyak.records.predictions import Predictions, write_predictions
 from polyak.records.runs import run_folder
-from polyak.records.studies import RowRecord, StopRecord, StudyRecord
+from polyak.records.studies import RowRecord, StudyRecord
+from polyak.records.vocabulary import Stop
 
 ARMS = ("sgd", "ema_acc_bn")
-STOPS = tuple(StopRecord(rule=rule, epoch=1, average="sgd") for rule in ("sgd", "acc", "loss"))
+STOPS = tuple(Stop(rule=rule, epoch=1, average="sgd") for rule in ("sgd", "acc", "loss"))
 LABELS = torch.arange(60) % 3
 GIVEN = torch.arange(30) % 3
 CLEAN = torch.where(torch.arange(30) < 10, (GIVEN + 1) % 3, GIVEN)
@@ -89,7 +90,7 @@ def out(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def results(out):
-    return study_results(out, _study(_row()))
+    return load_recorded_study(out, _study(_row())).results
 
 
 def _value(results, **keys) -> float:
@@ -201,7 +202,8 @@ def test_on_other_images_temperatures_are_still_those_of_the_runs_own_holdout(
         arms = {"sgd": logits_nk, **({"ema_acc_bn": logits_nk.clone()} if run == "s0" else {})}
         write_predictions(path, arms={"test": arms}, labels={"test": {"labels": LABELS}})
         said[run] = Predictions(path)
-    found = evaluation_results(out, _row(), said, target="others")
+    own = {run: Predictions(run_folder(out, run).predictions) for run in others_nk}
+    found = evaluation_results(_row(), own, said, target="others")
     assert {r.target for r in found} == {"others"}
     assert {(r.phase, r.seed) for r in found} == {
         *(("search", seed) for seed in ("0", "1", "0-1")),
@@ -244,14 +246,14 @@ def test_without_wrong_labels_nothing_is_memorised(tmp_path):
     )
     folder.finish("done", seconds=1)
     row = _row(search={}, refit={"0": "r"}, transfer={})
-    metrics = {r.metric for r in study_results(tmp_path, _study(row))}
+    metrics = {r.metric for r in load_recorded_study(tmp_path, _study(row)).results}
     assert metrics == {"accuracy", "loss", "brier", "ece", "ece_floor"}
 
 
 def test_runs_that_are_missing_or_diverged_leave_out_their_numbers_only(out, tmp_path):
     row = _row(refit={"0": "r0", "1": "gone", "2": "bad"}, transfer={"parity": "nowhere"})
     run_folder(out, "bad").finish("diverged", epoch=1, seconds=1)
-    found = study_results(out, _study(row))
+    found = load_recorded_study(out, _study(row)).results
     assert {r.seed for r in found if r.phase == "refit"} == {"0"}
     assert not [r for r in found if r.phase == "transfer"]
     assert {r.seed for r in found if r.phase == "search"} == {"0", "1", "0-1"}
@@ -259,11 +261,11 @@ def test_runs_that_are_missing_or_diverged_leave_out_their_numbers_only(out, tmp
 
 def test_a_row_without_a_choice_has_no_numbers(out):
     row = _row(refit={}, transfer={}, chosen_learning_rate=None, stops={}, failure="all diverged")
-    assert study_results(out, _study(row)) == []
+    assert load_recorded_study(out, _study(row)).results == []
 
 
 def test_the_same_files_give_the_same_table(out, results):
-    assert study_results(out, _study(_row())) == results
+    assert load_recorded_study(out, _study(_row())).results == results
 
 
 @pytest.mark.parametrize(
@@ -288,7 +290,7 @@ def test_an_empty_table_still_has_its_columns(tmp_path):
 
 def test_with_paper_code_the_temperature_is_where_the_authors_lbfgs_stops(out):
     """Written out with autograd: one call of 50 iterations from 1.5."""
-    coded = study_results(out, _study(_row(paper_code=("temperature",))))
+    coded = load_recorded_study(out, _study(_row(paper_code=("temperature",)))).results
     for number, seed in enumerate(("0", "1")):
         temperature = torch.nn.Parameter(torch.tensor(1.5, dtype=torch.float64))
         optimizer = torch.optim.LBFGS([temperature], lr=0.01, max_iter=50)
@@ -306,7 +308,7 @@ def test_with_paper_code_the_temperature_is_where_the_authors_lbfgs_stops(out):
 
 
 def test_an_oracles_temperature_is_fitted_on_right_labels(out, results):
-    oracle = study_results(out, _study(_row(holdout_labels="clean")))
+    oracle = load_recorded_study(out, _study(_row(holdout_labels="clean"))).results
     keys = {"phase": "search", "arm": "sgd", "seed": "0", "metric": "temperature"}
     assert _value(oracle, **keys) == pytest.approx(_grid_temperature(_holdout(0), CLEAN), rel=1e-3)
     assert _value(oracle, **keys) != pytest.approx(_value(results, **keys), rel=1e-2)
@@ -329,7 +331,7 @@ def test_where_each_seed_has_a_learning_rate_of_its_own_its_run_counts(out):
         search={"0.1": {"0": "s0", "1": "other"}, "0.2": {"0": "other", "1": "s1"}},
     )
     assert row.chosen_search == {"0": "s0", "1": "s1"}
-    found = study_results(out, _study(row))
-    alone = study_results(out, _study(_row()))
+    found = load_recorded_study(out, _study(row)).results
+    alone = load_recorded_study(out, _study(_row())).results
     keys = {"row": "row", "arm": "sgd", "metric": "accuracy", "phase": "search"}
     assert values(found, **keys) == values(alone, **keys)

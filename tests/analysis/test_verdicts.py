@@ -9,23 +9,23 @@ from scipy import stats
 
 from polyak.analysis.claims.claim import equivalent, pseudo_values
 from polyak.analysis.claims.verdicts import (
-    Finding,
+    Hypothesis,
+    assess,
     benjamini_hochberg,
     detectable_effect,
     holm,
-    one_refuted,
-    shown_together,
+    p_all_supported,
+    p_any_refuted,
     verdict,
-    weigh,
 )
 from polyak.errors import DataError
 
 RATE = 0.025
 
 
-def finding(values, **changes) -> Finding:
+def hypothesis(values, **changes) -> Hypothesis:
     by_seed = {str(i): float(v) for i, v in enumerate(values)}
-    return Finding(**{"what": "gain", "row": "row", "values": by_seed, **changes})
+    return Hypothesis(**{"what": "gain", "row": "row", "values": by_seed, **changes})
 
 
 def within(count: int, trials: int, rate: float) -> bool:
@@ -38,7 +38,8 @@ def within(count: int, trials: int, rate: float) -> bool:
 def test_no_effect_is_called_one_at_the_nominal_rate(n, side):
     draw, trials = np.random.default_rng(n), 2000
     called = sum(
-        weigh(finding(draw.normal(0, 0.01, size=n), side=side)).shown <= RATE for _ in range(trials)
+        assess(hypothesis(draw.normal(0, 0.01, size=n), side=side)).p_supported <= RATE
+        for _ in range(trials)
     )
     assert within(called, trials, RATE)
 
@@ -47,7 +48,7 @@ def test_no_effect_is_called_one_at_the_nominal_rate(n, side):
 def test_an_effect_of_interest_is_denied_at_the_nominal_rate(n):
     draw, trials = np.random.default_rng(n), 2000
     called = sum(
-        weigh(finding(draw.normal(0.005, 0.01, size=n), refuted_at=0.005)).refuted <= RATE
+        assess(hypothesis(draw.normal(0.005, 0.01, size=n), refuted_at=0.005)).p_refuted <= RATE
         for _ in range(trials)
     )
     assert within(called, trials, RATE)
@@ -58,7 +59,9 @@ def test_every_seed_is_said_at_the_nominal_rate_where_one_in_twenty_is_not(n):
     draw, trials = np.random.default_rng(n), 2000
     bound = stats.norm.ppf(0.95)
     called = sum(
-        weigh(finding(draw.normal(size=n), side="below", bound=bound, every_seed=True)).shown
+        assess(
+            hypothesis(draw.normal(size=n), side="below", bound=bound, every_seed=True)
+        ).p_supported
         <= RATE
         for _ in range(trials)
     )
@@ -66,16 +69,20 @@ def test_every_seed_is_said_at_the_nominal_rate_where_one_in_twenty_is_not(n):
 
 
 def test_one_seed_on_the_wrong_side_refutes_every_seed():
-    refuted = weigh(finding([0.6, 0.62, 0.81], side="below", bound=0.75, every_seed=True)).refuted
+    refuted = assess(
+        hypothesis([0.6, 0.62, 0.81], side="below", bound=0.75, every_seed=True)
+    ).p_refuted
     assert refuted == 0.0
-    assert weigh(finding([0.6, 0.7], side="below", bound=0.75, every_seed=True)).refuted == 1.0
+    assert (
+        assess(hypothesis([0.6, 0.7], side="below", bound=0.75, every_seed=True)).p_refuted == 1.0
+    )
 
 
 @pytest.mark.parametrize("n", [15, 20, 31])
 def test_one_seed_on_the_wrong_side_counts_however_many_are_on_the_right_one(n):
     shares = [0.30, 0.35] * (n // 2)
-    most = finding([*shares, 0.755], side="below", bound=0.75, every_seed=True)
-    shown, refuted = weigh(most).shown, weigh(most).refuted
+    most = hypothesis([*shares, 0.755], side="below", bound=0.75, every_seed=True)
+    shown, refuted = assess(most).p_supported, assess(most).p_refuted
     assert verdict(shown, refuted) == "not reproduced"
 
 
@@ -84,8 +91,8 @@ def test_averages_that_differ_by_the_margin_are_called_equal_at_the_nominal_rate
     draw, trials, called = np.random.default_rng(n), 2000, 0
     for _ in range(trials):
         values = {str(i): float(v) for i, v in enumerate(draw.normal(0.005, 0.001, size=n))}
-        weighed = [weigh(f) for f in equivalent("gap", "row", values, margin=0.005)]
-        called += shown_together(weighed) <= RATE
+        weighed = [assess(f) for f in equivalent("gap", "row", values, margin=0.005)]
+        called += p_all_supported(weighed) <= RATE
     assert within(called, trials, RATE)
 
 
@@ -99,8 +106,8 @@ def test_churn_that_stays_is_called_lower_at_the_nominal_rate_at_most(n):
             f"{a}-{b}": own[a] + own[b] + draw.normal() * 0.003
             for a, b in combinations(range(n), 2)
         }
-        ours += weigh(finding(pseudo_values(pairs).values(), side="below")).shown <= RATE
-        naive += weigh(finding(pairs.values(), side="below")).shown <= RATE
+        ours += assess(hypothesis(pseudo_values(pairs).values(), side="below")).p_supported <= RATE
+        naive += assess(hypothesis(pairs.values(), side="below")).p_supported <= RATE
     assert ours <= trials * RATE + 4 * math.sqrt(trials * RATE)
     if n > 3:
         assert naive > 1.5 * trials * RATE
@@ -118,7 +125,8 @@ def test_the_detectable_effect_is_found_four_times_in_five(n):
     draw, trials = np.random.default_rng(n), 2000
     effect = detectable_effect(n, 0.01)
     found = sum(
-        weigh(finding(draw.normal(effect, 0.01, size=n))).shown <= RATE for _ in range(trials)
+        assess(hypothesis(draw.normal(effect, 0.01, size=n))).p_supported <= RATE
+        for _ in range(trials)
     )
     assert within(found, trials, 0.8)
 
@@ -129,8 +137,8 @@ def test_few_noisy_seeds_are_underpowered_and_many_are_not():
     said = {3: [], 60: []}
     for n, verdicts in said.items():
         for _ in range(trials):
-            weighed = weigh(finding(draw.normal(0.005, 0.01, size=n), refuted_at=0.001))
-            verdicts.append(verdict(weighed.shown, weighed.refuted))
+            weighed = assess(hypothesis(draw.normal(0.005, 0.01, size=n), refuted_at=0.001))
+            verdicts.append(verdict(weighed.p_supported, weighed.p_refuted))
     assert said[3].count("underpowered") > 0.85 * trials
     assert said[60].count("reproduced") > 0.9 * trials
 
@@ -138,7 +146,7 @@ def test_few_noisy_seeds_are_underpowered_and_many_are_not():
 def test_a_page_without_any_effect_has_a_false_claim_at_the_nominal_rate_at_most():
     draw, trials, pages = np.random.default_rng(1), 300, 0
     for _ in range(trials):
-        ps = [weigh(finding(draw.normal(size=3))).shown for _ in range(20)]
+        ps = [assess(hypothesis(draw.normal(size=3))).p_supported for _ in range(20)]
         pages += min(benjamini_hochberg(ps)) <= RATE
     assert pages <= trials * RATE + 4 * math.sqrt(trials * RATE)
 
@@ -148,7 +156,7 @@ def test_of_the_claims_called_reproduced_few_are_false():
     draw, shares = np.random.default_rng(2), []
     for _ in range(150):
         means = [0.0] * 10 + [4.0] * 10
-        ps = [weigh(finding(draw.normal(mean, 1, size=5))).shown for mean in means]
+        ps = [assess(hypothesis(draw.normal(mean, 1, size=5))).p_supported for mean in means]
         called = [q <= RATE for q in benjamini_hochberg(ps)]
         shares.append(sum(called[:10]) / max(1, sum(called)))
     assert np.mean(shares) <= RATE * 0.5 + 4 * np.std(shares) / math.sqrt(len(shares))
@@ -156,19 +164,21 @@ def test_of_the_claims_called_reproduced_few_are_false():
 
 def test_p_values_are_those_of_scipy():
     values = [0.011, 0.004, 0.019, -0.002]
-    weighed = weigh(finding(values, bound=0.001, refuted_at=0.02))
+    weighed = assess(hypothesis(values, bound=0.001, refuted_at=0.02))
     above = stats.ttest_1samp(values, 0.001, alternative="greater")
     below = stats.ttest_1samp(values, 0.02, alternative="less")
-    assert weighed.shown == pytest.approx(above.pvalue)
-    assert weighed.refuted == pytest.approx(below.pvalue)
+    assert weighed.p_supported == pytest.approx(above.pvalue)
+    assert weighed.p_refuted == pytest.approx(below.pvalue)
     interval = stats.ttest_1samp(values, 0).confidence_interval(0.95)
     assert (weighed.low, weighed.high) == pytest.approx((interval.low, interval.high))
 
 
 def test_a_mirrored_finding_says_the_same():
-    above = weigh(finding([0.01, 0.03, 0.02], bound=0.004, refuted_at=0.01))
-    below = weigh(finding([-0.01, -0.03, -0.02], side="below", bound=-0.004, refuted_at=-0.01))
-    assert (above.shown, above.refuted) == pytest.approx((below.shown, below.refuted))
+    above = assess(hypothesis([0.01, 0.03, 0.02], bound=0.004, refuted_at=0.01))
+    below = assess(hypothesis([-0.01, -0.03, -0.02], side="below", bound=-0.004, refuted_at=-0.01))
+    assert (above.p_supported, above.p_refuted) == pytest.approx(
+        (below.p_supported, below.p_refuted)
+    )
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -183,36 +193,36 @@ def test_corrections_are_those_of_scipy_and_of_their_definition(seed):
 
 
 def test_seeds_without_spread_decide_nothing_unless_their_resolution_is_known():
-    same = weigh(finding([0.01, 0.01, 0.01]))
-    assert (same.low, same.shown, same.refuted) == (None, None, None)
-    assert verdict(same.shown, same.refuted) == "underpowered"
-    rounded = weigh(finding([0.71 - 0.7, 0.61 - 0.6, 0.01]))
-    assert rounded.shown is None
-    assert weigh(finding([0.01, 0.01, 0.01], resolution=0.0005)).shown < RATE
+    same = assess(hypothesis([0.01, 0.01, 0.01]))
+    assert (same.low, same.p_supported, same.p_refuted) == (None, None, None)
+    assert verdict(same.p_supported, same.p_refuted) == "underpowered"
+    rounded = assess(hypothesis([0.71 - 0.7, 0.61 - 0.6, 0.01]))
+    assert rounded.p_supported is None
+    assert assess(hypothesis([0.01, 0.01, 0.01], resolution=0.0005)).p_supported < RATE
 
 
 def test_less_spread_than_the_resolution_is_chance():
-    close = finding([0.0100, 0.0101, 0.0100], resolution=0.01)
-    assert weigh(close).shown > RATE
-    assert weigh(finding([0.0100, 0.0101, 0.0100])).shown < RATE
+    close = hypothesis([0.0100, 0.0101, 0.0100], resolution=0.01)
+    assert assess(close).p_supported > RATE
+    assert assess(hypothesis([0.0100, 0.0101, 0.0100])).p_supported < RATE
 
 
 def test_one_seed_has_a_mean_and_no_p():
-    alone = weigh(finding([0.5]))
-    assert (alone.n, alone.mean, alone.shown, alone.detectable) == (1, 0.5, None, None)
+    alone = assess(hypothesis([0.5]))
+    assert (alone.n, alone.mean, alone.p_supported, alone.detectable) == (1, 0.5, None, None)
 
 
 def test_a_finding_without_numbers_is_refused():
     with pytest.raises(DataError, match="expected at least one number"):
-        weigh(finding([]))
+        assess(hypothesis([]))
     with pytest.raises(DataError, match="all finite"):
-        weigh(finding([0.1, float("nan")]))
+        assess(hypothesis([0.1, float("nan")]))
 
 
 def test_findings_are_shown_together_by_the_weakest_and_refuted_by_the_strongest():
-    clear, vague = finding([0.01, 0.011, 0.012]), finding([0.01, -0.08, 0.012])
-    weighed = [weigh(clear), weigh(vague)]
-    assert shown_together(weighed) == max(w.shown for w in weighed)
-    assert one_refuted(weighed) == pytest.approx(2 * min(w.refuted for w in weighed))
-    assert shown_together([*weighed, weigh(finding([0.5]))]) is None
-    assert shown_together([]) is one_refuted([]) is None
+    clear, vague = hypothesis([0.01, 0.011, 0.012]), hypothesis([0.01, -0.08, 0.012])
+    weighed = [assess(clear), assess(vague)]
+    assert p_all_supported(weighed) == max(w.p_supported for w in weighed)
+    assert p_any_refuted(weighed) == pytest.approx(2 * min(w.p_refuted for w in weighed))
+    assert p_all_supported([*weighed, assess(hypothesis([0.5]))]) is None
+    assert p_all_supported([]) is p_any_refuted([]) is None

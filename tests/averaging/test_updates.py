@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.late_answers import inf, late_answers, offloaded
+from support.late_answers import inf, late_answers, offloaded, skippable_step
 from support.small_networks import EVERY_KIND, assert_same_bits, batch, drift, net, train_step
 
 from polyak import EMA, Averager, Uniform, Window
@@ -48,12 +48,13 @@ def test_steps_known_late_give_the_averages_of_steps_known_at_once(
         torch.manual_seed(0)
         model = net()
         late, twin = averagers(form, model, every=every, nonfinite=nonfinite, dtype=dtype)
+        step = skippable_step(late)
         with pytest.MonkeyPatch.context() as patch_answers:
             late_answers(patch_answers)
             for seed, skipped in enumerate(skips):
                 if not skipped:
                     drift(model, seed)
-                late._step(inf(skipped))
+                step(inf(skipped))
                 if seed in reads:
                     late.tensors("uniform")
             late.steps  # noqa: B018  reading settles what is open
@@ -70,14 +71,15 @@ def test_steps_known_late_give_the_averages_of_steps_known_at_once(
 def test_no_answer_is_waited_for_before_an_update_may_be_due(monkeypatch):
     model = net()
     averager = Averager(model, [0.9], every=4)
+    step = skippable_step(averager)
     read = late_answers(monkeypatch)
     for count in range(1, 5):
-        averager._step(inf(False))
+        step(inf(False))
         assert len(read) == (3 if count == 4 else 0)  # those before it, not its own
-    averager._step(inf(False))
+    step(inf(False))
     assert len(read) == 5  # whether step 4 took place, and whether its weights were finite
     for _ in range(2):
-        averager._step(inf(False))
+        step(inf(False))
     assert len(read) == 5
     assert (averager.steps, averager.updates) == (7, 1)
 
@@ -86,10 +88,11 @@ def test_an_update_after_a_skipped_step_leaves_every_bit(monkeypatch):
     torch.manual_seed(0)
     model = net()
     averager = Averager(model, [EMA(0.9), Uniform()], buffers="copy")
+    step = skippable_step(averager)
     held = {name: averager.tensors(name) for name in averager.names}
     late_answers(monkeypatch)
     drift(model, 0)  # as no skipped step would, so that a lerp would show
-    averager._step(inf(True))
+    step(inf(True))
     assert (averager.steps, averager.updates) == (0, 0)
     for name in averager.names:
         assert_same_bits(averager.tensors(name), held[name])
@@ -98,9 +101,10 @@ def test_an_update_after_a_skipped_step_leaves_every_bit(monkeypatch):
 def test_the_flag_may_be_overwritten_once_it_was_handed_over(monkeypatch):
     model = net()
     averager = Averager(model, [0.9])
+    step = skippable_step(averager)
     late_answers(monkeypatch)
     found = inf(True)
-    averager._step(found)
+    step(found)
     found.zero_()
     assert averager.steps == 0
 
@@ -196,11 +200,12 @@ def test_refreshed_statistics_outlive_an_update_that_turns_out_to_be_skipped(mon
     torch.manual_seed(0)
     model = net()
     averager = Averager(model, [0.9])
+    step = skippable_step(averager)
     averager.refresh_batchnorm([batch(0)])
     late_answers(monkeypatch)
-    averager._step(inf(True))
+    step(inf(True))
     assert averager.state_dict()["refreshed"]
-    averager._step(inf(False))
+    step(inf(False))
     assert not averager.state_dict()["refreshed"]
 
 

@@ -70,8 +70,10 @@ def here() -> InProcess:
 def in_process(small, monkeypatch):
     """The command line with the small study, run in this process; the page is not its matter."""
     monkeypatch.setitem(presets.PRESETS, "small", lambda: small)
-    monkeypatch.setattr("polyak.cli.executors.LocalExecutor", InProcess)
-    monkeypatch.setattr("polyak.cli.study.write_report", lambda out, name: out / name / "page")
+    monkeypatch.setattr("polyak.cli.machines.LocalExecutor", InProcess)
+    monkeypatch.setattr(
+        "polyak.cli.commands.study.write_report", lambda out, name: out / name / "page"
+    )
 
 
 @pytest.fixture

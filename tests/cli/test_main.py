@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 import polyak
-from polyak.cli.executors import Machines
+from polyak.cli.commands.study import Where
+from polyak.cli.machines import Machines
 from polyak.cli.main import main
-from polyak.cli.study import Where
 from polyak.errors import DataError
 from polyak.files import write_json
 from polyak.records.locks import holding
@@ -148,7 +148,7 @@ def test_scales_and_places_that_cannot_be_are_code_2(arguments, message, capsys)
 def test_a_dry_run_without_the_data_says_which_to_give(tmp_path, capsys, monkeypatch):
     """The hub is out of reach, and two places were given."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("polyak.data.tables._library", _no_hub)
+    monkeypatch.setattr("polyak.data.formats.tables._library", _no_hub)
     given = ["--data", "cifar10=digits", "--data", "tiny-imagenet=digits"]
     command = ["study", "table1", "--scale", "tiny", *given]
     assert main([*command, "--dry-run"]) == 0
@@ -174,7 +174,9 @@ def test_the_scale_and_what_was_put_in_are_in_the_record(
 ):
     """So that the page says what to type again."""
     named = replace(small, name="table1-tiny")
-    monkeypatch.setattr("polyak.cli.study.preset", lambda name, scale, places, controls: named)
+    monkeypatch.setattr(
+        "polyak.cli.commands.study.preset", lambda name, scale, places, controls: named
+    )
     given = ["--scale", "tiny", "--data", "cifar10=my data"]
     assert main(["study", "table1", *given, "--out", str(tmp_path)]) == 0
     record = read_study(tmp_path / "table1-tiny")
@@ -262,7 +264,9 @@ def test_a_disk_that_takes_no_more_is_code_2_and_the_same_command_goes_on(
         write_json(*arguments)
 
     with monkeypatch.context() as patch:
-        written = "polyak.cli.study.write_report" if what == "page" else "polyak.records.studies"
+        written = (
+            "polyak.cli.commands.study.write_report" if what == "page" else "polyak.records.studies"
+        )
         patch.setattr(written if what == "page" else f"{written}.write_json", full)
         assert main(["study", "small", "--out", str(tmp_path)]) == 2
     said = capsys.readouterr().err
@@ -278,7 +282,7 @@ def test_another_fault_of_the_system_keeps_its_traceback(in_process, tmp_path, m
     def fault(*_args):
         raise OSError(errno.EINVAL, "a bug")
 
-    monkeypatch.setattr("polyak.cli.study.write_report", fault)
+    monkeypatch.setattr("polyak.cli.commands.study.write_report", fault)
     with pytest.raises(OSError, match="a bug"):
         main(["study", "small", "--out", str(tmp_path)])
 
@@ -341,8 +345,8 @@ def test_settings_that_cannot_be_are_code_2_before_anything_runs(
 def test_a_card_has_one_run_at_a_time_unless_told_and_a_cpu_one_for_each_core(
     monkeypatch, device, workers, expected
 ):
-    monkeypatch.setattr("polyak.cli.executors.usable_device", lambda name: None)
-    monkeypatch.setattr("polyak.cli.executors.available_cores", lambda: 16)
+    monkeypatch.setattr("polyak.cli.machines.usable_device", lambda name: None)
+    monkeypatch.setattr("polyak.cli.machines.available_cores", lambda: 16)
     with Machines(device=device, workers=workers).ready() as (_executor, found):
         assert found == expected
 
@@ -387,7 +391,7 @@ def test_report_finds_a_study_also_from_inside_its_folder(tmp_path, capsys, monk
         write_ledger(out / name, [])
         return out / name / "page"
 
-    monkeypatch.setattr("polyak.cli.report.write_report", write)
+    monkeypatch.setattr("polyak.cli.commands.report.write_report", write)
     (tmp_path / "small").mkdir()
     monkeypatch.chdir(tmp_path / "small")
     for folder in (".", str(tmp_path / "small"), "../small/"):

@@ -1,4 +1,4 @@
-"""What can happen to a run between two sittings, through the command line."""
+"""What can happen to a run between two sessions, through the command line."""
 
 import os
 import shutil

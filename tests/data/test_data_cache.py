@@ -28,7 +28,7 @@ def no_decoding(monkeypatch):
         def fail(*_, **__):
             raise AssertionError("decoded again")
 
-        monkeypatch.setattr("polyak.data.idx.decode_idx", fail)
+        monkeypatch.setattr("polyak.data.formats.idx.decode_idx", fail)
 
     return forbid
 
@@ -113,7 +113,9 @@ def test_a_damaged_cache_is_named_by_load_and_repaired_by_prepare(config):
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
-    with pytest.raises(FileError, match=r"train_images\.npy' has another checksum.*data prepare"):
+    with pytest.raises(
+        FileError, match=r"train_images\.npy' has a different checksum.*data prepare"
+    ):
         load(prepared)
     assert prepare(prepared) == prepared
     assert len(load(prepared).train) == 12
@@ -168,7 +170,9 @@ class TestNoiseFile:
         prepared = prepare(noisy)
         shutil.rmtree(cache_root() / "labels")
         write_cifar_n(Path(noisy.noise.file), clean_label=TRAIN_LABELS, worse_label=TRAIN_LABELS)
-        with pytest.raises(DataError, match="has another content; expected the fingerprint"):
+        with pytest.raises(
+            DataError, match="has other content than before; expected the fingerprint"
+        ):
             prepare(prepared)
 
     def test_faults_are_found_while_preparing(self, noisy):

@@ -75,7 +75,7 @@ def test_folders_and_files_that_hold_nothing_are_refused(tmp_path):
 
 
 def test_fashion_mnist_without_debians_package_says_what_to_install(monkeypatch, tmp_path):
-    monkeypatch.setattr("polyak.data.idx.DEBIAN_FOLDER", tmp_path)
+    monkeypatch.setattr("polyak.data.formats.idx.DEBIAN_FOLDER", tmp_path)
     with pytest.raises(DataError, match=r"lacks train-images.*`dataset-fashion-mnist`"):
         find(DataConfig(source="fashion-mnist"))
 
@@ -99,7 +99,9 @@ def test_an_empty_training_class_is_refused(class_folder):
 
 def test_hub_names_and_their_aliases_are_the_same_source(monkeypatch):
     asked = []
-    monkeypatch.setattr("polyak.data.tables.hub_identity", lambda name: asked.append(name) or "x")
+    monkeypatch.setattr(
+        "polyak.data.formats.tables.hub_identity", lambda name: asked.append(name) or "x"
+    )
     prints = [
         find(DataConfig(source=source)).identity()
         for source in ("cifar100", "uoft-cs/cifar100", "tiny-imagenet")

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
-from old_averagers import (
+from support.first_round_averagers import (
     AFTER,
     AVERAGERS,
     BANKS,
@@ -159,15 +159,15 @@ def test_inspect_says_of_a_file_what_it_said(bank, form, capsys):
 def test_a_folder_of_torch_distributed_checkpoint_goes_on_as_it_did(tmp_path):
     import torch.distributed.checkpoint as dcp
 
-    folder = shutil.copytree(AVERAGERS / "plain-dcp", tmp_path / "plain")
-    averager = averager_of("plain")
+    folder = shutil.copytree(AVERAGERS / "pair-dcp", tmp_path / "pair")
+    averager = averager_of("pair")
     with warnings.catch_warnings():
         # torch itself says that this is a single process.
         warnings.simplefilter("ignore")
         dcp.load({"averager": averager}, checkpoint_id=folder)
-    assert_same(flat(averager), tensors("plain-before"), computed=False)
+    assert_same(flat(averager), tensors("pair-before"), computed=False)
     go_on(averager, FROM_THEN_ON)
-    assert_same(flat(averager), tensors("plain-after"), computed=True)
+    assert_same(flat(averager), tensors("pair-after"), computed=True)
 
 
 FILES = [AVERAGERS / "plain.safetensors", AVERAGERS / "plain-later.safetensors"]

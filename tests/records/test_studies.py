@@ -9,12 +9,12 @@ from polyak.errors import FileError
 from polyak.records.studies import (
     MeasurementRecord,
     RowRecord,
-    StopRecord,
     StudyRecord,
     read_study,
     with_row,
     write_study,
 )
+from polyak.records.vocabulary import Stop
 
 
 def decided(row: RowRecord) -> RowRecord:
@@ -31,7 +31,7 @@ words = st.text(max_size=8)
 seeds = st.integers(0, 9).map(str)
 ids = st.text("0123456789abcdef", min_size=12, max_size=12)
 stops = st.builds(
-    StopRecord,
+    Stop,
     rule=st.sampled_from(["sgd", "acc", "loss"]),
     epoch=st.integers(1, 200),
     average=st.sampled_from(["sgd", "ema_0.998"]),
@@ -106,7 +106,7 @@ def test_the_plan_holds_no_choice_and_the_choices_no_plan(tmp_path):
 
 
 def test_the_chosen_search_runs_are_those_of_the_chosen_rate():
-    stops = {"0": (StopRecord(rule="sgd", epoch=1, average="sgd"),)}
+    stops = {"0": (Stop(rule="sgd", epoch=1, average="sgd"),)}
     search = {"0.1": {"0": "x"}, "0.2": {"0": "y"}}
     row = _row("a", search=search)
     assert row.chosen_search == {}

@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 import torch
+from support.slow_results import values
 
-from polyak.analysis.results import study_results, values
+from polyak.analysis.loaded import load_recorded_study
 from polyak.analysis.seeds import paired_difference
-from polyak.analysis.variants import STATISTICS, all_results, variant_arm, variant_results
 from polyak.metrics import (
     accuracy,
     agreement,
@@ -18,16 +18,17 @@ from polyak.metrics import (
 from polyak.records.predictions import Predictions, write_predictions
 from polyak.records.runs import MonitorRecord, Score, run_folder
 from polyak.records.studies import StudyRecord
+from polyak.records.vocabulary import STATISTICS, variant_name
 from polyak.report.page import render
 from polyak.report.sections.appendix import APPENDICES, appendix, with_comparisons
-from polyak.report.sections.churn import SPLIT, matched
 from polyak.report.sections.claims import judge
+from polyak.report.sections.remarks import matched
 from polyak.report.sections.row import row_part
 from polyak.report.tables.arms import arms_in
 from polyak.report.tables.comparisons import against_table, budget_table
+from polyak.report.tables.measures import CHURN_PARTS
 from polyak.report.tables.memorisation import held_table, memorised_table
-from polyak.report.tables.paper_methods import paper_form
-from polyak.report.tables.paper_tables import preset_of
+from polyak.report.tables.paper_methods import paper_table
 from polyak.report.tables.variants import variants_table
 
 SEEDS = ("0", "1")
@@ -37,13 +38,27 @@ def number(cell) -> float:
     return float(cell.text.replace("−", "-"))
 
 
+def with_rows(study, *rows):
+    """The record of a loaded study with other rows."""
+    return replace(study.record, rows=rows)
+
+
+def of_preset(study, preset):
+    return replace(study, record=replace(study.record, preset=preset))
+
+
+def load_row(out, record):
+    study = StudyRecord(name="toy", title="Toy", command="again", rows=(record,))
+    return load_recorded_study(out, study).rows[0]
+
+
 def write_variants(folder, seed, *, holdout):
     """Logits of all averages at two stops; the longest window, recomputed, is the best."""
     draw = torch.Generator().manual_seed(100 + seed)
     labels_n = torch.arange(60) % 3
     signal_nk = torch.nn.functional.one_hot(labels_n, 3).float()
     names = [
-        variant_arm(rule, average, statistics)
+        variant_name(rule, average, statistics)
         for rule in ("acc", "loss")
         for average in ("ema_0.5", "ema_0.9")
         for statistics in STATISTICS
@@ -85,16 +100,16 @@ def written(written_by_hand, tmp_path_factory):
         out, "base row, warmer", architecture="tiny, warmer", against="base row"
     )
     study = StudyRecord(name="toy", title="Toy", command="again", rows=(base, other))
-    return out, study, all_results(out, study)
+    return out, load_recorded_study(out, study)
 
 
 def test_a_row_stands_beside_the_one_it_varies_and_differences_are_paired(written):
-    out, study, results = written
-    table = against_table(out, study.rows, results)
+    _, study = written
+    table = against_table(study.rows)
     assert [group.label for group in table.groups] == ["base row, warmer"]
     line = table.groups[0].lines[0]
     base, other = (
-        values(results, row=row.label, arm="sgd", metric="accuracy", phase="refit")
+        values(study.results, row=row.label, arm="sgd", metric="accuracy", phase="refit")
         for row in study.rows
     )
     assert number(line.cells[0]) == pytest.approx(100 * sum(base.values()) / 2, abs=0.051)
@@ -103,12 +118,12 @@ def test_a_row_stands_beside_the_one_it_varies_and_differences_are_paired(writte
     expected = paired_difference(*sides)
     assert number(line.cells[2]) == pytest.approx(100 * expected.mean, abs=0.051)
     assert line.cells[2].spread.startswith("[")
-    assert against_table(out, study.rows[:1], results) is None
+    assert against_table(study.rows[:1]) is None
 
 
 def test_the_budgets_table_has_both_schedules_and_how_long_each_trained(written):
-    out, study, results = written
-    table = budget_table(out, study.rows, results)
+    _, study = written
+    table = budget_table(study.rows)
     (group,) = table.groups
     lines = {line.label: line for line in group.lines}
     assert list(lines) == [
@@ -122,7 +137,7 @@ def test_the_budgets_table_has_both_schedules_and_how_long_each_trained(written)
     assert lines["SGD annealed early"].cells[0].text == "3"
     assert lines["EMA (acc.) + BN, annealed early"].cells[0].text == "2"
     ours, theirs = (
-        values(results, row="base row", arm=arm, metric="accuracy", phase=phase)
+        values(study.results, row="base row", arm=arm, metric="accuracy", phase=phase)
         for arm, phase in (("ema_acc_bn", "refit"), ("sgd", "annealed"))
     )
     difference = 100 * sum(ours[s] - theirs[s] for s in SEEDS) / 2
@@ -132,11 +147,11 @@ def test_the_budgets_table_has_both_schedules_and_how_long_each_trained(written)
 
 
 def test_every_variant_has_a_line_with_the_mean_over_seeds(written):
-    out, study, results = written
-    table = variants_table(out, study.rows[:1], results, "refit")
+    out, study = written
+    table = variants_table(study.rows[:1], "refit")
     (group,) = table.groups
     assert len(group.lines) == 8
-    folders = [run_folder(out, run_id) for run_id in study.rows[0].refit.values()]
+    folders = [run_folder(out, run_id) for run_id in study.rows[0].record.refit.values()]
     for line, (rule, statistics, average) in zip(
         group.lines,
         (
@@ -147,7 +162,7 @@ def test_every_variant_has_a_line_with_the_mean_over_seeds(written):
         ),
         strict=True,
     ):
-        arm = variant_arm(rule, average, statistics)
+        arm = variant_name(rule, average, statistics)
         said = [Predictions(folder.variants) for folder in folders]
         found = [accuracy(p.logits_nk("test", arm), p.labels_n("test")) for p in said]
         assert number(line.cells[0]) == pytest.approx(100 * sum(found) / 2, abs=0.051)
@@ -156,21 +171,21 @@ def test_every_variant_has_a_line_with_the_mean_over_seeds(written):
 
 
 def test_variants_are_in_no_table_of_arms_and_only_of_rows_that_want_them(written):
-    out, study, results = written
-    assert any("." in r.arm for r in results)
-    assert not any("." in arm for arm in arms_in(results, "refit"))
-    plain = replace(study, rows=tuple(replace(row, variants=False) for row in study.rows))
-    assert variant_results(out, plain) == []
+    out, study = written
+    assert any("." in r.arm for r in study.results)
+    assert not any("." in arm for arm in arms_in(study.rows, "refit"))
+    plain = with_rows(study, *(replace(row.record, variants=False) for row in study.rows))
+    assert not any("." in r.arm for r in load_recorded_study(out, plain).results)
 
 
 @pytest.mark.parametrize("labels", ["given", "clean"])
 @pytest.mark.parametrize("code", [(), ("temperature",)])
 def test_variants_get_their_temperature_as_the_rows_arms_do(written, labels, code):
-    out, study, _ = written
-    row = replace(study.rows[0], paper_code=code, holdout_labels=labels)
-    found = variant_results(out, replace(study, rows=(row,)))
+    out, study = written
+    row = replace(study.rows[0].record, paper_code=code, holdout_labels=labels)
+    found = load_recorded_study(out, with_rows(study, row)).results
     seed, run_id = next(iter(row.chosen_search.items()))
-    folder, arm = run_folder(out, run_id), variant_arm("acc", "ema_0.5", "averaged")
+    folder, arm = run_folder(out, run_id), variant_name("acc", "ema_0.5", "averaged")
     said = Predictions(folder.variants)
     fit = fit_temperature_paper_code if code else fit_temperature
     temperature = fit(
@@ -186,9 +201,10 @@ def test_variants_get_their_temperature_as_the_rows_arms_do(written, labels, cod
 
 def test_runs_from_before_there_were_variants_say_so(toy):
     out, study = toy
-    row = replace(study.rows[0], variants=True)
-    assert variant_results(out, replace(study, rows=(row,))) == []
-    table = variants_table(out, [row], [], "search")
+    record = replace(study, rows=(replace(study.rows[0], variants=True),))
+    (row,) = load_recorded_study(out, record).rows
+    assert not any("." in r.arm for r in row.variants)
+    table = variants_table([row], "search")
     assert table.groups[0].lines[0].cells[0].text == "the run is older than this table"
 
 
@@ -229,8 +245,7 @@ def memorised(written_by_hand, tmp_path_factory):
 
 
 def test_memorising_is_read_off_at_the_first_epoch_that_has_learnt_enough(memorised):
-    out, row = memorised
-    (group,) = memorised_table([row], out, with_paper=True).groups
+    (group,) = memorised_table([load_row(*memorised)], with_paper=True).groups
     by_level = {line.label[:2]: line.cells for line in group.lines}
     assert (number(by_level["70"][0]), number(by_level["70"][1])) == (3, 50)
     assert (number(by_level["70"][2]), number(by_level["70"][3])) == (3, 31)
@@ -248,7 +263,7 @@ def test_a_level_that_a_seed_never_reached_has_no_mean(memorised):
     first = next(iter(row.chosen_search.values()))
     kept = run_folder(out, first).monitors()
     memorising(out, first, (0.4, 0.5, 0.6, 0.65), (0.1, 0.2, 0.3, 0.4), (0.1, 0.2, 0.3, 0.4))
-    (group,) = memorised_table([row], out, with_paper=False).groups
+    (group,) = memorised_table([load_row(out, row)], with_paper=False).groups
     by_level = {line.label[:2]: line.cells for line in group.lines}
     assert by_level["90"][0].text == "1 of 2 never"
     assert by_level["90"][0].missing
@@ -257,8 +272,7 @@ def test_a_level_that_a_seed_never_reached_has_no_mean(memorised):
 
 
 def test_held_and_cosine_are_compared_after_the_last_epoch(memorised):
-    out, row = memorised
-    (group,) = held_table([row], out).groups
+    (group,) = held_table([load_row(*memorised)]).groups
     sgd, average = group.lines
     assert [number(cell) for cell in sgd.cells[6:9]] == [90, 40, -50]
     assert [number(cell) for cell in average.cells[6:9]] == [50, 20, -30]
@@ -266,22 +280,26 @@ def test_held_and_cosine_are_compared_after_the_last_epoch(memorised):
 
 
 def test_the_churn_split_is_that_of_the_metric(written):
-    out, study, results = written
-    a, b = (Predictions(run_folder(out, r).predictions) for r in study.rows[0].refit.values())
+    out, study = written
+    a, b = (
+        Predictions(run_folder(out, r).predictions) for r in study.rows[0].record.refit.values()
+    )
     expected = agreement(a.logits_nk("test", "sgd"), b.logits_nk("test", "sgd"), a.labels_n("test"))
-    for measure in SPLIT[:-1]:
+    for measure in CHURN_PARTS[:-1]:
         (found,) = values(
-            results, row="base row", arm="sgd", metric=measure.metric, phase="refit"
+            study.results, row="base row", arm="sgd", metric=measure.metric, phase="refit"
         ).values()
         assert found == getattr(expected, measure.metric)
 
 
 def test_the_average_that_is_matched_is_the_nearest_on_the_hold_out(written):
-    _, study, results = written
-    (told,) = matched(study.rows[0], results)
+    _, study = written
+    (told,) = matched(study.rows[0])
     means = {}
     for arm in ("sgd", "ema_acc", "ema_acc_bn", "ema_loss", "ema_loss_bn"):
-        found = values(results, row="base row", arm=arm, metric="holdout_accuracy", phase="search")
+        found = values(
+            study.results, row="base row", arm=arm, metric="holdout_accuracy", phase="search"
+        )
         means[arm] = sum(found.values()) / len(found)
     sgd = means.pop("sgd")
     nearest = min(means, key=lambda arm: (abs(means[arm] - sgd), arm))
@@ -292,43 +310,40 @@ def test_the_average_that_is_matched_is_the_nearest_on_the_hold_out(written):
 
 @pytest.mark.parametrize("name", APPENDICES)
 def test_every_appendix_has_a_page_that_names_the_papers_figures(written, memorised, name):
-    out, study, results = written
+    _, study = written
     if name in ("app-e1", "app-e2"):
-        out, row = memorised
-        study = replace(study, rows=(row,))
-        results = study_results(out, study)
-    found = appendix(out, replace(study, name=f"{name}-tiny"), results)
-    assert preset_of(f"{name}-tiny") == name
+        study = replace(study, rows=(load_row(*memorised),))
+    found = appendix(of_preset(study, name))
     assert found.blocks
     assert all("igure" in text or "able" in text for text in found.papers)
 
 
 @pytest.mark.parametrize(
-    ("name", "words"),
+    ("preset", "words"),
     [
-        ("app-c-tiny", ("As in the paper: appendix C", "75.83 %", "As it is and warmer")),
-        ("app-b-tiny", ("Every average at the epochs chosen", "and is no result")),
-        ("table1-tiny-controls", ("The same budget for SGD", "Other settings", "matched in")),
+        ("app-c", ("As in the paper: appendix C", "75.83 %", "As it is and warmer")),
+        ("app-b", ("Every average at the epochs chosen", "and is no result")),
+        ("table1", ("The same budget for SGD", "Other settings", "matched in")),
     ],
 )
-def test_the_page_has_the_sections_of_its_kind(written, name, words):
-    out, study, results = written
-    study = replace(study, name=name)
-    parts = [row_part(out, row, results, anchor=f"row{i}") for i, row in enumerate(study.rows)]
-    parts = with_comparisons(out, study, [replace(part, charts={}) for part in parts])
+def test_the_page_has_the_sections_of_its_kind(written, preset, words):
+    _, study = written
+    study = of_preset(study, preset)
+    parts = [row_part(row, anchor=f"row{i}") for i, row in enumerate(study.rows)]
+    parts = with_comparisons(study, [replace(part, charts={}) for part in parts])
     assert [list(part.charts) for part in parts] == [["compared"], ["compared"]]
-    entries = judge(out, study, results)
-    page = " ".join(render(out, study, results, parts, entries, interactive=False).split())
+    page = " ".join(render(study, parts, judge(study), interactive=False).split())
     for word in words:
         assert word in page
 
 
 def test_no_row_that_varies_another_is_in_the_papers_form(written):
-    out, study, results = written
-    form = paper_form(out, replace(study, name="table1-tiny-controls"), results)
+    _, study = written
+    form = paper_table(of_preset(study, "table1"))
     assert not any("warmer" in head for line in form.lines for head in line.heads)
 
 
 def test_no_study_of_another_kind_begins_with_an_appendix(written):
-    out, study, results = written
-    assert appendix(out, replace(study, name="table1-tiny"), results) is None
+    _, study = written
+    assert appendix(of_preset(study, "table1")) is None
+    assert appendix(study) is None

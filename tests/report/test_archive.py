@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from polyak.analysis.results import study_results
+from polyak.analysis.loaded import load_recorded_study
+from polyak.analysis.results import all_runs
 from polyak.errors import FileError
 from polyak.records.runs import Score, run_folder
 from polyak.records.studies import read_study, write_study
-from polyak.report import facts
 from polyak.report.archive import _without_paths, write_archive
 
 
@@ -34,7 +34,7 @@ def test_results_are_those_of_the_page(toy, kept):
     found = {tuple(line.values())[:-1]: float(line["value"]) for line in rows(kept / "results.csv")}
     wanted = {
         (r.row, r.phase, r.target, r.arm, r.seed, r.metric): r.value
-        for r in study_results(out, study)
+        for r in load_recorded_study(out, study).results
     }
     assert found == pytest.approx(wanted, nan_ok=True)
 
@@ -61,7 +61,7 @@ def test_plan_choices_and_configurations_come_along(toy, kept):
     _, study = toy
     assert read_study(kept) == study
     names = {path.stem for path in (kept / "configs").iterdir()}
-    assert names <= {run for row in study.rows for run in facts.all_runs(row)}
+    assert names <= {run for row in study.rows for run in all_runs(row)}
 
 
 def test_paths_of_this_machine_stay_behind():

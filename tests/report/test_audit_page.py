@@ -10,8 +10,7 @@ from PIL import Image
 from polyak.analysis.audit import AuditRow, ScoreResult
 from polyak.metrics import Estimate
 from polyak.records.audits import AuditFolder
-from polyak.report.audit import Audited, audit_sentences, render_audit, write_audit
-from polyak.report.thumbnails import data_uri
+from polyak.report.audit import Audited, audit_sentences, data_uri, render_audit, write_audit
 
 ABOUT = Audited(
     run="0123456789ab",

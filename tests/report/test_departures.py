@@ -2,18 +2,18 @@ from dataclasses import replace
 
 import pytest
 
-from polyak.records.runs import EpochRecord, Score, run_folder
+from polyak.analysis.loaded import LoadedRow, LoadedRun, LoadedStudy, RunLog, load_recorded_study
+from polyak.records.runs import EpochRecord, Score
 from polyak.report.departures import scale_notice, smaller
+
+CONFIG = {"epochs": 200, "model": {"name": "resnet18"}}
 
 
 @pytest.fixture
-def whole(toy, tmp_path):
+def whole(toy):
     """A row of the paper at the paper's size."""
     _, study = toy
-    folder = run_folder(tmp_path, "r0")
-    folder.write_config({"epochs": 200, "model": {"name": "resnet18"}})
-    folder.finish("done", images=50_000, seconds=1.0)
-    return replace(
+    record = replace(
         study.rows[0],
         dataset="CIFAR-100",
         architecture="ResNet-18",
@@ -22,13 +22,28 @@ def whole(toy, tmp_path):
         search={},
         refit={"0": "r0"},
         transfer={},
+        stops={},
     )
+    run = LoadedRun(id="r0", ending="done", config=CONFIG, images=50_000, seconds=1.0)
+    return LoadedRow(record=record, runs={"r0": run})
 
 
-def test_the_papers_size_has_no_notice(whole, toy, tmp_path):
+def recorded(row, **changes):
+    return replace(row, record=replace(row.record, **changes))
+
+
+def ran(row, **changes):
+    return replace(row, runs={"r0": replace(row.runs["r0"], **changes)})
+
+
+def study_of(toy, *rows):
     _, study = toy
-    assert smaller(tmp_path, whole) == []
-    assert scale_notice(tmp_path, replace(study, rows=(whole,))) == []
+    return LoadedStudy(record=replace(study, rows=tuple(row.record for row in rows)), rows=rows)
+
+
+def test_the_papers_size_has_no_notice(whole, toy):
+    assert smaller(whole) == []
+    assert scale_notice(study_of(toy, whole)) == []
 
 
 @pytest.mark.parametrize(
@@ -44,47 +59,43 @@ def test_the_papers_size_has_no_notice(whole, toy, tmp_path):
         ),
     ],
 )
-def test_each_way_to_be_smaller_is_named(whole, tmp_path, change, phrase):
-    assert smaller(tmp_path, replace(whole, **change)) == [phrase]
+def test_each_way_to_be_smaller_is_named(whole, change, phrase):
+    assert smaller(recorded(whole, **change)) == [phrase]
 
 
-def test_fewer_epochs_are_named(whole, tmp_path):
-    run_folder(tmp_path, "r0").write_config({"epochs": 20, "model": {"name": "resnet18"}})
-    assert smaller(tmp_path, whole) == ["20 epochs instead of 200"]
+def test_fewer_epochs_are_named(whole):
+    assert smaller(ran(whole, config={**CONFIG, "epochs": 20})) == ["20 epochs instead of 200"]
 
 
-def test_less_renewal_by_weight_decay_is_named(whole, tmp_path):
+def test_less_renewal_by_weight_decay_is_named(whole):
     # A refit of the paper's 78,200 steps, but at half its summed learning rate (1.2/2 a step).
-    folder = run_folder(tmp_path, "r0")
-    optim = {"weight_decay": 1e-4, "momentum": 0.9}
-    folder.write_config({"epochs": 200, "model": {"name": "resnet18"}, "optim": optim})
     score = Score(loss=1.0, accuracy=0.5)
-    folder.write_epochs(
-        [
-            EpochRecord(epoch=n, step=391 * n, learning_rate=rate, train=score, seconds=1.0)
-            for n, rate in ((100, 0.6), (200, 0.0))
-        ]
-    )
+    epochs = [
+        EpochRecord(epoch=n, step=391 * n, learning_rate=rate, train=score, seconds=1.0)
+        for n, rate in ((100, 0.6), (200, 0.0))
+    ]
+
+    def decayed(weight_decay):
+        optim = {"weight_decay": weight_decay, "momentum": 0.9}
+        return ran(whole, config={**CONFIG, "optim": optim}, log=RunLog(epochs=epochs))
+
     phrase = "weight decay renews the weights 23 times in a run instead of 47"
-    assert smaller(tmp_path, whole) == [phrase]
-    optim["weight_decay"] = 2.1e-4
-    folder.write_config({"epochs": 200, "model": {"name": "resnet18"}, "optim": optim})
-    assert smaller(tmp_path, whole) == []
+    assert smaller(decayed(1e-4)) == [phrase]
+    assert smaller(decayed(2.1e-4)) == []
 
 
-def test_what_all_rows_share_is_said_once(whole, toy, tmp_path):
-    _, study = toy
-    first = replace(whole, label="a", seeds=(0, 1))
-    second = replace(first, label="b", dataset="TinyImageNet")
-    assert scale_notice(tmp_path, replace(study, rows=(first, second))) == [
+def test_what_all_rows_share_is_said_once(whole, toy):
+    first = recorded(whole, label="a", seeds=(0, 1))
+    second = recorded(first, label="b", dataset="TinyImageNet")
+    assert scale_notice(study_of(toy, first, second)) == [
         ("all rows", ["2 seeds instead of 3"]),
         ("b", ["50,000 training images instead of 100,000"]),
     ]
 
 
 def test_another_data_set_at_small_scale_is_named(toy):
-    out, study = toy
-    first, second, third = smaller(out, study.rows[0])
+    (row,) = load_recorded_study(*toy).rows
+    first, second, third = smaller(row)
     assert first == "toy is no data set of the paper"
     # 5e-4 · 3 steps · (0.1/2 + 0.15/2 + …) / (1 − 0.9); those of the paper's refits
     renewed = (

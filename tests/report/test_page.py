@@ -5,8 +5,9 @@ from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
+from support.slow_results import values
 
-from polyak.analysis.results import study_results, values
+from polyak.analysis.loaded import LoadedRow, LoadedRun, load_recorded_study
 from polyak.errors import FileError
 from polyak.records.runs import run_folder
 from polyak.records.studies import write_study
@@ -82,7 +83,7 @@ def test_each_figure_has_a_place_an_svg_and_a_csv(toy, page):
 
 def test_page_shows_the_results_own_numbers(toy, page):
     out, study = toy
-    results = study_results(out, study)
+    results = load_recorded_study(out, study).results
     text = Elements(page).text
     for arm in ("sgd", "ema_acc_bn"):
         found = values(results, row="toy row", arm=arm, metric="accuracy", phase="refit")
@@ -208,7 +209,7 @@ def test_a_folder_without_a_study_is_refused(tmp_path):
     ("settings", "said"),
     [
         ({}, None),
-        ({"precision": "bfloat16"}, "bfloat16; weights, statistics, averages"),
+        ({"precision": "bfloat16"}, "bfloat16; weights, statistics and averages"),
         ({"precision": "float32"}, "float32"),
         ({"fp32": True}, "float32"),
     ],
@@ -218,14 +219,15 @@ def test_the_page_says_what_was_computed_in_where_a_run_chose_it(toy, tmp_path, 
     shutil.copytree(out, tmp_path / "out")
     for path in (tmp_path / "out/runs").glob("*/config.json"):
         path.write_text(json.dumps(json.loads(path.read_text()) | settings))
-    found = dict(facts.settings(tmp_path / "out", study.rows[0]))
+    (row,) = load_recorded_study(tmp_path / "out", study).rows
+    found = dict(facts.settings(row))
     assert "computed in" not in found if said is None else found["computed in"].startswith(said)
     page = write_report(tmp_path / "out", study.name).read_text(encoding="utf-8")
     assert (">computed in<" in page) == (said is not None)
 
 
-def test_the_page_names_the_width_of_a_network_that_has_another_than_its_usual(toy, tmp_path):
+def test_the_page_names_the_width_of_a_network_that_has_another_than_its_usual(toy):
     _, study = toy
-    run_id = next(iter(study.rows[0].refit.values()))
-    run_folder(tmp_path, run_id).write_config({"model": {"name": "resnet18", "width": 32}})
-    assert dict(facts.settings(tmp_path, study.rows[0]))["model"] == "resnet18 of width 32"
+    run = LoadedRun(id="r", config={"model": {"name": "resnet18", "width": 32}})
+    row = LoadedRow(record=study.rows[0], runs={"r": run})
+    assert dict(facts.settings(row))["model"] == "resnet18 of width 32"

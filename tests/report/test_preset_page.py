@@ -1,5 +1,6 @@
 """The whole page of a study for one of the paper's tables."""
 
+import json
 import re
 import shutil
 from dataclasses import replace
@@ -74,9 +75,10 @@ def paper_page(toy, tmp_path_factory):
         )
     rows = (replace(row, label="humans", dataset="CIFAR-100N", architecture="ResNet-34"),)
     write_study(
-        out / "table2", StudyRecord(name="table2", title="Noise", command="again", rows=rows)
+        out / "humans",
+        StudyRecord(name="humans", title="Noise", command="again", rows=rows, preset="table2"),
     )
-    return write_report(out, "table2").read_text(encoding="utf-8")
+    return write_report(out, "humans").read_text(encoding="utf-8")
 
 
 def test_a_maximum_over_averages_and_epochs_is_no_number_of_the_page(paper_page):
@@ -134,3 +136,37 @@ def test_no_cell_is_empty(paper_page):
     cells = Text(paper_page).cells
     assert len(cells) > 100
     assert all(cells)
+
+
+@pytest.mark.parametrize("name", ["table1-tiny", "table1-mine", "figure1-tiny", "app-c-small"])
+def test_a_study_from_before_plan_json_named_its_preset_has_the_page_of_its_name(
+    toy, tmp_path, name, monkeypatch
+):
+    monkeypatch.setattr("polyak.report.page.write_svg", lambda chart, path: None)
+    out, study = toy
+    (tmp_path / "runs").symlink_to(out / "runs")
+    row = replace(study.rows[0], dataset="CIFAR-100", architecture="ResNet-18")
+    preset = name.rsplit("-", 1)[0]
+    scale = None if name.endswith("mine") else name.rsplit("-", 1)[1]
+    record = replace(study, name=name, rows=(row,), preset=preset, scale=scale)
+    write_study(tmp_path / name, record)
+    page = write_report(tmp_path, name).read_bytes()
+    assert b"As in the paper: " in page
+    path = tmp_path / name / "plan.json"
+    plan = json.loads(path.read_text())
+    del plan["preset"], plan["scale"]
+    path.write_text(json.dumps(plan))
+    assert write_report(tmp_path, name).read_bytes() == page
+
+
+def test_a_study_of_ones_own_is_laid_out_as_itself_whatever_its_name(toy, tmp_path, monkeypatch):
+    monkeypatch.setattr("polyak.report.page.write_svg", lambda chart, path: None)
+    out, study = toy
+    (tmp_path / "runs").symlink_to(out / "runs")
+    pages = {}
+    for name in ("table1-mine", "mine"):
+        write_study(tmp_path / name, replace(study, name=name))
+        page = write_report(tmp_path, name).read_text(encoding="utf-8")
+        pages[name] = page.replace(name, "mine")
+    assert pages["table1-mine"] == pages["mine"]
+    assert "As in the paper" not in pages["mine"]

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from polyak.errors import ConfigError
-from polyak.study.fitting import PAPER_UPDATES, fitted, scaled_decays
+from polyak.study.fitting import PAPER_UPDATES, fit_decays, scaled_decays
 from polyak.study.paper.presets import preset
 from polyak.training.config import PAPER_DECAYS
 
@@ -41,10 +41,10 @@ def test_the_demos_decays_are_fitted_to_its_updates():
 
 
 def test_decays_without_a_papers_length_stay_as_they_are(row):
-    assert fitted(row, train_images=7) == row
+    assert fit_decays(row, train_images=7) == row
 
 
 def test_a_run_too_short_for_different_decays_is_refused_by_its_row(row):
     row = replace(row, paper_updates=100_000, paper_decays=(0.968, 0.984))
     with pytest.raises(ConfigError, match=r"small digits: the run has \d updates"):
-        fitted(row, train_images=90)
+        fit_decays(row, train_images=90)

@@ -21,7 +21,7 @@ from polyak.records.predictions import Predictions
 from polyak.records.runs import run_folder
 from polyak.study.executors import attempts, local
 from polyak.study.executors.local import LocalExecutor, available_cores
-from polyak.training.interruption import StoppedError, StopRequest
+from polyak.training.interruption import InterruptedRun, Interruption
 from polyak.training.jobs import carry_out
 from polyak.training.optim import OptimConfig
 
@@ -204,7 +204,7 @@ def test_a_run_that_another_study_is_at_is_waited_for(tiny, tmp_path, monkeypatc
 
         monkeypatch.setattr(attempts.time, "sleep", ended)
         monkeypatch.setattr("polyak.training.jobs._train", None)
-        assert attempts.attempt(tiny, out, device="cpu", stop=StopRequest()) is None
+        assert attempts.attempt(tiny, out, device="cpu", interruption=Interruption()) is None
     assert looks == [attempts.HELD_SECONDS] * 2
     assert run_folder(out, tiny.id).ending == "done"
 
@@ -212,8 +212,8 @@ def test_a_run_that_another_study_is_at_is_waited_for(tiny, tmp_path, monkeypatc
 def test_waiting_for_another_study_ends_when_asked_to_stop(tiny, tmp_path):
     folder = run_folder(tmp_path, tiny.id).path
     folder.mkdir(parents=True)
-    with holding(folder), pytest.raises(StoppedError):
-        attempts.attempt(tiny, tmp_path, device="cpu", stop=StopRequest(0))
+    with holding(folder), pytest.raises(InterruptedRun):
+        attempts.attempt(tiny, tmp_path, device="cpu", interruption=Interruption(0))
 
 
 PARENT = """

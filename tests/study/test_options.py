@@ -8,9 +8,10 @@ from polyak.errors import ConfigError
 from polyak.records.paper_code import PAPER_CODE, parse_paper_code
 from polyak.records.runs import EpochRecord, Score, run_folder
 from polyak.records.studies import read_study
+from polyak.records.vocabulary import Stop
 from polyak.report.page import write_report
 from polyak.study import plan, runner, selection
-from polyak.study.options import otherwise
+from polyak.study.options import with_paper_code, with_protocol
 from polyak.study.paper.presets import preset
 from polyak.training.jobs import carry_out
 
@@ -27,11 +28,11 @@ def search_ids(study):
 
 
 def test_without_a_switch_the_study_is_the_same(study):
-    assert otherwise(study) is study
+    assert with_protocol(study) is study
 
 
 def test_what_acts_on_finished_runs_plans_the_same_runs_in_another_folder(study):
-    coded = otherwise(study, paper_code=("learning-rate", "probe", "js", "temperature", "sd"))
+    coded = with_protocol(study, paper_code=("learning-rate", "probe", "js", "temperature", "sd"))
     assert search_ids(coded) == search_ids(study)
     assert coded.name == "small-learning-rate-probe-js-temperature-sd"
     assert "otherwise: learning-rate" in coded.title
@@ -49,17 +50,17 @@ def test_what_acts_on_finished_runs_plans_the_same_runs_in_another_folder(study)
     ],
 )
 def test_what_acts_within_runs_plans_other_runs_that_are_sound(study, switch, name):
-    coded = otherwise(study, **switch)
+    coded = with_protocol(study, **switch)
     coded.check()
     assert coded.name == name
     assert not set(search_ids(coded)) & set(search_ids(study))
 
 
 def test_a_refit_has_no_holdout_and_is_the_same_run_whatever_acts_on_one(study):
-    stop = plan.Stop(rule="acc", epoch=1, average="ema_0.9")
+    stop = Stop(rule="acc", epoch=1, average="ema_0.9")
 
     def refit_id(**switch):
-        (changed,) = otherwise(study, **switch).rows
+        (changed,) = with_protocol(study, **switch).rows
         return plan.refit(changed, 0.1, {0: (stop,)})[0].id
 
     assert refit_id() == refit_id(paper_code=("holdout-images", "loss-decay"), clean_holdout=True)
@@ -68,7 +69,7 @@ def test_a_refit_has_no_holdout_and_is_the_same_run_whatever_acts_on_one(study):
 
 
 def test_the_wide_networks_options_are_set_there_alone():
-    rows = otherwise(preset("table1", scale="paper"), paper_code=("wide-resnet",)).rows
+    rows = with_protocol(preset("table1", scale="paper"), paper_code=("wide-resnet",)).rows
     plain = preset("table1", scale="paper").rows
     for row, before in zip(rows, plain, strict=True):
         wide = row.config.model.name == "wrn28_10"
@@ -81,7 +82,7 @@ def test_the_wide_networks_options_are_set_there_alone():
 
 def test_a_study_that_measures_has_nothing_to_choose():
     with pytest.raises(ConfigError, match="measures and chooses nothing"):
-        otherwise(preset("overhead", scale="tiny"), selection="bn_safe")
+        with_protocol(preset("overhead", scale="tiny"), selection="bn_safe")
 
 
 def test_names_are_parsed_in_one_order_and_an_unknown_one_lists_them():
@@ -119,16 +120,16 @@ def test_a_learning_rate_for_each_seed_is_that_of_its_own_best_sgd(row):
         0.05: {0: history(0.5, 0.7), 1: history(0.2, 0.3)},
         0.1: {0: history(0.6, 0.6), 1: history(0.8, 0.1)},
     }
-    coded = plan.as_coded(row, ("learning-rate",))
+    coded = with_paper_code(row, ("learning-rate",))
     by_hand = {}
     for seed in (0, 1):
         best = {
             rate: max(r.holdout["sgd"].accuracy for r in by[seed]) for rate, by in epochs.items()
         }
         by_hand[seed] = max(best, key=best.__getitem__)
-    assert selection._rates(coded, epochs) == by_hand == {0: 0.05, 1: 0.1}
+    assert selection._learning_rates(coded, epochs) == by_hand == {0: 0.05, 1: 0.1}
     # Together 0.1 is better: 0.6 and 0.8 against 0.7 and 0.3.
-    assert selection._rates(row, epochs) == {0: 0.1, 1: 0.1}
+    assert selection._learning_rates(row, epochs) == {0: 0.1, 1: 0.1}
 
 
 @pytest.fixture(scope="module")
@@ -143,7 +144,7 @@ def test_all_switches_together_run_through_to_a_page_that_says_so(study, carried
         on_tick({})
         return {}
 
-    switched = otherwise(study, paper_code=ALL, selection="bn_safe", clean_holdout=True)
+    switched = with_protocol(study, paper_code=ALL, selection="bn_safe", clean_holdout=True)
     outcome = runner.run_study(
         switched,
         carried,
@@ -168,7 +169,7 @@ def test_all_switches_together_run_through_to_a_page_that_says_so(study, carried
     box = page[page.index("Not the default protocol") :].split("</div>")[0]
     for name in ALL:
         assert f"As the authors’ code does ({name})" in box
-    for words in ("statistics recomputed after each epoch", "An oracle, not to be had in practice"):
+    for words in ("statistics recomputed after each epoch", "An oracle, unavailable in practice"):
         assert words in box
     assert "the authors’ “JS”" in page
     assert "chosen for each seed" in page

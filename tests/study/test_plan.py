@@ -4,10 +4,9 @@ import pytest
 
 from polyak.data import DataConfig
 from polyak.errors import ConfigError
+from polyak.records.vocabulary import PROBED_ARMS, Stop
 from polyak.study import plan
 from polyak.study.paper.presets import PRESETS, preset
-from polyak.study.plan import PROBED_ARMS
-from polyak.training.config import Stop
 
 STOPS = tuple(
     Stop(rule=rule, epoch=epoch, average=average)

@@ -331,7 +331,7 @@ def test_a_refit_that_fails_keeps_its_row_from_being_probed(study, tmp_path):
     assert len(row.refit) == 2
 
 
-def test_a_row_whose_refits_diverged_has_no_result_at_the_second_sitting_too(study, tmp_path):
+def test_a_row_whose_refits_diverged_has_no_result_at_the_second_session_too(study, tmp_path):
     first = _run(study, tmp_path, FakeExecutor(diverging_refits=(0, 1)))
     again = FakeExecutor()
     second = _run(study, tmp_path, again)

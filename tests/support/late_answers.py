@@ -1,14 +1,15 @@
 """Devices that answer late, played on a CPU: the paths of a GPU without one."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from polyak import Averager
 from polyak.averaging.model import transfer
-from polyak.averaging.model.lagged import Lagged
-from polyak.averaging.model.live import Live
+from polyak.averaging.model.live import LiveWeights
+from polyak.averaging.model.transfer import Lagged
 
 
 class LateTransfer(transfer.Transfer):
@@ -63,8 +64,21 @@ def late_answers(monkeypatch: pytest.MonkeyPatch, *, guard: bool = True) -> list
     monkeypatch.setattr(Lagged, "arrived", lambda self: self in read)
     monkeypatch.setattr(Lagged, "value", asked)
     if guard:
-        monkeypatch.setattr(Live, "lags", property(lambda self: self.staging is None))
+        monkeypatch.setattr(LiveWeights, "lags", property(lambda self: self.staging is None))
     return read
+
+
+def skippable_step(averager: Averager) -> Callable[[Tensor], None]:
+    """Attach a fused optimizer; gives its step, of which the tensor says if it was skipped."""
+    optimizer = torch.optim.SGD([torch.zeros(1)], lr=0.0, fused=True)
+    averager.attach(optimizer)
+
+    def step(found_inf: Tensor) -> None:
+        optimizer.found_inf = found_inf
+        optimizer.step()
+        del optimizer.found_inf
+
+    return step
 
 
 def inf(found: bool) -> Tensor:

@@ -1,6 +1,6 @@
 """Runs that are stopped anywhere and go on, for the tests of resuming.
 
-`Paused` stands for whatever ends a sitting; the next one begins with a run that was just built.
+`Paused` stands for whatever ends a session; the next one begins with a run that was just built.
 """
 
 from dataclasses import replace
@@ -17,7 +17,7 @@ class Paused(Exception):
     pass
 
 
-def sitting(run, folder, *, rests=None, seconds=1e9):
+def session(run, folder, *, rests=None, seconds=1e9):
     """Go on from the checkpoint and train; after `rests` places to stop write one and leave."""
     checkpoints = Checkpoints(folder, seconds=seconds)
     checkpoints.resume(run)
@@ -36,15 +36,15 @@ def sitting(run, folder, *, rests=None, seconds=1e9):
     return run
 
 
-def in_sittings(build, folder, lengths):
-    """Train in sittings that end after so many places to stop each, then to the end."""
+def in_sessions(build, folder, lengths):
+    """Train in sessions that end after so many places to stop each, then to the end."""
     for rests in lengths:
         try:
-            return sitting(build(), folder, rests=rests)
+            return session(build(), folder, rests=rests)
         except Paused:
-            # What other code draws between two sittings must not matter.
+            # What other code draws between two sessions must not matter.
             torch.rand(7)
-    return sitting(build(), folder)
+    return session(build(), folder)
 
 
 def assert_same_run(run, whole):

@@ -8,11 +8,12 @@ from itertools import combinations
 
 import numpy as np
 
-from polyak.analysis.claims.evidence import RowEvidence, RunLog
-from polyak.analysis.results import Result
+from polyak.analysis.claims.evidence import RowEvidence
+from polyak.analysis.loaded import RunLog
+from polyak.analysis.results import Result, Results
 from polyak.records.runs import EpochRecord, MonitorRecord, Score
-from polyak.records.studies import StopRecord
 from polyak.records.timings import Timing, Timings
+from polyak.records.vocabulary import Stop
 
 BUDGET = 20
 SHORT, LONG = "ema_0.9", "ema_0.99"
@@ -90,7 +91,7 @@ class World:
             last = worst if worst is not None and seed == "0" else self.around(acc, 0.02)
             at = {"sgd": 1.0, "acc": last, "loss": self.around(loss, 0.02)}
             found[seed] = {
-                rule: StopRecord(rule=rule, epoch=max(1, round(BUDGET * share)), average=SHORT)
+                rule: Stop(rule=rule, epoch=max(1, round(BUDGET * share)), average=SHORT)
                 for rule, share in at.items()
             }
         return found
@@ -159,7 +160,7 @@ def rows(
             label=label,
             budget=settings["epochs"],
             averages=(SHORT, LONG),
-            results=world.results(label, truth),
+            results=Results(world.results(label, truth)),
             search={seed: world.search(**search) for seed in world.seeds},
             held={seed: world.search(**held) for seed in world.seeds} if held else {},
             against=against,

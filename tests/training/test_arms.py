@@ -7,8 +7,10 @@ from polyak.averaging import load as load_weights
 from polyak.models import build
 from polyak.records.predictions import Predictions
 from polyak.records.runs import run_folder
+from polyak.records.vocabulary import Stop
 from polyak.training.arms import arms, write_arms
-from polyak.training.config import Stop
+from polyak.training.config import PRECISIONS
+from polyak.training.logits import logits_of_arms
 from polyak.training.prediction import predict
 
 ALL = {
@@ -97,7 +99,7 @@ def test_recomputed_statistics_are_those_of_one_pass_over_the_training_part(fini
 
     run, _, by_name, folder = finished
     weight = by_name["ema_acc_bn"].weights["stem.weight"]
-    batches = run.augmentation.batches(
+    batches = run.images.batches(
         128,
         order=generator(run.config.seed, "final batchnorm order"),
         draws=generator(run.config.seed, "final batchnorm augmentation"),
@@ -125,7 +127,7 @@ def test_predictions_are_what_the_saved_weights_say(finished):
     said = Predictions(folder.predictions)
     data = run.data
     test_nchw, train_nchw = (
-        run.augmentation.ready(x) for x in (data.test_images_nchw, data.train_images_nchw)
+        run.images.normalise(x) for x in (data.test_images_nchw, data.train_images_nchw)
     )
     assert set(said.arms("test")) == set(said.arms("train")) == ALL
     for name in ALL:
@@ -178,3 +180,29 @@ def test_without_stops_and_swa_there_is_only_sgd(tiny, start):
     config = replace(tiny, holdout=False, averaging=replace(tiny.averaging, swa=False))
     run = start(config)
     assert [arm.name for arm in arms(run.train(lambda record: None), config)] == ["sgd"]
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_saved_predictions_are_computed_in_the_runs_precision_and_asked_for_again_alike(
+    tiny, start, tmp_path, precision
+):
+    run = start(replace(tiny, precision=precision, epochs=2))
+    folder = run_folder(tmp_path, run.config.id)
+    write_arms(run, run.train(lambda record: None), folder)
+    names = ("sgd", "ema_acc_bn")
+    again = logits_of_arms(
+        folder,
+        {"test": run.data.test_images_nchw},
+        config=run.config,
+        data=run.data,
+        arms=names,
+        device=run.device,
+    )["test"]
+    for name in names:
+        saved = _saved(folder, name)
+        assert {x.dtype for x in saved.values()} == {torch.float32, torch.int64}
+        logits_nk = Predictions(folder.predictions).logits_nk("test", name)
+        assert logits_nk.dtype == torch.float32
+        assert torch.equal(logits_nk, again[name])
+        rounded = logits_nk.bfloat16().float()
+        assert torch.equal(logits_nk, rounded) == (precision == "bfloat16")

@@ -32,7 +32,7 @@ def by_hand(run, config, *, bootstrap):
     step = updates = 0
     for epoch in range(1, config.epochs + 1):
         model.train()
-        batches = run.augmentation.batches(config.batch_size, order=run.order, draws=run.draws)
+        batches = run.images.batches(config.batch_size, order=run.order, draws=run.draws)
         for x_bchw, labels_b in batches:
             rate = learning_rate(step, optim, steps_per_epoch=5, epochs=config.epochs)
             model.zero_grad()

@@ -7,13 +7,13 @@ from dataclasses import replace
 
 import pytest
 import torch
-from support.resumed_runs import MONITORS, assert_same_run, in_sittings, with_dropout
+from support.resumed_runs import MONITORS, assert_same_run, in_sessions, with_dropout
 
 from polyak.data import DataConfig, load, partition, prepare
 from polyak.records.predictions import Predictions
 from polyak.records.runs import run_folder
-from polyak.training import backends, loop
-from polyak.training.interruption import StoppedError, StopRequest
+from polyak.training import loop, steps
+from polyak.training.interruption import InterruptedRun, Interruption
 from polyak.training.jobs import carry_out
 from polyak.training.loop import Run
 from polyak.training.overhead import OverheadConfig
@@ -67,7 +67,7 @@ def test_a_run_that_was_stopped_ends_to_the_bit_as_if_it_had_not(
     config = replace(tiny, fp32=fp32, monitors=MONITORS)
     whole = on(CARD, config)
     whole.train(lambda record: None)
-    run = in_sittings(lambda: on(CARD, config), tmp_path, [1, 4, 7])
+    run = in_sessions(lambda: on(CARD, config), tmp_path, [1, 4, 7])
     assert run.backend == backend
     assert_same_run(run, whole)
 
@@ -75,20 +75,20 @@ def test_a_run_that_was_stopped_ends_to_the_bit_as_if_it_had_not(
 @pytest.fixture
 def quick(monkeypatch):
     """Trials without torch.compile, which takes its time."""
-    monkeypatch.setattr(backends, "BACKENDS", ("eager", "graph"))
+    monkeypatch.setattr(steps, "BACKENDS", ("eager", "graph"))
 
 
 @pytest.mark.usefixtures("quick")
 def test_a_job_that_was_stopped_before_its_files_were_written_writes_them(tiny, tmp_path):
     """Weights kept before the stop are compared with those of after it."""
     config = replace(tiny, more_averages=("tail", "lawa", "power"))
-    stop = StopRequest()
+    interruption = Interruption()
 
     def ask(record):
-        stop.signal_number = 15 if record.epoch == config.epochs else None
+        interruption.signal_number = 15 if record.epoch == config.epochs else None
 
-    with pytest.raises(StoppedError):
-        carry_out(config, tmp_path, device=CARD, on_epoch=ask, stop=stop)
+    with pytest.raises(InterruptedRun):
+        carry_out(config, tmp_path, device=CARD, on_epoch=ask, interruption=interruption)
     carry_out(config, tmp_path, device=CARD)
     folder = run_folder(tmp_path, config.id)
     assert folder.ending == "done"

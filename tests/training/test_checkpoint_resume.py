@@ -11,13 +11,14 @@ from support.resumed_runs import (
     MONITORS,
     Paused,
     assert_same_run,
-    in_sittings,
-    sitting,
+    in_sessions,
+    session,
     with_dropout,
 )
 
 from polyak.averaging import load
 from polyak.errors import FileError, StateError
+from polyak.records.vocabulary import Stop
 from polyak.training import checkpoint, loop
 from polyak.training.checkpoint import Checkpoints
 
@@ -30,7 +31,7 @@ def whole(tiny, start):
         tiny,
         holdout=False,
         averaging=replace(tiny.averaging, every=4),
-        stops=(loop.Stop(rule="acc", epoch=2, average="ema_0.9"),),
+        stops=(Stop(rule="acc", epoch=2, average="ema_0.9"),),
     )
     builders = {"search": lambda: start(resnet), "refit": lambda: start(refit)}
     lower = replace(resnet, precision="bfloat16")
@@ -58,7 +59,7 @@ RESTS = 3 * (5 + 1)
 @pytest.mark.parametrize("kind", ["search", "refit", "dropout", "bfloat16"])
 def test_a_run_stopped_at_every_place_in_turn_equals_one_that_never_stopped(whole, kind, tmp_path):
     build, uninterrupted = whole[kind]
-    assert_same_run(in_sittings(build, tmp_path, [1] * 40), uninterrupted)
+    assert_same_run(in_sessions(build, tmp_path, [1] * 40), uninterrupted)
 
 
 @pytest.mark.parametrize("kind", ["search", "dropout"])
@@ -68,15 +69,15 @@ def test_a_run_stopped_anywhere_equals_one_that_never_stopped(
     whole, kind, tmp_path_factory, lengths
 ):
     build, uninterrupted = whole[kind]
-    run = in_sittings(build, tmp_path_factory.mktemp("run"), lengths)
+    run = in_sessions(build, tmp_path_factory.mktemp("run"), lengths)
     assert_same_run(run, uninterrupted)
 
 
-def test_dropout_really_draws(whole):
+def test_dropout_really_draws(whole, monkeypatch):
     """Without its generator's state a run with dropout would end otherwise."""
     build, uninterrupted = whole["dropout"]
     run = build()
-    run.set_own_generators = lambda: torch.manual_seed(99)
+    monkeypatch.setattr(run, "_set_torch_generators", lambda: torch.manual_seed(99))
     run.train(lambda record: None)
     last, other = run.trained.last["sgd"], uninterrupted.trained.last["sgd"]
     assert not all(torch.equal(last[key], x) for key, x in other.items())
@@ -84,7 +85,7 @@ def test_dropout_really_draws(whole):
 
 def paused(build, folder, rests, *, seconds=1e9):
     with pytest.raises(Paused):
-        sitting(build(), folder, rests=rests, seconds=seconds)
+        session(build(), folder, rests=rests, seconds=seconds)
 
 
 def steps(folder):
@@ -125,7 +126,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_taken(whole, tmp_pa
     for path in (newest, before) if both else (newest,):
         spoil(path, damage)
     with pytest.warns(RuntimeWarning) as caught:
-        run = sitting(build(), tmp_path, seconds=0)
+        run = session(build(), tmp_path, seconds=0)
     named = [str(warning.message) for warning in caught]
     assert len(named) == 1 + both
     assert newest.name in named[0]
@@ -146,24 +147,26 @@ def test_damaged_kept_weights_are_named_and_never_used(whole, tmp_path):
     (kept,) = tmp_path.glob("kept-*")
     spoil(kept, "flipped")
     with pytest.warns(RuntimeWarning, match=kept.name):
-        run = sitting(build(), tmp_path, seconds=0)
+        run = session(build(), tmp_path, seconds=0)
     assert_same_run(run, uninterrupted)
 
 
 @pytest.mark.parametrize(
     ("fact", "value"),
-    [("torch", "2.6.0"), ("threads", 64), ("processor", "another"), ("memory format", "plain")],
+    [("torch", "2.6.0"), ("threads", 64), ("processor", "another"), ("layout", "plain")],
 )
 def test_a_checkpoint_from_elsewhere_is_refused_with_what_to_do(
     whole, tmp_path, monkeypatch, fact, value
 ):
     build, _ = whole["refit"]
-    here = checkpoint.environment
+    here = loop.environment
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "environment", lambda device: {**here(device), fact: value})
+        patch.setattr(
+            loop, "environment", lambda *args, **options: {**here(*args, **options), fact: value}
+        )
         paused(build, tmp_path, 3)
     with pytest.raises(StateError) as caught:
-        sitting(build(), tmp_path)
+        session(build(), tmp_path)
     assert f"{fact} {value!r} (here " in str(caught.value)
     assert f"remove {tmp_path} to begin" in str(caught.value)
     assert len(steps(tmp_path)) == 1
@@ -181,10 +184,10 @@ def test_a_disk_that_takes_no_more_leaves_the_checkpoint_before(whole, tmp_path,
     with monkeypatch.context() as patch:
         patch.setattr("polyak.averaging.files.averages.save_file", full)
         with pytest.raises(FileError, match=r"cannot be written \(No space left.*goes on"):
-            sitting(build(), tmp_path, rests=2)
+            session(build(), tmp_path, rests=2)
     assert steps(tmp_path) == before
     assert not list(tmp_path.glob(".*"))
-    assert_same_run(sitting(build(), tmp_path), uninterrupted)
+    assert_same_run(session(build(), tmp_path), uninterrupted)
 
 
 def test_a_checkpoint_that_does_not_read_back_removes_none(whole, tmp_path, monkeypatch):

@@ -10,15 +10,8 @@ from hypothesis import strategies as st
 from polyak.data import DataConfig, NoiseConfig
 from polyak.errors import ConfigError
 from polyak.models import ModelConfig
-from polyak.training.config import (
-    LATER,
-    MONITORS,
-    PAPER_DECAYS,
-    AveragingConfig,
-    RunConfig,
-    Stop,
-    digest,
-)
+from polyak.records.vocabulary import MONITORS, Stop
+from polyak.training.config import LATER, PAPER_DECAYS, AveragingConfig, RunConfig, digest
 from polyak.training.optim import OptimConfig
 
 SOME, OTHER = "a" * 64, "b" * 64

@@ -7,7 +7,8 @@ from polyak.data import DataConfig, NoiseConfig
 from polyak.errors import FileError
 from polyak.models import ModelConfig
 from polyak.records.runs import run_folder
-from polyak.training.config import AveragingConfig, RunConfig, Stop
+from polyak.records.vocabulary import Stop
+from polyak.training.config import AveragingConfig, RunConfig
 from polyak.training.config_file import read_config, read_run_config
 from polyak.training.optim import OptimConfig
 from polyak.training.overhead import OverheadConfig
@@ -85,7 +86,7 @@ def test_a_configuration_elsewhere_may_have_any_name(tmp_path):
         ('{"kind": "train", "epoch": 3}', r"unknown settings \['epoch'\]"),
         ('{"kind": "train", "data": 3}', "stands for a DataConfig"),
         ('{"kind": "train", "stops": 3}', "not iterable"),
-        ('{"kind": "train", "epochs": "x"}', "describes no run"),
+        ('{"kind": "train", "epochs": "x"}', "does not describe a run"),
         ('{"kind": "train", "epochs": 0}', "epochs is 0; expected >= 1"),
         ('{"kind": "probe"}', "backbones"),
         ('{"kind": "probe", "backbones": ["../../etc"]}', "cannot be read"),

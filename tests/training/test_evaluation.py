@@ -30,14 +30,14 @@ def _logits(run, name, images_nchw, *, refresh=False):
     model.load_state_dict(weights)
     if refresh and name != "sgd":
         seed = run.config.seed
-        batches = run.augmentation.batches(
+        batches = run.images.batches(
             128,
             order=generator(seed, "batchnorm order"),
             draws=generator(seed, "batchnorm augmentation"),
         )
         refresh_batchnorm(model, batches)
     with torch.no_grad():
-        return model.eval()(run.augmentation.ready(images_nchw))
+        return model.eval()(run.images.normalise(images_nchw))
 
 
 def _fresh(run):
@@ -138,7 +138,7 @@ def _refreshed_on(run, images):
         model.load_state_dict(run.averager.tensors(name))
         refresh_batchnorm(model, batches)
         with torch.no_grad():
-            found[name] = model.eval()(run.augmentation.ready(run.data.holdout_images_nchw))
+            found[name] = model.eval()(run.images.normalise(run.data.holdout_images_nchw))
     return found
 
 

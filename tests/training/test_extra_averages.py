@@ -8,10 +8,11 @@ import torch
 from polyak.averaging import load as load_weights
 from polyak.errors import ConfigError
 from polyak.records.runs import EpochRecord, Score, run_folder
+from polyak.records.vocabulary import MORE_AVERAGES, Stop
 from polyak.training.arms import arms, write_arms
 from polyak.training.checkpoint import Checkpoints
-from polyak.training.config import MORE_AVERAGES, RunConfig, Stop
-from polyak.training.extra_averages import LAWA_SNAPSHOTS, more_bank, uniform_between
+from polyak.training.config import RunConfig
+from polyak.training.extra_averages import LAWA_SNAPSHOTS, build_extra_averager, uniform_between
 from polyak.training.selection import swad_interval
 
 EPOCHS, EVERY = 8, 2
@@ -75,7 +76,7 @@ def test_each_average_is_the_mean_that_it_names(followed):
 
 def test_the_power_average_is_its_recurrence(followed):
     run, seen = followed
-    exponent = next(k for k in run.more._kinds.values() if k.label == "power").exponent
+    exponent = next(k for k in run.extra._kinds.values() if k.label == "power").exponent
     found = {key: x.double().clone() for key, x in seen[EVERY - 1].items()}
     for step in range(EVERY, 49, EVERY):
         d = (1 - EVERY / step) ** (exponent + 1)
@@ -97,7 +98,7 @@ def test_training_and_the_bank_do_not_notice_them(followed, config, start):
     run, _ = followed
     plain = start(replace(config, more_averages=(), swad=None))
     plain.train(lambda record: None)
-    assert plain.more is None
+    assert plain.extra is None
     for name in ("sgd", "swa"):
         for key, x in plain.trained.last[name].items():
             assert torch.equal(run.trained.last[name][key], x)
@@ -151,10 +152,10 @@ def test_a_run_that_was_stopped_ends_with_the_same_averages(
 
 def test_a_search_has_no_swad_and_a_short_run_no_empty_average(tiny, start):
     run = start(replace(tiny, more_averages=("swad",)))
-    assert run.more is None
+    assert run.extra is None
     both = start(replace(tiny, more_averages=("swad", "tail")))
-    assert both.more is not None
-    assert both.more.names == ("tail",)
+    assert both.extra is not None
+    assert both.extra.names == ("tail",)
     # One update a run, in the first epoch: the tail takes in nothing.
     averaging = replace(tiny.averaging, every=8)
     short = start(replace(tiny, epochs=2, averaging=averaging, more_averages=("tail", "power")))
@@ -168,7 +169,7 @@ def test_snapshots_are_an_epoch_apart_in_whole_periods(config):
     for per_epoch, every, spacing in ((391, 16, 384), (6, 2, 6), (5, 16, 16)):
         averaging = replace(config.averaging, every=every)
         long = replace(config, averaging=averaging, more_averages=("lawa",), swad=None)
-        bank = more_bank(model, long, steps_per_epoch=per_epoch)
+        bank = build_extra_averager(model, long, steps_per_epoch=per_epoch)
         assert bank is not None
         assert bank.state_dict()["averages"]["lawa"]["every"] == spacing
 

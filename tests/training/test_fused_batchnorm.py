@@ -4,7 +4,7 @@ from torch import nn
 
 from polyak import Averager
 from polyak.models import ModelConfig, build
-from polyak.training.fused_batchnorm import Folded, foldable
+from polyak.training.fused_batchnorm import FusedModel, find_fusable
 
 
 def _network(name: str, width: int | None = None) -> nn.Module:
@@ -35,26 +35,26 @@ def _images(b: int = 6) -> torch.Tensor:
     ("name", "width", "folds"), [("resnet8", 4, 9), ("resnet20", 16, 21), ("vgg16", None, 0)]
 )
 @torch.no_grad()
-def test_folded_logits_are_the_unfolded_ones_within_the_bound(name, width, folds):
+def test_fused_logits_are_the_plain_ones_within_the_bound(name, width, folds):
     model = _network(name, width)
-    folded = Folded(model)
+    fused = FusedModel(model)
     x_bchw = _images()
     expected = model(x_bchw)
-    found = folded.load()(x_bchw)
-    assert len(folded.pairs) == folds
-    assert (found - expected).abs().max() <= Folded.BOUND * expected.abs().max()
+    found = fused.load()(x_bchw)
+    assert len(fused.pairs) == folds
+    assert (found - expected).abs().max() <= FusedModel.BOUND * expected.abs().max()
     assert folds or torch.equal(found, expected)
-    assert sum(isinstance(m, nn.BatchNorm2d) for m in folded.module.modules()) == 0
+    assert sum(isinstance(m, nn.BatchNorm2d) for m in fused.module.modules()) == 0
 
 
 @torch.no_grad()
-def test_folded_logits_are_as_near_to_float64_as_unfolded_ones():
+def test_fused_logits_are_as_near_to_float64_as_plain_ones():
     model = _network("resnet20", 16)
     x_bchw = _images(32)
-    folded = Folded(model).load()(x_bchw)
+    fused = FusedModel(model).load()(x_bchw)
     plain = model(x_bchw)
     exact = model.double()(x_bchw.double())
-    errors = [(logits.double() - exact).square().mean().sqrt() for logits in (folded, plain)]
+    errors = [(logits.double() - exact).square().mean().sqrt() for logits in (fused, plain)]
     assert 0 < errors[0] <= 2 * errors[1]
 
 
@@ -64,10 +64,10 @@ def test_norms_before_a_convolution_stay():
     model = _lived_in(
         nn.Sequential(nn.BatchNorm2d(3), nn.ReLU(), nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
     )
-    folded = Folded(model)
-    assert folded.pairs == {"2": "3"}
+    fused = FusedModel(model)
+    assert fused.pairs == {"2": "3"}
     x_bchw = _images()
-    assert torch.allclose(folded.load()(x_bchw), model(x_bchw), atol=1e-5)
+    assert torch.allclose(fused.load()(x_bchw), model(x_bchw), atol=1e-5)
 
 
 class _Twice(nn.Module):
@@ -105,11 +105,11 @@ class _Branching(_Twice):
 
 @pytest.mark.parametrize("kind", [_Twice, _Shared, _Reading, _Branching])
 @torch.no_grad()
-def test_what_cannot_be_folded_is_evaluated_layer_by_layer(kind):
+def test_what_cannot_be_fused_is_evaluated_layer_by_layer(kind):
     model = _lived_in(kind())
-    assert foldable(model) == {}
+    assert find_fusable(model) == {}
     x_bchw = _images().abs()
-    assert torch.equal(Folded(model).load()(x_bchw), model(x_bchw))
+    assert torch.equal(FusedModel(model).load()(x_bchw), model(x_bchw))
 
 
 @pytest.mark.parametrize("options", [{"affine": False}, {"momentum": None}])
@@ -119,21 +119,21 @@ def test_biases_and_norms_without_weights_fold_too(bias, options):
     model = _lived_in(
         nn.Sequential(nn.Conv2d(3, 4, 3, groups=1, bias=bias), nn.BatchNorm2d(4, **options))
     )
-    folded = Folded(model)
+    fused = FusedModel(model)
     x_bchw = _images()
-    assert folded.pairs == {"0": "1"}
-    assert torch.allclose(folded.load()(x_bchw), model(x_bchw), atol=1e-5)
+    assert fused.pairs == {"0": "1"}
+    assert torch.allclose(fused.load()(x_bchw), model(x_bchw), atol=1e-5)
 
 
 def test_norms_without_running_statistics_stay():
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, track_running_stats=False))
-    assert foldable(model) == {}
+    assert find_fusable(model) == {}
 
 
 @torch.no_grad()
 def test_each_load_takes_what_the_model_holds_then():
     model = _network("resnet8", 4)
-    folded = Folded(model)
+    fused = FusedModel(model)
     averager = Averager(model, [0.5])
     for weight in model.parameters():
         weight.add_(0.1 * torch.randn_like(weight))
@@ -142,13 +142,13 @@ def test_each_load_takes_what_the_model_holds_then():
     for block in (averager.applied("ema_0.5"), torch.no_grad()):
         with block:
             expected = model(x_bchw)
-            assert torch.allclose(folded.load()(x_bchw), expected, atol=1e-5)
+            assert torch.allclose(fused.load()(x_bchw), expected, atol=1e-5)
 
 
 def test_folding_leaves_the_model_in_training_and_its_weights_alone():
     model = _network("resnet8", 4).train()
     before = {key: x.clone() for key, x in model.state_dict().items()}
-    module = Folded(model).load()
+    module = FusedModel(model).load()
     assert all(part.training for part in model.modules())
     assert not any(part.training for part in module.modules())
     assert not any(parameter.requires_grad for parameter in module.parameters())

@@ -5,7 +5,7 @@ import time
 import pytest
 
 from polyak.training import interruption
-from polyak.training.interruption import StopRequest
+from polyak.training.interruption import Interruption
 
 
 @pytest.fixture(autouse=True)
@@ -20,7 +20,7 @@ def handlers():
 
 @pytest.mark.parametrize("number", interruption.SIGNALS)
 def test_a_signal_is_noted_and_interrupts_nothing(number):
-    with StopRequest().by_signals() as request:
+    with Interruption().by_signals() as request:
         assert not request.made
         os.kill(os.getpid(), number)
         assert request.made
@@ -28,7 +28,7 @@ def test_a_signal_is_noted_and_interrupts_nothing(number):
 
 
 def test_a_second_signal_acts_at_once():
-    request = StopRequest()
+    request = Interruption()
     with request.by_signals():
         os.kill(os.getpid(), signal.SIGINT)
         assert request.made
@@ -37,14 +37,14 @@ def test_a_second_signal_acts_at_once():
 
 
 def test_after_the_block_signals_mean_what_they_meant():
-    with StopRequest().by_signals():
+    with Interruption().by_signals():
         assert signal.getsignal(signal.SIGINT) is not signal.default_int_handler
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_a_clock_that_is_set_changes_no_limit(monkeypatch):
     monkeypatch.setattr(time, "time", lambda: 4e9)
-    request = StopRequest(3600)
+    request = Interruption(3600)
     assert not request.made
     begun = time.monotonic()
     monkeypatch.setattr(time, "monotonic", lambda: begun + 3570 + 1)

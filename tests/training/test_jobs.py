@@ -10,8 +10,8 @@ from polyak.averaging import load as load_weights
 from polyak.errors import ConfigError, DataError, FileError
 from polyak.records.predictions import Predictions
 from polyak.records.runs import run_folder
-from polyak.training.config import Stop
-from polyak.training.interruption import StoppedError, StopRequest
+from polyak.records.vocabulary import Stop
+from polyak.training.interruption import InterruptedRun, Interruption
 from polyak.training.jobs import carry_out
 from polyak.training.optim import OptimConfig
 
@@ -192,18 +192,18 @@ def test_a_run_that_ended_has_no_checkpoint_nor_a_lock(done):
 
 def test_a_run_asked_to_stop_leaves_at_the_next_step_and_goes_on_there(done, tmp_path):
     _, config, _ = done
-    stop = StopRequest()
+    interruption = Interruption()
     folder = run_folder(tmp_path, config.id)
 
     def ask(record):
-        stop.signal_number = 15
+        interruption.signal_number = 15
 
-    with pytest.raises(StoppedError):
-        carry_out(config, tmp_path, on_epoch=ask, stop=stop)
+    with pytest.raises(InterruptedRun):
+        carry_out(config, tmp_path, on_epoch=ask, interruption=interruption)
     assert [path.stem for path in folder.checkpoints.glob("at-*")] == ["at-0001-00000"]
     for batch in range(1, 4):
-        with pytest.raises(StoppedError):
-            carry_out(config, tmp_path, stop=stop)
+        with pytest.raises(InterruptedRun):
+            carry_out(config, tmp_path, interruption=interruption)
         newest = max(folder.checkpoints.glob("at-*"))
         assert newest.stem == f"at-0001-{batch:05}"
     shown = []

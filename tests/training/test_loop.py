@@ -114,14 +114,14 @@ def test_every_image_comes_once_an_epoch_with_its_own_label(tiny, start):
     """Without augmentation the batches of an epoch are the training part in another order."""
     data = replace(tiny.data, crop_padding=0, flip=False)
     run = start(replace(tiny, data=data))
-    batches = list(run.augmentation.batches(16, order=run.order, draws=run.draws))
+    batches = list(run.images.batches(16, order=run.order, draws=run.draws))
     assert [len(labels_b) for _, labels_b in batches] == [16, 16, 16, 16, 8]
     seen = [
         (tuple(x_chw.flatten().tolist()), label)
         for x_bchw, labels_b in batches
         for x_chw, label in zip(x_bchw, labels_b.tolist(), strict=True)
     ]
-    ready_nchw = run.augmentation.ready(run.data.train_images_nchw)
+    ready_nchw = run.images.normalise(run.data.train_images_nchw)
     everything = [
         (tuple(x_chw.flatten().tolist()), label)
         for x_chw, label in zip(ready_nchw, run.data.train_given_n.tolist(), strict=True)
@@ -156,7 +156,7 @@ def test_holdout_scores_are_there_for_sgd_and_every_average(plain):
 
 def test_holdout_scores_are_those_of_the_kept_weights(plain):
     data = plain.data
-    x_nchw = plain.augmentation.ready(data.holdout_images_nchw)
+    x_nchw = plain.images.normalise(data.holdout_images_nchw)
     for kept in plain.trained.kept.values():
         record = plain.trained.epochs[kept.stop.epoch - 1]
         for name, weights in kept.weights.items():
@@ -214,7 +214,7 @@ def test_kept_weights_are_those_of_a_twin_that_ends_there(tiny, start, holdout):
 
 
 def _stop(rule: str, epoch: int):
-    from polyak.training.config import Stop
+    from polyak.records.vocabulary import Stop
 
     return Stop(rule=rule, epoch=epoch, average="sgd" if rule == "sgd" else "ema_0.9")
 

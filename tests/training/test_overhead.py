@@ -8,7 +8,7 @@ from polyak.errors import ConfigError
 from polyak.records.runs import run_folder
 from polyak.records.timings import read_timings
 from polyak.training import loop
-from polyak.training.interruption import StoppedError, StopRequest
+from polyak.training.interruption import InterruptedRun, Interruption
 from polyak.training.jobs import carry_out
 from polyak.training.overhead import OverheadConfig, measure
 
@@ -57,7 +57,7 @@ def test_what_is_timed_is_the_studys_own_loop(config, tiny, start):
 
     data = partition(load(tiny.data), tiny.data, holdout=True)
     for size, every in ((0, None), (2, 1)):
-        case = overhead._Case(config, size, every, data, "cpu")
+        case = overhead._Case(config, size, every, data, torch.device("cpu"))
         for number in (1, 2, 3):
             case.round(number, lambda: 0.0)
         weights = case.run.model.state_dict()
@@ -71,16 +71,16 @@ def test_several_averages_are_several_from_the_first_update_on(config, tiny):
     from polyak.training import overhead
 
     data = partition(load(tiny.data), tiny.data, holdout=True)
-    case = overhead._Case(config, 2, 1, data, "cpu")
+    case = overhead._Case(config, 2, 1, data, torch.device("cpu"))
     case.round(1, lambda: 0.0)
     assert list(case.run.averager.coinciding()) == []
 
 
 def test_a_measurement_that_is_asked_to_stop_leaves_nothing_half_done(config, tmp_path):
-    stop = StopRequest()
-    stop.signal_number = 15
-    with pytest.raises(StoppedError):
-        carry_out(config, tmp_path, stop=stop)
+    interruption = Interruption()
+    interruption.signal_number = 15
+    with pytest.raises(InterruptedRun):
+        carry_out(config, tmp_path, interruption=interruption)
     folder = run_folder(tmp_path, config.id)
     assert folder.ending is None
     assert not folder.timings.exists()

@@ -18,7 +18,7 @@ from polyak.errors import DataError
 from polyak.models import build
 from polyak.records.predictions import Predictions
 from polyak.records.runs import EpochRecord, Score, run_folder
-from polyak.training.config import RULES, Stop
+from polyak.records.vocabulary import RULES, Stop
 from polyak.training.jobs import carry_out
 from polyak.training.randomness import generator
 from polyak.training.selection import choose_learning_rate, choose_stop
@@ -224,7 +224,7 @@ def test_batchnorm_of_the_arms_has_the_mean_of_the_batches_variances(done, tiny,
     layer = next(m for m in model.modules() if isinstance(m, nn.BatchNorm2d))
     seen = []
     layer.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-    batches = run.augmentation.batches(
+    batches = run.images.batches(
         128,
         order=generator(tiny.seed, "final batchnorm order"),
         draws=generator(tiny.seed, "final batchnorm augmentation"),

@@ -1,20 +1,10 @@
-from dataclasses import replace
-
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from polyak.errors import NonFiniteError
-from polyak.models import resnet8
-from polyak.training.prediction import (
-    EVALUATION_BATCH,
-    Augmentation,
-    memory_format_for,
-    predict,
-    score,
-)
-from polyak.training.randomness import generator
+from polyak.training.prediction import EVALUATION_BATCH, predict, score
 
 
 def test_predictions_do_not_depend_on_the_batch():
@@ -52,51 +42,3 @@ def test_a_score_is_mean_cross_entropy_and_the_share_that_is_right():
     assert found.loss == pytest.approx(F.cross_entropy(logits_nk, labels_n).item(), rel=1e-5)
     right = sum(int(x.argmax()) == y for x, y in zip(logits_nk, labels_n.tolist(), strict=True))
     assert found.accuracy == right / 50
-
-
-def _batches(augmentation: Augmentation, *, order: int, draws: int):
-    return list(
-        augmentation.batches(16, order=generator(order, "order"), draws=generator(draws, "draws"))
-    )
-
-
-def test_order_and_augmentation_are_drawn_apart(tiny, start):
-    """The order decides which labels come, the draws only how the images look."""
-    augmentation = start(tiny).augmentation
-    first, redrawn = (_batches(augmentation, order=0, draws=draws) for draws in (0, 1))
-    for (x, labels), (y, same_labels) in zip(first, redrawn, strict=True):
-        assert torch.equal(labels, same_labels)
-        assert not torch.equal(x, y)
-
-
-def test_ready_images_are_normalised_and_channels_last(tiny, start):
-    run = start(tiny)
-    pixels_nchw = run.data.train_images_nchw
-    ready_nchw = run.augmentation.ready(pixels_nchw)
-    assert ready_nchw.mean().item() == pytest.approx(0, abs=1e-5)
-    assert ready_nchw.std(correction=0).item() == pytest.approx(1, abs=1e-4)
-    assert ready_nchw.is_contiguous(memory_format=torch.channels_last)
-
-
-def test_the_holdout_is_normalised_by_the_training_part(tiny, start):
-    run = start(tiny)
-    mean = run.data.train_images_nchw.double().mean() / 255
-    assert run.data.normalisation.mean == pytest.approx((mean.item(),))
-    other = start(replace(tiny, holdout=False)).data.normalisation
-    assert other.mean != run.data.normalisation.mean
-
-
-@pytest.mark.parametrize(
-    ("width", "size", "expected"),
-    [
-        (4, 64, torch.contiguous_format),
-        (8, 64, torch.contiguous_format),
-        (16, 64, torch.channels_last),
-        (4, 32, torch.channels_last),
-    ],
-)
-def test_narrow_networks_on_large_images_keep_the_plain_layout(width, size, expected):
-    """In channels last they crashed; see `memory_format_for`."""
-    model = resnet8(classes=2, channels=3, width=width)
-    found = memory_format_for(model, image_size=size, device=torch.device("cpu"))
-    assert found == expected

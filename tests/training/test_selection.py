@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from polyak.errors import DataError
 from polyak.records.runs import EpochRecord, MonitorRecord, Score
+from polyak.records.vocabulary import RULES
 from polyak.training import selection
-from polyak.training.config import RULES
 from polyak.training.selection import choose_learning_rate, choose_stop
 
 NAMES = ("ema_0.5", "ema_0.9", "ema_0.99")
@@ -169,8 +169,8 @@ def test_a_rate_with_one_bad_run_is_out_however_good_the_others_are():
     ("first", "second", "how", "advice"),
     [
         ("diverged", "diverged", "diverged", "Search smaller learning rates"),
-        ("failed", "failed", "failed", "Mend what made the runs fail"),
-        ("failed", "diverged", "failed or diverged", "Mend what made the runs fail"),
+        ("failed", "failed", "failed", "Fix what made the runs fail"),
+        ("failed", "diverged", "failed or diverged", "Fix what made the runs fail"),
     ],
 )
 def test_if_all_rates_are_out_the_message_says_what_to_do(first, second, how, advice):

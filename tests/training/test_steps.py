@@ -10,11 +10,17 @@ from torch import nn
 
 from polyak.errors import ConfigError
 from polyak.models import ModelConfig, build
-from polyak.training.backends import choose_backend
 from polyak.training.config import PRECISIONS
 from polyak.training.loop import Run
 from polyak.training.optim import OptimConfig, build_optimizer, set_learning_rate
-from polyak.training.steps import BACKENDS, GraphedStep, build_step, lowered, remembered
+from polyak.training.steps import (
+    BACKENDS,
+    GraphedStep,
+    build_step,
+    choose_backend,
+    lowered,
+    remembered,
+)
 
 CPU = torch.device("cpu")
 RATE = OptimConfig(lr=0.1)
@@ -288,10 +294,10 @@ def test_an_epoch_on_a_gpu_waits_for_it_only_at_its_end(tiny, backend):
 
     data = partition(load(tiny.data), tiny.data, holdout=True)
     run = Run(replace(tiny, epochs=4), data, device=torch.device("cuda"))
-    run.backend = backend
+    run.use_backend(backend)
     run._train_epoch(1)
     run.batch = 0
-    batches = run.augmentation.batches(16, order=run.order, draws=run.draws)
+    batches = run.images.batches(16, order=run.order, draws=run.draws)
     run.model.train()
     try:
         torch.cuda.set_sync_debug_mode("error")

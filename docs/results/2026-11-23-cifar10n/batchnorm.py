@@ -16,12 +16,13 @@ import torch
 
 from polyak import refresh_batchnorm
 from polyak.data import load, partition, prepare
+from polyak.data.device_images import DeviceImages
 from polyak.models import build
 from polyak.records.runs import run_folder
 from polyak.training.config_file import read_run_config
-from polyak.training.prediction import Augmentation, predict, score
+from polyak.training.logits import arm_weights
+from polyak.training.prediction import predict, score
 from polyak.training.randomness import generator
-from polyak.training.stored import arm_weights
 
 ARMS = ("ema_loss", "ema_acc", "sgd")  # early, middle, last epoch; statistics as averaged along
 CPU = torch.device("cpu")
@@ -48,9 +49,9 @@ def measured(out: Path, run_id: str):
     model = build(
         config.model, classes=len(data.classes), channels=3, image_size=32, generator_seed=0
     ).to(memory_format=torch.channels_last)
-    augmented = Augmentation(data, config.data.crop_padding, config.data.flip, CPU)
-    plain = Augmentation(data, 0, False, CPU)
-    test_nchw = plain.ready(data.test_images_nchw)
+    augmented = DeviceImages(data, config.data.crop_padding, config.data.flip, CPU)
+    plain = DeviceImages(data, 0, False, CPU)
+    test_nchw = plain.normalise(data.test_images_nchw)
     kinds = {
         "as saved": None,
         "all, augmented": (augmented, None),

@@ -22,11 +22,11 @@ from polyak.metrics import (
     sample_losses,
 )
 from polyak.records.predictions import Predictions
+from polyak.records.vocabulary import BASELINE
 
 Part = Literal["all", "train", "holdout"]
 Kind = Literal["margin", "loss", "disagreement"]
 Verdict = Literal["better", "worse", "undecided"]
-BASELINE = "sgd"
 SHARES = (0.01, 0.05)
 """Lengths of the lists whose precision is taken, as shares of the samples."""
 
@@ -109,14 +109,14 @@ class _Samples:
     """(n, k) by arm."""
 
 
-def audit_rows(said: Predictions, *, average: str) -> list[AuditRow]:
+def audit_rows(predictions: Predictions, *, average: str) -> list[AuditRow]:
     """All labels, by rising margin of an average: the most doubtful first.
 
     Args:
-        said: Logits of arms on training and, if there is one, hold-out images.
+        predictions: Logits of arms on training and, if there is one, hold-out images.
         average: The arm that ranks; `BASELINE` must be there too.
     """
-    samples = _samples(said, "all")
+    samples = _samples(predictions, "all")
     logits_nk, sgd_nk = samples.logits[average], samples.logits[BASELINE]
     margin_n = margins(logits_nk, samples.given_n)
     other_n = best_other(logits_nk, samples.given_n)
@@ -135,7 +135,7 @@ def audit_rows(said: Predictions, *, average: str) -> list[AuditRow]:
     }
     lists = [column_n[order_n].tolist() for column_n in columns.values()]
     parts = [samples.part[place] for place in order_n.tolist()]
-    known = truth_is_known(said)
+    known = truth_is_known(predictions)
     rows = []
     for rank, (part, *values) in enumerate(zip(parts, *lists, strict=True), start=1):
         row = AuditRow(rank=rank, part=part, **dict(zip(columns, values, strict=True)))
@@ -167,23 +167,23 @@ def confusions(rows: Sequence[AuditRow], *, limit: int = 10) -> list[Confusion]:
     ]
 
 
-def truth_is_known(said: Predictions) -> bool:
+def truth_is_known(predictions: Predictions) -> bool:
     """Whether some label is known to be wrong: labels were made noisy, or read from a file."""
-    samples = _samples(said, "all")
+    samples = _samples(predictions, "all")
     return bool((samples.given_n != samples.clean_n).any())
 
 
-def score_results(said: Predictions, *, average: str) -> list[ScoreResult]:
+def score_results(predictions: Predictions, *, average: str) -> list[ScoreResult]:
     """How well every score finds the wrong labels: all samples, trained on, and held out.
 
     Scores are the negative margin and the loss of every arm, and the disagreement of the average
     with SGD's last weights. Parts with too few right or wrong labels are left out, and all are
     where the clean labels are not known.
     """
-    parts: list[Part] = ["all", "train", "holdout"] if "holdout" in said else ["all"]
+    parts: list[Part] = ["all", "train", "holdout"] if "holdout" in predictions else ["all"]
     found = []
     for part in parts:
-        samples = _samples(said, part)
+        samples = _samples(predictions, part)
         wrong_n = samples.given_n != samples.clean_n
         if min(int(wrong_n.sum()), int((~wrong_n).sum())) >= FEWEST:
             found += _part_results(part, samples, wrong_n, average)
@@ -235,20 +235,22 @@ def _part_results(
     ]
 
 
-def _samples(said: Predictions, part: Part) -> _Samples:
+def _samples(predictions: Predictions, part: Part) -> _Samples:
     both: tuple[Literal["train", "holdout"], ...] = ("train", "holdout")
-    chosen = [name for name in both if name in said and part in ("all", name)]
+    chosen = [name for name in both if name in predictions and part in ("all", name)]
     given_n, clean_n, index_n = (
-        torch.cat([said.labels_n(name, kind) for name in chosen])
+        torch.cat([predictions.labels_n(name, kind) for name in chosen])
         for kind in ("given", "clean", "index")
     )
     return _Samples(
-        part=tuple(name for name in chosen for _ in range(len(said.labels_n(name, "given")))),
+        part=tuple(
+            name for name in chosen for _ in range(len(predictions.labels_n(name, "given")))
+        ),
         given_n=given_n,
         clean_n=clean_n,
         index_n=index_n,
         logits={
-            arm: torch.cat([said.logits_nk(name, arm) for name in chosen])
-            for arm in said.arms("train")
+            arm: torch.cat([predictions.logits_nk(name, arm) for name in chosen])
+            for arm in predictions.arms("train")
         },
     )

@@ -1,15 +1,14 @@
 """From the logs of runs to learning curves over seeds, and what they say about the bank."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from pathlib import Path
 
+from polyak.analysis.loaded import RunLog
 from polyak.analysis.seeds import mean_interval
 from polyak.errors import ConfigError
-from polyak.records.runs import EpochRecord, Score, run_folder
-
-BASELINE = "sgd"
+from polyak.records.runs import EpochRecord, Score
+from polyak.records.vocabulary import BASELINE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,11 +45,11 @@ class Coincidence:
     whole_run: bool
 
 
-def learning_curves(out: Path, run_ids: Sequence[str]) -> list[CurvePoint]:
+def learning_curves(logs: Iterable[RunLog]) -> list[CurvePoint]:
     """Curves of all parts and weights over the runs of one configuration, one run a seed."""
     found: dict[tuple[str, str, str, int], list[float]] = {}
-    for run_id in run_ids:
-        for part, epoch, scores in _scores(out, run_id):
+    for log in logs:
+        for part, epoch, scores in _scores(log):
             for weights, score in _with_best(scores):
                 for metric, value in (("accuracy", score.accuracy), ("loss", score.loss)):
                     found.setdefault((part, weights, metric, epoch), []).append(value)
@@ -60,9 +59,9 @@ def learning_curves(out: Path, run_ids: Sequence[str]) -> list[CurvePoint]:
     ]
 
 
-def learning_rates(out: Path, run_id: str) -> list[tuple[int, float]]:
+def learning_rates(log: RunLog) -> list[tuple[int, float]]:
     """Learning rate at the end of each epoch."""
-    return [(r.epoch, r.learning_rate) for r in run_folder(out, run_id).epochs()]
+    return [(r.epoch, r.learning_rate) for r in log.epochs]
 
 
 def coincidences(records: Sequence[EpochRecord], averages: Sequence[str]) -> list[Coincidence]:
@@ -106,13 +105,12 @@ def sliding_mean(values: Sequence[float], *, width: int) -> list[float]:
     return [sum(window) / len(window) for window in windows]
 
 
-def _scores(out: Path, run_id: str) -> Iterator[tuple[str, int, Mapping[str, Score]]]:
-    folder = run_folder(out, run_id)
-    for record in folder.epochs():
+def _scores(log: RunLog) -> Iterator[tuple[str, int, Mapping[str, Score]]]:
+    for record in log.epochs:
         yield "train", record.epoch, {BASELINE: record.train}
         if record.holdout:
             yield "holdout", record.epoch, record.holdout
-    for monitor in folder.monitors():
+    for monitor in log.monitors:
         yield monitor.monitor, monitor.epoch, monitor.scores
 
 

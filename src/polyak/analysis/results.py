@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, astuple, dataclass, fields
 from itertools import combinations
 from pathlib import Path
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -15,11 +14,9 @@ from torch import Tensor
 from polyak import metrics
 from polyak.files import replacing, write_csv
 from polyak.records.predictions import Predictions
-from polyak.records.runs import RunFolder, run_folder
-from polyak.records.studies import RowRecord, StudyRecord
+from polyak.records.studies import RowRecord
+from polyak.records.vocabulary import FOLLOW_UPS, Phase
 
-Phase = Literal["search", "refit", "transfer", "held", "annealed"]
-FOLLOW_UPS: tuple[Phase, ...] = ("held", "annealed")
 FLOOR_SEED = 0
 
 
@@ -49,54 +46,69 @@ class Result:
     value: float
 
 
-def study_results(out: Path, study: StudyRecord) -> list[Result]:
-    """All numbers of a study, as far as its runs are done.
+class Results:
+    """Numbers of one row of a study, found by phase, arm and metric."""
+
+    def __init__(self, numbers: Iterable[Result] = ()) -> None:
+        self._all = tuple(numbers)
+        self._by_key: dict[tuple[str, str, str, str], dict[str, float]] = {}
+        for r in self._all:
+            key = (r.phase, r.arm, r.metric, r.target)
+            self._by_key.setdefault(key, {})[r.seed] = r.value
+
+    def __iter__(self) -> Iterator[Result]:
+        return iter(self._all)
+
+    def by_seed(
+        self, *, phase: Phase, arm: str, metric: str, target: str = "test"
+    ) -> Mapping[str, float]:
+        """One metric of one arm, by seed or pair of seeds; empty where it was not measured."""
+        return self._by_key.get((phase, arm, metric, target), {})
+
+
+def row_results(row: RowRecord, predictions: Mapping[str, Predictions]) -> list[Result]:
+    """All numbers of a row's arms, as far as its runs are done.
 
     Args:
-        out: The output folder that holds `runs/`.
-        study: Its rows name the runs.
+        row: It names the runs.
+        predictions: By id, what the arms of finished runs and probes say.
     """
     return [
-        result for row in study.rows for result in (*_row_results(out, row), *_probes(out, row))
+        *_of_models(row, predictions, predictions, target="test"),
+        *_of_probes(row, predictions),
     ]
 
 
 def evaluation_results(
-    out: Path, row: RowRecord, said: Mapping[str, Predictions], *, target: str
+    row: RowRecord,
+    own: Mapping[str, Predictions],
+    predictions: Mapping[str, Predictions],
+    *,
+    target: str,
 ) -> list[Result]:
     """Numbers of a row's arms on other test images than its own.
 
-    Temperatures are those of the runs' own hold-outs.
-
     Args:
-        out: The output folder that holds `runs/`.
         row: It names the runs.
-        said: By run id, what its arms say about those images: the part "test".
+        own: By id, what the arms of finished runs said when they ended: temperatures are fitted
+            on the runs' own hold-outs.
+        predictions: By id, what they say about those images: the part "test".
         target: What the images are called.
     """
-    return list(_row_results(out, row, elsewhere=said, target=target))
+    return list(_of_models(row, own, predictions, target=target))
+
+
+def all_runs(row: RowRecord) -> list[str]:
+    """Ids of a row's runs: search, refits, follow-ups, probes."""
+    searches = [run_id for runs in row.search.values() for run_id in runs.values()]
+    following = [run_id for runs in row.follow_ups.values() for run_id in runs.values()]
+    return [*searches, *row.refit.values(), *following, *row.transfer.values()]
 
 
 def phases_of(row: RowRecord) -> dict[Phase, Mapping[str, str]]:
     """Runs that make models of a row, by phase and seed."""
-    followed = {phase: row.follow_ups[phase] for phase in FOLLOW_UPS if phase in row.follow_ups}
-    return {"search": row.chosen_search, "refit": row.refit, **followed}
-
-
-def values(
-    results: Iterable[Result],
-    *,
-    row: str,
-    arm: str,
-    metric: str,
-    phase: Phase,
-    target: str = "test",
-) -> dict[str, float]:
-    """One metric of one arm, by seed (or pair of seeds)."""
-    wanted = (row, arm, metric, phase, target)
-    return {
-        r.seed: r.value for r in results if (r.row, r.arm, r.metric, r.phase, r.target) == wanted
-    }
+    found: dict[Phase, Mapping[str, str]] = {"search": row.chosen_search, "refit": row.refit}
+    return found | {phase: row.follow_ups[phase] for phase in FOLLOW_UPS if phase in row.follow_ups}
 
 
 def write_results(path: Path, results: Iterable[Result]) -> None:
@@ -123,40 +135,32 @@ def write_results_csv(path: Path, results: Iterable[Result]) -> None:
     write_csv(path, heads, (astuple(result) for result in results))
 
 
-def _row_results(
-    out: Path,
+def _of_models(
     row: RowRecord,
+    own: Mapping[str, Predictions],
+    predictions: Mapping[str, Predictions],
     *,
-    elsewhere: Mapping[str, Predictions] | None = None,
-    target: str = "test",
+    target: str,
 ) -> Iterator[Result]:
     for phase, runs in phases_of(row).items():
-        done: dict[str, Predictions] = {}
-        for seed, run_id in runs.items():
-            own = _predictions(run_folder(out, run_id))
-            said = own if elsewhere is None else elsewhere.get(run_id)
-            if own is None or said is None:
-                continue
-            done[seed] = said
-            for arm in said.arms("test"):
-                found = _test_metrics(row, said, own, arm)
-                if said is own:
-                    found |= _training_metrics(own, arm)
+        done = {seed: predictions[i] for seed, i in runs.items() if i in own and i in predictions}
+        for seed, here in done.items():
+            trained = own[runs[seed]]
+            for arm in here.arms("test"):
+                found = _test_metrics(row, here, trained, arm)
+                if here is trained:
+                    found |= _training_metrics(trained, arm)
                 yield from on_test(
                     found, row=row.label, phase=phase, arm=arm, seed=seed, target=target
                 )
         yield from _pairs(row.label, phase, done, target)
 
 
-def _predictions(folder: RunFolder) -> Predictions | None:
-    return Predictions(folder.predictions) if folder.ending == "done" else None
-
-
 def _test_metrics(
-    row: RowRecord, said: Predictions, own: Predictions, arm: str
+    row: RowRecord, predictions: Predictions, own: Predictions, arm: str
 ) -> dict[str, float]:
     """Of an arm on test images, with the temperature of the run's own hold-out."""
-    logits_nk, labels_n = said.logits_nk("test", arm), said.labels_n("test")
+    logits_nk, labels_n = predictions.logits_nk("test", arm), predictions.labels_n("test")
     bins = bins_for(len(labels_n))
     draws = torch.Generator().manual_seed(FLOOR_SEED)
     found = {
@@ -247,14 +251,14 @@ def _pairs(
             yield from on_test(found, row=label, phase=phase, arm=arm, seed=pair, target=target)
 
 
-def _probes(out: Path, row: RowRecord) -> Iterator[Result]:
+def _of_probes(row: RowRecord, predictions: Mapping[str, Predictions]) -> Iterator[Result]:
     seeds = {run_id: seed for seed, run_id in row.refit.items()}
     for target, probe_id in row.transfer.items():
-        predictions = _predictions(run_folder(out, probe_id))
-        if predictions is None:
+        if probe_id not in predictions:
             continue
-        labels_n = predictions.labels_n("test")
-        for name in predictions.arms("test"):
+        probe = predictions[probe_id]
+        labels_n = probe.labels_n("test")
+        for name in probe.arms("test"):
             run_id, arm = name.split(".")
             yield Result(
                 row=row.label,
@@ -263,5 +267,5 @@ def _probes(out: Path, row: RowRecord) -> Iterator[Result]:
                 arm=arm,
                 seed=seeds[run_id],
                 metric="accuracy",
-                value=metrics.accuracy(predictions.logits_nk("test", name), labels_n),
+                value=metrics.accuracy(probe.logits_nk("test", name), labels_n),
             )

@@ -14,7 +14,7 @@ def decay_timescales(
 
     After one timescale a weight's past counts e times less. What lies before a BatchNorm has a
     direction only, and turns at a steady pace once a few have gone by: runs that differ in this
-    number have averages of weights that differ otherwise, whatever share of the run they average.
+    number have averages that behave differently, whatever share of the run they average.
 
     Args:
         epochs: Of the whole run. The sum over steps s is taken by trapezoids between the ends of

@@ -1,12 +1,15 @@
-"""Averages of any module's weights; needs torch and safetensors only."""
+"""Averages of any module's weights; needs torch and safetensors only.
+
+README.md beside this file is the map of its rooms.
+"""
 
 from polyak.averaging.averager import Averager
 from polyak.averaging.batchnorm.refresh import refresh_batchnorm
-from polyak.averaging.files.averages import SavedWeights, load, save
+from polyak.averaging.files.averages import SavedWeights, gathered, load, save
 from polyak.averaging.files.foreign import read_foreign
-from polyak.averaging.files.gathering import gathered
+from polyak.averaging.files.merge import merge
 from polyak.averaging.files.synthesize import synthesize
-from polyak.averaging.kinds import EMA, Average, PowerEMA, Schedule, Uniform, Window
+from polyak.averaging.kinds import EMA, Average, PowerEMA, Schedule, Uniform, Update, Window
 from polyak.averaging.kinds.profile import profile
 from polyak.averaging.kinds.warmups import Exponential, HalfLifeRamp, InverseGamma, Ratio
 
@@ -22,9 +25,11 @@ __all__ = [
     "SavedWeights",
     "Schedule",
     "Uniform",
+    "Update",
     "Window",
     "gathered",
     "load",
+    "merge",
     "profile",
     "read_foreign",
     "refresh_batchnorm",

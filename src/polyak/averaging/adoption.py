@@ -1,19 +1,19 @@
-"""Going on with averages that another tool has kept: their tensors, and where counts stand."""
+"""Continuing with averages that another tool has kept: their tensors, and the counts."""
 
 from collections.abc import Mapping
 
 from torch import Tensor, nn
 
 from polyak.averaging import kernels
-from polyak.averaging.kinds import Average, Window
-from polyak.averaging.kinds.counters import History
+from polyak.averaging.kinds import Average, lerp_weights
+from polyak.averaging.kinds.counters import Counters
 from polyak.averaging.model import sharded
-from polyak.averaging.model.weights import Inventory
+from polyak.averaging.model.weights import Weights
 from polyak.errors import ConfigError, StateError, WeightMismatchError, few
 
 
-def counts_after(steps: int, averages: Mapping[str, Average], *, every: int) -> History:
-    """The counts of a bank that has taken so many optimizer steps and left no update out.
+def counters_after(steps: int, averages: Mapping[str, Average], *, every: int) -> Counters:
+    """The counts of a bank that has taken so many optimizer steps and skipped no update.
 
     Args:
         steps: ≥ 0; every `every`-th of them was an update.
@@ -21,55 +21,55 @@ def counts_after(steps: int, averages: Mapping[str, Average], *, every: int) -> 
         every: Optimizer steps per update, ≥ 1.
 
     Raises:
-        ConfigError: for any other number, and for a `Window`, of which a mean is not enough.
+        ConfigError: for any other number, and for windows, of which the mean is not enough.
     """
     if not isinstance(steps, int) or isinstance(steps, bool) or steps < 0:
         raise ConfigError(f"steps is {steps!r}; expected a whole number >= 0 of optimizer steps.")
-    if windows := [name for name, kind in averages.items() if isinstance(kind, Window)]:
+    if windows := [name for name, kind in averages.items() if kind.snapshots is not None]:
         raise ConfigError(
             f"{few(windows)} is a window, which needs its last snapshots; expected averages that "
             "go on from their mean. Keep windows in an averager of their own."
         )
-    history = History(
-        every, folded=dict.fromkeys(averages, 0), initial_share=dict.fromkeys(averages, 1.0)
-    )
+    counters = Counters.at_start(averages, every=every)
     for at in range(every, steps + 1, every):
-        moment = history.next_update(steps=at)
-        history.count(moment, history.lerp_weights(averages, moment), steps=at)
-    history.steps = steps
-    return history
+        moment = counters.next_update(steps=at)
+        counters.count(moment, lerp_weights(averages, moment, counters.folded), steps=at)
+    counters.steps = steps
+    return counters
 
 
-def checked(weights: Mapping[str, Tensor], found: Inventory, *, name: str) -> dict[str, Tensor]:
+def select_averaged(
+    weights: Mapping[str, Tensor], live: Weights, *, name: str
+) -> dict[str, Tensor]:
     """What is averaged, from a state dict of the model's names; buffers may be missing.
 
     Frozen and copied tensors are left out: they are the model's.
 
     Args:
         weights: An average under the names of `state_dict()`; tied weights may have any of theirs.
-        found: The model's tensors.
+        live: The model's weights.
         name: The average's, for messages.
 
     Returns:
-        By the names in `found`; of sharded tensors this process's shards.
+        By the names in `live`; of sharded tensors this process's shards.
 
     Raises:
         WeightMismatchError: for parameters that are missing, and unknown names or shapes.
         StateError: for whole tensors where the model's are shards.
     """
     state = {key: x for key, x in weights.items() if not key.endswith("_extra_state")}
-    parameters = {key for key, x in found.averaged.items() if isinstance(x, nn.Parameter)}
-    listed = {found.names.get(key, key): x for key, x in state.items()}
-    missing, extra = parameters - listed.keys(), state.keys() - found.names.keys()
+    parameters = {key for key, x in live.averaged.items() if isinstance(x, nn.Parameter)}
+    listed = {live.names.get(key, key): x for key, x in state.items()}
+    missing, extra = parameters - listed.keys(), state.keys() - live.names.keys()
     if missing or extra:
         raise WeightMismatchError(
             f"the weights of {name!r} are not the model's: {len(missing)} missing "
             f"({few(missing)}), {len(extra)} unexpected ({few(extra)}). Name them as in the "
             "model's state_dict(), as polyak.read_foreign(path, model) does."
         )
-    _refuse_reshaped(found.averaged, listed, name=name)
-    taken = {key: listed[key] for key in found.averaged if key in listed}
-    if whole := [key for key, x in taken.items() if _must_be_spread(found.averaged[key], x)]:
+    _refuse_reshaped(live.averaged, listed, name=name)
+    taken = {key: listed[key] for key in live.averaged if key in listed}
+    if whole := [key for key, x in taken.items() if _must_be_spread(live.averaged[key], x)]:
         raise StateError(
             f"{few(whole)} is not spread over processes as the model's is; expected DTensors. "
             "Spread it with torch.distributed.tensor.distribute_tensor."
@@ -92,7 +92,7 @@ def _refuse_reshaped(own: Mapping[str, Tensor], given: Mapping[str, Tensor], *, 
         )
 
 
-def nonfinite(weights: Mapping[str, Mapping[str, Tensor]]) -> list[str]:
+def find_nonfinite(weights: Mapping[str, Mapping[str, Tensor]]) -> list[str]:
     """Names of the tensors that hold NaN or infinity, each with its average's."""
     return [
         f"{key} of {name!r}"

@@ -1,7 +1,7 @@
 """The bank: several averages of one model's weights, updated together."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from threading import RLock
 from typing import Any
@@ -12,16 +12,19 @@ from torch import Tensor, nn
 from polyak.averaging.batchnorm.batches import Forward
 from polyak.averaging.batchnorm.moments import groups_of
 from polyak.averaging.batchnorm.refresh import statistics_of
-from polyak.averaging.kinds import Average, Window, to_record
-from polyak.averaging.kinds.counters import History
+from polyak.averaging.kinds import Average, as_averages
+from polyak.averaging.kinds.counters import Counters
 from polyak.averaging.kinds.explain import coinciding, explain
 from polyak.averaging.kinds.profile import profile_in_bank
-from polyak.averaging.model.refusals import refuse_now
-from polyak.averaging.model.weights import Buffers, unwrapped
-from polyak.averaging.optimizer_hooks import Attachment, all_written_by, unattached
-from polyak.averaging.settings import NonFinite, checked
+from polyak.averaging.kinds.records import to_record
+from polyak.averaging.model.copies import copy_holding
+from polyak.averaging.model.live import LiveWeights
+from polyak.averaging.model.swap import lending, refuse_now
+from polyak.averaging.model.weights import Buffers, unwrap
+from polyak.averaging.optimizer_hooks import Attachment, all_written_by, unwrap_unattached
+from polyak.averaging.settings import NonFinite, check_settings
 from polyak.averaging.storage.state_dict import check_state
-from polyak.averaging.storage.store import Holdings
+from polyak.averaging.storage.store import Store
 from polyak.averaging.updates import Updates
 from polyak.errors import ConfigError, StateError, unknown
 
@@ -41,7 +44,7 @@ class Averager:
         dtype: Of the averages; None keeps the weights', with float32 for half precision.
             bfloat16 keeps the rest of a float32 beside it, so that nothing is lost.
         device: Where the averages live; None means beside the weights. "cpu" for a model on a
-            CUDA device: host memory, see `polyak.averaging.model.transfer`.
+            CUDA device: host memory, one copy of the model comes down at each update.
         nonfinite: What an update does with weights that hold NaN or infinity: "skip" leaves
             every average as it is and counts in `skipped`, "raise" raises, "allow" folds in. On
             a CUDA device "skip" happens there, and `skipped` and the warning come with the next
@@ -77,25 +80,21 @@ class Averager:
         device: torch.device | str | None = None,
         nonfinite: NonFinite = "skip",
     ) -> None:
-        kinds = checked(averages, every=every, buffers=buffers, dtype=dtype, nonfinite=nonfinite)
+        kinds, faults = as_averages(averages)
+        check_settings(
+            kinds, faults, every=every, buffers=buffers, dtype=dtype, nonfinite=nonfinite
+        )
         self._kinds = {kind.label: kind.at_period(every) for kind in kinds}
+        self._snapshots = {n: k.snapshots for n, k in self._kinds.items() if k.snapshots}
         self._attachments: list[Attachment] = []
-        self._model = unwrapped(model)
-        self._holdings = Holdings(
-            self._model,
-            self.names,
-            windows={name: k.last for name, k in self._kinds.items() if isinstance(k, Window)},
-            buffers=buffers,
-            dtype=dtype,
-            device=device,
+        self._model = unwrap(model)
+        self._live = LiveWeights(self._model, buffers=buffers, device=device)
+        self._store = Store(
+            self._live, self.names, snapshots=self._snapshots, dtype=dtype, device=device
         )
-        history = History(
-            every,
-            folded=dict.fromkeys(self._kinds, 0),
-            initial_share=dict.fromkeys(self._kinds, 1.0),
-        )
-        self._groups = groups_of(model, self._holdings.live.mesh)
-        self._updates = Updates(self._kinds, history, self._holdings, nonfinite)
+        counters = Counters.at_start(self._kinds, every=every)
+        self._groups = groups_of(model, self._live.mesh)
+        self._updates = Updates(self._kinds, counters, self._live, self._store, nonfinite)
         # Whoever reads a snapshot from another thread waits for an update to end.
         self._lock = RLock()
         self._updates.check_start()
@@ -112,26 +111,26 @@ class Averager:
 
     @property
     def steps(self) -> int:
-        """Optimizer steps counted so far; waits for a device that has yet to say so."""
-        return self._history.steps
+        """Optimizer steps counted so far; waits for a device if it must."""
+        return self._counters.steps
 
     @property
     def updates(self) -> int:
         """Updates so far: steps // every, less those skipped, plus those made by hand.
 
-        Like `steps` and `skipped` it waits for a device that has yet to say so.
+        Like `steps` and `skipped` it waits for a device if it must.
         """
-        return self._history.updates
+        return self._counters.updates
 
     @property
     def skipped(self) -> int:
-        """Updates left out because weights held NaN or infinity."""
-        return self._history.skipped
+        """Updates skipped because weights held NaN or infinity."""
+        return self._counters.skipped
 
     @property
     def buffers(self) -> Buffers:
         """What happens to floating-point buffers: "average" or "copy"."""
-        return self._holdings.buffers
+        return self._live.buffers
 
     @property
     def model(self) -> nn.Module:
@@ -152,7 +151,7 @@ class Averager:
             ConfigError: for what is no optimizer, nor a wrapper of one.
             StateError: for an optimizer that is attached already.
         """
-        optimizers = unattached(optimizers, self._attachments)
+        optimizers = unwrap_unattached(optimizers, self._attachments)
         attachment = Attachment(optimizers, before_step=self._before_step, on_step=self._step)
         self._attachments.append(attachment)
         return attachment
@@ -160,7 +159,7 @@ class Averager:
     def _before_step(self) -> None:
         # A step inside an `applied` block would train the average.
         refuse_now("optimizer.step()", self._model)
-        self._holdings.live.fence()
+        self._live.fence()
 
     def step(self) -> None:
         """Count one optimizer step, and update when `every` steps have gone by."""
@@ -196,17 +195,17 @@ class Averager:
         refuse_now("track()", self._model)
         with self._lock:
             self._updates.settle()
-            self._holdings.track()
+            self._store.track()
 
     @torch.no_grad()
     def adopt(self, weights: Mapping[str, Mapping[str, Tensor]], *, steps: int) -> None:
-        """Go on with averages that another tool has kept, as if they had been kept here.
+        """Continue with averages that another tool has kept, as if they had been kept here.
 
         Args:
             weights: Of every average a state dict, such as `read_foreign(path, model)["average"]`.
                 Buffers that it lacks, frozen weights and what is copied are the model's.
             steps: Optimizer steps so far, ≥ 0: a tool's updates times `every`. Warm-ups, means
-                and counts go on from there.
+                and counts continue from there.
 
         Raises:
             StateError: if this averager has counted a step.
@@ -231,7 +230,7 @@ class Averager:
         """
         self._require(name)
         self._settle()
-        with self._holdings.lent(name, self, evaluating=True):
+        with self._lent(name, evaluating=True):
             yield self._model
 
     @torch.no_grad()
@@ -244,7 +243,10 @@ class Averager:
         self._require(name)
         with self._lock:
             self._updates.settle()
-            return self._holdings.module(name, self)
+            live = self._live.now()
+            return copy_holding(
+                self._model, self._store.weights(name), live=live, buffers=self.buffers, owner=self
+            )
 
     @torch.no_grad()
     def tensors(self, name: str) -> dict[str, Tensor]:
@@ -257,7 +259,7 @@ class Averager:
         self._require(name)
         with self._lock:
             self._updates.settle()
-            return self._holdings.state_dict(name)
+            return self._store.tensors(name)
 
     @torch.no_grad()
     def standstill(self, name: str) -> float:
@@ -271,9 +273,9 @@ class Averager:
         """
         self._require(name)
         refuse_now("standstill()", self._model)
-        history = self._history
-        w = self._kinds[name].weight(history.next_update(), history.folded[name])
-        return self._holdings.still(name, w)
+        counters = self._counters
+        w = self._kinds[name].weight(counters.next_update(), counters.folded[name])
+        return self._store.standstill(name, w)
 
     def refresh_batchnorm(
         self,
@@ -301,36 +303,36 @@ class Averager:
         chosen = [names] if isinstance(names, str) else self.names if names is None else names
         for name in chosen:
             self._require(name)
-        found = statistics_of(
+        statistics = statistics_of(
             self._model,
             batches,
-            {name: partial(self._holdings.lent, name, self) for name in chosen},
+            {name: partial(self._lent, name) for name in chosen},
             groups=self._groups if all_ranks else [],
             max_samples=max_samples,
             forward=forward,
             progress=progress,
             pooled=pooled,
         )
-        self._holdings.refresh(found)
+        self._store.refresh(statistics)
 
     def drop_refreshed(self) -> None:
         """Go back to averaged BatchNorm statistics now instead of at the next update."""
         refuse_now("drop_refreshed()", self._model)
         self._settle()
-        self._holdings.refreshed.clear()
+        self._store.drop_refreshed()
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that an exact continuation needs; tensors are references, as in torch."""
         refuse_now("state_dict()", self._model)
         return {
-            "history": self._history.record(),
+            "history": self._counters.record(),
             "averages": {name: to_record(kind) for name, kind in self._kinds.items()},
-            **self._holdings.record(),
+            **self._store.record(),
         }
 
     @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on exactly where `state_dict()` was taken; what was frozen since stays averaged.
+        """Continue exactly where `state_dict()` was taken; what was frozen since stays averaged.
 
         Raises:
             ConfigError: if the saved bank has other averages, period or setting of buffers.
@@ -338,11 +340,9 @@ class Averager:
         """
         refuse_now("load_state_dict()", self._model)
         with self._lock:
-            holdings = self._holdings.sorted_as(state)
-            check_state(state, {**self.state_dict(), **holdings.record()})
-            holdings.restore(state)
-            self._holdings = self._updates.holdings = holdings
-            self._history.restore(state["history"])
+            check_state(state, self.state_dict(), snapshots=self._snapshots)
+            self._store.restore(state)
+            self._counters.restore(state["history"])
 
     def profile(self, name: str) -> tuple[float, ...]:
         """Weights of the initial weights and of each update so far in an average; they sum to 1.
@@ -351,16 +351,16 @@ class Averager:
             StateError: if they depend on steps that skipped or additional updates left unknown.
         """
         self._require(name)
-        folded = self._history.folded[name]
-        return profile_in_bank(self._kinds[name], self._history, folded=folded)
+        folded = self._counters.folded[name]
+        return profile_in_bank(self._kinds[name], self._counters, folded=folded)
 
     def explain(self, *, total_steps: int | None = None) -> str:
         """In words: half-lives, end of warm-up, ages, rest of the start; now and in a whole run."""
-        return explain(self._kinds, self._history, total_steps=total_steps)
+        return explain(self._kinds, self._counters, total_steps=total_steps)
 
     def coinciding(self) -> list[list[str]]:
         """Groups of averages that are equal so far because warm-up alone has set their decays."""
-        return coinciding(self._kinds, steps=self._history.position, updates=self.updates)
+        return coinciding(self._kinds, steps=self._counters.position, updates=self.updates)
 
     def __reduce__(self) -> Any:
         # deepcopy asks for this, too.
@@ -370,21 +370,27 @@ class Averager:
         )
 
     @property
-    def _history(self) -> History:
+    def _counters(self) -> Counters:
         """The counts, nothing being open any more."""
         with self._lock:
-            return self._updates.history
+            return self._updates.counters
 
     @torch.no_grad()
     def _settle(self) -> None:
-        """Close the update that a device or a copy may still be at; before anything is read."""
+        """Close an update that a device or a copy has yet to finish; before anything is read."""
         with self._lock:
             self._updates.settle()
 
+    def _lent(self, name: str, *, evaluating: bool = False) -> AbstractContextManager[None]:
+        """A block in which the model holds an average."""
+        live = self._live.now()
+        weights = self._store.weights(name)
+        return lending(self._live.modules, live, weights, owner=self, evaluating=evaluating)
+
     def _fence_unless_attached(self) -> None:
         """Hold the device back while weights come down, unless its next step will do so itself."""
-        if not all_written_by(self._attachments, self._holdings.live.parameters):
-            self._holdings.live.fence()
+        if not all_written_by(self._attachments, self._live.parameters):
+            self._live.fence()
 
     def _require(self, name: str) -> None:
         if name not in self._kinds:

@@ -8,8 +8,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from polyak.averaging.model.weights import wide
-
 TILE = 262_144
 """Values of a weight that are taken through all averages before the next ones: 1 MB stays in
 cache."""
@@ -44,11 +42,24 @@ def lerp_split(
     """
     for start in range(0, source_n.numel(), SPLIT_TILE):
         tile = slice(start, start + SPLIT_TILE)
-        m = joined(values_mn[:, tile], remainder_mn[:, tile]).lerp_(source_n[tile], weight_m1)
+        m = join(values_mn[:, tile], remainder_mn[:, tile]).lerp_(source_n[tile], weight_m1)
         values_mn[:, tile], remainder_mn[:, tile] = split(m)
 
 
-def is_split(dtype: torch.dtype) -> bool:
+def averageable(tensor: Tensor) -> bool:
+    """Whether a tensor holds real or complex numbers; of whole ones there is no mean."""
+    return tensor.is_floating_point() or tensor.is_complex()
+
+
+def wide(dtype: torch.dtype) -> torch.dtype:
+    """float32 where a dtype is too narrow to average in, else the dtype itself.
+
+    At d = 0.998 a bfloat16 average never moves: 1 − d is below half a unit in its last place.
+    """
+    return torch.float32 if dtype.is_floating_point and dtype.itemsize < 4 else dtype
+
+
+def needs_remainder(dtype: torch.dtype) -> bool:
     """Whether averages in `dtype` need a remainder: alone they would stand still."""
     return dtype == torch.bfloat16
 
@@ -62,7 +73,7 @@ def split(values: Tensor) -> tuple[Tensor, Tensor]:
 
     Example:
         >>> high, low = split(torch.tensor([1.001]))
-        >>> high.item(), round(joined(high, low).item(), 6)
+        >>> high.item(), round(join(high, low).item(), 6)
         (1.0, 1.001)
     """
     bits = values.contiguous().view(torch.int32)
@@ -71,7 +82,7 @@ def split(values: Tensor) -> tuple[Tensor, Tensor]:
     return high.to(torch.int16).view(torch.bfloat16), low
 
 
-def joined(high: Tensor, low: Tensor) -> Tensor:
+def join(high: Tensor, low: Tensor) -> Tensor:
     """The float32 of `split`, as new memory."""
     bits = high.view(torch.int16).to(torch.int32) << 16
     return bits.add_(low).view(torch.float32)
@@ -120,12 +131,12 @@ def _lerp_if(
         if place not in gates:
             factor = keep.to(rows[0])
             gates[place] = [w * factor for w in weights]
-        source = kept(x.detach().to(rows[0]), keep)
+        source = zero_unless(x.detach().to(rows[0]), keep)
         torch._foreach_lerp_(rows, [source] * len(rows), gates[place])
 
 
-def kept(tensor: Tensor, keep: Tensor) -> Tensor:
-    """A copy of the tensor, or zeros: a lerp weight of 0 makes nothing of those, but NaN of NaN."""
+def zero_unless(tensor: Tensor, keep: Tensor) -> Tensor:
+    """A copy of the tensor, or zeros where it must not count: 0·NaN would be NaN."""
     return tensor.masked_fill(~keep.to(tensor.device), 0)
 
 

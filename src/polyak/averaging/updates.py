@@ -6,7 +6,6 @@ wait for the device: such an update stays open, and is closed when its outcome i
 latest before the next one that may be due and before anybody reads.
 """
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -14,12 +13,13 @@ import torch
 from torch import Tensor
 
 from polyak.averaging import adoption
-from polyak.averaging.kinds import Average, Update, Window
-from polyak.averaging.kinds.counters import History
-from polyak.averaging.model.lagged import Lagged
+from polyak.averaging.kinds import Average, Update, lerp_weights
+from polyak.averaging.kinds.counters import Counters
+from polyak.averaging.model.live import LiveWeights
+from polyak.averaging.model.transfer import Lagged
 from polyak.averaging.settings import NonFinite
-from polyak.averaging.storage.store import Holdings
-from polyak.errors import ConfigError, NonFiniteError, StateError, few
+from polyak.averaging.storage.store import Store
+from polyak.errors import ConfigError, NonFiniteError, StateError, few, warn
 
 
 @dataclass(slots=True)
@@ -42,22 +42,24 @@ class Updates:
 
     Args:
         kinds: The averages by name.
-        history: Counts so far.
-        holdings: Their tensors.
+        counters: Counts so far.
+        live: The weights to average.
+        store: The averages' tensors.
         nonfinite: What an update does with weights that are not finite.
     """
 
     def __init__(
         self,
         kinds: Mapping[str, Average],
-        history: History,
-        holdings: Holdings,
+        counters: Counters,
+        live: LiveWeights,
+        store: Store,
         nonfinite: NonFinite,
     ) -> None:
         self._kinds = kinds
-        self._history = history
-        self.holdings = holdings
-        """Their tensors; others may take their place while nothing is open."""
+        self._counters = counters
+        self._live = live
+        self._store = store
         self._nonfinite: NonFinite = nonfinite
         self._unknown: list[Lagged] = []
         """Steps after those counted, each with whether it was skipped."""
@@ -69,8 +71,8 @@ class Updates:
         Raises:
             NonFiniteError: unless NaN and infinity are allowed.
         """
-        bad = [] if self._nonfinite == "allow" else self.holdings.live.nonfinite()
-        if self._nonfinite != "allow" and not self.holdings.live.all_agree(not bad):
+        bad = [] if self._nonfinite == "allow" else self._live.nonfinite()
+        if self._nonfinite != "allow" and not self._live.all_agree(not bad):
             raise NonFiniteError(
                 f"{few(bad) if bad else _ELSEWHERE} hold NaN or infinity; expected finite initial "
                 "weights, since every average starts from them. Build the averager after "
@@ -80,13 +82,13 @@ class Updates:
     @property
     def every(self) -> int:
         """Optimizer steps per update."""
-        return self._history.every
+        return self._counters.every
 
     @property
-    def history(self) -> History:
+    def counters(self) -> Counters:
         """The counts, with everything settled."""
         self.settle()
-        return self._history
+        return self._counters
 
     @torch.no_grad()
     def step(self, found_inf: Tensor | None = None) -> bool:
@@ -104,16 +106,16 @@ class Updates:
             if left_out.value():
                 return False
             left_out = None
-        every = self._history.every
-        reach = self._history.steps + len(self._unknown) + 1
-        if reach // every > self._history.steps // every or self._over():
+        every = self._counters.every
+        reach = self._counters.steps + len(self._unknown) + 1
+        if reach // every > self._counters.steps // every or self._over():
             self.settle()
         if left_out is None:
-            self._history.steps += 1
+            self._counters.steps += 1
         else:
             self._unknown.append(left_out)
         # Without unknown steps before it this is exact; with them no update is in reach.
-        steps = self._history.steps + len(self._unknown)
+        steps = self._counters.steps + len(self._unknown)
         due = steps % every == 0
         if due:
             self._begin(left_out, steps)
@@ -123,7 +125,7 @@ class Updates:
     def update(self) -> None:
         """Fold the weights in now."""
         self.settle()
-        self._begin(None, self._history.steps)
+        self._begin(None, self._counters.steps)
 
     @torch.no_grad()
     def adopt(self, weights: Mapping[str, Mapping[str, Tensor]], *, steps: int) -> None:
@@ -132,34 +134,34 @@ class Updates:
         Raises:
             StateError: if a step was counted, and what `adoption` raises.
         """
-        if self.history.steps or self.history.updates:
+        if self.counters.steps or self.counters.updates:
             raise StateError(
-                f"adopt() was called after {self.history.steps} steps and {self.history.updates} "
+                f"adopt() was called after {self.counters.steps} steps and {self.counters.updates} "
                 "updates; expected an averager that has counted none. Build a new one."
             )
-        kinds, every = self._kinds, self._history.every
-        counts = adoption.counts_after(steps, kinds, every=every)
+        kinds, every = self._kinds, self._counters.every
+        counts = adoption.counters_after(steps, kinds, every=every)
         if weights.keys() != kinds.keys():
             raise ConfigError(
                 f"weights are those of {few(weights) if weights else 'no average'}; expected "
                 f"{few(kinds)}. Keep averages that begin now in an averager of their own."
             )
-        found = self.holdings.live.now()
-        taken = {name: adoption.checked(weights[name], found, name=name) for name in kinds}
-        bad = [] if self._nonfinite == "allow" else adoption.nonfinite(taken)
-        if self._nonfinite != "allow" and not self.holdings.live.all_agree(not bad):
+        live = self._live.now()
+        taken = {n: adoption.select_averaged(weights[n], live, name=n) for n in kinds}
+        bad = [] if self._nonfinite == "allow" else adoption.find_nonfinite(taken)
+        if self._nonfinite != "allow" and not self._live.all_agree(not bad):
             raise NonFiniteError(
                 f"{few(bad) if bad else _ELSEWHERE} hold NaN or infinity; expected finite "
                 "weights. Take an earlier checkpoint."
             )
-        self.holdings.adopt(taken)
-        self._history.restore(counts.record())
+        self._store.adopt(taken)
+        self._counters.restore(counts.record())
 
     @torch.no_grad()
     def settle(self) -> None:
         """Close what is open and learn what is unknown; waits for the device if it must."""
         for left_out in self._unknown:
-            self._history.steps += not left_out.value()
+            self._counters.steps += not left_out.value()
         self._unknown.clear()
         if self._open is not None:
             begun, self._open = self._open, None
@@ -170,14 +172,14 @@ class Updates:
         begun = self._open
         outcomes = [] if begun is None else [begun.left_out, begun.finite]
         arrived = all(outcome is None or outcome.arrived() for outcome in outcomes)
-        return begun is not None and arrived and (begun.folded or self.holdings.live.sent())
+        return begun is not None and arrived and (begun.folded or self._live.sent())
 
     def _begin(self, left_out: Lagged | None, steps: int) -> None:
-        moment = self._history.next_update(steps=steps)
-        weights = self._history.lerp_weights(self._kinds, moment)
+        moment = self._counters.next_update(steps=steps)
+        weights = lerp_weights(self._kinds, moment, self._counters.folded)
         begun = _Open(moment, steps, weights, left_out)
-        if self.holdings.live.offloaded:
-            self.holdings.live.send()
+        if self._live.offloaded:
+            self._live.send()
             self._open = begun
             if self._votes:
                 self.settle()
@@ -186,7 +188,7 @@ class Updates:
             self._open = begun
             self.settle()
             return
-        guarded = self._nonfinite == "skip" and self.holdings.live.lags
+        guarded = self._nonfinite == "skip" and self._live.lags
         if left_out is None and not guarded:
             self._close(begun)
             return
@@ -196,43 +198,43 @@ class Updates:
     @property
     def _votes(self) -> bool:
         """Whether processes that hold shards ask each other if all of them are finite."""
-        return self.holdings.live.mesh is not None and self._nonfinite != "allow"
+        return self._live.mesh is not None and self._nonfinite != "allow"
 
     def _must_know(self, weights: Mapping[str, float]) -> bool:
         """Whether the update cannot be undone by a lerp weight of 0, so that the host waits."""
-        snapshot = any(isinstance(k, Window) and weights[n] > 0 for n, k in self._kinds.items())
-        return snapshot or self._nonfinite == "raise"
+        takes = (k.snapshots is not None and weights[n] > 0 for n, k in self._kinds.items())
+        return any(takes) or self._nonfinite == "raise"
 
     def _fold_on_device(self, begun: _Open, *, guarded: bool) -> None:
         """Fold with a lerp weight that the device makes 0 where the update must not count."""
-        self.holdings.gather()
+        self._store.gather()
         keep = None if begun.left_out is None else ~begun.left_out.flag
         if guarded:
-            begun.finite = Lagged(self.holdings.finite_flag())
+            begun.finite = Lagged(self._store.finite_flag())
             fine = begun.finite.flag
             keep = fine if keep is None else keep.to(fine.device, non_blocking=True) & fine
-        self.holdings.fold(begun.weights, keep=keep)
+        self._store.fold(begun.weights, keep=keep)
         begun.folded = True
 
     def _close(self, begun: _Open) -> None:
         if begun.left_out is not None and begun.left_out.value():
             return
         if not self._fine(begun):
-            self._meet_nonfinite(self.holdings.live.nonfinite(sent=True))
+            self._meet_nonfinite(self._live.nonfinite(sent=True))
             return
         if not begun.folded:
-            self.holdings.fold(begun.weights)
-        self.holdings.refreshed.clear()
-        self._history.count(begun.moment, begun.weights, steps=begun.steps)
+            self._store.fold(begun.weights)
+        self._store.drop_refreshed()
+        self._counters.count(begun.moment, begun.weights, steps=begun.steps)
 
     def _fine(self, begun: _Open) -> bool:
         """Whether the weights may be folded in; of those not folded yet, having taken them in."""
         if begun.folded:
             return begun.finite is None or begun.finite.value()
-        self.holdings.gather()
+        self._store.gather()
         if self._nonfinite == "allow":
             return True
-        return self.holdings.live.all_agree(self.holdings.finite())
+        return self._live.all_agree(self._store.finite())
 
     def _meet_nonfinite(self, bad: Sequence[str]) -> None:
         message = (
@@ -240,13 +242,9 @@ class Updates:
         )
         if self._nonfinite == "raise":
             raise NonFiniteError(f"{message} Lower the learning rate.")
-        if not self._history.skipped:
-            _warn(f"{message} The averages skip such updates; `skipped` counts them.")
-        self._history.skipped += 1
+        if not self._counters.skipped:
+            warn(f"{message} The averages skip such updates; `skipped` counts them.")
+        self._counters.skipped += 1
 
 
 _ELSEWHERE = "weights of another process, or overwritten since,"
-
-
-def _warn(message: str) -> None:
-    warnings.warn(message, RuntimeWarning, stacklevel=7)

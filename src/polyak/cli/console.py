@@ -11,6 +11,7 @@ from rich.table import Table
 
 from polyak.data.sources import name_of
 from polyak.records.runs import EpochRecord, run_folder
+from polyak.records.vocabulary import BASELINE
 from polyak.study.runner import Progress
 from polyak.training.config import RunConfig
 from polyak.training.jobs import Job
@@ -115,7 +116,7 @@ def best_average(epochs: Sequence[EpochRecord]) -> str:
         (score.accuracy, -record.epoch, name)
         for record in epochs
         for name, score in (record.holdout_bn or record.holdout).items()
-        if name != "sgd"
+        if name != BASELINE
     ]
     if not scores:
         return "–"

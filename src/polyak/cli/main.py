@@ -1,4 +1,4 @@
-"""The command `polyak`: one file a command, and here what they share.
+"""The command `polyak`: its commands are in `commands`, one file each; here is what they share.
 
 Exit codes: 0 done · 1 some runs failed · 2 the request was wrong · 75 stopped at the time limit ·
 130 interrupted (143 by SIGTERM) · 141 nobody reads the output. After 75, 130 and 143 the same
@@ -13,21 +13,21 @@ from typing import Annotated
 import tyro
 
 from polyak import __version__
-from polyak.cli.audit import AuditCommand
-from polyak.cli.data import DataCommand
-from polyak.cli.evaluate import EvaluateCommand
-from polyak.cli.export import ExportCommand
-from polyak.cli.faults import message_of, nobody_reads
-from polyak.cli.inspect import InspectCommand
-from polyak.cli.listing import ListCommand
-from polyak.cli.merge import MergeCommand
-from polyak.cli.report import ReportCommand
-from polyak.cli.status import StatusCommand
-from polyak.cli.study import DemoCommand, StudyCommand
-from polyak.cli.synthesize import SynthesizeCommand
-from polyak.cli.train import TrainCommand
+from polyak.cli.commands.audit import AuditCommand
+from polyak.cli.commands.data import DataCommand
+from polyak.cli.commands.evaluate import EvaluateCommand
+from polyak.cli.commands.export import ExportCommand
+from polyak.cli.commands.inspect import InspectCommand
+from polyak.cli.commands.list import ListCommand
+from polyak.cli.commands.merge import MergeCommand
+from polyak.cli.commands.report import ReportCommand
+from polyak.cli.commands.status import StatusCommand
+from polyak.cli.commands.study import DemoCommand, StudyCommand
+from polyak.cli.commands.synthesize import SynthesizeCommand
+from polyak.cli.commands.train import TrainCommand
+from polyak.cli.os_errors import message_of, nobody_reads
 from polyak.errors import PolyakError
-from polyak.training.interruption import StoppedError
+from polyak.training.interruption import InterruptedRun
 
 Command = (
     Annotated[DemoCommand, tyro.conf.subcommand(name="demo")]
@@ -79,11 +79,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         print(f"polyak: {message}", file=sys.stderr)
         return 2
-    except StoppedError as stopped:
-        number = stopped.signal_number
-        return _stopped(TIME_LIMIT, str(stopped)) if number is None else _stopped(128 + number)
+    except InterruptedRun as interrupted:
+        number = interrupted.signal_number
+        return (
+            _interrupted(TIME_LIMIT, str(interrupted))
+            if number is None
+            else _interrupted(128 + number)
+        )
     except KeyboardInterrupt:
-        return _stopped(130)
+        return _interrupted(130)
 
 
 def _run(given: Sequence[str]) -> int:
@@ -101,10 +105,10 @@ def _run(given: Sequence[str]) -> int:
 def entry() -> None:
     """What the installed command calls."""
     # An exception, so that everything that must be tidied up is: workers, temporary files.
-    signal.signal(signal.SIGTERM, lambda _signal, _frame: sys.exit(_stopped(143)))
+    signal.signal(signal.SIGTERM, lambda _signal, _frame: sys.exit(_interrupted(143)))
     raise SystemExit(main())
 
 
-def _stopped(code: int, how: str = "stopped") -> int:
+def _interrupted(code: int, how: str = "stopped") -> int:
     print(f"polyak: {how}; the same command goes on where it was", file=sys.stderr)
     return code

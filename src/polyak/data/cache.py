@@ -15,9 +15,10 @@ from pathlib import Path
 
 from torch import Tensor
 
+from polyak import checksums
 from polyak.data import entries, fingerprints, sources
-from polyak.data.cifar_n import read_cifar_n
 from polyak.data.config import DataConfig, NoiseConfig
+from polyak.data.formats.cifar_n import read_cifar_n
 from polyak.data.images import DataSet
 from polyak.errors import ConfigError, DataError, FileError
 from polyak.files import replacing, write_json
@@ -96,14 +97,14 @@ def load(config: DataConfig, *, root: Root = None) -> DataSet:
 def noise_file(noise: NoiseConfig, *, root: Root = None) -> Path:
     """Where to read a noise file: the cache's copy, else the file itself if it is unchanged."""
     copy = cache_root(root) / "labels" / f"{noise.fingerprint}.pt"
-    if noise.fingerprint and copy.is_file() and fingerprints.of_file(copy) == noise.fingerprint:
+    if noise.fingerprint and copy.is_file() and checksums.of_file(copy) == noise.fingerprint:
         return copy
     path = Path(noise.file or "").expanduser()
     if not path.is_file():
         raise DataError(f"noise.file is {noise.file!r}; expected a file there.")
-    if noise.fingerprint not in (None, fingerprints.of_file(path)):
+    if noise.fingerprint not in (None, checksums.of_file(path)):
         raise DataError(
-            f"noise.file {noise.file!r} has another content; expected the fingerprint "
+            f"noise.file {noise.file!r} has other content than before; expected the fingerprint "
             f"{str(noise.fingerprint)[:12]}…. It has changed since the configuration was written."
         )
     return path
@@ -112,7 +113,7 @@ def noise_file(noise: NoiseConfig, *, root: Root = None) -> Path:
 def _prepare_noise(noise: NoiseConfig, clean_labels_n: Tensor, folder: Path) -> NoiseConfig:
     path = noise_file(noise, root=folder)
     read_cifar_n(path, noise.key or "", clean_labels_n)
-    fingerprint = fingerprints.of_file(path)
+    fingerprint = checksums.of_file(path)
     copy = folder / "labels" / f"{fingerprint}.pt"
     if path != copy:
         with replacing(copy) as temporary:

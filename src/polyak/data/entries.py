@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from polyak.data import fingerprints
+from polyak import checksums
 from polyak.data.images import ImageSet
 
 _FORMAT = 1
@@ -36,7 +36,7 @@ def write(folder: Path, train: ImageSet, test: ImageSet) -> None:
             with path.open("wb") as file:
                 np.save(file, tensor.numpy())
                 _to_disk(file)
-            files[path.name] = {"bytes": path.stat().st_size, "sha256": fingerprints.of_file(path)}
+            files[path.name] = {"bytes": path.stat().st_size, "sha256": checksums.of_file(path)}
         manifest = {"format": _FORMAT, "classes": list(train.classes), "files": files}
         with (temporary / _MANIFEST).open("w") as file:
             json.dump({**manifest, "sha256": _digest(manifest)}, file, indent=1)
@@ -64,8 +64,8 @@ def faults(folder: Path) -> list[str]:
             found.append(f"file '{path}' is missing; expected it to be there")
         elif size != expected["bytes"]:
             found.append(f"file '{path}' has {size} bytes; expected {expected['bytes']}")
-        elif fingerprints.of_file(path) != expected["sha256"]:
-            found.append(f"file '{path}' has another checksum; expected what was written")
+        elif checksums.of_file(path) != expected["sha256"]:
+            found.append(f"file '{path}' has a different checksum; expected what was written")
     return found
 
 
@@ -101,7 +101,7 @@ def _publish(temporary: Path, folder: Path) -> None:
             pass
         finally:
             shutil.rmtree(aside, ignore_errors=True)
-    raise OSError(f"folder '{folder}' is changed by others all the time.")
+    raise OSError(f"folder '{folder}' keeps being changed by others.")
 
 
 def _manifest(folder: Path) -> dict[str, Any]:

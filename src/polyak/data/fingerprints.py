@@ -5,16 +5,11 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+from polyak import checksums
 from polyak.data.images import ImageSet
 
 # Raise it when the same source would be decoded to other arrays than before.
 _DECODING = 1
-
-
-def of_file(path: Path) -> str:
-    """SHA-256 of a file's content, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def of_files(files: Mapping[str, Path], *, kind: str, columns: tuple[str | None, ...] = ()) -> str:
@@ -25,7 +20,9 @@ def of_files(files: Mapping[str, Path], *, kind: str, columns: tuple[str | None,
         kind: How they are decoded, such as "parquet".
         columns: Columns that the user named.
     """
-    listing = [(name, path.stat().st_size, of_file(path)) for name, path in sorted(files.items())]
+    listing = [
+        (name, path.stat().st_size, checksums.of_file(path)) for name, path in sorted(files.items())
+    ]
     return _of_json([_DECODING, kind, list(columns), listing])
 
 

@@ -46,7 +46,7 @@ class ImageSet:
             every_class: Whether a class without an image is a fault, as in training.
         """
         found = _tensor_faults(what, self.images_nchw, self.labels_n)
-        # Labels that are no int64 vector cannot be counted.
+        # Labels that are not an int64 vector cannot be counted.
         return found or _label_faults(what, self.labels_n, self.classes, every_class)
 
     def check(self, what: str, *, every_class: bool = False) -> None:

@@ -13,8 +13,8 @@ import torch
 from torch import Generator, Tensor
 
 from polyak.data.cache import noise_file
-from polyak.data.cifar_n import read_cifar_n
 from polyak.data.config import DataConfig
+from polyak.data.formats.cifar_n import read_cifar_n
 from polyak.data.images import DataSet, ImageSet
 from polyak.data.labels import asymmetric_noise, split, stratified_order, symmetric_noise
 from polyak.data.normalisation import Normalisation, normalisation_for
@@ -82,7 +82,7 @@ def partition(
         ConfigError, DataError: that names all faults of settings and data at once, such as a
             hold-out smaller than the number of classes or a class that nothing trains.
     """
-    _refuse(dataset, config)
+    _check_config(dataset, config)
     clean_n = dataset.train.labels_n
     given_n = _given_labels(clean_n, len(dataset.train.classes), config, root)
     kept_n = _limited(clean_n, config.train_limit)
@@ -154,7 +154,7 @@ def _taken(images: ImageSet, index_n: Tensor) -> Tensor:
     return images.images_nchw if whole else images.images_nchw[index_n]
 
 
-def _refuse(dataset: DataSet, config: DataConfig) -> None:
+def _check_config(dataset: DataSet, config: DataConfig) -> None:
     found = config.faults()
     for part in ("train", "test"):
         limit, available = getattr(config, f"{part}_limit"), len(getattr(dataset, part))

@@ -10,12 +10,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from polyak.data import fingerprints, folders, idx, tables, userfile
+from polyak.data import fingerprints
 from polyak.data.config import DataConfig
+from polyak.data.formats import folders, idx, tables
 from polyak.data.images import DataSet, ImageSet
 from polyak.data.labels import stratified_order
 from polyak.errors import ConfigError, DataError, unknown
-from polyak.userfile import parse_reference
+from polyak.userfile import load_function, parse_reference
 
 HUB_NAMES = {
     "cifar10": "uoft-cs/cifar10",
@@ -62,7 +63,7 @@ def find(config: DataConfig) -> Source:
         column = getattr(config, name)
         if column is not None and not source.columns:
             raise DataError(
-                f"{name} is {column!r}; expected None, as source {config.source!r} is no table."
+                f"{name} is {column!r}; expected None, as source {config.source!r} is not a table."
             )
     return source
 
@@ -84,10 +85,28 @@ def decode(config: DataConfig) -> DataSet:
     return dataset
 
 
+def decode_user_file(path: Path, function: str) -> tuple[ImageSet, ImageSet]:
+    """Run the function, which takes nothing and returns a DataSet or (train, test).
+
+    Raises:
+        DataError: if file or function is missing or the result is something else. What the
+            function itself raises is passed on.
+    """
+    made = load_function(path, function, what="source", error=DataError)()
+    if isinstance(made, DataSet):
+        return made.train, made.test
+    if isinstance(made, tuple) and [type(part) for part in made] == [ImageSet, ImageSet]:
+        return made
+    raise DataError(
+        f"'{path}:{function}' returned a {type(made).__name__}; "
+        "expected a polyak.data.DataSet or a tuple (train, test) of ImageSets."
+    )
+
+
 def _find(source: str, columns: tables.Columns) -> Source:
     reference = parse_reference(source)
     if reference:
-        return Source(decode=partial(userfile.decode_user_file, *reference))
+        return Source(decode=partial(decode_user_file, *reference))
     if source in ("digits", "digits-parity"):
         return Source(
             decode=partial(_decode_digits, parity=source == "digits-parity"), files=_digits_files()

@@ -29,7 +29,7 @@ def register(
         A handle whose `remove()` ends the counting.
 
     Raises:
-        ConfigError: where a process has but shards of the weights.
+        ConfigError: where each process has only shards of the weights.
         StateError: for an optimizer that is attached already.
 
     Example::

@@ -8,9 +8,10 @@ import torch
 from torch import nn
 
 from polyak.averaging import Average, Averager
-from polyak.averaging.model.weights import Buffers, unwrapped
-from polyak.averaging.optimizer_hooks import Attachment, bare
-from polyak.averaging.settings import NonFinite, checked
+from polyak.averaging.kinds import as_averages
+from polyak.averaging.model.weights import Buffers, unwrap
+from polyak.averaging.optimizer_hooks import Attachment, unwrap_optimizer
+from polyak.averaging.settings import NonFinite, check_settings
 from polyak.errors import ConfigError, StateError, unknown
 
 
@@ -46,8 +47,10 @@ class Keeper:
         resume: bool,
         options: Options,
     ) -> None:
-        kinds = checked(
-            averages,
+        kinds, faults = as_averages(averages)
+        check_settings(
+            kinds,
+            faults,
             every=every,
             buffers=options.get("buffers", "average"),
             dtype=options.get("dtype"),
@@ -93,7 +96,7 @@ class Keeper:
 
     def keeps(self, model: nn.Module) -> bool:
         """Whether there are averages of this model."""
-        return self.averager is not None and self.averager.model is unwrapped(model)
+        return self.averager is not None and self.averager.model is unwrap(model)
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Remember what `Averager.state_dict()` gave until there is a model."""
@@ -125,7 +128,7 @@ class Keeper:
         assert self.averager is not None
         self.detach()
         weights = set(map(id, self.averager.model.parameters()))
-        own = [bare(optimizer) for optimizer in optimizers]
+        own = [unwrap_optimizer(optimizer) for optimizer in optimizers]
         training = [x for x in own if weights.intersection(map(id, _parameters(x)))]
         if not training:
             raise ConfigError(
@@ -135,7 +138,7 @@ class Keeper:
         self._attachment = self.averager.attach(*training)
 
     def detach(self) -> None:
-        """Count no further steps; what is lent comes back."""
+        """Count no further steps, and give the model its own weights back."""
         self.take_back()
         if self._attachment is not None:
             self._attachment.remove()

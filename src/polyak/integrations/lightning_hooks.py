@@ -1,13 +1,12 @@
 """What the callback does at each of Lightning's hooks; imports no Lightning."""
 
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Unpack
 
 from torch import nn
 
 from polyak.averaging import Average, Averager
-from polyak.errors import ConfigError
+from polyak.errors import ConfigError, warn
 from polyak.integrations.keeper import Keeper, Options
 
 
@@ -106,16 +105,14 @@ class AveragingHooks:
         if self._keeper.keeps(model):
             self._keeper.lend()
             return
-        warnings.warn(
+        warn(
             f"there are no averages of the model, so its own weights are evaluated; expected "
             f"{self._keeper.apply!r}. Fit first, or pass a checkpoint that holds averages.",
-            RuntimeWarning,
-            stacklevel=2,
         )
 
 
 def _refuse_sharded(trainer: Any) -> None:
-    # Lightning restores these after setting up, because a process has but shards of the weights.
+    # Lightning restores these after setting up: no process has more than shards of the weights.
     if trainer.strategy.restore_checkpoint_after_setup:
         raise ConfigError(
             f"strategy is {type(trainer.strategy).__name__}; expected one that leaves every "

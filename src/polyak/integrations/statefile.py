@@ -4,7 +4,7 @@ import os
 from typing import Any
 
 from polyak.averaging import Averager, load, save
-from polyak.averaging.storage.flatstate import flattened, unflattened
+from polyak.averaging.storage.state_dict import flattened, unflattened
 from polyak.errors import FileError
 
 FORMAT = 1

@@ -1,7 +1,6 @@
 """Averages in the Trainer of transformers: a callback, and a mixin that evaluates an average."""
 
 import os
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any, Unpack
 from torch import nn
 
 from polyak.averaging import Average, Averager
-from polyak.errors import ConfigError, StateError
+from polyak.errors import ConfigError, StateError, warn
 from polyak.integrations.accelerate import refuse_sharded
 from polyak.integrations.keeper import Keeper, Options
 from polyak.integrations.statefile import load_state, save_state
@@ -120,11 +119,9 @@ class Averaging(TrainerCallback):
             restore(self.averager, state.best_model_checkpoint)
             return
         # Not worth losing the end of a long training for.
-        warnings.warn(
+        warn(
             f"{state.best_model_checkpoint} holds no averages; expected {FILE}. The averages are "
             "those of the last step, the model's weights those of the best.",
-            RuntimeWarning,
-            stacklevel=2,
         )
 
     def _load(self, folder: str | os.PathLike[str]) -> None:

@@ -2,17 +2,18 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from torch import nn
 
+from polyak import checksums
 from polyak.errors import ConfigError, unknown
 from polyak.models.initialisation import initialise
 from polyak.models.resnet import resnet8, resnet18, resnet20, resnet34
-from polyak.models.userfile import build_user_model
 from polyak.models.vgg import vgg16
 from polyak.models.wide_resnet import wrn28_10
-from polyak.userfile import parse_reference, sha256
+from polyak.userfile import load_function, parse_reference
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "resnet8": resnet8,
@@ -41,7 +42,8 @@ class ModelConfig:
     """Which network to train. Classes, channels and image size come from the data."""
 
     name: str = "resnet8"
-    """One of `MODELS`, or file.py:build for a function build(classes, channels) -> Module."""
+    """A name that `polyak list` shows, or file.py:build for a function build(classes, channels) ->
+    Module."""
 
     width: int | None = None
     """Channels of the first stage of a ResNet, >= 1; each later stage has twice as many. None: 16
@@ -100,7 +102,7 @@ def pinned(config: ModelConfig) -> ModelConfig:
         raise ConfigError(
             f"model.name is {config.name!r}; expected a Python file at '{reference[0]}'."
         )
-    return replace(config, file_sha256=sha256(reference[0]))
+    return replace(config, file_sha256=checksums.of_file(reference[0]))
 
 
 def build(
@@ -142,7 +144,7 @@ def build(
     if faults:
         raise ConfigError.of(f"model {config.name}", faults)
     if reference is not None:
-        return build_user_model(
+        return _build_user_model(
             *reference,
             file_sha256=config.file_sha256,
             classes=classes,
@@ -158,6 +160,32 @@ def build(
     model.to_empty(device="cpu")
     initialise(model, torch.Generator().manual_seed(generator_seed))
     return model
+
+
+def _build_user_model(
+    path: Path, function: str, *, file_sha256: str | None, classes: int, channels: int, seed: int
+) -> nn.Module:
+    """Run `function(classes, channels)` with torch's generators seeded, and restored afterwards.
+
+    Raises:
+        ConfigError: if file or function is missing, the file is not the one that the run was
+            configured with, or the result is not a module.
+    """
+    build = load_function(path, function, what="model.name", error=ConfigError)
+    got = checksums.of_file(path)
+    if file_sha256 not in (None, got):
+        raise ConfigError(
+            f"'{path}' is {got[:12]}; expected {str(file_sha256)[:12]}, as when the run was "
+            "configured. Put the file back, or start the study again: changed code is another run."
+        )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = build(classes, channels)
+    if not isinstance(model, nn.Module):
+        raise ConfigError(
+            f"'{path}:{function}' returned a {type(model).__name__}; expected a torch.nn.Module."
+        )
+    return model.train()
 
 
 def _options(name: str) -> tuple[str, ...]:

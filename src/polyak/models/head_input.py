@@ -20,7 +20,7 @@ def features(model: nn.Module, x: Tensor) -> Tensor:
     attribute it is the model's last linear layer, whose output must be the model's.
 
     Args:
-        model: Any of `MODELS`, or a module of yours. Its mode is left as it is: for features
+        model: Any of this package, or a module of yours. Its mode is left as it is: for features
             that depend on nothing but the image, call `model.eval()` first.
         x: What the model takes, for images (b, c, h, w).
 

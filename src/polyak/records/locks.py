@@ -69,7 +69,7 @@ def holding(folder: Path) -> Iterator[None]:
 
     The file LOCK says who is in there: pid, host and start time. The kernel's lock on that file
     is what counts on one host: it goes with its process, however that ends, so the lock of a
-    dead one is taken over and a pid that was given out again deceives nobody. Between hosts,
+    dead one is taken over and a reused pid misleads nobody. Between hosts,
     which need not share the kernel's locks, the holder counts in the file every ten seconds; one
     that was not heard for a minute, by the clock of who waits, is dead.
 
@@ -115,7 +115,7 @@ def _locked(path: Path) -> int:
 
 
 def _await_silence(path: Path, owner: dict[str, Any]) -> None:
-    """Come back when a holder on another host was not heard for long enough.
+    """Return when a holder on another host has been silent for long enough.
 
     No two clocks are compared, and the file is opened anew for each look, since a network's file
     system shows what others wrote only then.

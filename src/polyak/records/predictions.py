@@ -4,7 +4,6 @@ Metrics and reports come from these files, so they can be made again on any mach
 Shape suffixes: n samples, k classes.
 """
 
-import hashlib
 import json
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -14,8 +13,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from polyak import checksums
 from polyak.errors import FileError, unknown
 from polyak.files import replacing
+from polyak.records.vocabulary import RUN_AGAIN
 
 
 class Predictions:
@@ -35,7 +36,7 @@ class Predictions:
         except (SafetensorError, OSError, ValueError) as error:
             raise FileError(
                 f"{path} cannot be read ({error}); expected the predictions of a finished run. "
-                "Remove the run's folder and run the study again."
+                f"{RUN_AGAIN}"
             ) from error
 
     def arms(self, part: str) -> tuple[str, ...]:
@@ -75,10 +76,10 @@ class Predictions:
         with safe_open(self._path, framework="pt") as file:
             # The file is mapped: written to later, it would change what was found right.
             tensor: Tensor = file.get_tensor(key).clone()
-        if self._sums and _checksum(tensor) != self._sums.get(key):
+        if self._sums and checksums.of_tensor(tensor) != self._sums.get(key):
             raise FileError(
-                f"{self._path} is damaged: {key} is not as it was written; expected a whole file. "
-                "Remove the run's folder and run the study again."
+                f"{self._path} is damaged: {key} does not match its checksum; expected a whole "
+                f"file. {RUN_AGAIN}"
             )
         return tensor
 
@@ -116,15 +117,8 @@ def write_predictions(
         tensors |= {f"{part}/{kind}": values for kind, values in by_kind.items()}
     with replacing(path) as temporary:
         compact = {key: _compact(values) for key, values in tensors.items()}
-        sums = {key: _checksum(values) for key, values in compact.items()}
+        sums = {key: checksums.of_tensor(values) for key, values in compact.items()}
         save_file(compact, temporary, metadata={"sha256": json.dumps(sums)})
-
-
-def _checksum(values: Tensor) -> str:
-    """SHA-256 of dtype, shape and bytes."""
-    digest = hashlib.sha256(f"{values.dtype} {list(values.shape)} ".encode())
-    digest.update(values.contiguous().numpy().tobytes())
-    return digest.hexdigest()
 
 
 def _compact(values: Tensor) -> Tensor:

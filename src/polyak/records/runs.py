@@ -18,6 +18,7 @@ from typing import Any, Literal, TypeVar, get_args
 
 from polyak.errors import FileError
 from polyak.files import replacing, write_json
+from polyak.records.vocabulary import RUN_AGAIN
 
 Ending = Literal["done", "diverged"]
 Record = TypeVar("Record")
@@ -113,7 +114,7 @@ class RunFolder:
         if ending not in get_args(Ending):
             raise FileError(
                 f"ending in {done} is {ending!r}; expected one of {', '.join(get_args(Ending))}. "
-                f"{_AGAIN}"
+                f"{RUN_AGAIN}"
             )
         found: Ending = ending
         return found
@@ -124,20 +125,20 @@ class RunFolder:
         return self.path / "checkpoint"
 
     def tidy(self) -> None:
-        """Remove what sittings left that failed or were killed; for who holds the folder."""
+        """Remove what sessions left that failed or were killed; for who holds the folder."""
         (self.path / "FAILED").unlink(missing_ok=True)
         for path in self.path.rglob(".*"):
             if path.is_file():
                 path.unlink()
 
     def fail(self, text: str) -> None:
-        """Record why a sitting failed; the next one begins with removing it."""
+        """Record why a session failed; the next one begins with removing it."""
         with replacing(self.path / "FAILED") as temporary:
             temporary.write_text(text)
 
     @property
     def failure(self) -> str | None:
-        """Why the last sitting failed, if it did and none was begun since."""
+        """Why the last session failed, if it did and none was begun since."""
         try:
             return (self.path / "FAILED").read_text()
         except (OSError, ValueError):
@@ -193,9 +194,6 @@ def sync_folder(path: Path) -> None:
             os.close(descriptor)
 
 
-_AGAIN = "Remove the run's folder and run the study again."
-
-
 def epoch_record(line: dict[str, Any]) -> EpochRecord:
     """An epoch's record from its JSON values."""
     return EpochRecord(
@@ -223,10 +221,10 @@ def _json(path: Path) -> dict[str, Any]:
         value = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise FileError(
-            f"{path} cannot be read ({error}); expected a JSON file of a run. {_AGAIN}"
+            f"{path} cannot be read ({error}); expected a JSON file of a run. {RUN_AGAIN}"
         ) from error
     if not isinstance(value, dict):
-        raise FileError(f"{path} holds {value!r}; expected a JSON object. {_AGAIN}")
+        raise FileError(f"{path} holds {value!r}; expected a JSON object. {RUN_AGAIN}")
     return value
 
 
@@ -243,5 +241,5 @@ def _records(path: Path, parse: Callable[[dict[str, Any]], Record]) -> Iterator[
             yield parse(json.loads(text))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise FileError(
-                f"line {number} of {path} is {text[:40]!r}; expected JSON of a record. {_AGAIN}"
+                f"line {number} of {path} is {text[:40]!r}; expected JSON of a record. {RUN_AGAIN}"
             ) from error

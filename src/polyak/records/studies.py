@@ -5,6 +5,7 @@ results.parquet                                   report/index.html
 """
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -12,20 +13,7 @@ from typing import Any
 
 from polyak.errors import FileError
 from polyak.files import write_json
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StopRecord:
-    """Where a rule stopped a run."""
-
-    rule: str
-    """"sgd": best accuracy of SGD · "acc": of any average · "loss": lowest loss of any average."""
-
-    epoch: int
-    """Epochs finished, from 1."""
-
-    average: str
-    """The weights that were best: "sgd" or an average's name."""
+from polyak.records.vocabulary import RULES, Stop
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +36,8 @@ class RowRecord:
     """The same in the paper's numbers, where decays were fitted to a shorter run."""
 
     refits: bool = True
-    """Whether the study wants models of all training data, or those of the search alone."""
+    """Whether the study wants models of all training data, or those of the search alone. Studies
+    recorded before there was the field wanted them."""
 
     search: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """Run ids by learning rate and seed, both as text."""
@@ -60,7 +49,7 @@ class RowRecord:
     """Probe ids by the target's name."""
 
     paper_code: tuple[str, ...] = ()
-    """Where the row does as the authors' code does; see `paper_code`."""
+    """Where the row follows the authors' code; see `paper_code`."""
 
     selection: str = "paper"
     """"paper", or "bn_safe": averages are chosen with recomputed BatchNorm statistics."""
@@ -85,13 +74,13 @@ class RowRecord:
     seed_learning_rates: Mapping[str, float] = field(default_factory=dict)
     """By seed, where each has its own; `chosen_learning_rate` is None then."""
 
-    stops: Mapping[str, tuple[StopRecord, ...]] = field(default_factory=dict)
+    stops: Mapping[str, tuple[Stop, ...]] = field(default_factory=dict)
     """By seed."""
 
     failure: str | None = None
     """Why the row has no result, if it has none."""
 
-    def rate_of(self, seed: str) -> float | None:
+    def learning_rate_of(self, seed: str) -> float | None:
         """The learning rate chosen for a seed; None where none is."""
         return self.seed_learning_rates.get(seed, self.chosen_learning_rate)
 
@@ -100,8 +89,8 @@ class RowRecord:
         """Search runs with the chosen learning rate, by seed."""
         if self.seed_learning_rates:
             return {
-                seed: self.search[f"{rate:g}"][seed]
-                for seed, rate in self.seed_learning_rates.items()
+                seed: self.search[f"{learning_rate:g}"][seed]
+                for seed, learning_rate in self.seed_learning_rates.items()
             }
         return self.search.get(f"{self.chosen_learning_rate:g}", {}) if self.stops else {}
 
@@ -130,8 +119,15 @@ class StudyRecord:
     measurement: MeasurementRecord | None = None
     """Of a study that measures; it has no rows."""
 
+    preset: str | None = None
+    """The paper's table, figure or appendix that it is for, such as "table1"; None where it is a
+    study of its own."""
+
+    scale: str | None = None
+    """The preset's size, such as "tiny"; None without a preset."""
+
     seconds: float = 0.0
-    """Wall time of all sittings."""
+    """Wall time of all sessions."""
 
     workers: int = 1
 
@@ -151,7 +147,7 @@ def read_study(folder: Path) -> StudyRecord:
     """Read what `write_study` wrote.
 
     Raises:
-        FileError: if the folder holds no study, or one that was edited into what none is.
+        FileError: if the folder holds no study, or one that was edited by hand into something else.
     """
     try:
         plan = json.loads((folder / "plan.json").read_text())
@@ -159,6 +155,8 @@ def read_study(folder: Path) -> StudyRecord:
         rows = tuple(_row({**row, **choices[row["label"]]}) for row in plan.pop("rows"))
         measured = plan.pop("measurement", None)
         plan["seconds"] = float(plan["seconds"])
+        if "preset" not in plan:
+            plan |= _preset_by_name(plan["name"], measured=bool(measured))
         return StudyRecord(
             **plan, rows=rows, measurement=MeasurementRecord(**measured) if measured else None
         )
@@ -174,28 +172,39 @@ def with_row(study: StudyRecord, row: RowRecord) -> StudyRecord:
     return replace(study, rows=tuple(row if r.label == row.label else r for r in study.rows))
 
 
+def _preset_by_name(name: str, *, measured: bool) -> dict[str, str | None]:
+    """What studies were for that were recorded before plan.json said it: their names began so."""
+    known = "overhead" if measured else r"table[1-5]|figure[12]|app-(?:[abcdg]|e[12])"
+    preset = re.match(rf"({known})(?![0-9a-z])", name)
+    scale = re.search(r"-(paper|small|tiny)(?:-controls)?$", name)
+    return {"preset": preset and preset[1], "scale": scale and scale[1]}
+
+
 def _row(values: dict[str, Any]) -> RowRecord:
     for key in ("seeds", "learning_rates", "averages", "paper_averages", "paper_code"):
         # Studies recorded before there was paper_code have none.
         values[key] = tuple(values.get(key, ()))
     values["stops"] = {
-        seed: tuple(StopRecord(**stop) for stop in stops) for seed, stops in values["stops"].items()
+        seed: tuple(Stop(**stop) for stop in stops) for seed, stops in values["stops"].items()
     }
     row = RowRecord(**values)
-    _refuse_edited(row)
+    _check_row(row)
     return row
 
 
-def _refuse_edited(row: RowRecord) -> None:
+def _check_row(row: RowRecord) -> None:
     """Refuse what `write_study` writes of no study, such as a choice that was not searched."""
     ids = [*row.search.values(), row.refit, row.transfer, *row.follow_ups.values()]
     if not all(isinstance(run, str) for runs in ids for run in runs.values()):
-        raise ValueError(f"a run of row {row.label!r} has an id that is no text")
-    rates = [*row.seed_learning_rates.values(), row.chosen_learning_rate]
-    for rate in rates:
-        if rate is not None and f"{rate:g}" not in row.search:
-            raise ValueError(f"row {row.label!r} chose the learning rate {rate:g}, not searched")
+        raise ValueError(f"a run of row {row.label!r} has an id that is not text")
+    learning_rates = [*row.seed_learning_rates.values(), row.chosen_learning_rate]
+    for learning_rate in learning_rates:
+        if learning_rate is not None and f"{learning_rate:g}" not in row.search:
+            raise ValueError(
+                f"row {row.label!r} chose the learning rate {learning_rate:g}, not searched"
+            )
     rules = {tuple(stop.rule for stop in stops) for stops in row.stops.values()}
     whole = all(isinstance(stop.epoch, int) for stops in row.stops.values() for stop in stops)
-    if len(rules) > 1 or not whole:
+    known = all(rule in RULES for by_seed in rules for rule in by_seed)
+    if len(rules) > 1 or not whole or not known:
         raise ValueError(f"stops of row {row.label!r} are not an epoch for every rule and seed")

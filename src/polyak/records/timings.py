@@ -8,6 +8,7 @@ from typing import Any
 
 from polyak.errors import FileError
 from polyak.files import write_json
+from polyak.records.vocabulary import RUN_AGAIN
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,8 +74,7 @@ def read_timings(path: Path) -> Timings:
         return Timings(cases=cases, **values)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise FileError(
-            f"{path} cannot be read ({error}); expected the timings of a measurement. Remove its "
-            "folder and run the study again."
+            f"{path} cannot be read ({error}); expected the timings of a measurement. {RUN_AGAIN}"
         ) from error
 
 

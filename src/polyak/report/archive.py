@@ -16,13 +16,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from polyak.analysis.loaded import LoadedRow, LoadedStudy, RunLog, load_study
 from polyak.analysis.results import write_results_csv
-from polyak.analysis.variants import all_results
 from polyak.files import replacing, write_csv, write_json
-from polyak.records.evaluations import judged_table, judged_tables
-from polyak.records.runs import RunFolder, Score, run_folder
-from polyak.records.studies import RowRecord, StudyRecord, read_study, write_study
-from polyak.report import facts
+from polyak.records.evaluations import evaluation_table, evaluation_tables
+from polyak.records.runs import Score
+from polyak.records.studies import RowRecord, write_study
+from polyak.records.vocabulary import BASELINE
 from polyak.report.page import write_page
 
 CURVE_COLUMNS = (
@@ -37,7 +37,6 @@ CURVE_COLUMNS = (
     "accuracy",
     "loss",
 )
-Line = tuple[object, ...]
 _PATH = re.compile(r"(?<![\w./])~?/(?:[^\s/'\":;,]+/)+([^\s/'\":;,]+)")
 """An absolute path in a text, and its name."""
 
@@ -53,28 +52,32 @@ def write_archive(out: Path, name: str, folder: Path) -> None:
     Raises:
         FileError: if there is no such study or a file of a finished run is damaged.
     """
-    study = _shareable(read_study(out / name))
-    results = all_results(out, study)
-    write_page(out, study, results, folder, interactive=False)
-    write_results_csv(folder / "results.csv", results)
-    write_csv(folder / "curves.csv", CURVE_COLUMNS, _curves(out, study))
-    for table in judged_tables(out / name):
-        with replacing(judged_table(folder, table.stem)) as temporary:
+    study = _shareable(load_study(out, name))
+    write_page(study, folder, interactive=False)
+    write_results_csv(folder / "results.csv", study.results)
+    write_csv(folder / "curves.csv", CURVE_COLUMNS, _curves(study))
+    for table in evaluation_tables(out / name):
+        with replacing(evaluation_table(folder, table.stem)) as temporary:
             shutil.copyfile(table, temporary)
-    write_study(folder, study)
-    for run_id in (run for row in study.rows for run in facts.all_runs(row)):
-        run = run_folder(out, run_id)
-        if (run.path / "config.json").is_file():
-            write_json(folder / "configs" / f"{run_id}.json", _without_paths(run.config()))
+    write_study(folder, study.record)
+    for run in (run for row in study.rows for run in row.runs.values()):
+        if run.config is not None:
+            write_json(folder / "configs" / f"{run.id}.json", _without_paths(run.config))
 
 
-def _shareable(study: StudyRecord) -> StudyRecord:
+def _shareable(study: LoadedStudy) -> LoadedStudy:
     """Without paths in what to type and in why a row has no result."""
-    rows = (
-        row if row.failure is None else replace(row, failure=_PATH.sub(r"\1", row.failure))
-        for row in study.rows
+    rows = tuple(replace(row, record=_without_path(row.record)) for row in study.rows)
+    record = replace(
+        study.record,
+        command=_command(study.record.command),
+        rows=tuple(row.record for row in rows),
     )
-    return replace(study, command=_command(study.command), rows=tuple(rows))
+    return replace(study, record=record, rows=rows)
+
+
+def _without_path(row: RowRecord) -> RowRecord:
+    return row if row.failure is None else replace(row, failure=_PATH.sub(r"\1", row.failure))
 
 
 def _command(text: str) -> str:
@@ -102,32 +105,29 @@ def _is_path(text: str) -> bool:
     return text.startswith("~/") or Path(text).is_absolute()
 
 
-def _curves(out: Path, study: StudyRecord) -> Iterator[Line]:
+def _curves(study: LoadedStudy) -> Iterator[tuple[object, ...]]:
     for row in study.rows:
-        for run_id, *known in _runs(row):
-            folder = run_folder(out, run_id)
-            for epoch, part, weights, score in _scores(folder):
-                yield run_id, row.label, *known, epoch, part, weights, score.accuracy, score.loss
+        for log, *known in _runs(row):
+            for epoch, part, weights, score in _scores(log):
+                yield (*known, epoch, part, weights, score.accuracy, score.loss)
 
 
-def _runs(row: RowRecord) -> Iterator[tuple[str, str, str, str]]:
-    """Id, phase, learning rate and seed of each run."""
-    for rate, by_seed in row.search.items():
-        for seed, run_id in by_seed.items():
-            yield run_id, "search", rate, seed
-    for seed, run_id in row.refit.items():
-        yield run_id, "refit", f"{row.rate_of(seed):g}", seed
-    for phase, runs in row.follow_ups.items():
-        for seed, run_id in runs.items():
-            yield run_id, phase, f"{row.rate_of(seed):g}", seed
+def _runs(row: LoadedRow) -> Iterator[tuple[RunLog, str, str, str, str, str]]:
+    """Log of each run, with its id, row, phase, learning rate and seed."""
+    for rate, by_seed in row.searched().items():
+        for seed, run in by_seed.items():
+            yield run.log, run.id, row.label, "search", rate, seed
+    for phase in row.phases[1:]:
+        for seed, run in row.of(phase).items():
+            yield run.log, run.id, row.label, phase, f"{row.record.learning_rate_of(seed):g}", seed
 
 
-def _scores(folder: RunFolder) -> Iterator[tuple[int, str, str, Score]]:
-    for record in folder.epochs():
-        yield record.epoch, "train", "sgd", record.train
+def _scores(log: RunLog) -> Iterator[tuple[int, str, str, Score]]:
+    for record in log.epochs:
+        yield record.epoch, "train", BASELINE, record.train
         yield from _each(record.epoch, "holdout", record.holdout)
         yield from _each(record.epoch, "holdout_bn", record.holdout_bn)
-    for monitored in folder.monitors():
+    for monitored in log.monitors:
         yield from _each(monitored.epoch, monitored.monitor, monitored.scores)
 
 

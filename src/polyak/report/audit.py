@@ -1,15 +1,17 @@
 """The page of a label audit, and its tables as CSV."""
 
 import csv
+from base64 import b64encode
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from PIL import Image
 from torch import Tensor
 
 from polyak.analysis.audit import (
-    BASELINE,
     AuditRow,
     Kind,
     Part,
@@ -21,9 +23,9 @@ from polyak.analysis.audit import (
 from polyak.files import replacing
 from polyak.metrics import Estimate
 from polyak.records.audits import AuditFolder
+from polyak.records.vocabulary import BASELINE
 from polyak.report.names import arm_name, average_name
 from polyak.report.numbers import counted, number
-from polyak.report.thumbnails import data_uri
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,10 +143,10 @@ def audit_sentences(
         return found
     known = [row for row in rows[:shown] if row.wrong]
     if shown:
-        mended = sum(row.suggested == row.clean for row in known)
+        corrected = sum(row.suggested == row.clean for row in known)
         found.append(
             f"Of the {counted(shown, 'label')} that it doubts most {len(known):,} are wrong, and "
-            f"for {mended:,} of these it suggests the right one."
+            f"for {corrected:,} of these it suggests the right one."
         )
     judged = verdict(results, average=about.average)
     by_score = {(r.kind, r.arm): r for r in results if r.part == "all"}
@@ -231,3 +233,17 @@ def _write_csv(path: Any, lines: Iterable[Mapping[str, Any]]) -> None:
                 writer = csv.DictWriter(file, fieldnames=list(line))
                 writer.writeheader()
             writer.writerow(line)
+
+
+def data_uri(image_chw: Tensor) -> str:
+    """A uint8 image of 1 or 3 channels as the address of a PNG that is inside the address.
+
+    Example:
+        >>> import torch
+        >>> data_uri(torch.zeros(3, 8, 8, dtype=torch.uint8))[:22]
+        'data:image/png;base64,'
+    """
+    pixels = image_chw[0] if len(image_chw) == 1 else image_chw.permute(1, 2, 0)
+    picture = BytesIO()
+    Image.fromarray(pixels.contiguous().numpy()).save(picture, format="PNG")
+    return f"data:image/png;base64,{b64encode(picture.getvalue()).decode('ascii')}"

@@ -1,46 +1,52 @@
-"""Where a study is smaller than the paper's, so that no number of it passes for a reproduction."""
+"""Where a study departs from the paper: smaller, or with another protocol."""
 
-from collections.abc import Sequence
-from pathlib import Path
-
+from polyak.analysis.loaded import LoadedRow, LoadedStudy
 from polyak.analysis.timescales import decay_timescales
-from polyak.records.runs import run_folder
-from polyak.records.studies import RowRecord, StudyRecord
-from polyak.report.facts import configuration
+from polyak.records.paper_code import PAPER_CODE, in_order
 from polyak.report.names import average_name, paper_name
 from polyak.report.numbers import counted
 from polyak.report.paper.published import key, numbers_for, protocol, timescales
 
+BN_SAFE = (
+    "Averages and epochs are chosen with BatchNorm statistics recomputed after each epoch. "
+    "EMA (acc.) + BN and EMA (loss) + BN are the averages that were chosen so, not those of the "
+    "longest window."
+)
+CLEAN_HOLDOUT = (
+    "An oracle, unavailable in practice: selection and temperature see the right labels of the "
+    "hold-out, where training labels are wrong."
+)
 
-def smaller(out: Path, row: RowRecord) -> list[str]:
+
+def smaller(row: LoadedRow) -> list[str]:
     """What a row has less of than the paper, a phrase each; empty where nothing is less."""
-    found = _short_of_protocol(out, row)
+    found = _short_of_protocol(row)
     pairs = [
         f"{average_name(name)} for the paper’s {average_name(paper)}"
-        for name in row.averages
-        if (paper := paper_name(row, name))
+        for name in row.record.averages
+        if (paper := paper_name(row.record, name))
     ]
-    if pairs and not protocol(row.dataset):
-        found.append(f"{row.dataset} is no data set of the paper")
-    if pairs or protocol(row.dataset):
-        found += _renewals(out, row)
+    if pairs and not protocol(row.record.dataset):
+        found.append(f"{row.record.dataset} is no data set of the paper")
+    if pairs or protocol(row.record.dataset):
+        found += _renewals(row)
     if pairs:
         found.append("decays fitted to the shorter run: " + ", ".join(pairs))
     return found
 
 
-def row_remark(out: Path, row: RowRecord) -> str:
+def row_remark(row: LoadedRow) -> str:
     """Under a row's heading: that it is smaller than the paper's, or not the paper's at all."""
-    if not protocol(row.dataset):
+    if not protocol(row.record.dataset):
         return "not a row of the paper"
-    if not numbers_for(row.dataset, row.architecture):
-        return f"ours is {row.architecture}, no reproduction"
-    return "ours is smaller, no reproduction" if smaller(out, row) else ""
+    if not numbers_for(row.record.dataset, row.record.architecture):
+        return f"ours is {row.record.architecture}, no reproduction"
+    return "ours is smaller, no reproduction" if smaller(row) else ""
 
 
-def scale_notice(out: Path, study: StudyRecord) -> list[tuple[str, list[str]]]:
+def scale_notice(study: LoadedStudy) -> list[tuple[str, list[str]]]:
     """What rows have less of than the paper's: first what all have, then what some have."""
-    by_row = {row.label: smaller(out, row) for row in study.rows}
+    by_row = {row.label: smaller(row) for row in study.rows}
     common = [p for p in next(iter(by_row.values()), []) if all(p in o for o in by_row.values())]
     by_phrases: dict[tuple[str, ...], list[str]] = {}
     for label, phrases in by_row.items():
@@ -51,41 +57,41 @@ def scale_notice(out: Path, study: StudyRecord) -> list[tuple[str, list[str]]]:
     return everyone + [("; ".join(labels), list(own)) for own, labels in by_phrases.items()]
 
 
-def _short_of_protocol(out: Path, row: RowRecord) -> list[str]:
-    paper, config = protocol(row.dataset), configuration(out, row)
+def _short_of_protocol(row: LoadedRow) -> list[str]:
+    record, config = row.record, row.config
+    paper = protocol(record.dataset)
     if not paper or config is None:
         return []
-    model = str(config.get("model", {}).get("name", row.architecture))
+    model = str(config.get("model", {}).get("name", record.architecture))
     found = []
-    if not numbers_for(row.dataset, row.architecture):
-        found.append(f"{row.architecture}, with which the paper has nothing on {row.dataset}")
-    elif key(model) != key(row.architecture):
-        found.append(f"model {model} instead of {row.architecture}")
+    if not numbers_for(record.dataset, record.architecture):
+        found.append(f"{record.architecture}, with which the paper has nothing on {record.dataset}")
+    elif key(model) != key(record.architecture):
+        found.append(f"model {model} instead of {record.architecture}")
+    images = next((run.images for run in row.done("refit").values()), None)
     for what, ours, theirs in (
         ("epoch", config.get("epochs"), paper["epochs"]),
-        ("training image", _images(out, list(row.refit.values())), paper["training_images"]),
-        ("seed", len(row.seeds), paper["seeds"]),
+        ("training image", images, paper["training_images"]),
+        ("seed", len(record.seeds), paper["seeds"]),
     ):
         if ours is not None and ours < theirs:
             found.append(f"{counted(ours, what)} instead of {theirs:,}")
     return found
 
 
-def _renewals(out: Path, row: RowRecord) -> list[str]:
+def _renewals(row: LoadedRow) -> list[str]:
     """That weight decay does less than in the paper's runs, which changes what averages do."""
-    runs = [(run_id, False) for run_id in row.refit.values()]
-    runs += [(run_id, True) for run_id in row.chosen_search.values()]
-    done = [(run_folder(out, i), holdout) for i, holdout in runs]
-    done = [(folder, holdout) for folder, holdout in done if folder.ending == "done"]
-    optim = (configuration(out, row) or {}).get("optim")
+    done = [(run.log, False) for run in row.done("refit").values()]
+    done += [(run.log, True) for run in row.done("search").values()]
+    optim = (row.config or {}).get("optim")
     if not done or not optim:
         return []
-    folder, holdout = done[0]
+    log, holdout = done[0]
     ours = decay_timescales(
-        folder.epochs(), weight_decay=optim["weight_decay"], momentum=optim["momentum"]
+        log.epochs, weight_decay=optim["weight_decay"], momentum=optim["momentum"]
     )
     everywhere = timescales(holdout=holdout)
-    here = [found for name, found in everywhere.items() if key(name) == key(row.dataset)]
+    here = [found for name, found in everywhere.items() if key(name) == key(row.record.dataset)]
     theirs = here or list(everywhere.values())
     if ours >= min(theirs):
         return []
@@ -95,11 +101,12 @@ def _renewals(out: Path, row: RowRecord) -> list[str]:
     ]
 
 
-def _images(out: Path, run_ids: Sequence[str]) -> int | None:
-    """Training images of a finished refit."""
-    for run_id in run_ids:
-        folder = run_folder(out, run_id)
-        if folder.ending == "done":
-            count: int | None = folder.facts().get("images")
-            return count
-    return None
+def departures(study: LoadedStudy) -> list[str]:
+    """What is switched on in any row, as the page's box lists it."""
+    coded = in_order(name for row in study.rows for name in row.record.paper_code)
+    found = [f"As the authors’ code does ({name}): {PAPER_CODE[name]}" for name in coded]
+    safe = any(row.record.selection == "bn_safe" for row in study.rows)
+    found += [BN_SAFE] if safe else []
+    clean = any(row.record.holdout_labels == "clean" for row in study.rows)
+    found += [CLEAN_HOLDOUT] if clean else []
+    return found

@@ -5,14 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from polyak.analysis.results import Phase
-from polyak.records.predictions import Predictions
-from polyak.records.runs import RunFolder, run_folder
-from polyak.records.studies import RowRecord
-from polyak.report.numbers import counted, joined
+from polyak.analysis.loaded import LoadedRow, LoadedRun
+from polyak.records.vocabulary import Phase
+from polyak.report.numbers import counted, joined, percent_digits
 
 NOT_MEASURED = "not measured"
-_PHASE_WORDS = {
+_PHASE_WORDS: dict[Phase, str] = {
     "search": "search run",
     "refit": "refit",
     "held": "run with a held learning rate",
@@ -32,50 +30,25 @@ class Cost:
     steps: int
 
 
-def all_runs(row: RowRecord) -> list[str]:
-    """Ids of a row's runs, probes included."""
-    searches = [run_id for runs in row.search.values() for run_id in runs.values()]
-    following = [run_id for runs in row.follow_ups.values() for run_id in runs.values()]
-    return [*searches, *row.refit.values(), *following, *row.transfer.values()]
-
-
-def cost(out: Path, run_ids: Iterable[str]) -> Cost:
+def cost(runs: Iterable[LoadedRun]) -> Cost:
     """What the runs that have ended took; a run that rows share counts once."""
-    ended = [run_folder(out, run_id) for run_id in dict.fromkeys(run_ids)]
-    ended = [folder for folder in ended if folder.ending is not None]
-    facts = [(folder.facts(), folder.epochs()) for folder in ended]
+    ended = [run for run in {run.id: run for run in runs}.values() if run.ending is not None]
     return Cost(
         runs=len(ended),
-        seconds=sum(found.get("seconds", 0.0) for found, _ in facts),
-        images=sum(found.get("images", 0) * len(epochs) for found, epochs in facts),
-        steps=sum(epochs[-1].step for _, epochs in facts if epochs),
+        seconds=sum(run.seconds for run in ended),
+        images=sum((run.images or 0) * len(run.log.epochs) for run in ended),
+        steps=sum(run.log.epochs[-1].step for run in ended if run.log.epochs),
     )
 
 
-def images_in_test(out: Path, row: RowRecord) -> int | None:
-    """Size of the test set; None while no run is finished."""
-    for run_id in (*row.chosen_search.values(), *row.refit.values()):
-        folder = run_folder(out, run_id)
-        if folder.ending == "done":
-            return len(Predictions(folder.predictions).labels_n("test"))
-    return None
+def accuracy_digits(row: LoadedRow) -> int:
+    """Decimals that an accuracy on the row's test set can bear."""
+    return percent_digits(row.test_images or 0)
 
 
-def wrong_labels(out: Path, row: RowRecord) -> tuple[int, int] | None:
-    """Wrongly labelled training images of the refit and all of them; None where all are right."""
-    for run_id in (*row.refit.values(), *row.chosen_search.values()):
-        folder = run_folder(out, run_id)
-        if folder.ending == "done":
-            predictions = Predictions(folder.predictions)
-            given_n, clean_n = (predictions.labels_n("train", kind) for kind in ("given", "clean"))
-            wrong = int((given_n != clean_n).sum())
-            return (wrong, len(given_n)) if wrong else None
-    return None
-
-
-def settings(out: Path, row: RowRecord) -> list[tuple[str, str]]:
+def settings(row: LoadedRow) -> list[tuple[str, str]]:
     """What all runs of the row have in common, from a run's configuration."""
-    config = configuration(out, row)
+    config = row.config
     if config is None:
         return []
     data, optim, averaging = (config.get(part, {}) for part in ("data", "optim", "averaging"))
@@ -91,67 +64,46 @@ def settings(out: Path, row: RowRecord) -> list[tuple[str, str]]:
     return [(name, text) for name, text in found if text]
 
 
-def configuration(out: Path, row: RowRecord) -> dict[str, Any] | None:
-    """Configuration of one of the row's runs; None while there is none."""
-    for run_id in all_runs(row):
-        folder: RunFolder = run_folder(out, run_id)
-        if (folder.path / "config.json").exists():
-            return folder.config()
-    return None
-
-
-def wants_refits(row: RowRecord) -> bool:
-    """Whether the study wants models of all training data, or those of the search alone."""
-    # Studies recorded before rows had the field wanted them.
-    return row.refits
-
-
-def reason(out: Path, row: RowRecord, phase: Phase) -> str:
+def reason(row: LoadedRow, phase: Phase) -> str:
     """Why a row has no number of a phase, short enough for a cell."""
-    if row.failure is not None:
+    record = row.record
+    if record.failure is not None:
         return "search failed"
-    if not row.stops:
+    if not record.stops:
         return "search not finished"
-    if phase in ("refit", "transfer") and not wants_refits(row):
+    if phase in ("refit", "transfer") and not record.refits:
         return "no refits in this study"
-    runs = {
-        "search": row.chosen_search,
-        "refit": row.refit,
-        "transfer": row.transfer,
-        **row.follow_ups,
-    }.get(phase, {})
+    runs = row.of(phase)
     if not runs and phase == "transfer":
         return "no probe was run"
-    endings = {run_folder(out, run_id).ending for run_id in runs.values()}
+    endings = {run.ending for run in runs.values()}
     if not endings or None in endings:
         return "not finished"
     return "diverged" if endings == {"diverged"} else NOT_MEASURED
 
 
-def problems(out: Path, row: RowRecord) -> list[str]:
+def problems(row: LoadedRow) -> list[str]:
     """Everything about a row that a reader must know before its numbers, one sentence each."""
-    found = []
-    phases = {"search": row.chosen_search, "refit": row.refit, **row.follow_ups}
-    for phase, runs in phases.items():
-        found += _ended_badly(out, phase, runs)
-    for target, run_id in row.transfer.items():
-        if run_folder(out, run_id).ending != "done":
+    record, found = row.record, []
+    for phase in row.phases:
+        found += _ended_badly(phase, row.of(phase))
+    for target, probe in row.of("transfer").items():
+        if not probe.done:
             found.append(f"The linear probe on {target} is not finished.")
-    if row.failure is None and row.stops and not row.refit and wants_refits(row):
+    if record.failure is None and record.stops and not record.refit and record.refits:
         found.append("No refit was run yet.")
-    if len(row.seeds) == 1:
+    if len(record.seeds) == 1:
         found.append(
             "There is one seed. Numbers have no interval, and nothing here says what is chance."
         )
     return found
 
 
-def _ended_badly(out: Path, phase: str, runs: Mapping[str, str]) -> list[str]:
+def _ended_badly(phase: Phase, runs: Mapping[str, LoadedRun]) -> list[str]:
     by_ending: dict[str, list[str]] = {}
-    for seed, run_id in runs.items():
-        ending = run_folder(out, run_id).ending
-        if ending != "done":
-            by_ending.setdefault(ending or "is not finished", []).append(seed)
+    for seed, run in runs.items():
+        if not run.done:
+            by_ending.setdefault(run.ending or "is not finished", []).append(seed)
     return [
         f"The {_PHASE_WORDS[phase]} of {_seeds(seeds)} {ending}; "
         "it is left out of all numbers below."
@@ -173,15 +125,15 @@ def _data(data: Mapping[str, Any]) -> str:
     return f"{source}; {100 * holdout:g} % of the training images are the hold-out in the search"
 
 
-def _model(model: Mapping[str, Any], row: RowRecord) -> str:
-    name, width = str(model.get("name", row.architecture)), model.get("width")
+def _model(model: Mapping[str, Any], row: LoadedRow) -> str:
+    name, width = str(model.get("name", row.record.architecture)), model.get("width")
     return name if width is None else f"{name} of width {width}"
 
 
 def _precision(config: Mapping[str, Any]) -> str:
     """Where a run says so itself; else it is the device's default."""
     chosen = "float32" if config.get("fp32") else config.get("precision")
-    floating = "bfloat16; weights, statistics, averages and saved predictions in float32"
+    floating = "bfloat16; weights, statistics and averages in float32"
     return floating if chosen == "bfloat16" else chosen or ""
 
 
@@ -207,9 +159,9 @@ def _optimiser(optim: Mapping[str, Any]) -> str:
     )
 
 
-def _averages(row: RowRecord, averaging: Mapping[str, Any]) -> str:
+def _averages(row: LoadedRow, averaging: Mapping[str, Any]) -> str:
     if not averaging:
         return ""
     every = averaging.get("every", 1)
     often = "after every step" if every == 1 else f"every {every} steps"
-    return f"{counted(len(row.averages), 'average')} updated {often}"
+    return f"{counted(len(row.record.averages), 'average')} updated {often}"

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 from polyak.records.studies import RowRecord
+from polyak.records.vocabulary import Rule
 
 ARMS: dict[str, tuple[str, str]] = {
     "sgd": ("SGD", "the weights of plain training after the last epoch; the paper's baseline"),
@@ -69,6 +70,9 @@ MORE_ARMS: dict[str, tuple[str, str]] = {
 """Averages that the paper does not have, from runs with `more_averages`."""
 
 ARMS |= MORE_ARMS
+
+RULE_NAMES: dict[Rule, str] = {"sgd": "SGD, stopped", "acc": "EMA (acc.)", "loss": "EMA (loss)"}
+"""What was chosen by each rule."""
 
 
 def arm_name(arm: str) -> str:

@@ -19,11 +19,11 @@ def number(value: float, digits: int, *, signed: bool = False) -> str:
     return text.replace("-", "−")
 
 
-def accuracy_digits(images_in_test: int) -> int:
+def percent_digits(images_in_test: int) -> int:
     """Decimals that a percentage of that many images can bear.
 
     Example:
-        >>> accuracy_digits(360), accuracy_digits(10_000)
+        >>> percent_digits(360), percent_digits(10_000)
         (1, 2)
     """
     return 2 if images_in_test >= LARGE_TEST_SET else 1

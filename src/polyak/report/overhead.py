@@ -7,9 +7,8 @@ from pathlib import Path
 
 from polyak.analysis.overhead import MIB, Median, Overhead, overheads
 from polyak.files import replacing
-from polyak.records.runs import run_folder
-from polyak.records.studies import MeasurementRecord, StudyRecord
-from polyak.records.timings import Timings, read_timings
+from polyak.records.studies import MeasurementRecord
+from polyak.records.timings import Timings
 from polyak.report.numbers import number
 from polyak.report.paper.published import key
 from polyak.report.tables.table import Cell
@@ -119,7 +118,7 @@ def _percent(ratio: Median) -> str:
 def machine(timings: Timings) -> list[tuple[str, str]]:
     """Where and how it was measured."""
     clock = {
-        "CPU": "CPU time of the process, without what it waits for others",
+        "CPU": "CPU time of the process, time spent waiting excluded",
         "wall": "wall time, the device waited for",
     }
     rounds = len(timings.baseline.steps_seconds)
@@ -149,19 +148,6 @@ def notice(measured: MeasurementRecord, timings: Timings) -> list[str]:
             f"{ROUNDS_FOR_INTERVAL} a median has no interval."
         )
     return found
-
-
-def reason(out: Path, measured: MeasurementRecord) -> str | None:
-    """Why there is nothing to show; None where there is."""
-    folder = run_folder(out, measured.run)
-    return None if folder.ending == "done" else "The measurement is not finished."
-
-
-def timings_of(out: Path, study: StudyRecord) -> Timings | None:
-    """What a study's measurement found; None while it is not finished."""
-    if study.measurement is None or reason(out, study.measurement) is not None:
-        return None
-    return read_timings(run_folder(out, study.measurement.run).timings)
 
 
 def write_rounds(path: Path, timings: Timings) -> None:

@@ -10,7 +10,7 @@ PAPER_UPDATES = 4_887
 """Updates of the paper's run: 200 epochs of 391 steps, one update every 16 steps."""
 
 
-def fitted(row: Row, *, train_images: int) -> Row:
+def fit_decays(row: Row, *, train_images: int) -> Row:
     """The row with its decays fitted to the length that its runs have with so many images.
 
     Only where `paper_updates` says from which length; else as it is.

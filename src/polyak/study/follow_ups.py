@@ -11,9 +11,10 @@ from dataclasses import replace
 from math import ceil, floor
 
 from polyak.records.studies import RowRecord
+from polyak.records.vocabulary import FollowUp, Stop
 from polyak.study import plan
-from polyak.study.plan import FollowUp, Row
-from polyak.training.config import RULES, RunConfig, Stop
+from polyak.study.plan import Row
+from polyak.training.config import RunConfig
 
 Stops = tuple[Stop, ...]
 
@@ -23,30 +24,24 @@ def follow_ups(row: Row, record: RowRecord) -> dict[FollowUp, dict[int, RunConfi
     build = {"held": held, "annealed": annealed}
     found: dict[FollowUp, dict[int, RunConfig]] = {}
     for seed, stops in stops_of(record).items():
-        rate = record.rate_of(str(seed))
-        if rate is not None:
+        learning_rate = record.learning_rate_of(str(seed))
+        if learning_rate is not None:
             for name in row.follow_ups:
-                found.setdefault(name, {}).update(build[name](row, rate, {seed: stops}))
+                found.setdefault(name, {}).update(build[name](row, learning_rate, {seed: stops}))
     return found
 
 
 def stops_of(record: RowRecord) -> dict[int, Stops]:
-    """A row's choice as settings of runs, by seed."""
-    return {
-        int(seed): tuple(
-            Stop(rule=rule, epoch=stop.epoch, average=stop.average)
-            for rule, stop in zip(RULES, by_rule, strict=True)
-        )
-        for seed, by_rule in record.stops.items()
-    }
+    """A row's choice by seed."""
+    return {int(seed): stops for seed, stops in record.stops.items()}
 
 
-def held(row: Row, rate: float, stops: Mapping[int, Stops]) -> dict[int, RunConfig]:
+def held(row: Row, learning_rate: float, stops: Mapping[int, Stops]) -> dict[int, RunConfig]:
     """The search again, its learning rate held at what it is at each seed's epoch of EMA (acc.).
 
     Where that epoch lies in warm-up, from the end of warm-up on.
     """
-    searched = plan.search(replace(row, learning_rates=(rate,)))[rate]
+    searched = plan.search(replace(row, learning_rates=(learning_rate,)))[learning_rate]
     return {
         seed: replace(
             searched[seed],
@@ -60,7 +55,7 @@ def held(row: Row, rate: float, stops: Mapping[int, Stops]) -> dict[int, RunConf
     }
 
 
-def annealed(row: Row, rate: float, stops: Mapping[int, Stops]) -> dict[int, RunConfig]:
+def annealed(row: Row, learning_rate: float, stops: Mapping[int, Stops]) -> dict[int, RunConfig]:
     """The refit with as many epochs, and a cosine as long, as EMA (acc.) needed.
 
     The shorter run's own stops lie at the same shares of it, rounded, so that nothing is chosen
@@ -68,7 +63,7 @@ def annealed(row: Row, rate: float, stops: Mapping[int, Stops]) -> dict[int, Run
 
         e' = max(1, round(e·e_acc/E)),   E epochs of the whole schedule
     """
-    refits = plan.refit(row, rate, stops)
+    refits = plan.refit(row, learning_rate, stops)
     return {seed: _shortened(run, _epoch(stops[seed])) for seed, run in refits.items()}
 
 

@@ -1,14 +1,14 @@
-"""A study with another protocol than the default: what is switched, and the name that says so."""
+"""A study with other options than the default, and the name that says so."""
 
 from dataclasses import replace
 
 from polyak.errors import ConfigError
-from polyak.records.paper_code import PAPER_CODE
-from polyak.study.plan import Row, Study, as_coded
-from polyak.training.config import Selection
+from polyak.records.paper_code import OF_RUNS, PAPER_CODE
+from polyak.records.vocabulary import MORE_AVERAGES, Selection
+from polyak.study.plan import Row, Study
 
 
-def otherwise(
+def with_protocol(
     study: Study,
     *,
     paper_code: tuple[str, ...] = (),
@@ -42,7 +42,7 @@ def otherwise(
     def switched(row: Row) -> Row:
         labels = "clean" if clean_holdout else row.config.holdout_labels
         config = replace(row.config, selection=selection, holdout_labels=labels)
-        return as_coded(replace(row, config=config), paper_code)
+        return with_paper_code(replace(row, config=config), paper_code)
 
     return replace(
         study,
@@ -50,3 +50,30 @@ def otherwise(
         title=f"{study.title}; otherwise: {', '.join(parts)}",
         rows=tuple(switched(row) for row in study.rows),
     )
+
+
+def with_paper_code(row: Row, names: tuple[str, ...]) -> Row:
+    """The row with what the authors' code does in these places."""
+    of_runs = tuple(name for name in names if name in OF_RUNS)
+    model = row.config.model
+    if "wide-resnet" in names and model.name == "wrn28_10":
+        model = replace(model, conv_bias=True, final_norm_momentum=0.9)
+    config = replace(row.config, model=model, paper_code=of_runs)
+    return replace(row, paper_code=names, config=config)
+
+
+def with_more_averages(study: Study) -> Study:
+    """The study with averages of other kinds along its runs, under a name of its own.
+
+    They change nothing in training, but what a run's folder holds, and so the run's id.
+    """
+    rows = tuple(
+        replace(row, config=replace(row.config, more_averages=MORE_AVERAGES)) for row in study.rows
+    )
+    return replace(study, name=f"{study.name}-more", rows=rows)
+
+
+def in_float32(study: Study) -> Study:
+    """The study with all runs computed in float32, on GPUs too; its name stays."""
+    rows = (replace(row, config=replace(row.config, fp32=True)) for row in study.rows)
+    return replace(study, rows=tuple(rows))

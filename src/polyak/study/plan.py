@@ -6,20 +6,15 @@ search  →  select  →  refit  →  transfer
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
 
 from polyak.data import DataConfig
 from polyak.data.sources import name_of
 from polyak.errors import ConfigError, unknown
 from polyak.records.paper_code import OF_RUNS, PAPER_CODE
-from polyak.training.config import MORE_AVERAGES, PAPER_DECAYS, Monitor, RunConfig, Stop
+from polyak.records.vocabulary import PROBED_ARMS, FollowUp, Monitor, Stop
+from polyak.training.config import PAPER_DECAYS, RunConfig
 from polyak.training.overhead import OverheadConfig
 from polyak.training.probe import ProbeConfig
-
-FollowUp = Literal["held", "annealed"]
-"""Runs that depend on the epochs chosen; see `polyak.study.follow_ups`."""
-FOLLOW_UPS: tuple[FollowUp, ...] = get_args(FollowUp)
-PROBED_ARMS = ("sgd", "sgd_at_ema", "ema_acc_bn", "ema_loss_bn")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,7 +39,7 @@ class Row:
     """The paper's decays that `config.averaging.decays` stand for, one each."""
 
     paper_updates: int | None = None
-    """Updates of the paper's run, from which `fitted` fits the decays to this row's own. None:
+    """Updates of the paper's run, from which `fit_decays` fits the decays to this row's own. None:
     the decays are as they should be."""
 
     refits: bool = True
@@ -56,7 +51,7 @@ class Row:
     """Targets of the linear probe."""
 
     paper_code: tuple[str, ...] = ()
-    """Where the row does as the authors' code does: names of `PAPER_CODE`, in that order. Those
+    """Where the row follows the authors' code: names of `PAPER_CODE`, in that order. Those
     that act within a run are in `config.paper_code` too."""
 
     against: str | None = None
@@ -75,15 +70,18 @@ class Row:
         refitted = replace(self.config, holdout=False, stops=(), monitors=self.refit_monitors)
         found = [*searched.faults(), *refitted.faults()]
         found += [fault for target in self.transfer for fault in target.faults()]
-        rates = self.learning_rates
-        if not rates or len(set(rates)) != len(rates) or not all(rate > 0 for rate in rates):
-            found.append(f"learning_rates is {rates!r}; expected different ones > 0")
-        elif len({f"{rate:g}" for rate in rates}) != len(rates):
-            found.append(f"learning_rates is {rates!r}; expected them to differ in six digits")
+        if not _different_and_positive(self.learning_rates):
+            found.append(f"learning_rates is {self.learning_rates!r}; expected different ones > 0")
+        elif len({f"{learning_rate:g}" for learning_rate in self.learning_rates}) != len(
+            self.learning_rates
+        ):
+            found.append(
+                f"learning_rates is {self.learning_rates!r}; expected them to differ in six digits"
+            )
         if len(set(self.seeds)) != len(self.seeds) or not self.seeds:
             found.append(f"seeds is {self.seeds!r}; expected different ones")
         if len(self.paper_decays) != len(self.config.averaging.decays):
-            found.append("paper_decays has another length than decays; expected one for each")
+            found.append("paper_decays has a different length than decays; expected one for each")
         if tuple(n for n in self.paper_code if n in OF_RUNS) != self.config.paper_code:
             found.append("paper_code and config.paper_code differ; expected them to agree")
         found += [
@@ -98,6 +96,10 @@ class Row:
         if self.follow_ups and self.config.optim.schedule != "cosine":
             found.append("follow_ups are given; expected schedule 'cosine', which they change")
         return list(dict.fromkeys(found))
+
+
+def _different_and_positive(values: tuple[float, ...]) -> bool:
+    return bool(values) and len(set(values)) == len(values) and all(value > 0 for value in values)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -122,6 +124,12 @@ class Study:
     rows: tuple[Row, ...] = ()
     measurement: Measurement | None = None
     """Of a study that measures; it has no rows."""
+
+    preset: str | None = None
+    """The paper's table, figure or appendix that it is for; None for a study of your own."""
+
+    scale: str | None = None
+    """The preset's size."""
 
     def check(self) -> None:
         """Raise a ConfigError that names every fault of every row."""
@@ -150,47 +158,26 @@ def _faults_of_name(name: str) -> list[str]:
     ]
 
 
-def as_coded(row: Row, names: tuple[str, ...]) -> Row:
-    """The row with what the authors' code does in these places."""
-    of_runs = tuple(name for name in names if name in OF_RUNS)
-    model = row.config.model
-    if "wide-resnet" in names and model.name == "wrn28_10":
-        model = replace(model, conv_bias=True, final_norm_momentum=0.9)
-    config = replace(row.config, model=model, paper_code=of_runs)
-    return replace(row, paper_code=names, config=config)
-
-
-def with_more_averages(study: Study) -> Study:
-    """The study with averages of other kinds along its runs, under a name of its own.
-
-    They change nothing in training, but what a run's folder holds, and so the run's id.
-    """
-    rows = tuple(
-        replace(row, config=replace(row.config, more_averages=MORE_AVERAGES)) for row in study.rows
-    )
-    return replace(study, name=f"{study.name}-more", rows=rows)
-
-
 def search(row: Row) -> dict[float, dict[int, RunConfig]]:
     """Runs on the part of the training data that selects, by learning rate and seed."""
     return {
-        rate: {
+        learning_rate: {
             seed: replace(
                 row.config,
-                optim=replace(row.config.optim, lr=rate),
+                optim=replace(row.config.optim, lr=learning_rate),
                 seed=seed,
                 holdout=True,
                 monitors=row.search_monitors,
             )
             for seed in row.seeds
         }
-        for rate in row.learning_rates
+        for learning_rate in row.learning_rates
     }
 
 
 def refit(
     row: Row,
-    rate: float,
+    learning_rate: float,
     stops: Mapping[int, tuple[Stop, ...]],
     *,
     swad: Mapping[int, tuple[int, int]] | None = None,
@@ -202,7 +189,7 @@ def refit(
     return {
         seed: replace(
             row.config,
-            optim=replace(row.config.optim, lr=rate),
+            optim=replace(row.config.optim, lr=learning_rate),
             seed=seed,
             holdout=False,
             stops=chosen,

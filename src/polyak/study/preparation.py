@@ -1,47 +1,53 @@
 """The data of a study, decoded before anything runs; all that is missing in one message."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from polyak.data import DataConfig, load, prepare
 from polyak.errors import DataError, FileError
 from polyak.models import pinned
-from polyak.study.fitting import fitted
-from polyak.study.paper.datasets import hint
+from polyak.study.fitting import fit_decays
 from polyak.study.plan import Measurement, Row
 
 Prepared = dict[DataConfig, DataConfig]
+Hint = Callable[[DataConfig], str]
+"""What to type where data is missing; added to the message."""
 
 
-def prepare_rows(rows: Sequence[Row]) -> list[Row]:
+def no_hint(_config: DataConfig) -> str:
+    """Nothing to add."""
+    return ""
+
+
+def prepare_rows(rows: Sequence[Row], *, hint: Hint = no_hint) -> list[Row]:
     """The rows with their data in the cache, fingerprints filled in, fitted to what is there.
 
     Raises:
-        DataError: that names every source and file that is not to be had, with what to type.
+        DataError: that names every source and file that is not available, with what to type.
     """
-    ready, missing = _prepare_all(config for row in rows for config in _configs(row))
+    ready, missing = _prepare_all((config for row in rows for config in _configs(row)), hint)
     if missing:
         raise DataError("\n".join(missing))
     return [_prepared(row, ready) for row in rows]
 
 
-def prepare_measurement(measurement: Measurement) -> Measurement:
+def prepare_measurement(measurement: Measurement, *, hint: Hint = no_hint) -> Measurement:
     """The measurement with its data in the cache.
 
     Raises:
-        DataError: if that is not to be had, with what to type.
+        DataError: if that is not available, with what to type.
     """
     config = measurement.config
-    ready, missing = _prepare_all([config.run.data])
+    ready, missing = _prepare_all([config.run.data], hint)
     if missing:
         raise DataError("\n".join(missing))
     run = replace(config.run, data=_limited(ready[config.run.data]))
     return replace(measurement, config=replace(config, run=run))
 
 
-def prepare_some(rows: Sequence[Row]) -> tuple[dict[str, Row], list[str]]:
+def prepare_some(rows: Sequence[Row], *, hint: Hint = no_hint) -> tuple[dict[str, Row], list[str]]:
     """The rows whose data is to be had, by label, and what is missing for the others."""
-    ready, missing = _prepare_all(config for row in rows for config in _configs(row))
+    ready, missing = _prepare_all((config for row in rows for config in _configs(row)), hint)
     whole = [row for row in rows if all(config in ready for config in _configs(row))]
     return {row.label: _prepared(row, ready) for row in whole}, missing
 
@@ -50,7 +56,7 @@ def _configs(row: Row) -> tuple[DataConfig, ...]:
     return (row.config.data, *row.transfer)
 
 
-def _prepare_all(configs: Iterable[DataConfig]) -> tuple[Prepared, list[str]]:
+def _prepare_all(configs: Iterable[DataConfig], hint: Hint) -> tuple[Prepared, list[str]]:
     """Prepared configurations, and a message for each that cannot be."""
     ready: Prepared = {}
     failed: dict[DataConfig, str] = {}
@@ -77,7 +83,7 @@ def _prepared(row: Row, ready: Prepared) -> Row:
     targets = tuple(_limited(ready[target]) for target in row.transfer)
     config = replace(row.config, data=data, model=pinned(row.config.model))
     row = replace(row, config=config, transfer=targets)
-    return fitted(row, train_images=len(load(data).train))
+    return fit_decays(row, train_images=len(load(data).train))
 
 
 def _limited(data: DataConfig) -> DataConfig:

@@ -1,7 +1,9 @@
-"""A study's record as it begins, before anything has been run."""
+"""A study's record: as it begins, and what a row lacks when all phases are over."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from pathlib import Path
 
+from polyak.records.runs import run_folder
 from polyak.records.studies import MeasurementRecord, RowRecord, StudyRecord
 from polyak.study import plan
 from polyak.study.plan import Measurement, Row, Study
@@ -15,6 +17,8 @@ def new_record(study: Study, *, workers: int, command: str) -> StudyRecord:
         name=study.name,
         title=study.title,
         command=command,
+        preset=study.preset,
+        scale=study.scale,
         rows=tuple(_row(row) for row in study.rows),
         measurement=None if measured is None else _measurement(measured),
         workers=workers,
@@ -29,6 +33,32 @@ def record_of(study: StudyRecord, row: Row) -> RowRecord:
 def ids_by_seed(runs: Mapping[int, RunConfig]) -> dict[str, str]:
     """Runs by seed as a record keeps them."""
     return {str(seed): run.id for seed, run in runs.items()}
+
+
+def missing_results(record: RowRecord, out: Path, *, targets: Collection[str]) -> str | None:
+    """Why a row's result is missing or incomplete; None if it is complete.
+
+    Runs of the search that diverged are part of a search, and follow-ups that did, of what they
+    show: neither is missed here.
+
+    Args:
+        record: The row after the last phase.
+        out: The output folder.
+        targets: Names of the data sets that its refits were to be probed on.
+    """
+    refits = _lost(record.refit, out)
+    probes = _lost({name: record.transfer.get(name) for name in targets}, out)
+    found = []
+    if refits:
+        found.append(f"the refit of {_listed('seed', refits)}")
+    if probes:
+        how = dict.fromkeys(probes, "not run") if refits else probes
+        found.append(f"the linear probe on {_listed('', how)}")
+    if not found:
+        return None
+    diverged = "diverged" in refits.values()
+    advice = "Search smaller learning rates." if diverged else "Give the same command again."
+    return f"{' and '.join(found)}; expected all to end. {advice}"
 
 
 def _measurement(measured: Measurement) -> MeasurementRecord:
@@ -56,5 +86,20 @@ def _row(row: Row) -> RowRecord:
         paper_code=row.paper_code,
         selection=row.config.selection,
         holdout_labels=row.config.holdout_labels,
-        search={f"{rate:g}": ids_by_seed(by_seed) for rate, by_seed in plan.search(row).items()},
+        search={
+            f"{learning_rate:g}": ids_by_seed(by_seed)
+            for learning_rate, by_seed in plan.search(row).items()
+        },
     )
+
+
+def _lost(runs: Mapping[str, str | None], out: Path) -> dict[str, str]:
+    """What became of the runs that are not done, by seed or name."""
+    endings = {
+        name: run_folder(out, run_id).ending if run_id else None for name, run_id in runs.items()
+    }
+    return {name: ending or "not done" for name, ending in endings.items() if ending != "done"}
+
+
+def _listed(kind: str, lost: Mapping[str, str]) -> str:
+    return ", ".join(f"{kind} {name} is {how}".strip() for name, how in lost.items())

@@ -15,10 +15,9 @@ from polyak.records.studies import RowRecord, StudyRecord, read_study, with_row,
 from polyak.study import plan, selection
 from polyak.study.executors import Executor
 from polyak.study.follow_ups import follow_ups
-from polyak.study.lacking import lacking
 from polyak.study.plan import Row, Study
-from polyak.study.preparation import prepare_measurement, prepare_rows
-from polyak.study.record import ids_by_seed, new_record, record_of
+from polyak.study.preparation import Hint, no_hint, prepare_measurement, prepare_rows
+from polyak.study.record import ids_by_seed, missing_results, new_record, record_of
 from polyak.training.config import RunConfig
 from polyak.training.jobs import Job
 from polyak.training.probe import ProbeConfig
@@ -65,11 +64,12 @@ def run_study(
     on_progress: OnProgress,
     workers: int,
     command: str,
+    hint: Hint = no_hint,
 ) -> Outcome:
     """Bring `out/<study>/` up to date: search, select, refit, follow-ups, transfer.
 
     Runs that are there already, from this or another study, are used as they are. It can be
-    stopped at any time and called again.
+    interrupted at any time and called again.
 
     Args:
         study: What to run.
@@ -78,6 +78,7 @@ def run_study(
         on_progress: Told of progress.
         workers: For the record.
         command: For the record: what the user typed.
+        hint: What to type where data is missing.
 
     Raises:
         ConfigError, DataError: before anything is run, if the study cannot be.
@@ -85,8 +86,8 @@ def run_study(
         HeldError: if another process is at work on this study.
     """
     study.check()
-    rows = prepare_rows(study.rows)
-    measurement = study.measurement and prepare_measurement(study.measurement)
+    rows = prepare_rows(study.rows, hint=hint)
+    measurement = study.measurement and prepare_measurement(study.measurement, hint=hint)
     study = replace(study, rows=tuple(rows), measurement=measurement)
     # What the data decides, such as fitted decays, can be at fault too.
     study.check()
@@ -94,14 +95,14 @@ def run_study(
     folder.mkdir(parents=True, exist_ok=True)
     with holding(folder):
         record = new_record(study, workers=workers, command=command)
-        sitting = _Sitting(
+        session = _Session(
             study=study, record=record, out=out, executor=executor, on_progress=on_progress
         )
-        return sitting.run()
+        return session.run()
 
 
 @dataclass(slots=True, kw_only=True)
-class _Sitting:
+class _Session:
     """One call's work on a study, for the one who holds its folder."""
 
     study: Study
@@ -121,7 +122,7 @@ class _Sitting:
         searches = {row.label: plan.search(row) for row in self.study.rows}
         searched = [run for by_rate in searches.values() for run in _each(by_rate)]
         # Before the first write: earlier choices outlive a run that was damaged since.
-        selection.require_whole(searched, self.out)
+        selection.check_whole(searched, self.out)
         try:
             if self.study.measurement is not None:
                 self._phase("measure", [self.study.measurement.config])
@@ -130,9 +131,9 @@ class _Sitting:
             self._phase("refit", list(_each(refits)))
             self._phase("follow-up", following)
             self._phase("transfer", self._probes(refits))
-            self._note_lacking()
+            self._note_missing()
         finally:
-            # Also for a study that is stopped: what it knows, and the time that it took.
+            # Also for a study that is interrupted: what it knows, and the time that it took.
             self._save()
         return self.outcome
 
@@ -170,10 +171,10 @@ class _Sitting:
             self.record = with_row(self.record, replace(self._of(row), transfer=ids))
         return found
 
-    def _note_lacking(self) -> None:
+    def _note_missing(self) -> None:
         for row in self.study.rows:
             targets = [name_of(target.source) for target in row.transfer]
-            reason = lacking(self._of(row), self.out, targets=targets)
+            reason = missing_results(self._of(row), self.out, targets=targets)
             # A row whose search failed is known to have nothing.
             if reason is not None and row.label not in self.outcome.row_failures:
                 self.outcome.row_failures[row.label] = reason
@@ -202,7 +203,7 @@ def planned(study: Study) -> int:
 
 
 def _seconds_before(folder: Path) -> float:
-    """What earlier sittings took; 0 if there was none, or nothing that can be read."""
+    """What earlier sessions took; 0 if there was none, or nothing that can be read."""
     try:
         return read_study(folder).seconds
     except FileError:

@@ -9,11 +9,12 @@ from pathlib import Path
 
 from polyak.errors import DataError, FileError
 from polyak.records.runs import EpochRecord, RunFolder, run_folder
-from polyak.records.studies import RowRecord, StopRecord
+from polyak.records.studies import RowRecord
+from polyak.records.vocabulary import RULES, RUN_AGAIN, Stop
 from polyak.study import plan
 from polyak.study.follow_ups import stops_of
 from polyak.study.plan import Row
-from polyak.training.config import RULES, RunConfig
+from polyak.training.config import RunConfig
 from polyak.training.selection import Lost, choose_learning_rate, choose_stop, swad_interval
 
 
@@ -22,24 +23,24 @@ def choose(
 ) -> RowRecord:
     """Choose the learning rate, for all seeds or for each, and each seed's stops."""
     epochs = {
-        rate: {seed: _epochs(run, out) for seed, run in by_seed.items()}
-        for rate, by_seed in runs.items()
+        learning_rate: {seed: _epochs(run, out) for seed, run in by_seed.items()}
+        for learning_rate, by_seed in runs.items()
     }
     try:
-        rates = _rates(row, epochs)
+        learning_rates = _learning_rates(row, epochs)
     except DataError as error:
         return replace(record, failure=str(error))
     stops = {
-        str(seed): _stop_records(row.config, _whole(runs[rate][seed], out))
-        for seed, rate in rates.items()
+        str(seed): _stops(row.config, _whole(runs[learning_rate][seed], out))
+        for seed, learning_rate in learning_rates.items()
     }
     if "learning-rate" in row.paper_code:
-        by_seed = {str(seed): rate for seed, rate in rates.items()}
+        by_seed = {str(seed): learning_rate for seed, learning_rate in learning_rates.items()}
         return replace(record, seed_learning_rates=by_seed, stops=stops)
-    return replace(record, chosen_learning_rate=next(iter(rates.values())), stops=stops)
+    return replace(record, chosen_learning_rate=next(iter(learning_rates.values())), stops=stops)
 
 
-def require_whole(runs: Iterable[RunConfig], out: Path) -> None:
+def check_whole(runs: Iterable[RunConfig], out: Path) -> None:
     """See to it that all runs that are done can be chosen from.
 
     Raises:
@@ -55,29 +56,31 @@ def refits(
     """The runs on all data that repeat a row's choice, by seed."""
     found: dict[int, RunConfig] = {}
     for seed, chosen in stops_of(record).items():
-        rate = record.rate_of(str(seed))
-        assert rate is not None
+        learning_rate = record.learning_rate_of(str(seed))
+        assert learning_rate is not None
         swad = None
         if "swad" in row.config.more_averages:
-            swad = {seed: swad_interval(_whole(runs[rate][seed], out))}
-        found |= plan.refit(row, rate, {seed: chosen}, swad=swad)
+            swad = {seed: swad_interval(_whole(runs[learning_rate][seed], out))}
+        found |= plan.refit(row, learning_rate, {seed: chosen}, swad=swad)
     return found
 
 
-def _rates(
+def _learning_rates(
     row: Row, epochs: Mapping[float, Mapping[int, Sequence[EpochRecord] | Lost]]
 ) -> dict[int, float]:
     """The learning rate of each seed."""
     if "learning-rate" not in row.paper_code:
         return dict.fromkeys(row.seeds, choose_learning_rate(epochs))
     return {
-        seed: choose_learning_rate({rate: {seed: by[seed]} for rate, by in epochs.items()})
+        seed: choose_learning_rate(
+            {learning_rate: {seed: by[seed]} for learning_rate, by in epochs.items()}
+        )
         for seed in row.seeds
     }
 
 
-def _stop_records(config: RunConfig, records: Sequence[EpochRecord]) -> tuple[StopRecord, ...]:
-    stops = (
+def _stops(config: RunConfig, records: Sequence[EpochRecord]) -> tuple[Stop, ...]:
+    return tuple(
         choose_stop(
             records,
             rule=rule,
@@ -87,7 +90,6 @@ def _stop_records(config: RunConfig, records: Sequence[EpochRecord]) -> tuple[St
         )
         for rule in RULES
     )
-    return tuple(StopRecord(rule=s.rule, epoch=s.epoch, average=s.average) for s in stops)
 
 
 def _epochs(run: RunConfig, out: Path) -> Sequence[EpochRecord] | Lost:
@@ -110,5 +112,5 @@ def _incomplete(folder: RunFolder, found: int, epochs: int) -> str:
     has = f"has {found} records" if folder.log.exists() else "is missing"
     return (
         f"{folder.log} {has}, though the run is done; expected a record of each of its "
-        f"{epochs} epochs. Remove the run's folder and run the study again."
+        f"{epochs} epochs. {RUN_AGAIN}"
     )

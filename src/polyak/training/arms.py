@@ -1,4 +1,9 @@
-"""What a run is evaluated as when it is over: sets of weights to compare, and their files."""
+"""What a run is evaluated as when it is over: sets of weights to compare, and their files.
+
+Arms are what a study compares; their weights are kept. Variants are all that it could have chosen,
+every average at the stops with averaged and with recomputed statistics, for the paper's appendix B;
+of them only the logits are kept.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,13 +13,27 @@ import torch
 from torch import Tensor
 
 from polyak.averaging import refresh_batchnorm, save
-from polyak.records.predictions import write_predictions
+from polyak.records.predictions import Predictions, write_predictions
 from polyak.records.runs import RunFolder
-from polyak.training.config import MORE_AVERAGES, RunConfig
-from polyak.training.loop import Run, State, Trained
+from polyak.records.vocabulary import (
+    AVERAGES_RULES,
+    BASELINE,
+    EMA_ACC,
+    EMA_ACC_BN,
+    EMA_LOSS,
+    EMA_LOSS_BN,
+    MORE_AVERAGES,
+    SGD_AT_EMA,
+    SGD_STOPPED,
+    SWA_BN,
+    variant_name,
+)
+from polyak.training.config import RunConfig
+from polyak.training.loop import Run
 from polyak.training.prediction import BATCHNORM_BATCH, predict
 from polyak.training.randomness import generator
-from polyak.training.selection import BASELINE
+from polyak.training.run_state import State, Trained
+from polyak.training.steps import lowered
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,27 +61,27 @@ def arms(trained: Trained, config: RunConfig) -> Iterator[Arm]:
     swa_bn        uniform over the epoch ends of the second half, recomputed
     tail_bn, …    the run's `more_averages` after the last epoch, recomputed
     lawa_acc_bn, power_acc_bn, lawa_loss_bn, power_loss_bn
-                  those that are of use at any time, at the epochs of ema_acc and ema_loss
+                  those that mean something at any time, at the epochs of ema_acc and ema_loss
 
     Where the run selects with recomputed statistics, the chosen average stands in place of the
     longest window.
     """
     longest = None if config.selection == "bn_safe" else config.averaging.names[-1]
     final = {"epoch": config.epochs}
-    yield Arm("sgd", trained.last[BASELINE], False, {"source": BASELINE, **final})
+    yield Arm(BASELINE, trained.last[BASELINE], False, {"source": BASELINE, **final})
     if "swa" in trained.last:
-        yield Arm("swa_bn", trained.last["swa"], True, {"source": "swa", **final})
+        yield Arm(SWA_BN, trained.last["swa"], True, {"source": "swa", **final})
     for more in MORE_AVERAGES:
         if more in trained.last:
             yield Arm(f"{more}_bn", trained.last[more], True, {"source": more, **final})
     chosen: dict[str, list[tuple[str, str | None, bool]]] = {
-        "sgd": [("sgd_stopped", BASELINE, False)],
+        "sgd": [(SGD_STOPPED, BASELINE, False)],
         "acc": [
-            ("ema_acc", None, False),
-            ("ema_acc_bn", longest, True),
-            ("sgd_at_ema", BASELINE, False),
+            (EMA_ACC, None, False),
+            (EMA_ACC_BN, longest, True),
+            (SGD_AT_EMA, BASELINE, False),
         ],
-        "loss": [("ema_loss", None, False), ("ema_loss_bn", longest, True)],
+        "loss": [(EMA_LOSS, None, False), (EMA_LOSS_BN, longest, True)],
     }
     for rule, kept in trained.kept.items():
         for name, average, refresh in chosen[rule]:
@@ -81,8 +100,8 @@ def write_arms(run: Run, trained: Trained, folder: RunFolder) -> None:
     This is the first time that the run's weights meet test data, monitors apart.
     """
     data = run.data
-    ready = run.augmentation.ready
-    images = {"test": ready(data.test_images_nchw), "train": ready(data.train_images_nchw)}
+    normalise = run.images.normalise
+    images = {"test": normalise(data.test_images_nchw), "train": normalise(data.train_images_nchw)}
     labels: dict[str, dict[str, Tensor]] = {
         "test": {"labels": data.test_labels_n},
         "train": {"given": data.train_given_n, "clean": data.train_clean_n},
@@ -96,18 +115,66 @@ def write_arms(run: Run, trained: Trained, folder: RunFolder) -> None:
     for arm in arms(trained, run.config):
         load_arm(run, arm)
         for part, images_nchw in images.items():
-            logits_nk = predict(run.model, images_nchw)
+            logits_nk = predict(run.model, images_nchw, precision=run.config.saved_precision)
             # Of 50,000 training samples only the verdict is needed.
             said[part][arm.name] = logits_nk.argmax(dim=1) if part == "train" else logits_nk
         save({arm.name: run.model.state_dict()}, folder.arm(arm.name), manifest=_manifest(run, arm))
     write_predictions(folder.predictions, arms=said, labels=labels)
 
 
+def variants(trained: Trained, config: RunConfig) -> Iterator[Arm]:
+    """All that could be chosen: rule, average and statistics, joined by "." in the name."""
+    for rule in AVERAGES_RULES:
+        if rule not in trained.kept:
+            continue
+        kept = trained.kept[rule]
+        for average in config.averaging.names:
+            origin = {"source": average, "epoch": kept.stop.epoch, "rule": rule}
+            for statistics, refresh in (("averaged", False), ("recomputed", True)):
+                name = variant_name(rule, average, statistics)
+                yield Arm(name, kept.weights[average], refresh, origin)
+
+
+def write_variants(run: Run, trained: Trained, folder: RunFolder) -> None:
+    """Save what every variant says about test and hold-out samples, once the arms have their file.
+
+    Weights that are equal are evaluated once: those of an arm, and averages that warm-up still
+    holds equal.
+    """
+    found = list(variants(trained, run.config))
+    if not found or run.config.keep != "every":
+        return
+    data = run.data
+    images = {"test": run.images.normalise(data.test_images_nchw)}
+    if data.holdout_images_nchw is not None:
+        images["holdout"] = final_holdout(run, data.holdout_images_nchw)
+    known = list(arms(trained, run.config))
+    predictions = Predictions(folder.predictions)
+    said = {part: {a.name: predictions.logits_nk(part, a.name) for a in known} for part in images}
+    for arm in found:
+        twin = next((other for other in known if _equal(arm, other)), None)
+        if twin is None:
+            load_arm(run, arm)
+            known.append(arm)
+        for part, logits in said.items():
+            logits[arm.name] = (
+                logits[twin.name]
+                if twin
+                else predict(run.model, images[part], precision=run.config.saved_precision)
+            )
+    names = [arm.name for arm in found]
+    write_predictions(
+        folder.variants,
+        arms={part: {name: said[part][name].clone() for name in names} for part in images},
+        labels={"test": {"labels": data.test_labels_n}},
+    )
+
+
 def final_holdout(run: Run, images_nchw: Tensor) -> Tensor:
     """The hold-out's images as the finished run is evaluated on them, the same at every call."""
     if "holdout-images" in run.config.paper_code:
-        return run.augmentation.holdout(generator(run.config.seed, "final holdout augmentation"))
-    return run.augmentation.ready(images_nchw)
+        return run.images.augment_holdout(generator(run.config.seed, "final holdout augmentation"))
+    return run.images.normalise(images_nchw)
 
 
 def _manifest(run: Run, arm: Arm) -> dict[str, Any]:
@@ -133,15 +200,25 @@ def _manifest(run: Run, arm: Arm) -> dict[str, Any]:
 
 def load_arm(run: Run, arm: Arm) -> None:
     """Make the run's model say what an arm says."""
-    run.model.load_state_dict(arm.weights)
-    run.model.eval()
+    run.load_weights(arm.weights)
     if arm.refresh:
         # Every arm sees the same augmented images, so that arms differ by weights alone.
         seed = run.config.seed
-        batches = run.augmentation.batches(
+        batches = run.images.batches(
             BATCHNORM_BATCH,
             order=generator(seed, "final batchnorm order"),
             draws=generator(seed, "final batchnorm augmentation"),
         )
-        with torch.no_grad():
+        with torch.no_grad(), lowered(run.device, run.config.saved_precision)():
             refresh_batchnorm(run.model, batches, pooled="batchnorm" not in run.config.paper_code)
+
+
+def _equal(arm: Arm, other: Arm) -> bool:
+    if arm.weights is other.weights:
+        return arm.refresh == other.refresh
+    same_use = arm.refresh == other.refresh or not _has_statistics(arm.weights)
+    return same_use and all(torch.equal(x, other.weights[key]) for key, x in arm.weights.items())
+
+
+def _has_statistics(weights: State) -> bool:
+    return any(key.endswith("running_var") for key in weights)

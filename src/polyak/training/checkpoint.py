@@ -19,10 +19,10 @@ from polyak.averaging import load, save
 from polyak.averaging.files.averages import SavedWeights
 from polyak.errors import FileError, StateError
 from polyak.records.runs import sync_folder
-from polyak.training.config import Stop
-from polyak.training.loop import Kept, Run
-from polyak.training.machine import differences, environment
-from polyak.training.run_state import facts_of, restore, tensors_of
+from polyak.records.vocabulary import Stop
+from polyak.training.loop import Run
+from polyak.training.machine import differences
+from polyak.training.run_state import Kept, RunState
 
 FORMAT = 1
 SECONDS = 60.0
@@ -70,7 +70,7 @@ class Checkpoints:
             reason = getattr(error, "strerror", None) or str(error)
             raise FileError(
                 f"{path} cannot be written ({reason}); expected a folder that can be written to, "
-                "with room for a checkpoint. Mend that and give the same command again: it goes "
+                "with room for a checkpoint. Fix that and give the same command again: it goes "
                 "on from the checkpoint before."
             ) from error
         self._last = time.monotonic()
@@ -100,9 +100,8 @@ class Checkpoints:
                     stacklevel=2,
                 )
                 continue
-            self._refuse_elsewhere(path, facts["environment"], environment(run.device))
-            restore(run, saved, facts)
-            run.trained.kept = kept
+            self._check_environment(path, facts["environment"], run.environment())
+            run.load_state_dict(RunState(tensors=saved, facts=facts, kept=kept))
             self._newest = path
             self._referred[path] = _files(facts["kept"])
             return True
@@ -113,14 +112,15 @@ class Checkpoints:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _write(self, run: Run, path: Path) -> None:
-        kept = {rule: self._write_kept(found) for rule, found in run.trained.kept.items()}
+        state = run.state_dict()
+        kept = {rule: self._write_kept(found) for rule, found in state["kept"].items()}
         facts = {
             "format": FORMAT,
-            "environment": environment(run.device),
+            "environment": run.environment(),
             "kept": kept,
-            **facts_of(run),
+            **state["facts"],
         }
-        save(tensors_of(run), path, manifest={"checkpoint": facts})
+        save(state["tensors"], path, manifest={"checkpoint": facts})
         sync_folder(self._folder)
         load(path)
         before, self._newest = self._newest, path
@@ -164,20 +164,20 @@ class Checkpoints:
             if path.name not in names:
                 path.unlink()
 
-    def _refuse_elsewhere(self, path: Path, then: dict[str, Any], now: dict[str, Any]) -> None:
+    def _check_environment(self, path: Path, then: dict[str, Any], now: dict[str, Any]) -> None:
         found = differences(then, now)
         if found:
             raise StateError(
                 f"the checkpoint {path} was written with {', '.join(found)}; expected the same "
-                "here, or the run would not end as if it had never stopped. Go on where it was "
-                f"begun, or remove {self._folder} to begin this run anew here."
+                "here, or the run would not end as if it had never been interrupted. Go on where "
+                f"it was begun, or remove {self._folder} to begin this run anew here."
             )
 
 
 def _facts(saved: SavedWeights, path: Path) -> dict[str, Any]:
     facts = saved.manifest.get("checkpoint")
     if not isinstance(facts, dict) or facts.get("format") != FORMAT:
-        raise FileError(f"{path} is no checkpoint of format {FORMAT}; expected one.")
+        raise FileError(f"{path} is not a checkpoint of format {FORMAT}; expected one.")
     return facts
 
 

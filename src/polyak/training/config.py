@@ -10,15 +10,18 @@ from polyak.data import DataConfig
 from polyak.errors import ConfigError, unknown
 from polyak.models import ModelConfig
 from polyak.records.paper_code import OF_RUNS, in_order
+from polyak.records.vocabulary import (
+    BASELINE,
+    MONITORS,
+    MORE_AVERAGES,
+    RULES,
+    Monitor,
+    MoreAverage,
+    Selection,
+    Stop,
+)
 from polyak.training.optim import OptimConfig, unknown_settings
 
-Rule = Literal["sgd", "acc", "loss"]
-Selection = Literal["paper", "bn_safe"]
-Monitor = Literal["test", "test_bn", "holdout_bn", "train_given", "train_clean", "train_wrong"]
-RULES: tuple[Rule, ...] = get_args(Rule)
-MONITORS: tuple[Monitor, ...] = get_args(Monitor)
-MoreAverage = Literal["tail", "lawa", "power", "swad"]
-MORE_AVERAGES: tuple[MoreAverage, ...] = get_args(MoreAverage)
 Keep = Literal["every", "chosen"]
 Precision = Literal["float32", "bfloat16"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
@@ -72,20 +75,6 @@ class AveragingConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Stop:
-    """An epoch at which weights are kept, and whose they are."""
-
-    rule: Rule
-    """What chose it: best accuracy of SGD, best accuracy or lowest loss of any average."""
-
-    epoch: int
-    """Epochs finished, from 1."""
-
-    average: str
-    """The weights that were best then: "sgd" or an average's name."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class RunConfig:
     """One training run."""
 
@@ -120,11 +109,13 @@ class RunConfig:
     """Which labels of the hold-out choose. clean: an oracle, where training labels are wrong."""
 
     paper_code: tuple[str, ...] = ()
-    """Where the run does as the authors' code does: names of `OF_RUNS`, in that order."""
+    """Where the run follows the authors' code: holdout-images, loss-decay, batchnorm, in that
+    order."""
 
     more_averages: tuple[MoreAverage, ...] = ()
-    """Averages of other kinds along the same run, evaluated when it is over: see
-    `training.more_averages`."""
+    """Averages of other kinds along the same run, evaluated when it is over: uniform over
+    its last quarter (tail), over the last six epochs (lawa), a power-function EMA (power), and
+    uniform over the epochs that SWAD's rule finds (swad)."""
 
     swad: tuple[int, int] | None = None
     """Of a run without hold-out: first and last epoch that SWAD averages, chosen elsewhere. None:
@@ -148,9 +139,9 @@ class RunConfig:
     statistics and averages."""
 
     precision: Precision | None = None
-    """What passes through the network are computed in as the run goes, on any device; weights,
-    statistics, averages and saved predictions are float32. None: bfloat16 on GPUs unless `fp32`,
-    float32 on CPUs."""
+    """What passes through the network are computed in on any device, those too whose predictions
+    are saved; weights, statistics and averages are float32. None: float32 on CPUs, and on GPUs
+    bfloat16 unless `fp32`, with saved predictions in float32."""
 
     def check(self) -> None:
         """Raise a ConfigError that names every fault of every part."""
@@ -203,6 +194,11 @@ class RunConfig:
         if self.precision is not None:
             return self.precision
         return "bfloat16" if device == "cuda" and not self.fp32 else "float32"
+
+    @property
+    def saved_precision(self) -> Precision:
+        """What predictions that are saved are computed in, and statistics for them."""
+        return self.precision or "float32"
 
     def record(self) -> dict[str, Any]:
         """The configuration as plain JSON values."""
@@ -301,7 +297,7 @@ def _stop_faults(stop: Stop, config: RunConfig) -> list[str]:
     if not 1 <= stop.epoch <= config.epochs:
         found.append(f"stop {stop.rule!r} is at epoch {stop.epoch}; expected 1 to {config.epochs}")
     # A bank with a fault of its own has no names to compare with.
-    choices = () if config.averaging.faults() else ("sgd", *config.averaging.names)
+    choices = () if config.averaging.faults() else (BASELINE, *config.averaging.names)
     if choices and stop.average not in choices:
         found.append(unknown(f"average of stop {stop.rule!r}", stop.average, choices))
     return found

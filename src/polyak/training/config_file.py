@@ -20,8 +20,8 @@ def read_config(path: Path) -> Job:
     are read from their own folders beside it.
 
     Raises:
-        FileError: if there is no such file, or it describes no run, or not the one whose folder
-            it lies in.
+        FileError: if there is no such file, or it does not describe a run, or not the one whose
+            folder it lies in.
     """
     record = _read(path)
     kind = record.pop("kind", None)
@@ -43,7 +43,7 @@ def read_config(path: Path) -> Job:
         name = job.id
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise FileError(
-            f"{path} describes no run ({error}); expected the config.json of a run's folder."
+            f"{path} does not describe a run ({error}); expected the config.json of a run's folder."
         ) from error
     if path.name == "config.json" and path.resolve().parent.name != name:
         raise FileError(

@@ -7,12 +7,13 @@ import torch
 from torch import Tensor
 
 from polyak.averaging import Averager
+from polyak.data.device_images import DeviceImages
 from polyak.records.runs import MonitorRecord, Score
-from polyak.training.config import Monitor, RunConfig
-from polyak.training.fused_batchnorm import Folded
-from polyak.training.prediction import BATCHNORM_BATCH, Augmentation, predict, score
+from polyak.records.vocabulary import BASELINE, Monitor
+from polyak.training.config import RunConfig
+from polyak.training.fused_batchnorm import FusedModel
+from polyak.training.prediction import BATCHNORM_BATCH, predict, score
 from polyak.training.randomness import generator
-from polyak.training.selection import BASELINE
 from polyak.training.steps import lowered
 
 Batches = Iterator[tuple[Tensor, Tensor]]
@@ -23,29 +24,28 @@ class Evaluation:
 
     Images are normalised once and stay on the device. Evaluating draws from generators of its
     own and leaves weights, statistics and train flags as they were. Averages that warm-up still
-    holds equal are evaluated once. All are evaluated by one module with BatchNorm folded into the
+    holds equal are evaluated once. All are evaluated by one module with BatchNorm fused into the
     convolutions, in the run's precision.
     """
 
-    def __init__(self, augmentation: Augmentation, config: RunConfig) -> None:
-        self._augmentation = augmentation
+    def __init__(self, images: DeviceImages, config: RunConfig) -> None:
+        self._images = images
         self._config = config
         self._bn_order = generator(config.seed, "batchnorm order")
         self._bn_draws = generator(config.seed, "batchnorm augmentation")
         self._holdout_draws = generator(config.seed, "holdout augmentation")
         self.batchnorm_images = config.batchnorm_images
         """Training images of a recomputation; None: all."""
-        self._folded: Folded | None = None
-        device = augmentation.device
-        self._lowered = lowered(device, config.precision_on(device.type))
-        data = augmentation.data
-        self._images: dict[str, Tensor] = {}
+        self._fused: FusedModel | None = None
+        self._precision = config.precision_on(images.device.type)
+        data = images.data
+        self._parts: dict[str, Tensor] = {}
         if data.holdout_images_nchw is not None:
-            self._images["holdout"] = augmentation.ready(data.holdout_images_nchw)
+            self._parts["holdout"] = images.normalise(data.holdout_images_nchw)
         if _wanted(config, "test"):
-            self._images["test"] = augmentation.ready(data.test_images_nchw)
+            self._parts["test"] = images.normalise(data.test_images_nchw)
         if _wanted(config, "train"):
-            self._images["train"] = augmentation.ready(data.train_images_nchw)
+            self._parts["train"] = images.normalise(data.train_images_nchw)
 
     @property
     def generators(self) -> dict[str, torch.Generator]:
@@ -58,7 +58,7 @@ class Evaluation:
     def holdout(self, averager: Averager) -> dict[str, Score]:
         """Scores on the hold-out's given labels, statistics as averaged."""
         if "holdout-images" in self._config.paper_code:
-            self._images["holdout"] = self._augmentation.holdout(self._holdout_draws)
+            self._parts["holdout"] = self._images.augment_holdout(self._holdout_draws)
         return self._scores(averager, "holdout")
 
     def holdout_bn(self, averager: Averager) -> dict[str, Score]:
@@ -95,12 +95,12 @@ class Evaluation:
         if self.batchnorm_images is not None:
             order = generator(self._config.seed, "batchnorm order")
             draws = generator(self._config.seed, "batchnorm augmentation")
-        return self._augmentation.batches(BATCHNORM_BATCH, order=order, draws=draws)
+        return self._images.batches(BATCHNORM_BATCH, order=order, draws=draws)
 
     @contextmanager
     def _refreshed(self, averager: Averager) -> Iterator[None]:
         """Recompute the averages' statistics for the length of the block."""
-        with self._lowered():
+        with lowered(self._images.device, self._precision)():
             averager.refresh_batchnorm(
                 self.batchnorm_batches(),
                 sorted(set(_twins(averager).values())),
@@ -111,7 +111,7 @@ class Evaluation:
         averager.drop_refreshed()
 
     def _scores(self, averager: Averager, part: str) -> dict[str, Score]:
-        data = self._augmentation.data
+        data = self._images.data
         clean = self._config.holdout_labels == "clean"
         held_n = data.holdout_clean_n if clean else data.holdout_given_n
         labels_n = data.test_labels_n if part == "test" else held_n
@@ -120,10 +120,8 @@ class Evaluation:
 
     def _memorised(self, averager: Averager) -> dict[Monitor, dict[str, Score]]:
         """Scores on the training part: all given labels, the right ones, the wrong ones."""
-        given_n, clean_n = (
-            self._augmentation.data.train_given_n,
-            self._augmentation.data.train_clean_n,
-        )
+        data = self._images.data
+        given_n, clean_n = data.train_given_n, data.train_clean_n
         wrong_n = given_n != clean_n
         everything = torch.ones_like(wrong_n)
         subsets: dict[Monitor, Tensor] = {
@@ -139,16 +137,17 @@ class Evaluation:
         return found
 
     def _logits(self, averager: Averager, part: str) -> Iterator[tuple[str, Tensor]]:
-        images_nchw = self._images[part]
+        images_nchw = self._parts[part]
         twins = _twins(averager)
         known: dict[str, Tensor] = {}
         # Not before the first use: a run that evaluates nothing needs no second module.
-        folded = self._folded = self._folded or Folded(averager.model)
+        fused = self._fused = self._fused or FusedModel(averager.model)
         for name in (BASELINE, *averager.names):
             twin = twins.get(name, name)
             if twin not in known:
-                with nullcontext() if twin == BASELINE else averager.applied(twin), self._lowered():
-                    known[twin] = predict(folded.load(), images_nchw).float().cpu()
+                with nullcontext() if twin == BASELINE else averager.applied(twin):
+                    logits_nk = predict(fused.load(), images_nchw, precision=self._precision)
+                known[twin] = logits_nk.cpu()
             yield name, known[twin]
 
 

@@ -22,11 +22,20 @@ LAWA_SNAPSHOTS = 6
 POWER_WIDTH = 0.1
 """Standard deviation of the profile as a share of the run: EDM2's sigma_rel."""
 
-AT_ANY_TIME = ("lawa", "power")
+AT_STOPS = ("lawa", "power")
 """Those that mean something at a stop; the others are made for the end of the run."""
 
 
-def more_bank(model: nn.Module, config: RunConfig, *, steps_per_epoch: int) -> Averager | None:
+def build_swa(model: nn.Module, config: RunConfig, *, steps_per_epoch: int) -> Averager:
+    """Uniform over epoch ends: one update an epoch, counted once half the budget is over."""
+    half = config.epochs // 2 * steps_per_epoch
+    swa = Uniform(start=half, name="swa")
+    return Averager(model, [swa], every=steps_per_epoch, nonfinite="allow")
+
+
+def build_extra_averager(
+    model: nn.Module, config: RunConfig, *, steps_per_epoch: int
+) -> Averager | None:
     """The averager of a run's `more_averages`, with the period of its bank of EMAs."""
     every = config.averaging.every
     steps = config.epochs * steps_per_epoch
@@ -65,12 +74,12 @@ def uniform_between(start: int, end: int) -> Schedule:
     return Schedule(weight, name="swad")
 
 
-def of_use(bank: Averager | None, *, at_any_time: bool = False) -> dict[str, dict[str, Tensor]]:
-    """The averages that have taken in weights, by name.
+def copy_averages(bank: Averager | None, *, at_stop: bool = False) -> dict[str, dict[str, Tensor]]:
+    """Copies of the averages that have taken in weights, by name.
 
     Args:
-        bank: From `more_bank`.
-        at_any_time: Only those of `AT_ANY_TIME`.
+        bank: From `build_extra_averager`.
+        at_stop: Only those of `AT_STOPS`.
     """
     if bank is None:
         return {}
@@ -78,5 +87,5 @@ def of_use(bank: Averager | None, *, at_any_time: bool = False) -> dict[str, dic
     return {
         name: bank.tensors(name)
         for name in bank.names
-        if folded.get(name) and (name in AT_ANY_TIME or not at_any_time)
+        if folded.get(name) and (name in AT_STOPS or not at_stop)
     }

@@ -1,4 +1,4 @@
-"""BatchNorm folded into the convolution before it, for evaluation.
+"""BatchNorm fused into the convolution before it, for evaluation.
 
 Shape suffixes: o output channels, i input channels, k kernel.
 """
@@ -10,15 +10,15 @@ from torch import Tensor, fx, nn
 from torch.nn.modules.conv import _ConvNd
 
 
-class Folded:
-    """A second module of one network that evaluates weights with BatchNorm folded in.
+class FusedModel:
+    """A second module of one network that evaluates weights with BatchNorm fused in.
 
         W′ = W·γ/√(σ² + ε),   b′ = β + (b − μ)·γ/√(σ² + ε)
 
     Where the output of a convolution goes to a BatchNorm and nowhere else, one layer does both.
     A network whose forward pass cannot be traced, or has no such place, is evaluated layer by
-    layer. Logits differ from the unfolded network's by float32 rounding: relative to the largest
-    they stay within `BOUND`, and are as near to a float64 evaluation as the unfolded ones.
+    layer. Logits differ from the network's own by float32 rounding: relative to the largest
+    they stay within `BOUND`, and are as near to a float64 evaluation as those.
 
     Args:
         source: The network, which may hold other weights (an average, say) at each `load`.
@@ -29,8 +29,8 @@ class Folded:
 
     def __init__(self, source: nn.Module) -> None:
         self._source = source
-        self.pairs = foldable(source)
-        """Names of the convolutions and of the BatchNorms folded into them."""
+        self.pairs = find_fusable(source)
+        """Names of the convolutions and of the BatchNorms fused into them."""
         self.module = deepcopy(source).requires_grad_(False)
         for convolution, norm in self.pairs.items():
             self.module.set_submodule(norm, nn.Identity())
@@ -43,17 +43,17 @@ class Folded:
     @torch.no_grad()
     def load(self) -> nn.Module:
         """The module with the weights that the network holds now, in eval mode."""
-        folded: dict[str, Tensor] = {}
+        fused: dict[str, Tensor] = {}
         for convolution, norm in self.pairs.items():
-            weight, bias = _folded(self._source, convolution, norm)
-            folded |= {f"{convolution}.weight": weight, f"{convolution}.bias": bias}
+            weight, bias = _fuse(self._source, convolution, norm)
+            fused |= {f"{convolution}.weight": weight, f"{convolution}.bias": bias}
         weights = dict(self._source.state_dict())
         for name, own in self.module.state_dict().items():
-            own.copy_(folded[name] if name in folded else weights[name])
+            own.copy_(fused[name] if name in fused else weights[name])
         return self.module
 
 
-def foldable(model: nn.Module) -> dict[str, str]:
+def find_fusable(model: nn.Module) -> dict[str, str]:
     """The BatchNorm after each convolution whose output goes nowhere else."""
     # Tracing calls the forward pass in eval mode, which the model itself must not notice.
     traced = deepcopy(model).eval()
@@ -87,7 +87,7 @@ def _is_pair(convolution: nn.Module, norm: nn.Module) -> bool:
     )
 
 
-def _folded(model: nn.Module, convolution: str, norm: str) -> tuple[Tensor, Tensor]:
+def _fuse(model: nn.Module, convolution: str, norm: str) -> tuple[Tensor, Tensor]:
     layer, statistics = model.get_submodule(convolution), model.get_submodule(norm)
     assert isinstance(layer, _ConvNd)
     assert isinstance(statistics, nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d)

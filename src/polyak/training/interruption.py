@@ -10,7 +10,7 @@ from types import FrameType
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-class StoppedError(Exception):
+class InterruptedRun(Exception):
     """A run has written its checkpoint and left; the same command goes on from there."""
 
     def __init__(self, signal_number: int | None = None) -> None:
@@ -19,7 +19,7 @@ class StoppedError(Exception):
         self.signal_number = signal_number
 
 
-class StopRequest:
+class Interruption:
     """Whether to leave, and why.
 
     A signal cannot interrupt a step without leaving it half done, so it is noted and looked at
@@ -39,12 +39,12 @@ class StopRequest:
         late = self._deadline is not None and time.monotonic() >= self._deadline
         return self.signal_number is not None or late
 
-    def error(self) -> StoppedError:
+    def error(self) -> InterruptedRun:
         """What a run raises when it leaves."""
-        return StoppedError(self.signal_number)
+        return InterruptedRun(self.signal_number)
 
     @contextmanager
-    def by_signals(self) -> Iterator["StopRequest"]:
+    def by_signals(self) -> Iterator["Interruption"]:
         """Let SIGINT and SIGTERM ask, for the length of the block; a second one acts at once."""
         if threading.current_thread() is not threading.main_thread():
             yield self
@@ -66,5 +66,5 @@ class StopRequest:
 
 
 def before_limit(seconds: float) -> float:
-    """When to begin to stop, so that all is written by the limit: a tenth before, at most 30 s."""
+    """When to begin to leave, so that all is written by the limit: a tenth before, at most 30 s."""
     return seconds - min(30.0, seconds / 10)

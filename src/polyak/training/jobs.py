@@ -13,15 +13,14 @@ from polyak.errors import ConfigError, FileError, NonFiniteError
 from polyak.records.locks import holding
 from polyak.records.runs import EpochRecord, RunFolder, run_folder
 from polyak.records.timings import write_timings
-from polyak.training.allocator import keep_freed_memory
-from polyak.training.arms import write_arms
+from polyak.training.arms import write_arms, write_variants
 from polyak.training.checkpoint import SECONDS, Checkpoints
 from polyak.training.config import RunConfig
-from polyak.training.interruption import StopRequest
+from polyak.training.interruption import Interruption
 from polyak.training.loop import DivergedError, Run
+from polyak.training.machine import keep_freed_memory
 from polyak.training.overhead import OverheadConfig, measure
 from polyak.training.probe import ProbeConfig, run_probe
-from polyak.training.variants import write_variants
 
 Job = RunConfig | ProbeConfig | OverheadConfig
 OnEpoch = Callable[[EpochRecord], None]
@@ -33,7 +32,7 @@ def carry_out(
     *,
     device: str = "cpu",
     on_epoch: OnEpoch | None = None,
-    stop: StopRequest | None = None,
+    interruption: Interruption | None = None,
     checkpoint_seconds: float = SECONDS,
 ) -> None:
     """Do a job and leave its result in `out/runs/<id>/`; nothing is done if it is there.
@@ -45,12 +44,12 @@ def carry_out(
         out: The output folder.
         device: Where to compute.
         on_epoch: Called with each epoch's record.
-        stop: Asked between two steps whether to leave.
+        interruption: Asked between two steps whether to leave.
         checkpoint_seconds: Time between checkpoints; no part of what the run is.
 
     Raises:
         HeldError: if another process works on it.
-        StoppedError: if it was asked to leave and did, with a checkpoint.
+        InterruptedRun: if it was asked to leave and did, with a checkpoint.
         FileError: if its folder cannot be written to.
         StateError: if its checkpoint is from where numbers round differently.
     """
@@ -73,15 +72,15 @@ def carry_out(
                 if isinstance(job, ProbeConfig):
                     _probe(job, out, usable)
                 elif isinstance(job, OverheadConfig):
-                    _measure(job, folder, usable, stop)
+                    _measure(job, folder, usable, interruption)
                 else:
-                    sitting = _Sitting(folder, checkpoints, on_epoch or _ignore, stop)
-                    _train(job, sitting, usable)
+                    session = _Session(folder, checkpoints, on_epoch or _ignore, interruption)
+                    _train(job, session, usable)
                     checkpoints.remove()
     except (OSError, SafetensorError) as error:
         raise FileError(
             f"the run in {folder.path} cannot go on ({error}); expected a folder that can be "
-            "written to, on a disk with free space. Mend that and give the same command again: it "
+            "written to, on a disk with free space. Fix that and give the same command again: it "
             "goes on from its checkpoint."
         ) from error
 
@@ -105,13 +104,13 @@ def usable_device(name: str) -> torch.device:
 
 
 @dataclass(frozen=True, slots=True)
-class _Sitting:
+class _Session:
     """What one process does beside training: records, checkpoints, leaving when asked."""
 
     folder: RunFolder
     checkpoints: Checkpoints
     on_epoch: OnEpoch
-    stop: StopRequest | None
+    interruption: Interruption | None
 
     def record(self, run: Run) -> None:
         """Write the logs."""
@@ -121,26 +120,26 @@ class _Sitting:
 
     def rest(self, run: Run) -> None:
         """Between two steps: write a checkpoint if it is time, and leave if asked."""
-        asked = self.stop is not None and self.stop.made
+        asked = self.interruption is not None and self.interruption.made
         if asked or self.checkpoints.due():
             self.checkpoints.write(run)
-        if self.stop is not None and asked:
-            raise self.stop.error()
+        if self.interruption is not None and asked:
+            raise self.interruption.error()
 
 
-def _train(config: RunConfig, sitting: _Sitting, device: torch.device) -> None:
-    folder = sitting.folder
+def _train(config: RunConfig, session: _Session, device: torch.device) -> None:
+    folder = session.folder
     data = partition(load(config.data), config.data, holdout=config.holdout)
     run = Run(config, data, device=device)
-    if sitting.checkpoints.resume(run):
-        sitting.record(run)
+    if session.checkpoints.resume(run):
+        session.record(run)
 
     def record(epoch: EpochRecord) -> None:
-        sitting.record(run)
-        sitting.on_epoch(epoch)
+        session.record(run)
+        session.on_epoch(epoch)
 
     try:
-        trained = run.train(record, on_rest=lambda: sitting.rest(run))
+        trained = run.train(record, on_rest=lambda: session.rest(run))
         write_arms(run, trained, folder)
         write_variants(run, trained, folder)
     except DivergedError as error:
@@ -158,14 +157,17 @@ def _seconds(run: Run) -> float:
 
 
 def _measure(
-    config: OverheadConfig, folder: RunFolder, device: torch.device, stop: StopRequest | None
+    config: OverheadConfig,
+    folder: RunFolder,
+    device: torch.device,
+    interruption: Interruption | None,
 ) -> None:
     started = time.monotonic()
     data = partition(load(config.run.data), config.run.data, holdout=True)
 
     def leave_if_asked() -> None:
-        if stop is not None and stop.made:
-            raise stop.error()
+        if interruption is not None and interruption.made:
+            raise interruption.error()
 
     timings = measure(config, data, device=device, on_round=leave_if_asked)
     write_timings(folder.timings, timings)

@@ -1,24 +1,55 @@
-"""What the kept weights of a finished run say about images, as logits.
+"""The weights that a finished run kept, read back, and their logits of images.
 
 Shape suffixes: n samples, c channels, h height, w width, k classes.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from polyak.averaging import load as load_weights
 from polyak.data import Partition
+from polyak.data.device_images import DeviceImages
+from polyak.errors import FileError, StateError, unknown
 from polyak.models import build
 from polyak.records.runs import RunFolder
-from polyak.training.config import RunConfig
-from polyak.training.prediction import Augmentation, memory_format_for, predict
-from polyak.training.stored import arm_weights
+from polyak.records.vocabulary import BASELINE
+from polyak.training.config import Precision, RunConfig
+from polyak.training.machine import memory_format_for
+from polyak.training.prediction import predict
 
 CHUNK = 4096
 """Images that are normalised at a time: a whole training set as float32 may not fit."""
 
 OnArm = Callable[[str], None]
+
+
+def kept_arms(folder: RunFolder) -> list[str]:
+    """The arms whose weights a finished run kept, sorted.
+
+    Raises:
+        StateError: if the run has not ended, or diverged.
+    """
+    if folder.ending != "done":
+        raise StateError(
+            f"the run in {folder.path} is {folder.ending or 'not finished'}; expected one that is "
+            "done. Its averages are written when it ends."
+        )
+    return sorted(path.stem for path in folder.arm(BASELINE).parent.glob("*.safetensors"))
+
+
+def arm_weights(folder: RunFolder, arm: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The state dict of an arm, and what its file says of it: source, epoch, rule.
+
+    Raises:
+        FileError: if the run kept no such arm, or its file is damaged.
+    """
+    if not folder.arm(arm).exists():
+        raise FileError(unknown("arm", arm, kept_arms(folder)))
+    saved = load_weights(folder.arm(arm))
+    return saved[arm], saved.manifest
 
 
 def logits_of_arms(
@@ -33,7 +64,8 @@ def logits_of_arms(
 ) -> dict[str, dict[str, Tensor]]:
     """Ask arms about images, without crop or flip, normalised like the run's own.
 
-    Arms are as saved: those with recomputed BatchNorm statistics have them.
+    Arms are as saved: those with recomputed BatchNorm statistics have them. What is computed in is
+    what the run's own predictions were.
 
     Args:
         folder: Of the finished run.
@@ -59,17 +91,19 @@ def logits_of_arms(
         generator_seed=0,
     )
     layout = memory_format_for(model, image_size=size, device=device)
-    images = Augmentation(data, padding=0, flip=False, device=device, memory_format=layout)
+    images = DeviceImages(data, padding=0, flip=False, device=device, memory_format=layout)
     model = model.to(device, memory_format=layout)  # type: ignore[call-overload]  # torch's stub omits it
     said: dict[str, dict[str, Tensor]] = {part: {} for part in images_nchw}
     for arm in arms:
         on_arm(arm)
         model.load_state_dict(arm_weights(folder, arm)[0])
         for part, pixels_nchw in images_nchw.items():
-            said[part][arm] = _logits(model, images, pixels_nchw)
+            said[part][arm] = _logits(model, images, pixels_nchw, config.saved_precision)
     return said
 
 
-def _logits(model: nn.Module, images: Augmentation, images_nchw: Tensor) -> Tensor:
-    chunks = torch.split(images_nchw, CHUNK)
-    return torch.cat([predict(model, images.ready(chunk)).cpu() for chunk in chunks])
+def _logits(
+    model: nn.Module, images: DeviceImages, images_nchw: Tensor, precision: Precision
+) -> Tensor:
+    ready = (images.normalise(chunk) for chunk in torch.split(images_nchw, CHUNK))
+    return torch.cat([predict(model, chunk, precision=precision).cpu() for chunk in ready])

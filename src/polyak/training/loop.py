@@ -2,28 +2,40 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from polyak.averaging import Averager, Uniform
+from polyak.averaging import Averager
+from polyak.averaging.storage.state_dict import flattened, unflattened
 from polyak.data import Partition
+from polyak.data.device_images import DeviceImages
 from polyak.errors import NonFiniteError
 from polyak.models import build
-from polyak.records.runs import EpochRecord, MonitorRecord, Score
-from polyak.training.backends import choose_backend, settle_kernels
-from polyak.training.config import RULES, RunConfig, Stop
+from polyak.records.runs import EpochRecord, Score, epoch_record, monitor_record
+from polyak.records.vocabulary import BASELINE, RULES, Stop
+from polyak.training.config import RunConfig
 from polyak.training.evaluation import Evaluation
-from polyak.training.extra_averages import more_bank, of_use
+from polyak.training.extra_averages import build_extra_averager, build_swa, copy_averages
+from polyak.training.machine import environment, memory_format_for
 from polyak.training.optim import build_optimizer, learning_rate, set_learning_rate
-from polyak.training.prediction import Augmentation, memory_format_for
 from polyak.training.randomness import generator, seed_for
-from polyak.training.selection import BASELINE, choose_stop
-from polyak.training.steps import Backend, Step, build_step
+from polyak.training.run_state import (
+    Kept,
+    RunState,
+    State,
+    Trained,
+    momenta_of,
+    restore_momenta,
+    restore_torch_generators,
+    torch_generators,
+)
+from polyak.training.selection import choose_stop
+from polyak.training.steps import Backend, Step, build_step, choose_backend, settle_kernels
 
-State = dict[str, Tensor]
 OnEpoch = Callable[[EpochRecord], None]
 OnRest = Callable[[], None]
 """Called whenever the run stands between two steps and can be written down; may raise."""
@@ -43,39 +55,27 @@ class DivergedError(Exception):
         self.step = step
 
 
-@dataclass(slots=True)
-class Kept:
-    """Weights of SGD and of every average at a stop; stops of one epoch share them."""
-
-    stop: Stop
-    weights: dict[str, State]
-
-
-@dataclass(slots=True)
-class Trained:
-    """What a run leaves in memory when its last epoch is over."""
-
-    model: nn.Module
-    """With SGD's last weights, in eval mode."""
-
-    last: dict[str, State]
-    """SGD's last weights as "sgd", averages of other kinds by name, such as "swa"."""
-
-    kept: dict[str, Kept]
-    """By rule."""
-
-    epochs: list[EpochRecord] = field(default_factory=list)
-    monitors: list[MonitorRecord] = field(default_factory=list)
-
-
 class Run:
     """A model in training, its averages, and what it has recorded so far.
 
     Averaging and evaluating read the SGD weights and never change them or draw from the
     generators of order and augmentation.
+
+    Args:
+        config: What to train, and how.
+        data: What to train on.
+        device: Where.
+        averaged: Whether averages are updated; without, to measure what training alone takes.
     """
 
-    def __init__(self, config: RunConfig, data: Partition, *, device: torch.device) -> None:
+    def __init__(
+        self,
+        config: RunConfig,
+        data: Partition,
+        *,
+        device: torch.device,
+        averaged: bool = True,
+    ) -> None:
         channels, size = data.train_images_nchw.shape[1:3]
         self.config = config
         self.data = data
@@ -101,32 +101,22 @@ class Run:
             # The loop itself notices a divergence and ends there.
             nonfinite="allow",
         )
-        # Uniform over epoch ends: one update an epoch, counted once half the budget is over.
-        half = config.epochs // 2 * self.steps_per_epoch
         self.swa = (
-            Averager(
-                self.model,
-                [Uniform(start=half, name="swa")],
-                every=self.steps_per_epoch,
-                nonfinite="allow",
-            )
+            build_swa(self.model, config, steps_per_epoch=self.steps_per_epoch)
             if config.averaging.swa
             else None
         )
-        self.more = more_bank(self.model, config, steps_per_epoch=self.steps_per_epoch)
-        # What is stepped after the optimizer.
-        banks = (self.averager, self.swa, self.more)
-        self.banks = tuple(bank for bank in banks if bank is not None)
-        self.augmentation = Augmentation(
-            data, config.data.crop_padding, config.data.flip, device, layout
-        )
-        self.evaluation = Evaluation(self.augmentation, config)
+        self.extra = build_extra_averager(self.model, config, steps_per_epoch=self.steps_per_epoch)
+        self.banks = tuple(self._banks_by_name().values()) if averaged else ()
+        """What is stepped after the optimizer."""
+        self.images = DeviceImages(data, config.data.crop_padding, config.data.flip, device, layout)
+        self.evaluation = Evaluation(self.images, config)
         self.order = generator(config.seed, "order")
         self.draws = generator(config.seed, "augmentation")
         self.step = 0
         self.batch = 0
         """Batches of the epoch under way that are done; at most all of them."""
-        self.order_at_start = self.order.get_state()
+        self._order_at_start = self.order.get_state()
         self.losses = torch.zeros(self.steps_per_epoch, device=device)
         """Of each batch of the epoch under way; divergence is found in it without waiting."""
         self.right = torch.zeros((), device=device, dtype=torch.long)
@@ -134,17 +124,15 @@ class Run:
         """How steps are taken: chosen at the first, or read from a checkpoint."""
         self._take_step: Step | None = None
         self.trained = Trained(self.model, {}, {})
-        self.seconds_before = 0.0
-        """Seconds of earlier sittings."""
+        self._seconds_before = 0.0
+        """Seconds of earlier sessions."""
         self._started = time.monotonic()
-        # Dropout draws from torch's own generator; nothing else in the loop does.
-        self.set_own_generators: Callable[[], object] = partial(
-            torch.manual_seed, seed_for(config.seed, "dropout")
-        )
+        self._torch_generators: State | None = None
+        """Where torch's own generators go on, of a run that was loaded."""
 
     def seconds(self) -> float:
-        """Time of all sittings so far."""
-        return self.seconds_before + time.monotonic() - self._started
+        """Time of all sessions so far."""
+        return self._seconds_before + time.monotonic() - self._started
 
     def train(self, on_epoch: OnEpoch, *, on_rest: OnRest = _go_on) -> Trained:
         """All epochs that are left; `on_epoch` is called with each record as it comes.
@@ -152,7 +140,7 @@ class Run:
         Raises:
             DivergedError: when an epoch's loss, or what its weights say, is not finite.
         """
-        self.set_own_generators()
+        self._set_torch_generators()
         for epoch in range(len(self.trained.epochs) + 1, self.config.epochs + 1):
             train = self._train_epoch(epoch, on_rest)
             try:
@@ -168,20 +156,102 @@ class Run:
         self.trained.last = {BASELINE: _weights(self.model)}
         if self.swa is not None:
             self.trained.last["swa"] = self.swa.tensors("swa")
-        self.trained.last |= of_use(self.more)
+        self.trained.last |= copy_averages(self.extra)
         return self.trained
+
+    def _set_torch_generators(self) -> None:
+        """Dropout draws from torch's own generators; nothing else in the loop does."""
+        if self._torch_generators is None:
+            torch.manual_seed(seed_for(self.config.seed, "dropout"))
+        else:
+            restore_torch_generators(self._torch_generators, self.device)
 
     def train_only(self, epoch: int) -> Score:
         """An epoch of steps that evaluates, records and keeps nothing: for measuring them."""
         self.batch = 0
         return self._train_epoch(epoch)
 
+    def use_backend(self, backend: Backend | None) -> None:
+        """Take steps as another run does, from the first on."""
+        self.backend = backend
+
+    def load_weights(self, weights: State) -> None:
+        """Let the model hold other weights of the run, in eval mode, once its training is over."""
+        self.model.load_state_dict(weights)
+        self.model.eval()
+
+    def environment(self) -> dict[str, Any]:
+        """What decides how the run's numbers round."""
+        return environment(self.device, memory_format=self.images.memory_format)
+
+    def state_dict(self) -> RunState:
+        """Everything that the run needs to go on; tensors are references, as in torch."""
+        banks = {name: bank.state_dict() for name, bank in self._banks_by_name().items()}
+        return RunState(
+            tensors={
+                "model": self.model.state_dict(),
+                "momentum": momenta_of(self.optimizer),
+                "generators": {name: g.get_state() for name, g in self._generators().items()},
+                "epoch": {
+                    "order": self._order_at_start,
+                    "losses": self.losses,
+                    "right": self.right,
+                },
+                "torch": torch_generators(self.device),
+                **{name: flattened(state) for name, state in banks.items()},
+            },
+            facts={
+                "step": self.step,
+                "batch": self.batch,
+                "backend": self.backend,
+                "seconds": self.seconds(),
+                "epochs": [asdict(record) for record in self.trained.epochs],
+                "monitors": [asdict(record) for record in self.trained.monitors],
+                "banks": {
+                    name: {"history": state["history"], "averages": state["averages"]}
+                    for name, state in banks.items()
+                },
+            },
+            kept=self.trained.kept,
+        )
+
+    def load_state_dict(self, state: RunState) -> None:
+        """Bring a run that was just built to where another was."""
+        tensors, facts = state["tensors"], state["facts"]
+        self.model.load_state_dict(dict(tensors["model"]))
+        restore_momenta(self.optimizer, tensors["momentum"])
+        for name, bank in self._banks_by_name().items():
+            bank.load_state_dict(unflattened(tensors[name], facts["banks"][name]))
+        for name, own in self._generators().items():
+            own.set_state(tensors["generators"][name])
+        epoch = tensors["epoch"]
+        if facts["batch"]:
+            self.order.set_state(epoch["order"])
+        self._order_at_start = epoch["order"].clone()
+        self.losses.copy_(epoch["losses"])
+        self.right.copy_(epoch["right"])
+        self.step, self.batch = facts["step"], facts["batch"]
+        self.use_backend(facts["backend"])
+        self._seconds_before = facts["seconds"]
+        self._torch_generators = dict(tensors["torch"])
+        self.trained.epochs = [epoch_record(line) for line in facts["epochs"]]
+        self.trained.monitors = [monitor_record(line) for line in facts["monitors"]]
+        self.trained.kept = state["kept"]
+
+    def _banks_by_name(self) -> dict[str, Averager]:
+        """All averagers, also those that are never stepped."""
+        banks = {"averager": self.averager, "swa": self.swa, "more": self.extra}
+        return {name: bank for name, bank in banks.items() if bank is not None}
+
+    def _generators(self) -> dict[str, torch.Generator]:
+        return {"order": self.order, "augmentation": self.draws, **self.evaluation.generators}
+
     def _train_epoch(self, epoch: int, on_rest: OnRest = _go_on) -> Score:
         self.model.train()
         if self.batch == 0:
-            self.order_at_start = self.order.get_state()
+            self._order_at_start = self.order.get_state()
             self.right.zero_()
-        batches = self.augmentation.batches(
+        batches = self.images.batches(
             self.config.batch_size, order=self.order, draws=self.draws, skip=self.batch
         )
         for x_bchw, labels_b in batches:
@@ -273,7 +343,11 @@ class Run:
 
     def _all_weights(self) -> dict[str, State]:
         averages = {name: self.averager.tensors(name) for name in self.averager.names}
-        return {BASELINE: _weights(self.model), **averages, **of_use(self.more, at_any_time=True)}
+        return {
+            BASELINE: _weights(self.model),
+            **averages,
+            **copy_averages(self.extra, at_stop=True),
+        }
 
 
 def _weights(model: nn.Module) -> State:

@@ -16,7 +16,8 @@ Schedule = Literal["cosine", "step", "held", "constant"]
 class OptimConfig:
     """SGD with Nesterov momentum: linear warm-up, then a schedule.
 
-    Defaults are the paper's; `lr` is meant to be searched.
+    Defaults are the paper's; `lr` is meant to be searched. It is the learning rate, under the name
+    that config.json and the command line have for it.
     """
 
     lr: float = 0.4
@@ -109,7 +110,12 @@ def learning_rate(step: int, config: OptimConfig, *, steps_per_epoch: int, epoch
         assert config.hold_epoch is not None
         step = min(step, config.hold_epoch * steps_per_epoch)
     share = (step - warmup) / (epochs * steps_per_epoch - warmup)
-    return config.lr * (1 + cos(pi * share)) / 2
+    return config.lr * cosine(share)
+
+
+def cosine(share: float) -> float:
+    """(1 + cos(π·share))/2: from 1 where a decay begins to 0 where it ends."""
+    return (1 + cos(pi * share)) / 2
 
 
 def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.SGD:
@@ -131,10 +137,10 @@ def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.SGD:
     )
 
 
-def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+def set_learning_rate(optimizer: torch.optim.Optimizer, value: float) -> None:
     """For the next step; nothing waits for the GPU."""
     group = optimizer.param_groups[0]
     if isinstance(group["lr"], torch.Tensor):
-        group["lr"].fill_(rate)
+        group["lr"].fill_(value)
     else:
-        group["lr"] = rate
+        group["lr"] = value

@@ -18,11 +18,9 @@ from polyak.data import Partition
 from polyak.errors import ConfigError
 from polyak.records.timings import Timing, Timings
 from polyak.training.config import RunConfig, digest
-from polyak.training.fused_batchnorm import Folded
+from polyak.training.fused_batchnorm import FusedModel
 from polyak.training.loop import Run
-from polyak.training.machine import environment
 from polyak.training.prediction import predict, score
-from polyak.training.steps import lowered
 
 OnRound = Callable[[], None]
 
@@ -79,7 +77,12 @@ class _Case:
     """One bank beside a run."""
 
     def __init__(
-        self, config: OverheadConfig, size: int, every: int | None, data: Partition, device: str
+        self,
+        config: OverheadConfig,
+        size: int,
+        every: int | None,
+        data: Partition,
+        device: torch.device,
     ) -> None:
         averaging = replace(
             config.run.averaging,
@@ -92,15 +95,12 @@ class _Case:
         )
         own = replace(config.run, averaging=averaging, epochs=config.rounds + 1)
         self.size, self.every = size, every
-        self.run = Run(own, data, device=torch.device(device))
-        if not size:
-            self.run.banks = ()
+        self.run = Run(own, data, device=device, averaged=size > 0)
         assert data.holdout_images_nchw is not None
         assert data.holdout_given_n is not None
         self._labels_n = data.holdout_given_n
-        self._images_nchw = self.run.augmentation.ready(data.holdout_images_nchw)
-        self._folded = Folded(self.run.model)
-        self._lowered = lowered(self.run.device, self.run.precision)
+        self._images_nchw = self.run.images.normalise(data.holdout_images_nchw)
+        self._fused = FusedModel(self.run.model)
         self.steps_seconds: list[float] = []
         self.evaluation_seconds: list[float] = []
 
@@ -118,9 +118,9 @@ class _Case:
             self.run.evaluation.holdout(self.run.averager)
         else:
             # As averages are evaluated.
-            with self._lowered():
-                logits_nk = predict(self._folded.load(), self._images_nchw)
-            score(logits_nk.float().cpu(), self._labels_n)
+            module, precision = self._fused.load(), self.run.precision
+            logits_nk = predict(module, self._images_nchw, precision=precision)
+            score(logits_nk.cpu(), self._labels_n)
 
     def timing(self) -> Timing:
         """What the rounds after the first said."""
@@ -148,7 +148,7 @@ def measure(
         on_round: Called between rounds; may raise to leave.
     """
     clock = time.process_time if device.type == "cpu" else _waiting(device)
-    cases = [_Case(config, size, every, data, str(device)) for size, every in config.cases()]
+    cases = [_Case(config, size, every, data, device) for size, every in config.cases()]
     draws = random.Random(config.run.seed)
     run = cases[0].run
     for number in range(1, config.rounds + 2):
@@ -156,7 +156,7 @@ def measure(
             case.round(number, clock)
             for other in cases:
                 # What the first has chosen: ways of taking a step would be compared otherwise.
-                other.run.backend = case.run.backend
+                other.run.use_backend(case.run.backend)
         on_round()
     return Timings(
         cases=tuple(case.timing() for case in cases),
@@ -168,7 +168,7 @@ def measure(
             run.data.holdout_given_n if run.data.holdout_given_n is not None else ()
         ),
         parameters=sum(p.numel() for p in run.model.parameters()),
-        environment=environment(device),
+        environment=run.environment(),
     )
 
 

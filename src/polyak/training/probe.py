@@ -7,7 +7,6 @@ Shape suffixes: r backbones, n samples, b batch, f features, k classes.
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
-from math import cos, pi
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,13 +17,14 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from polyak.averaging import load as load_weights
 from polyak.data import DataConfig, Partition, epoch_batches
+from polyak.data.device_images import DeviceImages
 from polyak.errors import ConfigError
 from polyak.models import build, features
 from polyak.records.predictions import write_predictions
 from polyak.records.runs import run_folder
 from polyak.training.config import RunConfig, digest, without_defaults
-from polyak.training.optim import unknown_settings
-from polyak.training.prediction import EVALUATION_BATCH, Augmentation
+from polyak.training.optim import cosine, unknown_settings
+from polyak.training.prediction import EVALUATION_BATCH
 from polyak.training.randomness import generator
 
 
@@ -44,6 +44,8 @@ class ProbeConfig:
     epochs: int = 50
     batch_size: int = 128
     lr: float = 0.01
+    """The learning rate, under the name that config.json has for it."""
+
     momentum: float = 0.9
     schedule: Literal["cosine", "constant"] = "cosine"
     """The paper does not say; the authors' code uses cosine."""
@@ -146,7 +148,7 @@ def train_heads(
     for _ in range(config.epochs):
         for chosen in epoch_batches(len(labels_n), config.batch_size, order):
             share = step / steps if config.schedule == "cosine" else 0.0
-            optimizer.param_groups[0]["lr"] = config.lr * (1 + cos(pi * share)) / 2
+            optimizer.param_groups[0]["lr"] = config.lr * cosine(share)
             optimizer.zero_grad()
             chosen = chosen.to(labels_n.device)
             logits_rbk = heads.logits(features_of(chosen))
@@ -178,13 +180,14 @@ def run_probe(
         out: The output folder with the backbones' runs; arms come out as `<run id>.<arm>`.
         device: Where to compute.
     """
-    images = Augmentation(data, padding=0, flip=False, device=device)
-    train_nchw, test_nchw = (
-        images.ready(data.train_images_nchw),
-        images.ready(data.test_images_nchw),
+    images = DeviceImages(data, padding=0, flip=False, device=device)
+    target = _Target(
+        train_nchw=images.normalise(data.train_images_nchw),
+        labels_n=images.labels_n,
+        test_nchw=images.normalise(data.test_images_nchw),
+        classes=len(data.classes),
     )
-    labels_n = data.train_given_n.to(device)
-    channels, size = train_nchw.shape[1:3]
+    channels, size = target.train_nchw.shape[1:3]
 
     def backbones() -> Iterator[tuple[str, nn.Module]]:
         for run in config.backbones:
@@ -200,7 +203,7 @@ def run_probe(
                 yield f"{run.id}.{arm}", model.to(device).eval()
 
     probed = _adapting if config.batchnorm == "adapts" else _frozen
-    logits = probed(config, backbones(), train_nchw, labels_n, test_nchw, len(data.classes))
+    logits = probed(config, backbones(), target)
     write_predictions(
         run_folder(out, config.id).predictions,
         arms={"test": {name: logits_nk.cpu() for name, logits_nk in logits.items()}},
@@ -211,46 +214,44 @@ def run_probe(
 Backbones = Iterator[tuple[str, nn.Module]]
 
 
-def _frozen(
-    config: ProbeConfig,
-    backbones: Backbones,
-    train_nchw: Tensor,
-    labels_n: Tensor,
-    test_nchw: Tensor,
-    classes: int,
-) -> dict[str, Tensor]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Target:
+    """The task of a probe: images on the device, as the networks take them."""
+
+    train_nchw: Tensor
+    labels_n: Tensor
+    """Of the training images."""
+
+    test_nchw: Tensor
+    classes: int
+
+
+def _frozen(config: ProbeConfig, backbones: Backbones, target: _Target) -> dict[str, Tensor]:
     """Logits on the test images by name: features once, all heads together."""
     names, train, test = [], [], []
     for name, model in backbones:
         names.append(name)
-        train.append(_features(model, train_nchw))
-        test.append(_features(model, test_nchw))
+        train.append(_features(model, target.train_nchw))
+        test.append(_features(model, target.test_nchw))
     train_rnf = torch.stack(train)
-    device, inputs = train_nchw.device, train_rnf.shape[2]
-    heads = Heads.initialised(len(names), inputs, classes, config.seed, device=device)
-    train_heads(lambda chosen: train_rnf[:, chosen], labels_n, heads, config)
+    device, inputs = target.train_nchw.device, train_rnf.shape[2]
+    heads = Heads.initialised(len(names), inputs, target.classes, config.seed, device=device)
+    train_heads(lambda chosen: train_rnf[:, chosen], target.labels_n, heads, config)
     return dict(zip(names, heads.logits(torch.stack(test)), strict=True))
 
 
-def _adapting(
-    config: ProbeConfig,
-    backbones: Backbones,
-    train_nchw: Tensor,
-    labels_n: Tensor,
-    test_nchw: Tensor,
-    classes: int,
-) -> dict[str, Tensor]:
+def _adapting(config: ProbeConfig, backbones: Backbones, target: _Target) -> dict[str, Tensor]:
     """The same where every step changes the statistics, so that each head is trained alone."""
-    found = {}
+    found, device = {}, target.train_nchw.device
     for name, model in backbones:
-        inputs = _features(model, train_nchw[:1]).shape[1]
-        heads = Heads.initialised(1, inputs, classes, config.seed, device=train_nchw.device)
-        adapting = partial(_adapted, model, train_nchw)
+        inputs = _features(model, target.train_nchw[:1]).shape[1]
+        heads = Heads.initialised(1, inputs, target.classes, config.seed, device=device)
+        adapting = partial(_adapted, model, target.train_nchw)
         for layer in _norms(model):
             layer.train()
-        train_heads(adapting, labels_n, heads, config)
+        train_heads(adapting, target.labels_n, heads, config)
         model.eval()
-        found[name] = heads.logits(_features(model, test_nchw)[None])[0]
+        found[name] = heads.logits(_features(model, target.test_nchw)[None])[0]
     return found
 
 

@@ -9,9 +9,8 @@ from typing import Literal
 
 from polyak.errors import DataError
 from polyak.records.runs import EpochRecord, Score
-from polyak.training.config import Rule, Selection, Stop
+from polyak.records.vocabulary import BASELINE, Rule, Selection, Stop
 
-BASELINE = "sgd"
 Lost = Literal["diverged", "failed"]
 """A run without records to choose from."""
 
@@ -45,7 +44,7 @@ def choose_stop(
         authors' code takes the accuracy-best one of that epoch.
     """
     scores = {record.epoch: _scores(record, selection) for record in records}
-    _require_holdout(list(scores.values()))
+    _check_holdout(list(scores.values()))
     names = (BASELINE,) if rule == "sgd" else tuple(averages)
     value: Callable[[Score], float] = _loss if rule == "loss" else _accuracy
     candidates = [(e, name, value(of_e[name])) for e, of_e in scores.items() for name in names]
@@ -87,7 +86,7 @@ def swad_interval(
         its constants. Their iterations between two evaluations are our epochs. What to average
         where nothing converges is ours.
     """
-    _require_holdout([record.holdout for record in records])
+    _check_holdout([record.holdout for record in records])
     losses = [record.holdout[BASELINE].loss for record in records]
     for first in range(len(losses) - patience + 1):
         ahead = losses[first : first + patience]
@@ -115,13 +114,13 @@ def choose_learning_rate(
         DataError: if every learning rate is out; what to do depends on why.
     """
     means = {
-        rate: sum(_best_baseline(records) for records in ended) / len(ended)
-        for rate, by_seed in sorted(runs.items())
+        learning_rate: sum(_best_baseline(records) for records in ended) / len(ended)
+        for learning_rate, by_seed in sorted(runs.items())
         if (ended := _ended(by_seed))
     }
     if not means:
         raise DataError(_all_lost(runs))
-    return max(means, key=lambda rate: means[rate])
+    return max(means, key=lambda learning_rate: means[learning_rate])
 
 
 def _ended(
@@ -136,7 +135,7 @@ def _all_lost(runs: Mapping[float, Mapping[int, Sequence[EpochRecord] | Lost]]) 
     failed = any("failed" in by_seed.values() for by_seed in runs.values())
     diverged = any("diverged" in by_seed.values() for by_seed in runs.values())
     how = " or ".join(word for word, found in (("failed", failed), ("diverged", diverged)) if found)
-    again = "Mend what made the runs fail and give the same command again."
+    again = "Fix what made the runs fail and give the same command again."
     return (
         f"every learning rate of {sorted(runs)} has a run that {how}; expected one where all "
         f"seeds end. {again if failed else 'Search smaller learning rates.'}"
@@ -152,7 +151,7 @@ def _scores(record: EpochRecord, selection: Selection) -> Mapping[str, Score]:
     return record.holdout_bn if selection == "bn_safe" else record.holdout
 
 
-def _require_holdout(scores: Sequence[Mapping[str, Score]]) -> None:
+def _check_holdout(scores: Sequence[Mapping[str, Score]]) -> None:
     if not all(scores) or not scores:
         raise DataError(
             "the records hold no hold-out scores; expected them for every epoch. "

@@ -1,13 +1,19 @@
 """One optimizer step as a function of a batch: plain, as a CUDA graph, or compiled as well.
 
+A run tries once which way is fastest on its model and card, writes the choice into its
+checkpoints and goes on with it, since another way rounds differently.
+
 A step waits for nothing: its learning rate lies where the optimizer computes, and its results
 stay there.
 
 Shape suffixes: b batch, c channels, h height, w width, k classes.
 """
 
+import time
+import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
@@ -22,6 +28,8 @@ Backend = Literal["eager", "graph", "compiled"]
 BACKENDS: tuple[Backend, ...] = get_args(Backend)
 WARMUP_STEPS = 3
 """Before a capture, so that libraries have chosen their kernels and taken their memory."""
+TRIAL_STEPS = 30
+"""Of each backend, to see which is fastest."""
 
 Step = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """From a batch of images and labels to its mean loss and how many it got right."""
@@ -46,7 +54,7 @@ def build_step(
         precision: What forward and backward are computed in; weights stay float32.
 
     Raises:
-        ConfigError: for a backend that is none, or one that the device has not.
+        ConfigError: for an unknown backend, or one that the device does not have.
     """
     if backend not in BACKENDS:
         raise ConfigError(unknown("backend", backend, BACKENDS))
@@ -170,3 +178,63 @@ def remembered(model: nn.Module, optimizer: torch.optim.Optimizer) -> Callable[[
             place.copy_(value)
 
     return undo
+
+
+def choose_backend(
+    model: nn.Module,
+    build_optimizer: Callable[[nn.Module], torch.optim.Optimizer],
+    batch: tuple[Tensor, Tensor],
+    *,
+    precision: Precision,
+) -> Backend:
+    """The backend with the shortest step; "eager" without a trial where there is no GPU.
+
+    Args:
+        model: It is not changed: each trial trains a copy of it.
+        build_optimizer: Makes the optimizer of a copy.
+        batch: Images and labels of a whole batch, on the device.
+        precision: As in `build_step`.
+    """
+    device = batch[0].device
+    if device.type != "cuda":
+        return "eager"
+    random = torch.cuda.get_rng_state(device)
+    seconds: dict[Backend, float] = {}
+    for backend in BACKENDS:
+        copy = deepcopy(model).train()
+        try:
+            optimizer = build_optimizer(copy)
+            step = build_step(backend, copy, optimizer, device=device, precision=precision)
+            seconds[backend] = _seconds(step, batch)
+        except Exception:
+            # torch.compile needs compilers that may be missing, and may fail on a user's network.
+            if backend == "eager":
+                raise
+    torch.cuda.set_rng_state(random, device)
+    return min(seconds, key=lambda backend: seconds[backend])
+
+
+def settle_kernels(device: torch.device, precision: Precision) -> None:
+    """Have cuDNN take kernels by rule and not by trial, and only those that repeat themselves.
+
+    Otherwise a run that was stopped would not go on with the same bits. With "float32" that is
+    not rounded to TF32 either.
+    """
+    if device.type == "cuda":
+        torch.backends.cudnn.benchmark = False
+        torch.backends.cudnn.deterministic = True
+        with warnings.catch_warnings():
+            # Some versions announce here another setting, which other versions do not have.
+            warnings.filterwarnings("ignore", message=".*new API settings")
+            torch.backends.cudnn.allow_tf32 = precision == "bfloat16"
+
+
+def _seconds(step: Step, batch: tuple[Tensor, Tensor]) -> float:
+    for _ in range(2):
+        step(*batch)
+    torch.cuda.synchronize(batch[0].device)
+    started = time.perf_counter()
+    for _ in range(TRIAL_STEPS):
+        step(*batch)
+    torch.cuda.synchronize(batch[0].device)
+    return time.perf_counter() - started

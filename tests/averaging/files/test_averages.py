@@ -13,7 +13,7 @@ import torch
 from support.small_networks import Tied, assert_same_bits, batch, drift, net
 
 import polyak
-from polyak import EMA, Averager, PowerEMA, Uniform
+from polyak import EMA, Averager, PowerEMA, Uniform, checksums
 from polyak.averaging.files import averages, manifest
 from polyak.averaging.files.foreign import read_foreign
 from polyak.errors import ConfigError, FileError
@@ -348,7 +348,7 @@ def test_a_hostile_manifest_is_refused_even_with_its_own_checksum(path, case):
 
 def test_a_name_of_no_tensor_is_noticed(path):
     x = torch.ones(2)
-    sums = {"a/x": manifest.checksum(x)}
+    sums = {"a/x": checksums.of_tensor(x)}
     text = json.dumps({**GOOD, "weights": {"a": {"y": "a/y"}}, "sha256": sums})
     metadata = {"polyak": text, "polyak_sha256": hashlib.sha256(text.encode()).hexdigest()}
     safetensors.torch.save_file({"a/x": x}, path, metadata=metadata)

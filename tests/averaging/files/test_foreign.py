@@ -18,7 +18,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 import polyak
 from polyak.averaging.files.foreign import read_foreign
-from polyak.averaging.files.state_dict_keys import by_order, named
+from polyak.averaging.files.state_dict_keys import name_by_order, strip_wrappers
 from polyak.errors import FileError, WeightMismatchError
 
 
@@ -99,7 +99,7 @@ def test_a_plain_state_dict_loses_its_wrappers_prefixes(path, prefix, format):
 
 def test_a_layer_that_is_called_module_keeps_its_name():
     state = {"module.w": torch.ones(1), "head.w": torch.ones(1)}
-    assert named(state).keys() == state.keys()
+    assert strip_wrappers(state).keys() == state.keys()
 
 
 def test_two_names_never_become_one(path):
@@ -194,12 +194,12 @@ def test_only_the_parameters_that_train_may_have_been_averaged():
     model = net()
     model[0].requires_grad_(False)
     trained = [p for p in model.parameters() if p.requires_grad]
-    assert list(by_order(trained, model)) == ["1.weight", "1.bias", "4.weight", "4.bias"]
+    assert list(name_by_order(trained, model)) == ["1.weight", "1.bias", "4.weight", "4.bias"]
 
 
 def test_tied_parameters_get_all_their_names():
     tied = Tied()
-    found = by_order(list(tied.parameters()), tied)
+    found = name_by_order(list(tied.parameters()), tied)
     assert found.keys() == tied.state_dict().keys()
     assert found["head.weight"] is found["embedding.weight"]
 

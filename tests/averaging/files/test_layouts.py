@@ -22,7 +22,9 @@ State = dict[str, torch.Tensor]
 
 def states(seed: int = 1) -> tuple[State, State]:
     """The average and the raw weights of one network."""
-    model = net()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = net()
     raw = {key: x.clone() for key, x in model.state_dict().items()}
     drift(model, seed)
     return {key: x.clone() for key, x in model.state_dict().items()}, raw
@@ -590,7 +592,7 @@ def test_an_optimizers_state_is_no_weights_at_any_depth(read):
         {"criterion": {"empty_weight": torch.ones(80)}},
         {"rng_states": {"w": torch.ones(3)}},
     ],
-    ids=str,
+    ids=lambda content: next(iter(content)),
 )
 def test_what_only_sounds_like_an_average_or_like_weights_is_neither(read, content):
     found = read({"model": RAW, **content})

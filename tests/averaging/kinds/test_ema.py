@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from polyak.averaging.kinds import as_average
-from polyak.averaging.kinds.ema import EMA, Update
+from polyak.averaging.kinds import EMA, Update, as_average
 from polyak.errors import ConfigError
 
 decays = st.floats(0.0, 0.99999)

@@ -8,7 +8,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from polyak.averaging import EMA, Exponential, HalfLifeRamp, InverseGamma
-from polyak.averaging.kinds.ema import Update
+from polyak.averaging.kinds import Update
 from polyak.averaging.kinds.warmups import WARMUPS
 
 # Each tool's own bookkeeping, written as its users meet it: one call per update.

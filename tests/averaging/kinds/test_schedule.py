@@ -9,8 +9,8 @@ import torch
 
 from polyak import Averager, PowerEMA, Schedule, Uniform
 from polyak.averaging import profile
-from polyak.averaging.kinds import from_record, to_record
-from polyak.averaging.kinds.ema import Update
+from polyak.averaging.kinds import Update
+from polyak.averaging.kinds.records import from_record, to_record
 from polyak.errors import ConfigError
 
 

@@ -9,8 +9,9 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from polyak.averaging import EMA, Exponential, HalfLifeRamp, InverseGamma, Ratio
-from polyak.averaging.kinds import Update, from_record, to_record
-from polyak.averaging.kinds.warmups import NEVER, WARMUPS, decay_at, governs, warmup_end
+from polyak.averaging.kinds import Update
+from polyak.averaging.kinds.records import from_record, to_record
+from polyak.averaging.kinds.warmups import WARMUPS
 from polyak.errors import ConfigError
 
 decays = st.floats(0.0, 0.99999)
@@ -33,20 +34,20 @@ ramps = st.one_of(
 
 @given(ramp=ramps, decay=decays, span=st.integers(1, 20))
 def test_a_warm_up_rises_and_stays_within_the_decay(ramp, decay, span):
-    values = [decay_at(ramp, decay, t, span) for t in range(200)]
+    values = [ramp.decay_at(decay, t, span) for t in range(200)]
     assert all(0.0 <= d <= decay for d in values)
     assert all(a <= b + 1e-15 for a, b in pairwise(values))
 
 
 @given(ramp=ramps, decay=st.floats(0.0, 0.999))
 def test_a_warm_up_ends_at_the_decay(ramp, decay):
-    end = warmup_end(ramp, decay)
-    assume(end < NEVER)
+    end = ramp.end(decay)
+    assume(end is not None)
     within = 0.01 * (1 - decay) if isinstance(ramp, Exponential) else 0.0
-    assert decay - decay_at(ramp, decay, end) <= within + 1e-15
+    assert decay - ramp.decay_at(decay, end) <= within + 1e-15
     if end:
-        assert decay - decay_at(ramp, decay, end - 1) > within - 1e-12
-    assert decay_at(ramp, decay, 2**60) == pytest.approx(decay, abs=1e-4)
+        assert decay - ramp.decay_at(decay, end - 1) > within - 1e-12
+    assert ramp.decay_at(decay, 2**60) == pytest.approx(decay, abs=1e-4)
 
 
 @pytest.mark.parametrize("decay", [0.9, 0.999])
@@ -55,10 +56,10 @@ def test_the_end_is_the_first_of_all_counts(name, decay):
     """Bisection against a search from 0."""
     ramp = WARMUPS[name]
     tolerance = 0.01 * (1 - decay) if name == "yolo" else 0.0
-    end = warmup_end(ramp, decay)
+    end = ramp.end(decay)
     t = max(0, end - 3000)
-    assert decay_at(ramp, decay, t) < decay - tolerance or t == 0
-    while decay - decay_at(ramp, decay, t) > tolerance:
+    assert ramp.decay_at(decay, t) < decay - tolerance or t == 0
+    while decay - ramp.decay_at(decay, t) > tolerance:
         t += 1
     assert t == end
 
@@ -77,12 +78,12 @@ def test_the_updates_that_warm_up_governs_are_those_below_the_decay(name, every,
 @given(ramp=ramps, low=decays, high=decays, t=st.integers(0, 400))
 def test_where_a_ramp_governs_no_larger_decay_makes_a_difference(ramp, low, high, t):
     assume(low <= high)
-    if governs(ramp, low, t):
-        assert decay_at(ramp, low, t) == decay_at(ramp, high, t)
+    if ramp.governs(low, t):
+        assert ramp.decay_at(low, t) == ramp.decay_at(high, t)
 
 
 def test_a_ramp_that_hardly_rises_never_ends():
-    assert EMA(0.999, InverseGamma(power=0.01)).warmup_updates >= NEVER
+    assert EMA(0.999, InverseGamma(power=0.01)).warmup_updates is None
 
 
 def test_the_plain_mean_is_an_inverse_gamma():

@@ -16,7 +16,7 @@ from support.small_networks import (
 )
 
 from polyak import EMA, Averager, Uniform, Window, load, save
-from polyak.averaging.kinds import Update, from_record, to_record
+from polyak.averaging.kinds import Update
 from polyak.averaging.kinds.profile import contents, profile
 from polyak.errors import ConfigError
 
@@ -183,7 +183,7 @@ def test_the_mean_has_the_dtype_asked_for_and_its_snapshots_the_weights_own(dtyp
     wide = torch.float64 if dtype == torch.float64 else torch.float32
     first, second = (s["0.weight"].to(wide) for s in states[-2:])
     assert torch.equal(averager.tensors("window_2")["0.weight"], (first + second) / 2)
-    assert averager._holdings.dtypes == str(dtype).removeprefix("torch.")
+    assert averager.state_dict()["dtypes"] == str(dtype).removeprefix("torch.")
     resumed = Averager(model, [0.9, Window(2)], dtype=dtype)
     resumed.load_state_dict(through_a_file(averager.state_dict()))
     for each in (averager, resumed):
@@ -239,11 +239,6 @@ def test_it_is_explained_in_words():
     assert averager.coinciding() == []
 
 
-def test_it_comes_back_from_its_record():
-    for kind in (Window(3), Window(2, every=8, name="late")):
-        assert from_record(to_record(kind)) == kind
-
-
 @pytest.mark.parametrize("value", [0, -1, 1.0, True, "3"])
 def test_settings_outside_their_range_are_refused(value):
     with pytest.raises(ConfigError, match="last is"):
@@ -262,3 +257,11 @@ def test_the_share_of_the_newest_weights():
     assert kind.weight(Update(0, 1, 1), 0) == 0.0
     assert kind.weight(Update(1, 2, 1), 0) == 1.0
     assert kind.weight(Update(9, 10, 1), 7) == pytest.approx(1 / 3)
+
+
+@given(last=st.integers(1, 5), spacing=st.integers(1, 4), updates=st.integers(0, 30))
+def test_its_ages_are_those_of_the_snapshots_in_its_profile(last, spacing, updates):
+    kind = Window(last, every=2 * spacing)
+    shares = profile(kind, updates=updates, every=2)[1:]
+    ages = [updates - 1 - index for index, share in enumerate(shares) if share > 0]
+    assert kind.ages(updates=updates, every=2) == ages[::-1]

@@ -48,7 +48,7 @@ def test_a_bank_is_its_averages_one_tensor_at_a_time_bit_for_bit(shapes, data, l
             x.add_(torch.randn_like(x))
         bank.gather()
         assert bank.finite()
-        bank.fold(lerp_weights)
+        bank.fold(dict(zip(bank.rows, lerp_weights, strict=True)))
         for row, w in zip(twins.values(), lerp_weights, strict=True):
             for key, m in row.items():
                 m.lerp_(weights[key], w)
@@ -64,7 +64,7 @@ def test_a_weight_with_gaps_in_memory_is_averaged_too():
     twins = {key: x.clone() for key, x in weights.items()}
     weights["gaps"].add_(1.0)
     bank.gather()
-    bank.fold([0.25, 0.25, 0.25])
+    bank.fold({"a": 0.25, "b": 0.25, "c": 0.25})
     for key, m in twins.items():
         assert torch.equal(bank.rows["b"][key], m.lerp(weights[key], 0.25))
 
@@ -81,16 +81,16 @@ def test_split_bfloat16_is_float32_also_for_weights_with_gaps():
         whole.add_(0.01)
         for bank in (narrow, wide):
             bank.gather()
-            bank.fold([1e-3])
+            bank.fold({"a": 1e-3})
     high, low = narrow.rows["a"]["w"], narrow.remainder["a"]["w"]
-    assert torch.equal(kernels.joined(high, low), wide.rows["a"]["w"])
+    assert torch.equal(kernels.join(high, low), wide.rows["a"]["w"])
 
 
 def test_packs_are_split_before_their_scratch_grows():
     weights = {f"w{i}": torch.randn(SMALL) for i in range(PACK // SMALL + 1)}
     bank = bank_of(weights)
     bank.gather()
-    bank.fold([1.0, 0.5, 0.0])
+    bank.fold({"a": 1.0, "b": 0.5, "c": 0.0})
     for key, x in weights.items():
         assert torch.equal(bank.rows["a"][key], x)
 
@@ -128,13 +128,11 @@ def test_split_bfloat16_is_the_float32_average_where_plain_bfloat16_stands_still
         plain.lerp_(weights["w"].bfloat16(), 1e-4)
         for bank in (narrow, wide):
             bank.gather()
-            bank.fold([1e-4, 0.0, 1.0])
+            bank.fold({"a": 1e-4, "b": 0.0, "c": 1.0})
     assert torch.equal(plain, start.to(live).bfloat16())
     for name in wide.rows:
         for key, m in wide.rows[name].items():
-            assert torch.equal(
-                kernels.joined(narrow.rows[name][key], narrow.remainder[name][key]), m
-            )
+            assert torch.equal(kernels.join(narrow.rows[name][key], narrow.remainder[name][key]), m)
             # The visible half is the nearest bfloat16; ties may go the other way.
             torch.testing.assert_close(narrow.rows[name][key].float(), m, rtol=2**-8, atol=0.0)
 
@@ -142,7 +140,7 @@ def test_split_bfloat16_is_the_float32_average_where_plain_bfloat16_stands_still
 @given(st.lists(st.floats(width=32, allow_nan=False), min_size=1, max_size=30))
 def test_a_split_float32_comes_back_exactly(values):
     x = torch.tensor(values, dtype=torch.float32)
-    assert torch.equal(kernels.joined(*kernels.split(x)), x)
+    assert torch.equal(kernels.join(*kernels.split(x)), x)
 
 
 def test_float32_follows_float64_for_ten_thousand_updates_at_0_9999():
@@ -154,7 +152,7 @@ def test_float32_follows_float64_for_ten_thousand_updates_at_0_9999():
         weights["w"].copy_(torch.randn(100, generator=draws))
         exact.lerp_(weights["w"].double(), 1e-4)
         bank.gather()
-        bank.fold([1e-4, 0.0, 0.0])
+        bank.fold({"a": 1e-4, "b": 0.0, "c": 0.0})
     torch.testing.assert_close(bank.rows["a"]["w"].double(), exact, rtol=1e-4, atol=1e-5)
 
 
@@ -174,7 +172,7 @@ def test_a_bank_of_cuda_weights_is_that_of_their_copies_on_the_cpu(device):
     for each in (bank, twin):
         each.gather()
         assert each.finite()
-        each.fold([0.5, 0.1, 0.002])
+        each.fold({"a": 0.5, "b": 0.1, "c": 0.002})
     for name, row in twin.rows.items():
         for key, m in row.items():
             assert bank.rows[name][key].device.type == device

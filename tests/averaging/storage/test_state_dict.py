@@ -4,7 +4,7 @@ from support.small_networks import assert_same_bits
 from torch import nn
 
 from polyak import EMA, Averager, Uniform
-from polyak.averaging.storage.flatstate import flattened, unflattened
+from polyak.averaging.storage.state_dict import flattened, unflattened
 
 
 def network():

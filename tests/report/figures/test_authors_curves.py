@@ -4,8 +4,9 @@ from importlib.resources import files
 
 import pytest
 
+from polyak.analysis.loaded import load_recorded_study
 from polyak.report.figures.authors_curves import SOURCE, curve, drawn_for, facts
-from polyak.report.figures.authors_curves import test_lines as lines_of_test
+from polyak.report.figures.authors_curves import test_series as series_of_test
 from polyak.report.figures.chart import write_csv
 from polyak.report.figures.svg import write_svg
 from polyak.report.figures.training_curves import row_charts
@@ -16,11 +17,16 @@ def stored(column):
     return [float(line[column]) for line in csv.DictReader(text.splitlines())]
 
 
+def changed(toy, **changes):
+    """The small study's row, loaded, with another record."""
+    (row,) = load_recorded_study(*toy).rows
+    return replace(row, record=replace(row.record, **changes))
+
+
 @pytest.fixture(scope="module")
 def charts(toy):
-    out, study = toy
-    row = replace(study.rows[0], dataset="CIFAR-100N", architecture="ResNet-34")
-    return row_charts(out, row, prefix="r", preset="figure2")
+    row = changed(toy, dataset="CIFAR-100N", architecture="ResNet-34")
+    return row_charts(row, prefix="r", preset="figure2")
 
 
 def test_the_average_peaks_near_epoch_100_and_ends_where_sgd_ends():
@@ -59,7 +65,7 @@ def test_figure_2_draws_them_behind_ours(charts, tmp_path):
 
 
 def test_a_shorter_run_has_them_at_the_same_share_and_says_so():
-    whole, short = lines_of_test(200)[0], lines_of_test(4)[0]
+    whole, short = series_of_test(200)[0], series_of_test(4)[0]
     assert whole.label == "authors’ EMA"
     assert short.label == "authors’ EMA (200 epochs, squeezed)"
     assert whole.y == short.y
@@ -72,23 +78,21 @@ def test_a_shorter_run_has_them_at_the_same_share_and_says_so():
 )
 def test_they_are_drawn_for_their_own_data_only(toy, dataset, drawn):
     assert drawn_for(dataset) is drawn
-    out, study = toy
-    chart = row_charts(out, replace(study.rows[0], dataset=dataset), prefix="r")["test"]
+    chart = row_charts(changed(toy, dataset=dataset), prefix="r")["test"]
     assert ("authors" in chart.caption) is drawn
 
 
 def test_figure_1_has_sgd_the_marked_maximum_and_the_learning_rate(toy):
-    out, study = toy
-    charts = row_charts(out, study.rows[0], prefix="r", preset="figure1")
+    row = changed(toy)
+    charts = row_charts(row, prefix="r", preset="figure1")
     accuracy, rate = charts["figure1"].panels
     assert [line.label for line in accuracy.series] == ["SGD", "best average (maximum)"]
     assert [line.label for line in rate.series] == ["learning rate"]
     assert "2 seeds" in charts["figure1"].legend
-    assert len(charts["batchnorm"].panels) == len(study.rows[0].averages)
+    assert len(charts["batchnorm"].panels) == len(row.record.averages)
     assert "sliding mean of 5 epochs" in charts["batchnorm"].caption
     assert "2 seeds" in charts["batchnorm"].legend
 
 
 def test_other_studies_have_no_figure_1(toy):
-    out, study = toy
-    assert "figure1" not in row_charts(out, study.rows[0], prefix="r")
+    assert "figure1" not in row_charts(changed(toy), prefix="r")

@@ -7,6 +7,7 @@ import sys
 import plotly.graph_objects as go
 import pytest
 
+from polyak.analysis.loaded import load_recorded_study
 from polyak.report.figures import style
 from polyak.report.figures.chart import Chart, Panel, Series, write_csv
 from polyak.report.figures.interactive import spec
@@ -16,8 +17,8 @@ from polyak.report.figures.training_curves import row_charts
 
 @pytest.fixture(scope="module")
 def charts(toy):
-    out, study = toy
-    return row_charts(out, study.rows[0], prefix="row1")
+    (row,) = load_recorded_study(*toy).rows
+    return row_charts(row, prefix="row1")
 
 
 def line(label: str, **more) -> Series:

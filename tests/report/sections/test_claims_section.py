@@ -10,7 +10,8 @@ import polyak
 from polyak.analysis.claims.catalogue import CLAIMS
 from polyak.analysis.claims.evidence import RowEvidence
 from polyak.analysis.claims.ledger import ledger
-from polyak.analysis.results import study_results
+from polyak.analysis.loaded import load_recorded_study
+from polyak.analysis.results import Result, Results
 from polyak.errors import FileError
 from polyak.records.runs import run_folder
 from polyak.records.studies import StudyRecord
@@ -21,8 +22,7 @@ BY_ID = {claim.id: claim for claim in CLAIMS}
 
 @pytest.fixture(scope="module")
 def entries(toy):
-    out, study = toy
-    return judge(out, study, study_results(out, study))
+    return judge(load_recorded_study(*toy))
 
 
 @pytest.fixture(scope="module")
@@ -47,12 +47,12 @@ def test_two_seeds_decide_little_and_say_what_they_could(lines):
     line = lines["better-than-sgd"]
     assert line.verdict == "underpowered"
     assert any(remark.startswith("detectable by 2 such seeds: ") for remark in line.because)
-    assert [finding.seeds for finding in line.findings] == [2, 2]
+    assert [hypothesis.seeds for hypothesis in line.hypotheses] == [2, 2]
 
 
 def test_claims_without_evidence_say_what_they_need_and_how_to_get_it(lines):
     line = lines["bootstrap"]
-    assert (line.verdict, line.figures, line.findings) == ("not run", "", ())
+    assert (line.verdict, line.figures, line.hypotheses) == ("not run", "", ())
     assert line.command == "polyak study app-c --scale small"
     assert lines["without-batchnorm"].command == "polyak study table1 --scale paper"
     assert lines["churn"].verdict == "not run"  # two seeds make one pair
@@ -65,7 +65,7 @@ def test_figures_are_those_of_the_records(lines, toy):
         record = run_folder(out, run_id).epochs()[0]
         scores = record.holdout
         leads.append(100 * (scores["ema_0.9"].accuracy - scores["sgd"].accuracy))
-    first = lines["early-lead"].findings[0]
+    first = lines["early-lead"].hypotheses[0]
     assert first.what.endswith("epoch 1 (25%)")  # of four epochs, so 5 and 10 % are the same
     assert first.mean == f"{sum(leads) / 2:.1f}"
 
@@ -96,7 +96,14 @@ def test_a_report_without_its_ledger_is_named(tmp_path):
 
 
 def test_a_study_of_the_preset_itself_is_run_on_with_its_own_command():
-    study = StudyRecord(name="table2-tiny", title="", command="polyak study mine", rows=())
+    study = StudyRecord(
+        name="table2-tiny",
+        title="",
+        command="polyak study mine",
+        rows=(),
+        preset="table2",
+        scale="tiny",
+    )
     assert command_for(BY_ID["noise"], study) == "polyak study mine"
     assert command_for(BY_ID["period"], study) == "polyak study app-d --scale tiny"
 
@@ -113,7 +120,7 @@ def test_a_network_without_running_statistics_has_no_batchnorm(toy, tmp_path):
             path = run_folder(tmp_path, run_id).arm("sgd")
             path.parent.mkdir(exist_ok=True)
             save_file({name: torch.ones(2)}, path)
-        said = {e.claim.id: e.verdict for e in judge(tmp_path, study, [])}
+        said = {e.claim.id: e.verdict for e in judge(load_recorded_study(tmp_path, study))}
         assert (said["without-batchnorm"] == "not run") is known
         assert (said["recomputing-helps"] == "not run") is not known
 
@@ -126,7 +133,7 @@ def test_damaged_weights_are_named(toy, tmp_path):
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(b"nothing")
     with pytest.raises(FileError, match="cannot be read"):
-        judge(tmp_path, study, [])
+        judge(load_recorded_study(tmp_path, study))
 
 
 def test_a_verdict_is_not_told_by_colour_alone(page):
@@ -151,7 +158,7 @@ def test_one_seed_says_so():
             ("ema_acc_bn", "loss", 0.8),
         )
     ]
-    row = RowEvidence(label="row", budget=2, averages=("ema_0.9",), results=results)
+    row = RowEvidence(label="row", budget=2, averages=("ema_0.9",), results=Results(results))
     study = StudyRecord(name="mine", title="", command="", rows=())
     part = ledger_part(study, ledger([row], [BY_ID["better-than-sgd"]]))
     assert part.lines[0].verdict == "underpowered"
@@ -159,8 +166,6 @@ def test_one_seed_says_so():
 
 
 def polyak_result(arm: str, metric: str, value: float):
-    from polyak.analysis.results import Result
-
     return Result(
         row="row", phase="refit", target="test", arm=arm, seed="0", metric=metric, value=value
     )
@@ -192,7 +197,7 @@ def appendices(tmp_path_factory, by_hand):
         folder.write_config({**config, "optim": {**config["optim"], "schedule": "step"}})
     row = replace(row, follow_ups={"held": held, "annealed": annealed})
     study = StudyRecord(name="toy", title="", command="", rows=(row, varied))
-    return {e.claim.id: e for e in judge(out, study, study_results(out, study))}
+    return {e.claim.id: e for e in judge(load_recorded_study(out, study))}
 
 
 @pytest.mark.parametrize(
@@ -205,10 +210,10 @@ def appendices(tmp_path_factory, by_hand):
     ],
 )
 def test_each_kind_of_run_is_found_for_its_claim_and_no_other(appendices, claim, row):
-    assert {finding.row for finding, _ in appendices[claim].findings} == {row}
+    assert {hypothesis.row for hypothesis, _ in appendices[claim].tested} == {row}
 
 
 def test_a_run_held_from_its_choice_is_compared_with_its_own_seed(appendices):
-    fell, grew = (finding for finding, _ in appendices["memorisation"].findings)
+    fell, grew = (hypothesis for hypothesis, _ in appendices["memorisation"].tested)
     assert fell.values == {"0": 0.0, "1": 0.0}  # written with the same scores
     assert grew.values.keys() == {"0", "1"}

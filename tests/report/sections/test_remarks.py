@@ -1,11 +1,12 @@
-from polyak.records.runs import EpochRecord, Score, run_folder
+from polyak.analysis.loaded import LoadedRow, LoadedRun, RunLog
+from polyak.records.runs import EpochRecord, Score
 from polyak.records.studies import RowRecord
-from polyak.report.sections.overlaps import overlaps
+from polyak.report.sections.remarks import overlaps
 
 NAMES = ("ema_0.5", "ema_0.9", "ema_0.99")
 
 
-def write(out, run_id, lists):
+def run(run_id, lists):
     """A run whose averages have the given accuracies, epoch by epoch."""
     records = [
         EpochRecord(
@@ -18,11 +19,11 @@ def write(out, run_id, lists):
         )
         for e, accuracies in enumerate(lists, start=1)
     ]
-    run_folder(out, run_id).write_epochs(records)
+    return LoadedRun(id=run_id, log=RunLog(epochs=records))
 
 
-def row(*run_ids):
-    return RowRecord(
+def row(*runs):
+    record = RowRecord(
         label="r",
         dataset="d",
         architecture="a",
@@ -30,33 +31,34 @@ def row(*run_ids):
         learning_rates=(0.1,),
         averages=NAMES,
         paper_averages=NAMES,
-        search={"0.1": {str(i): run_id for i, run_id in enumerate(run_ids)}},
+        search={"0.1": {str(i): run.id for i, run in enumerate(runs)}},
     )
+    return LoadedRow(record=record, runs={run.id: run for run in runs})
 
 
-def test_groups_that_split_one_after_another_are_one_sentence(tmp_path):
-    write(tmp_path, "a", [(0.1, 0.1, 0.1), (0.2, 0.3, 0.3), (0.3, 0.4, 0.5)])
-    assert overlaps(tmp_path, row("a")) == [
+def test_groups_that_split_one_after_another_are_one_sentence():
+    only = run("a", [(0.1, 0.1, 0.1), (0.2, 0.3, 0.3), (0.3, 0.4, 0.5)])
+    assert overlaps(row(only)) == [
         "In the search, EMA 0.9 and EMA 0.99 have equal scores until epoch 2; "
         "EMA 0.5 too in epoch 1."
     ]
 
 
-def test_averages_that_never_differ_are_said_to(tmp_path):
-    write(tmp_path, "a", [(0.1, 0.1, 0.2), (0.2, 0.2, 0.3)])
-    assert overlaps(tmp_path, row("a")) == [
+def test_averages_that_never_differ_are_said_to():
+    only = run("a", [(0.1, 0.1, 0.2), (0.2, 0.2, 0.3)])
+    assert overlaps(row(only)) == [
         "In the search, EMA 0.5 and EMA 0.9 have equal scores in all 2 epochs of a run."
     ]
 
 
-def test_the_longest_coincidence_of_any_run_counts(tmp_path):
-    write(tmp_path, "a", [(0.1, 0.1, 0.2), (0.2, 0.3, 0.4), (0.2, 0.3, 0.4)])
-    write(tmp_path, "b", [(0.1, 0.1, 0.2), (0.3, 0.3, 0.4), (0.2, 0.3, 0.4)])
-    assert overlaps(tmp_path, row("a", "b")) == [
+def test_the_longest_coincidence_of_any_run_counts():
+    first = run("a", [(0.1, 0.1, 0.2), (0.2, 0.3, 0.4), (0.2, 0.3, 0.4)])
+    second = run("b", [(0.1, 0.1, 0.2), (0.3, 0.3, 0.4), (0.2, 0.3, 0.4)])
+    assert overlaps(row(first, second)) == [
         "In the search, EMA 0.5 and EMA 0.9 have equal scores until epoch 2."
     ]
 
 
-def test_nothing_is_said_where_lines_differ_or_meet_later(tmp_path):
-    write(tmp_path, "a", [(0.1, 0.2, 0.3), (0.5, 0.5, 0.5)])
-    assert overlaps(tmp_path, row("a")) == []
+def test_nothing_is_said_where_lines_differ_or_meet_later():
+    only = run("a", [(0.1, 0.2, 0.3), (0.5, 0.5, 0.5)])
+    assert overlaps(row(only)) == []

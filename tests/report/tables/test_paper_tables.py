@@ -7,10 +7,11 @@ from itertools import count
 
 import pytest
 
-from polyak.analysis.results import Result
+from polyak.analysis.loaded import LoadedRun, LoadedStudy, load_recorded_study
+from polyak.analysis.results import Result, Results
 from polyak.records.studies import StudyRecord
-from polyak.report.tables.form import mark
-from polyak.report.tables.paper_methods import paper_form
+from polyak.report.tables.paper_methods import paper_table
+from polyak.report.tables.table import mark
 
 FIVE = (
     ("CIFAR-100", "ResNet-18"),
@@ -32,10 +33,11 @@ TARGETS = {
 
 @pytest.fixture(scope="module")
 def make(toy):
-    """A study by its name, with results that no two places share."""
+    """A study of a preset, with results that no two cells share."""
     out, small = toy
+    (loaded,) = load_recorded_study(out, small).rows
 
-    def made(name, rows):
+    def made(preset, rows):
         records = tuple(
             replace(
                 small.rows[0],
@@ -46,8 +48,21 @@ def make(toy):
             )
             for dataset, architecture in rows
         )
-        study = StudyRecord(name=name, title="t", command="c", rows=records)
-        return out, study, list(results_of(records))
+        record = StudyRecord(name="mine", title="t", command="c", rows=records, preset=preset)
+        results = list(results_of(records))
+        study = LoadedStudy(
+            record=record,
+            rows=tuple(
+                replace(
+                    loaded,
+                    record=row,
+                    runs={**loaded.runs, "probe": LoadedRun(id="probe")},
+                    results=Results(r for r in results if r.row == row.label),
+                )
+                for row in records
+            ),
+        )
+        return study, results
 
     return made
 
@@ -101,37 +116,37 @@ COLUMNS = {
 
 @pytest.mark.parametrize("name", COLUMNS)
 def test_each_number_of_ours_is_the_mean_of_the_results(make, name):
-    out, study, results = make(name, FIVE)
-    form = paper_form(out, study, results)
+    study, results = make(name, FIVE)
+    form = paper_table(study)
     assert sum(len(group.columns) for group in form.groups) == len(COLUMNS[name])
-    for row, line in zip(study.rows, form.lines, strict=False):
+    for row, line in zip(study.record.rows, form.lines, strict=False):
         assert line.heads == (row.dataset, row.architecture)
-        for place, (arm, metric, phase, digits, scale) in zip(
-            line.places, COLUMNS[name], strict=True
+        for cell, (arm, metric, phase, digits, scale) in zip(
+            line.cells, COLUMNS[name], strict=True
         ):
             expected = mean_text(
                 results, row.label, arm, metric, phase=phase, digits=digits, scale=scale
             )
-            assert place.ours.text == expected
+            assert cell.ours.text == expected
 
 
 def test_leaderboard_has_our_two_lines_in_it(make):
-    out, study, results = make("table2", NOISY)
-    form = paper_form(out, study, results)
+    study, results = make("table2", NOISY)
+    form = paper_table(study)
     assert len(form.lines) == 13
     for line in form.lines:
         arm = {"EMA(acc)": "ema_acc_bn", "CE(standard)": "sgd"}.get(line.heads[0])
-        for place, row in zip(line.places, study.rows, strict=True):
+        for cell, row in zip(line.cells, study.record.rows, strict=True):
             if arm is None:
-                assert place.ours is None
+                assert cell.ours is None
             else:
-                assert place.ours.text == mean_text(results, row.label, arm, "accuracy")
+                assert cell.ours.text == mean_text(results, row.label, arm, "accuracy")
     assert [line.heads[0] for line in form.lines if not line.quoted] == ["EMA(acc)"]
 
 
 def test_transfer_has_four_pairs_and_supervised(make):
-    out, study, results = make("table4", (FIVE[0], FIVE[3], FIVE[4]))
-    form = paper_form(out, study, results)
+    study, results = make("table4", (FIVE[0], FIVE[3], FIVE[4]))
+    form = paper_table(study)
     assert [len(group.columns) for group in form.groups] == [2, 2]
     baseline, acc, loss, supervised = form.lines
     # Tiny-ImageNet and CIFAR-100 to CIFAR-10, then Tiny-ImageNet and CIFAR-10 to CIFAR-100.
@@ -142,13 +157,13 @@ def test_transfer_has_four_pairs_and_supervised(make):
         supervised: ["95.25 ± 0.11"] * 2 + ["77.63 ± 0.14"] * 2,
     }
     for line, numbers in submitted.items():
-        assert [place.paper[0].text for place in line.places] == numbers
-    assert acc.places[0].ours.text == mean_text(
+        assert [cell.paper[0].text for cell in line.cells] == numbers
+    assert acc.cells[0].ours.text == mean_text(
         results, "TinyImageNet/ResNet-18", "ema_acc_bn", "accuracy",
         phase="transfer", target="CIFAR-10",
     )  # fmt: skip
     assert (supervised.quoted, baseline.quoted) == (True, False)
-    assert supervised.places[0].ours.text == mean_text(
+    assert supervised.cells[0].ours.text == mean_text(
         results, "CIFAR-10/ResNet-18", "sgd", "accuracy"
     )
 
@@ -158,15 +173,15 @@ def test_transfer_has_four_pairs_and_supervised(make):
     [("table1", FIVE), ("table2", NOISY), ("table3", FIVE), ("table4", FIVE), ("table5", FIVE)],
 )
 def test_each_number_of_the_paper_stands_in_the_file_for_its_table(make, name, rows):
-    form = paper_form(*make(name, rows))
+    form = paper_table(make(name, rows)[0])
     text = files("polyak.report.paper").joinpath("paper_values.csv").read_text(encoding="utf-8")
     lines = [n for n in csv.DictReader(text.splitlines()) if n["table"] == name[-1]]
     allowed = {float(n["value"]) for n in lines}
     shown = [
         float(entry.text.split(" ")[0])
         for line in form.lines
-        for place in line.places
-        for entry in place.paper
+        for cell in line.cells
+        for entry in cell.paper
     ]
     assert len(shown) >= 16
     assert set(shown) <= allowed
@@ -176,35 +191,36 @@ def test_each_number_of_the_paper_stands_in_the_file_for_its_table(make, name, r
 
 @pytest.mark.parametrize("name", ["table1", "table2", "table3", "table4", "table5"])
 def test_no_place_is_empty_without_a_reason(make, name):
-    out, study, _ = make(name, (*FIVE, ("digits", "ResNet-8")))
-    for line in paper_form(out, study, []).lines:
-        for place in line.places:
-            assert (place.ours and place.ours.text) or place.paper or place.nothing
-            if place.ours:
-                assert place.ours.missing
+    study, _ = make(name, (*FIVE, ("digits", "ResNet-8")))
+    empty = replace(study, rows=tuple(replace(row, results=Results()) for row in study.rows))
+    for line in paper_table(empty).lines:
+        for cell in line.cells:
+            assert (cell.ours and cell.ours.text) or cell.paper or cell.nothing
+            if cell.ours:
+                assert cell.ours.missing
 
 
 def test_a_row_that_the_paper_lacks_says_so(make):
-    form = paper_form(*make("table1", (FIVE[0], ("digits", "ResNet-8"))))
+    form = paper_table(make("table1", (FIVE[0], ("digits", "ResNet-8")))[0])
     assert form.lines[1].remark == "not a row of the paper"
-    assert not any(place.paper for place in form.lines[1].places)
+    assert not any(cell.paper for cell in form.lines[1].cells)
 
 
 def test_swa_of_another_paper_is_quoted_and_the_authors_own_is_not(make):
-    form = paper_form(*make("table1", FIVE))
-    found = {entry.text: entry.quoted for line in form.lines for entry in line.places[-1].paper}
+    form = paper_table(make("table1", FIVE)[0])
+    found = {entry.text: entry.quoted for line in form.lines for entry in line.cells[-1].paper}
     assert {text for text, quoted in found.items() if quoted} == {"74.27", "82.15"}
     assert found["73.28 ± 0.19"] is False
 
 
 def test_codistillation_is_quoted_below(make):
-    form = paper_form(*make("table3", FIVE))
+    form = paper_table(make("table3", FIVE)[0])
     quoted = [line for line in form.lines if line.quoted]
     assert [line.heads for line in quoted] == [
         ("CIFAR-100", "ResNet-56"),
         ("CIFAR-10", "ResNet-56"),
     ]
-    texts = [[p.paper[0].text if p.paper else p.nothing for p in line.places] for line in quoted]
+    texts = [[p.paper[0].text if p.paper else p.nothing for p in line.cells] for line in quoted]
     none = ["not published"] * 4
     assert texts == [
         ["73.26", "76.53", "26.77", "17.09", *none],
@@ -228,51 +244,51 @@ def test_codistillation_is_quoted_below(make):
     ],
 )
 def test_what_the_paper_contradicts_is_marked_in_its_cell(make, name, line, column, words):
-    form = paper_form(*make(name, NOISY if name == "table2" else FIVE))
+    form = paper_table(make(name, NOISY if name == "table2" else FIVE)[0])
     if name == "table2":
         line = next(i for i, at in enumerate(form.lines) if at.heads == ("CE(standard)",))
     (letter,) = {mark(i) for i, note in enumerate(form.notes) if words in note}
-    entries = form.lines[line].places[column].paper
+    entries = form.lines[line].cells[column].paper
     assert entries
     assert all(letter in form.marks(entry).split(" ") for entry in entries)
 
 
 def test_the_jensen_shannon_divergence_has_no_twin_in_the_paper(make):
-    form = paper_form(*make("table3", FIVE))
+    form = paper_table(make("table3", FIVE)[0])
     for line in form.lines[:5]:
-        assert [place.nothing for place in line.places[4:6]] == ["none in the paper"] * 2
-        assert not any(place.paper for place in line.places[4:6])
+        assert [cell.nothing for cell in line.cells[4:6]] == ["none in the paper"] * 2
+        assert not any(cell.paper for cell in line.cells[4:6])
 
 
 def test_floor_stands_beside_the_calibration_error(make):
-    out, study, results = make("table5", FIVE)
-    place = paper_form(out, study, results).lines[0].places[2]
+    study, results = make("table5", FIVE)
+    cell = paper_table(study).lines[0].cells[2]
     floor = mean_text(
         results, study.rows[0].label, "sgd_stopped", "ece_floor", phase="search", digits=2
     )
-    assert place.aside == f"floor {floor}"
+    assert cell.aside == f"floor {floor}"
 
 
 def test_one_row_of_no_preset_has_no_form_and_two_rows_have_table_1(make):
-    assert paper_form(*make("demo", FIVE[:1])) is None
-    assert paper_form(*make("mine", FIVE[:2])).table == 1
-    assert paper_form(*make("figure1", FIVE[:2])) is None
-    assert paper_form(*make("table1-tiny", FIVE[:1])).table == 1
+    assert paper_table(make(None, FIVE[:1])[0]) is None
+    assert paper_table(make(None, FIVE[:2])[0]).number == 1
+    assert paper_table(make("figure1", FIVE[:2])[0]) is None
+    assert paper_table(make("table1", FIVE[:1])[0]).number == 1
 
 
 @pytest.mark.parametrize("name", ["table2", "table4"])
 def test_a_smaller_network_stands_in_columns_of_its_own(make, name):
     rows = NOISY if name == "table2" else (FIVE[0], FIVE[3], FIVE[4])
-    out, study, results = make(name, tuple((dataset, "ResNet-8") for dataset, _ in rows))
-    form = paper_form(out, study, results)
+    study, _ = make(name, tuple((dataset, "ResNet-8") for dataset, _ in rows))
+    form = paper_table(study)
     seen = 0
     for line in form.lines:
-        for place in line.places:
-            if place.ours and not place.ours.missing:
-                assert not place.paper
+        for cell in line.cells:
+            if cell.ours and not cell.ours.missing:
+                assert not cell.paper
                 seen += 1
-            if place.paper and place.ours:
-                assert place.ours.text == "not in this study"
+            if cell.paper and cell.ours:
+                assert cell.ours.text == "not in this study"
     heads = [head for group in form.groups for head in group.columns]
     # Two lines of ours for two rows; four lines for four pairs.
     assert (len(heads), seen) == ((4, 4) if name == "table2" else (8, 16))

@@ -6,6 +6,7 @@ import pytest
 from polyak.errors import ConfigError
 from polyak.records.runs import run_folder
 from polyak.records.studies import read_study
+from polyak.records.vocabulary import Stop
 from polyak.report.page import write_report
 from polyak.report.paper.published import numbers_for
 from polyak.study import plan
@@ -13,8 +14,9 @@ from polyak.study.fitting import scaled_decays
 from polyak.study.paper.datasets import PLACES
 from polyak.study.paper.presets import PAPER_STUDIES, paper_study, preset
 from polyak.study.paper.scales import SCALES
+from polyak.study.record import new_record
 from polyak.study.runner import planned, run_study
-from polyak.training.config import PAPER_DECAYS, Stop
+from polyak.training.config import PAPER_DECAYS
 from polyak.training.jobs import carry_out
 
 STOP = Stop(rule="sgd", epoch=1, average="sgd")
@@ -360,3 +362,17 @@ def test_table_1_runs_on_real_images_in_every_place(real_data, tmp_path):
     assert (outcome.failures, outcome.row_failures) == ({}, {})
     assert outcome.done == planned(study)
     assert write_report(tmp_path, study.name).exists()
+
+
+@pytest.mark.parametrize(("name", "scale"), EVERY_SIZE)
+def test_a_study_of_the_paper_knows_which_it_is_and_its_record_keeps_it(name, scale):
+    study = paper_study(name, scale)
+    assert (study.preset, study.scale) == (name, scale)
+    renamed = replace(study, name="renamed")
+    record = new_record(renamed, workers=1, command="again")
+    assert (record.preset, record.scale) == (name, scale)
+
+
+def test_the_demo_is_no_study_of_the_paper():
+    record = new_record(preset("demo"), workers=1, command="again")
+    assert (record.preset, record.scale) == (None, None)

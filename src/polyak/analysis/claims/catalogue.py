@@ -1,6 +1,6 @@
 """All claims that a page judges, in the order of the paper."""
 
-from polyak.analysis.claims import cost, dynamics, normalisation, tables, variants
+from polyak.analysis.claims import cost, dynamics, normalisation, one_change, tables
 from polyak.analysis.claims.claim import Claim, in_each
 
 SEARCH = "finished searches at the chosen learning rate"
@@ -17,7 +17,7 @@ CLAIMS: tuple[Claim, ...] = (
         test="The best average’s lead in the worst five epochs is above −0.2 points.",
         needs=SEARCH,
         preset="table1",
-        findings=in_each(dynamics.never_behind),
+        hypotheses=in_each(dynamics.never_behind),
     ),
     Claim(
         id="early-lead",
@@ -26,7 +26,7 @@ CLAIMS: tuple[Claim, ...] = (
         test="The best average’s lead is above 0 at each of the three epochs.",
         needs=SEARCH,
         preset="table1",
-        findings=in_each(dynamics.early_lead),
+        hypotheses=in_each(dynamics.early_lead),
     ),
     Claim(
         id="peak",
@@ -37,7 +37,7 @@ CLAIMS: tuple[Claim, ...] = (
         "epoch best average and SGD are equal to within 0.5 points (two one-sided tests).",
         needs=f"{SEARCH}, at least two, with a learning rate that goes to 0",
         preset="table1",
-        findings=in_each(dynamics.peaks_then_meets_sgd),
+        hypotheses=in_each(dynamics.peaks_then_meets_sgd),
     ),
     Claim(
         id="stops-early",
@@ -46,7 +46,7 @@ CLAIMS: tuple[Claim, ...] = (
         test="The mean stopping epoch is below 75 % of the budget, for both rules.",
         needs=SEARCH,
         preset="table1",
-        findings=in_each(dynamics.stops_early_on_average),
+        hypotheses=in_each(dynamics.stops_early_on_average),
     ),
     Claim(
         id="stops-early-in-each",
@@ -56,7 +56,7 @@ CLAIMS: tuple[Claim, ...] = (
         "that does not refutes it.",
         needs=SEARCH,
         preset="table1",
-        findings=in_each(dynamics.stops_early_in_each),
+        hypotheses=in_each(dynamics.stops_early_in_each),
     ),
     Claim(
         id="loss-first",
@@ -65,7 +65,7 @@ CLAIMS: tuple[Claim, ...] = (
         test="The distance of the two epochs is above 0.",
         needs=SEARCH,
         preset="table1",
-        findings=in_each(dynamics.loss_first),
+        hypotheses=in_each(dynamics.loss_first),
     ),
     Claim(
         id="longest-window",
@@ -77,7 +77,7 @@ CLAIMS: tuple[Claim, ...] = (
         "with recomputed ones.",
         needs=BOTH_STATISTICS,
         preset="figure1",
-        findings=in_each(normalisation.longest_window_needs_recomputation),
+        hypotheses=in_each(normalisation.longest_window_needs_recomputation),
     ),
     Claim(
         id="recomputing-helps",
@@ -87,7 +87,7 @@ CLAIMS: tuple[Claim, ...] = (
         "epochs.",
         needs=BOTH_STATISTICS,
         preset="figure1",
-        findings=in_each(normalisation.recomputing_always_helps),
+        hypotheses=in_each(normalisation.recomputing_always_helps),
     ),
     Claim(
         id="without-batchnorm",
@@ -98,7 +98,7 @@ CLAIMS: tuple[Claim, ...] = (
         "smaller scales have it",
         preset="table1",
         scale="paper",
-        findings=in_each(normalisation.slow_decay_is_harmless_without_batchnorm),
+        hypotheses=in_each(normalisation.slow_decay_is_harmless_without_batchnorm),
     ),
     Claim(
         id="period",
@@ -107,7 +107,7 @@ CLAIMS: tuple[Claim, ...] = (
         test="Test accuracies are equal to within 0.5 points (two one-sided tests).",
         needs="a row, and the same with averages updated at every step",
         preset="app-d",
-        findings=variants.period_makes_no_difference,
+        hypotheses=one_change.period_makes_no_difference,
     ),
     Claim(
         id="cost-training",
@@ -116,7 +116,7 @@ CLAIMS: tuple[Claim, ...] = (
         test="They add less than 5 % to the time of training.",
         needs="timed repetitions with and without averages",
         preset="overhead",
-        findings=cost.training_costs_little,
+        hypotheses=cost.training_costs_little,
     ),
     Claim(
         id="cost-evaluation",
@@ -125,7 +125,7 @@ CLAIMS: tuple[Claim, ...] = (
         test="They add less than 5 % to the time of training and evaluating.",
         needs="timed repetitions with and without averages",
         preset="overhead",
-        findings=cost.evaluating_costs_little,
+        hypotheses=cost.evaluating_costs_little,
     ),
     Claim(
         id="better-than-sgd",
@@ -134,7 +134,7 @@ CLAIMS: tuple[Claim, ...] = (
         test="EMA (acc.) + BN − SGD is above 0 in accuracy and below 0 in loss.",
         needs="finished refits",
         preset="table1",
-        findings=in_each(tables.better_than_sgd),
+        hypotheses=in_each(tables.better_than_sgd),
     ),
     Claim(
         id="noise",
@@ -144,7 +144,7 @@ CLAIMS: tuple[Claim, ...] = (
         "accuracy.",
         needs="finished refits on wrong labels",
         preset="table2",
-        findings=in_each(tables.better_than_stopped_sgd_under_noise),
+        hypotheses=in_each(tables.better_than_stopped_sgd_under_noise),
     ),
     Claim(
         id="fits-noise",
@@ -153,7 +153,7 @@ CLAIMS: tuple[Claim, ...] = (
         test="The share of wrong labels learnt is above 99 %.",
         needs="finished refits on wrong labels",
         preset="table2",
-        findings=in_each(tables.sgd_fits_wrong_labels),
+        hypotheses=in_each(tables.sgd_fits_wrong_labels),
     ),
     Claim(
         id="memorisation",
@@ -164,7 +164,7 @@ CLAIMS: tuple[Claim, ...] = (
         needs="searches on wrong labels with the monitor train_wrong, and the same with their "
         "learning rate held",
         preset="app-e2",
-        findings=in_each(variants.memorising_comes_with_decay),
+        hypotheses=in_each(one_change.memorising_comes_with_decay),
     ),
     Claim(
         id="churn",
@@ -173,7 +173,7 @@ CLAIMS: tuple[Claim, ...] = (
         test="EMA (loss) + BN − SGD is below 0 in both (jackknife over runs).",
         needs="finished refits of at least three seeds",
         preset="table3",
-        findings=in_each(tables.disagrees_less),
+        hypotheses=in_each(tables.disagrees_less),
     ),
     Claim(
         id="loss-beats-accuracy",
@@ -183,7 +183,7 @@ CLAIMS: tuple[Claim, ...] = (
         "accuracy of every linear probe.",
         needs="finished refits of at least three seeds, linear probes of them, and searches",
         preset="table4",
-        findings=in_each(tables.loss_beats_accuracy),
+        hypotheses=in_each(tables.loss_beats_accuracy),
     ),
     Claim(
         id="calibration",
@@ -193,7 +193,7 @@ CLAIMS: tuple[Claim, ...] = (
         "one temperature is fitted on the hold-out.",
         needs=SEARCH,
         preset="table5",
-        findings=in_each(tables.better_calibrated),
+        hypotheses=in_each(tables.better_calibrated),
     ),
     Claim(
         id="bootstrap",
@@ -202,7 +202,7 @@ CLAIMS: tuple[Claim, ...] = (
         test="SGD’s test accuracy with it − without is below 0.2 points.",
         needs="a row, and the same bootstrapped",
         preset="app-c",
-        findings=variants.bootstrapping_does_not_help,
+        hypotheses=one_change.bootstrapping_does_not_help,
     ),
     Claim(
         id="step-decay",
@@ -212,7 +212,7 @@ CLAIMS: tuple[Claim, ...] = (
         "tests).",
         needs="finished searches with schedule step",
         preset="app-a",
-        findings=variants.step_decay_takes_the_gain,
+        hypotheses=one_change.step_decay_takes_the_gain,
     ),
     Claim(
         id="annealed",
@@ -221,6 +221,6 @@ CLAIMS: tuple[Claim, ...] = (
         test="EMA (acc.) + BN − SGD whose schedule ends at that epoch is above 0 in test accuracy.",
         needs="finished refits, and SGD annealed by their stopping epochs",
         preset="table1 --controls",
-        findings=in_each(variants.beats_annealed_sgd),
+        hypotheses=in_each(one_change.beats_annealed_sgd),
     ),
 )

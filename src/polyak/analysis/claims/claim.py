@@ -1,11 +1,11 @@
-"""A claim of the paper, and the helpers with which claims turn evidence into findings."""
+"""A claim of the paper, and the helpers that turn evidence into hypotheses."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from polyak.analysis.claims.evidence import RowEvidence
-from polyak.analysis.claims.verdicts import Finding, Side
-from polyak.analysis.results import Phase, Result
+from polyak.analysis.claims.verdicts import Hypothesis, Side
+from polyak.records.vocabulary import Phase
 
 WORTH = {"accuracy": 0.002, "loss": 0.01, "churn": 0.002, "js": 0.001, "ece": 0.002}
 """Smallest effects of interest: half the smallest gain in accuracy that the paper reports, and
@@ -24,7 +24,7 @@ METRICS = {
 }
 FRACTION_OF_IMAGES = ("accuracy", "churn")
 
-Findings = Callable[[Sequence[RowEvidence]], list[Finding]]
+Hypotheses = Callable[[Sequence[RowEvidence]], list[Hypothesis]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,13 +48,13 @@ class Claim:
     scale: str | None = None
     """The only scale at which it has them; None for any."""
 
-    findings: Findings
+    hypotheses: Hypotheses
     """From a study's rows; nothing where no row has the evidence."""
 
 
-def in_each(findings: Callable[[RowEvidence], Sequence[Finding]]) -> Findings:
-    """The findings of every row that trains as the paper does."""
-    return lambda rows: [found for row in rows if ordinary(row) for found in findings(row)]
+def in_each(hypotheses: Callable[[RowEvidence], Sequence[Hypothesis]]) -> Hypotheses:
+    """The hypotheses of every row that trains as the paper does."""
+    return lambda rows: [found for row in rows if ordinary(row) for found in hypotheses(row)]
 
 
 def ordinary(row: RowEvidence) -> bool:
@@ -67,7 +67,7 @@ def ordinary(row: RowEvidence) -> bool:
 
 def equivalent(
     what: str, row: str, values: Mapping[str, float], *, margin: float, resolution: float = 0.0
-) -> list[Finding]:
+) -> list[Hypothesis]:
     """The mean is within a margin of 0: two one-sided tests (TOST)."""
     if not values:
         return []
@@ -76,7 +76,7 @@ def equivalent(
         ("higher", "below", margin),
     )
     return [
-        Finding(
+        Hypothesis(
             what=f"{what}: no {word}",
             row=row,
             values=values,
@@ -98,26 +98,23 @@ def gain(
     phase: Phase = "refit",
     target: str = "test",
     better: str | None = None,
-) -> list[Finding]:
-    """One arm is better than another in a metric: a finding, or none where no seed has both."""
+) -> list[Hypothesis]:
+    """One arm is better than another in a metric: a hypothesis, or none where no seed has both."""
     kind = metric.removesuffix("_scaled")
     pairwise = kind in ("churn", "js")
-    sides = [
-        {
-            r.seed: r.value
-            for r in row.results
-            if (r.arm, r.metric, r.phase, r.target) == (arm, metric, phase, target)
-        }
-        for arm in (ours, baseline)
-    ]
-    values = paired(*sides)
+    values = paired(
+        *(
+            row.results.by_seed(phase=phase, arm=arm, metric=metric, target=target)
+            for arm in (ours, baseline)
+        )
+    )
     if pairwise:
         values = pseudo_values(values)
     if not values:
         return []
     higher = kind == "accuracy"
     return [
-        Finding(
+        Hypothesis(
             what=better or f"{METRICS[metric]}, {ours} − {baseline}",
             row=row.label,
             values=values,
@@ -175,13 +172,3 @@ def varied(
     for row in rows:
         if row.against in by_label and is_variant(row):
             yield by_label[row.against], row
-
-
-def results_of(row: RowEvidence, arm: str, metric: str, phase: str) -> dict[str, float]:
-    """A metric of an arm on the test set, by seed."""
-    wanted = (arm, metric, phase, "test")
-    return {r.seed: r.value for r in row.results if _key(r) == wanted}
-
-
-def _key(r: Result) -> tuple[str, str, str, str]:
-    return (r.arm, r.metric, r.phase, r.target)

@@ -3,14 +3,14 @@
 from collections.abc import Mapping, Sequence
 
 from polyak.analysis.claims.evidence import RowEvidence
-from polyak.analysis.claims.verdicts import Finding
+from polyak.analysis.claims.verdicts import Hypothesis
 from polyak.records.timings import Timing
 
 LITTLE = 0.05
 """Share of the time without averages that still counts as little."""
 
 
-def training_costs_little(rows: Sequence[RowEvidence]) -> list[Finding]:
+def training_costs_little(rows: Sequence[RowEvidence]) -> list[Hypothesis]:
     """The largest bank adds under 5 % to the time of the steps."""
     return [
         found
@@ -25,7 +25,7 @@ def training_costs_little(rows: Sequence[RowEvidence]) -> list[Finding]:
     ]
 
 
-def evaluating_costs_little(rows: Sequence[RowEvidence]) -> list[Finding]:
+def evaluating_costs_little(rows: Sequence[RowEvidence]) -> list[Hypothesis]:
     """The same of steps and evaluation, against steps and evaluation of SGD alone."""
     return [
         found
@@ -42,7 +42,7 @@ def evaluating_costs_little(rows: Sequence[RowEvidence]) -> list[Finding]:
 
 def costs_little(
     what: str, row: str, with_averages: Mapping[str, float], without: Mapping[str, float]
-) -> list[Finding]:
+) -> list[Hypothesis]:
     """Averages add under 5 % to a time.
 
     Args:
@@ -55,7 +55,7 @@ def costs_little(
     if not values:
         return []
     return [
-        Finding(
+        Hypothesis(
             what=what,
             row=row,
             values=values,

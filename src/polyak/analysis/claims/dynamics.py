@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 
 from polyak.analysis.claims.claim import EQUAL, WORTH, equivalent
-from polyak.analysis.claims.evidence import RowEvidence, RunLog, Scores
+from polyak.analysis.claims.evidence import RowEvidence
 from polyak.analysis.claims.extremes import (
     SMOOTHING,
     best_average,
@@ -12,9 +12,10 @@ from polyak.analysis.claims.extremes import (
     never_below,
     place_in_others,
 )
-from polyak.analysis.claims.verdicts import Finding
+from polyak.analysis.claims.verdicts import Hypothesis
 from polyak.analysis.curves import sliding_mean
-from polyak.records.studies import StopRecord
+from polyak.analysis.loaded import RunLog, Scores
+from polyak.records.vocabulary import Stop
 
 EARLY = (0.05, 0.1, 0.25)
 STOPS_BY = 0.75
@@ -27,7 +28,7 @@ SPENT = 0.01
 """A learning rate has gone to 0 below this share of its peak."""
 
 
-def never_behind(row: RowEvidence) -> list[Finding]:
+def never_behind(row: RowEvidence) -> list[Hypothesis]:
     """The best average is not below SGD in any five epochs together."""
     return never_below(
         "best average − SGD, hold-out accuracy",
@@ -38,7 +39,7 @@ def never_behind(row: RowEvidence) -> list[Finding]:
     )
 
 
-def early_lead(row: RowEvidence) -> list[Finding]:
+def early_lead(row: RowEvidence) -> list[Hypothesis]:
     """The best average is ahead of SGD at 5, 10 and 25 % of the budget."""
     logs = _with_holdout(row)
     epochs = {max(1, math.ceil(share * row.budget)): share for share in EARLY}
@@ -47,7 +48,7 @@ def early_lead(row: RowEvidence) -> list[Finding]:
         at = {seed: log.part("holdout")[epoch] for seed, log in logs.items()}
         if at:
             found.append(
-                Finding(
+                Hypothesis(
                     what=f"best average − SGD, hold-out accuracy, epoch {epoch} ({share:.0%})",
                     row=row.label,
                     values=lead(at, row.averages),
@@ -58,7 +59,7 @@ def early_lead(row: RowEvidence) -> list[Finding]:
     return found
 
 
-def peaks_then_meets_sgd(row: RowEvidence) -> list[Finding]:
+def peaks_then_meets_sgd(row: RowEvidence) -> list[Hypothesis]:
     """The best average falls from its peak, and ends where SGD does as the learning rate ends.
 
     Each seed's peak is looked for in the mean of the other seeds, so that its height is no
@@ -77,7 +78,7 @@ def peaks_then_meets_sgd(row: RowEvidence) -> list[Finding]:
     if len(curves) > 1:
         peaks = place_in_others(curves, max)
         drop = [
-            Finding(
+            Hypothesis(
                 what="best average, hold-out accuracy at its peak − at the end",
                 row=row.label,
                 values={seed: x[peaks[seed]] - x[-1] for seed, x in curves.items()},
@@ -94,10 +95,10 @@ def peaks_then_meets_sgd(row: RowEvidence) -> list[Finding]:
     )
 
 
-def stops_early_on_average(row: RowEvidence) -> list[Finding]:
+def stops_early_on_average(row: RowEvidence) -> list[Hypothesis]:
     """Seeds stop before three quarters of the budget, in the mean."""
     return [
-        Finding(
+        Hypothesis(
             what=f"epoch chosen for EMA ({rule}.), share of the budget",
             row=row.label,
             values=values,
@@ -112,10 +113,10 @@ def stops_early_on_average(row: RowEvidence) -> list[Finding]:
     ]
 
 
-def stops_early_in_each(row: RowEvidence) -> list[Finding]:
+def stops_early_in_each(row: RowEvidence) -> list[Hypothesis]:
     """Every seed stops before three quarters of the budget."""
     return [
-        Finding(
+        Hypothesis(
             what=f"{found.what}, every seed",
             row=found.row,
             values=found.values,
@@ -130,7 +131,7 @@ def stops_early_in_each(row: RowEvidence) -> list[Finding]:
     ]
 
 
-def loss_first(row: RowEvidence) -> list[Finding]:
+def loss_first(row: RowEvidence) -> list[Hypothesis]:
     """The lowest loss comes before the best accuracy."""
     values = {
         seed: (at["acc"].epoch - at["loss"].epoch) / row.budget for seed, at in _stops(row).items()
@@ -138,7 +139,7 @@ def loss_first(row: RowEvidence) -> list[Finding]:
     if not values:
         return []
     return [
-        Finding(
+        Hypothesis(
             what="accuracy epoch − loss epoch, share of the budget",
             row=row.label,
             values=values,
@@ -153,7 +154,7 @@ def _with_holdout(row: RowEvidence) -> dict[str, RunLog]:
     return {seed: log for seed, log in row.search.items() if log.part("holdout")}
 
 
-def _stops(row: RowEvidence) -> dict[str, Mapping[str, StopRecord]]:
+def _stops(row: RowEvidence) -> dict[str, Mapping[str, Stop]]:
     return {seed: at for seed, at in row.stops.items() if {"acc", "loss"} <= at.keys()}
 
 

@@ -1,34 +1,13 @@
 """What a row of a study offers as evidence: its runs' records, its numbers, its settings."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-
-from polyak.analysis.results import Result
-from polyak.errors import FileError
-from polyak.records.predictions import Predictions
-from polyak.records.runs import EpochRecord, MonitorRecord, RunFolder, Score, run_folder
-from polyak.records.studies import RowRecord, StopRecord
+from polyak.analysis.loaded import LoadedRow, LoadedRun, LoadedStudy, RunLog
+from polyak.analysis.results import Results
 from polyak.records.timings import Timings
-
-Scores = Mapping[str, Score]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunLog:
-    """What a finished run wrote down, epoch by epoch."""
-
-    epochs: Sequence[EpochRecord]
-    monitors: Sequence[MonitorRecord] = ()
-
-    def part(self, name: str) -> dict[int, Scores]:
-        """Scores by epoch on "holdout" or as a monitor saw them; empty where nothing did."""
-        if name == "holdout":
-            return {record.epoch: record.holdout for record in self.epochs if record.holdout}
-        return {m.epoch: m.scores for m in self.monitors if m.monitor == name and m.scores}
+from polyak.records.vocabulary import Phase, Stop
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +21,7 @@ class RowEvidence:
     averages: tuple[str, ...]
     """Names of the bank, from the shortest window to the longest."""
 
-    results: Sequence[Result] = ()
+    results: Results = field(default_factory=Results)
     search: Mapping[str, RunLog] = field(default_factory=dict)
     """At the chosen learning rate."""
 
@@ -53,7 +32,7 @@ class RowEvidence:
     against: str | None = None
     """Label of the row that this one varies in one respect."""
 
-    stops: Mapping[str, Mapping[str, StopRecord]] = field(default_factory=dict)
+    stops: Mapping[str, Mapping[str, Stop]] = field(default_factory=dict)
     """Seed → rule → where it stopped."""
 
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -74,32 +53,35 @@ class RowEvidence:
         return 0.5 / self.images[part] if self.images.get(part) else 0.0
 
 
-def row_evidence(out: Path, row: RowRecord, results: Iterable[Result]) -> RowEvidence:
-    """Gather a row's evidence from its files.
+def study_evidence(study: LoadedStudy) -> list[RowEvidence]:
+    """What a study offers: its rows', or that of its measurement."""
+    rows = [row_evidence(row) for row in study.rows]
+    measured = study.record.measurement
+    if measured is not None and study.timings is not None:
+        timed = RowEvidence(label=measured.label, budget=0, averages=(), timings=study.timings)
+        rows.append(timed)
+    return rows
 
-    Args:
-        out: The output folder that holds `runs/`.
-        row: Names the runs.
-        results: Numbers of the study.
-    """
-    search, refit = (_done(out, runs) for runs in (row.chosen_search, row.refit))
+
+def row_evidence(row: LoadedRow) -> RowEvidence:
+    """What a row's finished runs offer."""
+    record, search, refit = row.record, row.done("search"), row.done("refit")
     first = next(iter((*search.values(), *refit.values())), None)
-    settings = flat(first.config()) if first is not None else {}
-    logs = _logs(search)
-    lengths = [len(log.epochs) for log in logs.values()]
+    settings = {} if first is None or first.config is None else flat(first.config)
+    lengths = [len(run.log.epochs) for run in search.values()]
     return RowEvidence(
         label=row.label,
         budget=int(settings.get("epochs", max(lengths, default=0))),
-        averages=row.averages,
-        results=[result for result in results if result.row == row.label],
-        search=logs,
-        refit=_logs(refit),
-        held=_logs(_done(out, row.follow_ups.get("held", {}))),
-        against=row.against,
-        stops={seed: {stop.rule: stop for stop in stops} for seed, stops in row.stops.items()},
+        averages=record.averages,
+        results=Results((*row.results, *row.variants)),
+        search=_logs(row, "search"),
+        refit=_logs(row, "refit"),
+        held=_logs(row, "held"),
+        against=record.against,
+        stops={seed: {stop.rule: stop for stop in stops} for seed, stops in record.stops.items()},
         settings=settings,
-        batchnorm=None if first is None else _has_batchnorm(first),
-        images=({} if first is None else _images(first)) | _probed(out, row),
+        batchnorm=row.batchnorm,
+        images=({} if first is None else _images(first)) | _probed(row),
     )
 
 
@@ -117,46 +99,17 @@ def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
-def _done(out: Path, runs: Mapping[str, str]) -> dict[str, RunFolder]:
-    folders = {seed: run_folder(out, run_id) for seed, run_id in runs.items()}
-    return {seed: folder for seed, folder in folders.items() if folder.ending == "done"}
+def _logs(row: LoadedRow, phase: Phase) -> dict[str, RunLog]:
+    return {seed: run.log for seed, run in row.done(phase).items()}
 
 
-def _logs(folders: Mapping[str, RunFolder]) -> dict[str, RunLog]:
-    return {
-        seed: RunLog(epochs=folder.epochs(), monitors=folder.monitors())
-        for seed, folder in folders.items()
-    }
+def _probed(row: LoadedRow) -> dict[str, int]:
+    probes = row.done("transfer")
+    return {target: run.samples.test for target, run in probes.items() if run.samples}
 
 
-def _has_batchnorm(folder: RunFolder) -> bool | None:
-    """Whether a run's last weights hold running statistics."""
-    path = folder.arm("sgd")
-    if not path.exists():
-        return None
-    try:
-        with safe_open(path, framework="pt") as file:
-            names = file.keys()
-    except SafetensorError as error:
-        raise FileError(
-            f"{path} cannot be read ({error}); expected the weights of a finished run. "
-            "Remove the run's folder and run the study again."
-        ) from error
-    return any("running_var" in name for name in names)
-
-
-def _probed(out: Path, row: RowRecord) -> dict[str, int]:
-    return {
-        target: len(Predictions(folder.predictions).labels_n("test"))
-        for target, folder in _done(out, row.transfer).items()
-    }
-
-
-def _images(folder: RunFolder) -> dict[str, int]:
-    predictions = Predictions(folder.predictions)
-    found = {"test": len(predictions.labels_n("test"))}
-    if "holdout" in predictions:
-        found["holdout"] = len(predictions.labels_n("holdout", "given"))
-    given_n, clean_n = (predictions.labels_n("train", kind) for kind in ("given", "clean"))
-    found["wrong"] = int((given_n != clean_n).sum())
-    return found
+def _images(run: LoadedRun) -> dict[str, int]:
+    if run.samples is None:
+        return {}
+    found = {name: getattr(run.samples, name) for name in ("test", "holdout", "wrong")}
+    return {name: count for name, count in found.items() if count is not None}

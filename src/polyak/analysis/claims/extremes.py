@@ -6,9 +6,11 @@ effect. Where the other seeds say which of the numbers to take, it is one number
 
 from collections.abc import Callable, Mapping, Sequence
 
-from polyak.analysis.claims.evidence import RowEvidence, Scores
-from polyak.analysis.claims.verdicts import Finding
-from polyak.analysis.curves import BASELINE, sliding_mean
+from polyak.analysis.claims.evidence import RowEvidence
+from polyak.analysis.claims.verdicts import Hypothesis
+from polyak.analysis.curves import sliding_mean
+from polyak.analysis.loaded import Scores
+from polyak.records.vocabulary import BASELINE
 
 SMOOTHING = 5
 """Epochs of the sliding mean, as in the paper's figure 1; three at the ends of a run."""
@@ -56,7 +58,7 @@ def lead(scores: Mapping[str, Scores], averages: Sequence[str]) -> dict[str, flo
 
 def never_below(
     what: str, row: RowEvidence, curves: Mapping[str, Sequence[float]], *, bound: float, part: str
-) -> list[Finding]:
+) -> list[Hypothesis]:
     """No five epochs of a curve are below a bound.
 
     Two numbers, since each may err to one side only. The worst epochs of a seed are too low by
@@ -70,7 +72,7 @@ def never_below(
         "the other seeds' worst five epochs": ({s: smooth[s][places[s]] for s in smooth}, bound),
     }
     return [
-        Finding(
+        Hypothesis(
             what=f"{what}, {where}",
             row=row.label,
             values=values,

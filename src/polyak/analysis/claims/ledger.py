@@ -8,15 +8,15 @@ from polyak.analysis.claims.claim import Claim
 from polyak.analysis.claims.evidence import RowEvidence
 from polyak.analysis.claims.verdicts import (
     LEVEL,
-    Finding,
+    Hypothesis,
+    HypothesisTest,
     Verdict,
-    Weighed,
+    assess,
     benjamini_hochberg,
     holm,
-    one_refuted,
-    shown_together,
+    p_all_supported,
+    p_any_refuted,
     verdict,
-    weigh,
 )
 
 VERDICTS: tuple[Verdict, ...] = ("reproduced", "not reproduced", "underpowered", "not run")
@@ -28,17 +28,17 @@ class Entry:
 
     claim: Claim
     verdict: Verdict
-    findings: tuple[tuple[Finding, Weighed], ...] = ()
-    shown: float | None = None
-    """p of the claim's being false, all findings together; None where it cannot be tested."""
+    tested: tuple[tuple[Hypothesis, HypothesisTest], ...] = ()
+    p_supported: float | None = None
+    """p of the claim's being false, all hypotheses together; None where it cannot be tested."""
 
-    shown_corrected: float | None = None
+    p_supported_corrected: float | None = None
     """The same after Benjamini and Hochberg, over the claims of the page."""
 
-    refuted: float | None = None
-    """p of no finding's being refuted."""
+    p_refuted: float | None = None
+    """p of no hypothesis's being refuted."""
 
-    refuted_corrected: float | None = None
+    p_refuted_corrected: float | None = None
     survives_holm: bool = False
     """Whether the verdict holds after the stricter correction, too."""
 
@@ -46,8 +46,8 @@ class Entry:
 def ledger(rows: Sequence[RowEvidence], claims: Iterable[Claim] = CLAIMS) -> list[Entry]:
     """Judge every claim by one rule.
 
-    Findings of a claim have to be shown all (the largest p counts) and are refuted by one (the
-    smallest counts, times their number). Showing and refuting are corrected over the page's
+    All hypotheses of a claim have to be shown (the largest p counts) and one refutes it (the
+    smallest counts, times their number). Support and refutation are corrected over the page's
     claims by Benjamini and Hochberg's procedure, each at half of 5 %: so of the claims called
     reproduced at most 2.5 % are expected to be so by chance, and of those called not reproduced
     as many.
@@ -56,49 +56,51 @@ def ledger(rows: Sequence[RowEvidence], claims: Iterable[Claim] = CLAIMS) -> lis
         rows: Evidence of the study's rows.
         claims: What to judge.
     """
-    weighed = {claim: [(found, weigh(found)) for found in claim.findings(rows)] for claim in claims}
-    tests = {claim: [w for _, w in found] for claim, found in weighed.items()}
-    shown = {claim: p for claim, t in tests.items() if (p := shown_together(t)) is not None}
-    refuted = {claim: p for claim, t in tests.items() if (p := one_refuted(t)) is not None}
-    by_bh = [_by_claim(ps, benjamini_hochberg(list(ps.values()))) for ps in (shown, refuted)]
-    by_holm = [_by_claim(ps, holm(list(ps.values()))) for ps in (shown, refuted)]
+    tested = {
+        claim: [(found, assess(found)) for found in claim.hypotheses(rows)] for claim in claims
+    }
+    tests = {claim: [w for _, w in found] for claim, found in tested.items()}
+    supported = {claim: p for claim, t in tests.items() if (p := p_all_supported(t)) is not None}
+    refuted = {claim: p for claim, t in tests.items() if (p := p_any_refuted(t)) is not None}
+    by_bh = [_by_claim(ps, benjamini_hochberg(list(ps.values()))) for ps in (supported, refuted)]
+    by_holm = [_by_claim(ps, holm(list(ps.values()))) for ps in (supported, refuted)]
     return [
         Entry(
             claim=claim,
             verdict=verdict(*(qs.get(claim) for qs in by_bh)) if found else "not run",
-            findings=tuple(found),
-            shown=shown.get(claim),
-            shown_corrected=by_bh[0].get(claim),
-            refuted=refuted.get(claim),
-            refuted_corrected=by_bh[1].get(claim),
+            tested=tuple(found),
+            p_supported=supported.get(claim),
+            p_supported_corrected=by_bh[0].get(claim),
+            p_refuted=refuted.get(claim),
+            p_refuted_corrected=by_bh[1].get(claim),
             survives_holm=verdict(*(qs.get(claim) for qs in by_bh))
             == verdict(*(qs.get(claim) for qs in by_holm)),
         )
-        for claim, found in weighed.items()
+        for claim, found in tested.items()
     ]
 
 
-def deciding(entry: Entry) -> tuple[Finding, Weighed] | None:
-    """The finding on which the verdict hangs: the most refuted, else the least shown."""
-    if not entry.findings:
+def deciding(entry: Entry) -> tuple[Hypothesis, HypothesisTest] | None:
+    """The hypothesis on which the verdict hangs: the most refuted, else the least supported."""
+    if not entry.tested:
         return None
     if entry.verdict == "not reproduced":
-        return min(entry.findings, key=lambda f: 1.0 if f[1].refuted is None else f[1].refuted)
-    return max(entry.findings, key=lambda f: 1.0 if f[1].shown is None else f[1].shown)
+        return min(entry.tested, key=lambda f: 1.0 if f[1].p_refuted is None else f[1].p_refuted)
+    return max(entry.tested, key=lambda f: 1.0 if f[1].p_supported is None else f[1].p_supported)
 
 
-def alone(weighed: Weighed) -> Verdict:
-    """What one finding says, uncorrected."""
-    return verdict(weighed.shown, weighed.refuted)
+def alone(test: HypothesisTest) -> Verdict:
+    """What one hypothesis says, uncorrected."""
+    return verdict(test.p_supported, test.p_refuted)
 
 
-def small(entry: Entry) -> bool:
+def below_smallest_effect(entry: Entry) -> bool:
     """Whether a reproduced effect is shown to be smaller than the smallest of interest."""
     return entry.verdict == "reproduced" and any(
-        finding.refuted_at != finding.bound
-        and weighed.refuted is not None
-        and weighed.refuted <= LEVEL / 2
-        for finding, weighed in entry.findings
+        hypothesis.refuted_at != hypothesis.bound
+        and test.p_refuted is not None
+        and test.p_refuted <= LEVEL / 2
+        for hypothesis, test in entry.tested
     )
 
 

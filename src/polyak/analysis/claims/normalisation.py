@@ -4,9 +4,10 @@ from collections.abc import Callable, Mapping
 from statistics import fmean
 
 from polyak.analysis.claims.claim import EQUAL, WORTH
-from polyak.analysis.claims.evidence import RowEvidence, RunLog, Scores
+from polyak.analysis.claims.evidence import RowEvidence
 from polyak.analysis.claims.extremes import never_below
-from polyak.analysis.claims.verdicts import Finding
+from polyak.analysis.claims.verdicts import Hypothesis
+from polyak.analysis.loaded import RunLog, Scores
 
 FAILS_BY = 0.01
 """What the paper calls failing is more than a nuance: a point."""
@@ -18,7 +19,7 @@ Curves = tuple[Mapping[int, Scores], Mapping[int, Scores]]
 """By epoch: with averaged and with recomputed statistics."""
 
 
-def longest_window_needs_recomputation(row: RowEvidence) -> list[Finding]:
+def longest_window_needs_recomputation(row: RowEvidence) -> list[Hypothesis]:
     """The longest window fails with averaged statistics, recovers with recomputed ones, and is
     then better than the shortest."""
     runs, part = _recomputed(row)
@@ -29,8 +30,8 @@ def longest_window_needs_recomputation(row: RowEvidence) -> list[Finding]:
     anew = {seed: _means(c[1], row) for seed, c in runs.items()}
     over = f"{part} accuracy, middle of the run"
 
-    def finding(what: str, value: Callable[[str], float], worth: float) -> Finding:
-        return Finding(
+    def hypothesis(what: str, value: Callable[[str], float], worth: float) -> Hypothesis:
+        return Hypothesis(
             what=f"{what}, {over}",
             row=row.label,
             values={seed: value(seed) for seed in runs},
@@ -40,17 +41,17 @@ def longest_window_needs_recomputation(row: RowEvidence) -> list[Finding]:
         )
 
     return [
-        finding(
+        hypothesis(
             f"{long} − {short}, statistics averaged",
             lambda seed: averaged[seed][long] - averaged[seed][short],
             -FAILS_BY,
         ),
-        finding(
+        hypothesis(
             f"{long}, statistics recomputed − averaged",
             lambda seed: anew[seed][long] - averaged[seed][long],
             FAILS_BY,
         ),
-        finding(
+        hypothesis(
             f"{long} − {short}, statistics recomputed",
             lambda seed: anew[seed][long] - anew[seed][short],
             WORTH["accuracy"],
@@ -58,7 +59,7 @@ def longest_window_needs_recomputation(row: RowEvidence) -> list[Finding]:
     ]
 
 
-def recomputing_always_helps(row: RowEvidence) -> list[Finding]:
+def recomputing_always_helps(row: RowEvidence) -> list[Hypothesis]:
     """For every average recomputed statistics are better over the run, and never worse."""
     runs, part = _recomputed(row)
     if not row.batchnorm:
@@ -71,7 +72,7 @@ def recomputing_always_helps(row: RowEvidence) -> list[Finding]:
         }
         what = f"{name}, statistics recomputed − averaged, {part} accuracy"
         found += [
-            Finding(
+            Hypothesis(
                 what=f"{what}, mean over the run",
                 row=row.label,
                 values={seed: fmean(values) for seed, values in gains.items()},
@@ -83,7 +84,7 @@ def recomputing_always_helps(row: RowEvidence) -> list[Finding]:
     return found
 
 
-def slow_decay_is_harmless_without_batchnorm(row: RowEvidence) -> list[Finding]:
+def slow_decay_is_harmless_without_batchnorm(row: RowEvidence) -> list[Hypothesis]:
     """A network without BatchNorm loses nothing by the longest window."""
     runs = {seed: log.part("holdout") for seed, log in row.search.items() if log.part("holdout")}
     if row.batchnorm is not False or not runs or len(row.averages) < 2:
@@ -91,7 +92,7 @@ def slow_decay_is_harmless_without_batchnorm(row: RowEvidence) -> list[Finding]:
     short, long = row.averages[0], row.averages[-1]
     means = {seed: _means(scores, row) for seed, scores in runs.items()}
     return [
-        Finding(
+        Hypothesis(
             what=f"{long} − {short}, hold-out accuracy, middle of the run",
             row=row.label,
             values={seed: found[long] - found[short] for seed, found in means.items()},

@@ -1,33 +1,34 @@
 """Claims about the final models: what the paper's tables compare (section 4)."""
 
-from polyak.analysis.claims.claim import gain, results_of
+from polyak.analysis.claims.claim import gain
 from polyak.analysis.claims.evidence import RowEvidence
-from polyak.analysis.claims.verdicts import Finding
+from polyak.analysis.claims.verdicts import Hypothesis
+from polyak.records.vocabulary import BASELINE, EMA_ACC_BN, EMA_LOSS_BN, SGD_STOPPED
 
 ALL_LABELS = 0.99
 """Share of the wrong labels that counts as all of them."""
 
 
-def better_than_sgd(row: RowEvidence) -> list[Finding]:
+def better_than_sgd(row: RowEvidence) -> list[Hypothesis]:
     """EMA (acc.) has higher test accuracy and lower test loss than SGD."""
-    accuracy = gain(row, "ema_acc_bn", "sgd", metric="accuracy")
-    return accuracy + gain(row, "ema_acc_bn", "sgd", metric="loss")
+    accuracy = gain(row, EMA_ACC_BN, BASELINE, metric="accuracy")
+    return accuracy + gain(row, EMA_ACC_BN, BASELINE, metric="loss")
 
 
-def better_than_stopped_sgd_under_noise(row: RowEvidence) -> list[Finding]:
+def better_than_stopped_sgd_under_noise(row: RowEvidence) -> list[Hypothesis]:
     """Where labels are wrong, EMA (acc.) is more accurate than SGD at its own best epoch."""
     if not row.images.get("wrong"):
         return []
-    return gain(row, "ema_acc_bn", "sgd_stopped", metric="accuracy")
+    return gain(row, EMA_ACC_BN, SGD_STOPPED, metric="accuracy")
 
 
-def sgd_fits_wrong_labels(row: RowEvidence) -> list[Finding]:
+def sgd_fits_wrong_labels(row: RowEvidence) -> list[Hypothesis]:
     """SGD ends with all wrong labels learnt."""
-    values = results_of(row, "sgd", "memorised", "refit")
+    values = row.results.by_seed(phase="refit", arm=BASELINE, metric="memorised")
     if not values:
         return []
     return [
-        Finding(
+        Hypothesis(
             what="SGD, wrong labels memorised after the last epoch",
             row=row.label,
             values=values,
@@ -39,18 +40,18 @@ def sgd_fits_wrong_labels(row: RowEvidence) -> list[Finding]:
     ]
 
 
-def disagrees_less(row: RowEvidence) -> list[Finding]:
+def disagrees_less(row: RowEvidence) -> list[Hypothesis]:
     """Two runs of EMA (loss) disagree less than two of SGD."""
-    churn = gain(row, "ema_loss_bn", "sgd", metric="churn")
-    return churn + gain(row, "ema_loss_bn", "sgd", metric="js")
+    churn = gain(row, EMA_LOSS_BN, BASELINE, metric="churn")
+    return churn + gain(row, EMA_LOSS_BN, BASELINE, metric="js")
 
 
-def loss_beats_accuracy(row: RowEvidence) -> list[Finding]:
+def loss_beats_accuracy(row: RowEvidence) -> list[Hypothesis]:
     """EMA (loss) beats EMA (acc.) in churn, in every transfer, and in calibration.
 
     All three or nothing: a part of the claim is not the claim.
     """
-    ours, other = "ema_loss_bn", "ema_acc_bn"
+    ours, other = EMA_LOSS_BN, EMA_ACC_BN
     churn = gain(row, ours, other, metric="churn")
     ece = gain(row, ours, other, metric="ece", phase="search")
     targets = sorted({r.target for r in row.results if r.phase == "transfer"})
@@ -70,7 +71,7 @@ def loss_beats_accuracy(row: RowEvidence) -> list[Finding]:
     return [*churn, *transfer, *ece] if churn and transfer and ece else []
 
 
-def better_calibrated(row: RowEvidence) -> list[Finding]:
+def better_calibrated(row: RowEvidence) -> list[Hypothesis]:
     """EMA (loss) has a lower calibration error than SGD, with and without a temperature.
 
     Only where labels are right: a temperature fitted to wrong ones is right for wrong ones.
@@ -78,7 +79,7 @@ def better_calibrated(row: RowEvidence) -> list[Finding]:
     if row.images.get("wrong"):
         return []
     found = [
-        gain(row, "ema_loss_bn", "sgd_stopped", metric=metric, phase="search")
+        gain(row, EMA_LOSS_BN, SGD_STOPPED, metric=metric, phase="search")
         for metric in ("ece", "ece_scaled")
     ]
     return found[0] + found[1] if all(found) else []

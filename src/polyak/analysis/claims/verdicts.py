@@ -1,8 +1,8 @@
 """The rule by which every claim is judged, the same for all of them.
 
-A claim is a conjunction of findings. A finding puts the mean over seeds of one number on one side
-of a bound. Two one-sided t tests decide: one may show that the mean is there, the other that it
-is short of the smallest effect of interest.
+A claim is a conjunction of hypotheses. A hypothesis puts the mean over seeds of one number on one
+side of a bound. Two one-sided t tests decide: one may show that the mean is there, the other that
+it is short of the smallest effect of interest.
 """
 
 import math
@@ -30,7 +30,7 @@ MOST_SEEDS = 0.95
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
+class Hypothesis:
     """One number a seed, and where the claim has its mean."""
 
     what: str
@@ -60,8 +60,8 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Weighed:
-    """What the seeds say of a finding."""
+class HypothesisTest:
+    """What the seeds say of a hypothesis."""
 
     n: int
     mean: float
@@ -69,10 +69,10 @@ class Weighed:
     """Ends of the 95 % interval of the mean; None for one seed or no spread."""
 
     high: float | None
-    shown: float | None
+    p_supported: float | None
     """p of the bound not being passed; small shows the claim."""
 
-    refuted: float | None
+    p_refuted: float | None
     """p of `refuted_at` being reached; small refutes the claim."""
 
     sd: float | None
@@ -85,11 +85,11 @@ class Weighed:
         return None if self.sd is None else detectable_effect(self.n, self.sd)
 
 
-def weigh(finding: Finding) -> Weighed:
-    """The two one-sided tests of a finding.
+def assess(hypothesis: Hypothesis) -> HypothesisTest:
+    """The two one-sided tests of a hypothesis.
 
-        T(b) = ± (mean_s x_s − b) · √n / sd,   p_shown = P(t_{n−1} ≥ T(bound)),
-                                               p_refuted = P(t_{n−1} ≤ T(refuted_at))
+        T(b) = ± (mean_s x_s − b) · √n / sd,   p_supported = P(t_{n−1} ≥ T(bound)),
+                                                   p_refuted = P(t_{n−1} ≤ T(refuted_at))
 
     The sign makes the claimed side positive. For "every seed" the distribution of T(bound) is the
     noncentral t with z_{.95}·√n, which tests that at least 95 % of all seeds are on that side;
@@ -103,39 +103,41 @@ def weigh(finding: Finding) -> Weighed:
         distribution beyond a bound.
 
     Example:
-        >>> found = Finding(what="gain", row="", values={"0": 0.02, "1": 0.03, "2": 0.025})
-        >>> round(weigh(found).shown, 4)
+        >>> found = Hypothesis(what="gain", row="", values={"0": 0.02, "1": 0.03, "2": 0.025})
+        >>> round(assess(found).p_supported, 4)
         0.0065
     """
-    values = list(finding.values.values())
+    values = list(hypothesis.values.values())
     if not values or not all(map(math.isfinite, values)):
         raise DataError(
-            f"values of {finding.what!r} is {values}; expected at least one number, all finite. "
+            f"values of {hypothesis.what!r} is {values}; expected at least one number, all finite. "
             "Leave out the seeds whose run failed."
         )
     n = len(values)
     mean = math.fsum(values) / n
-    refuted = _counterexample(finding) if finding.every_seed else None
+    refuted = _counterexample(hypothesis) if hypothesis.every_seed else None
     squares = math.fsum((x - mean) ** 2 for x in values)
-    sd = max(math.sqrt(squares / (n - 1)), finding.resolution) if n > 1 else 0.0
+    sd = max(math.sqrt(squares / (n - 1)), hypothesis.resolution) if n > 1 else 0.0
     if sd <= ROUNDING:
-        return Weighed(n=n, mean=mean, low=None, high=None, shown=None, refuted=refuted, sd=None)
+        return HypothesisTest(
+            n=n, mean=mean, low=None, high=None, p_supported=None, p_refuted=refuted, sd=None
+        )
     error = sd / math.sqrt(n)
-    sign = 1 if finding.side == "above" else -1
+    sign = 1 if hypothesis.side == "above" else -1
     half = float(stdtrit(n - 1, 1 - LEVEL / 2)) * error
-    t = sign * (mean - finding.bound) / error
-    shown = _beyond_most(n, t) if finding.every_seed else float(stdtr(n - 1, -t))
+    t = sign * (mean - hypothesis.bound) / error
+    shown = _beyond_most(n, t) if hypothesis.every_seed else float(stdtr(n - 1, -t))
     if refuted == 0:
         shown = 1.0
-    if refuted is None and finding.refuted_at is not None:
-        refuted = float(stdtr(n - 1, sign * (mean - finding.refuted_at) / error))
-    return Weighed(
+    if refuted is None and hypothesis.refuted_at is not None:
+        refuted = float(stdtr(n - 1, sign * (mean - hypothesis.refuted_at) / error))
+    return HypothesisTest(
         n=n,
         mean=mean,
         low=mean - half,
         high=mean + half,
-        shown=shown,
-        refuted=refuted,
+        p_supported=shown,
+        p_refuted=refuted,
         sd=sd,
     )
 
@@ -156,22 +158,22 @@ def _beyond_most(n: int, t: float) -> float:
     return 1 - float(nctdtr(n - 1, z * math.sqrt(n), t))
 
 
-def _counterexample(finding: Finding) -> float:
+def _counterexample(hypothesis: Hypothesis) -> float:
     """0 if a seed is on the wrong side: where no seed ever is, that never happens."""
-    sign = 1 if finding.side == "above" else -1
-    return float(all(sign * (x - finding.bound) > 0 for x in finding.values.values()))
+    sign = 1 if hypothesis.side == "above" else -1
+    return float(all(sign * (x - hypothesis.bound) > 0 for x in hypothesis.values.values()))
 
 
-def shown_together(weighed: Sequence[Weighed]) -> float | None:
-    """p of not every finding being so: the largest (Berger 1982, intersection-union test)."""
-    found = [w.shown for w in weighed]
+def p_all_supported(tests: Sequence[HypothesisTest]) -> float | None:
+    """p of not every hypothesis being so: the largest (Berger 1982, intersection-union test)."""
+    found = [test.p_supported for test in tests]
     known = [p for p in found if p is not None]
     return max(known) if known and len(known) == len(found) else None
 
 
-def one_refuted(weighed: Sequence[Weighed]) -> float | None:
-    """p of no finding being refuted: the smallest times how many were tried (Bonferroni)."""
-    known = [w.refuted for w in weighed if w.refuted is not None]
+def p_any_refuted(tests: Sequence[HypothesisTest]) -> float | None:
+    """p of no hypothesis being refuted: the smallest times how many were tried (Bonferroni)."""
+    known = [test.p_refuted for test in tests if test.p_refuted is not None]
     return min(1.0, min(known) * len(known)) if known else None
 
 
@@ -216,7 +218,7 @@ def _corrected(ps: Sequence[float], factors: Sequence[float], *, from_largest: b
     return [q for _, q in sorted(zip(ranked, scaled, strict=True))]
 
 
-def verdict(shown: float | None, refuted: float | None) -> Verdict:
+def verdict(p_supported: float | None, p_refuted: float | None) -> Verdict:
     """What corrected p values say.
 
     Both may be small: then the effect is there, and smaller than the smallest of interest. That
@@ -226,8 +228,8 @@ def verdict(shown: float | None, refuted: float | None) -> Verdict:
         >>> verdict(0.001, 0.9), verdict(0.9, 0.001), verdict(0.1, 0.3), verdict(None, None)
         ('reproduced', 'not reproduced', 'underpowered', 'underpowered')
     """
-    if shown is not None and shown <= LEVEL / 2:
+    if p_supported is not None and p_supported <= LEVEL / 2:
         return "reproduced"
-    if refuted is not None and refuted <= LEVEL / 2:
+    if p_refuted is not None and p_refuted <= LEVEL / 2:
         return "not reproduced"
     return "underpowered"

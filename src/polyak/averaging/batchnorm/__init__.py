@@ -1,0 +1,1 @@
+"""BatchNorm statistics for given weights, in one pass over the data."""

@@ -11,7 +11,7 @@ from polyak.errors import ConfigError, DataError
 Forward = Callable[[nn.Module, Any], Any]
 
 
-def limited(
+def take_samples(
     batches: Iterable[Any], *, max_samples: int | None = None, progress: bool = False
 ) -> Iterator[Any]:
     """The batches until `max_samples` samples have gone by, the last one whole.

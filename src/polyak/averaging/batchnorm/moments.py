@@ -64,7 +64,7 @@ def groups_of(model: nn.Module, mesh: "DeviceMesh | None") -> "list[ProcessGroup
     return [] if mesh is None else mesh.get_all_groups()
 
 
-def of_all_ranks(
+def pool_ranks(
     moments: Mapping[str, Moments], channels: Mapping[str, int], groups: "Sequence[ProcessGroup]"
 ) -> dict[str, Moments]:
     """The moments of all processes' values, equal on all of them.

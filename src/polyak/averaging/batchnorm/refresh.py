@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from polyak.averaging.batchnorm.batches import Forward, forward_batch, limited
-from polyak.averaging.batchnorm.moments import Moments, groups_of, of_all_ranks
-from polyak.averaging.model import sharded
+from polyak.averaging.batchnorm.batches import Forward, forward_batch, take_samples
+from polyak.averaging.batchnorm.moments import Moments, groups_of, pool_ranks
+from polyak.averaging.model import memorised, sharded
 from polyak.averaging.model.modes import eval_mode
-from polyak.averaging.model.weights import unwrapped
+from polyak.averaging.model.weights import unwrap
 from polyak.errors import DataError
 
 if TYPE_CHECKING:
@@ -56,6 +56,8 @@ class StatisticsPass:
         """Make the layers report to this object for the length of the block."""
         momenta = {name: layer.momentum for name, layer in self.layers.items()}
         hooks = []
+        # What an open autocast region would memorise here is made without gradients.
+        put_back = memorised.set_aside(list(self._model.modules()))
         with eval_mode(list(self._model.modules())):
             try:
                 for name, layer in self.layers.items():
@@ -74,6 +76,7 @@ class StatisticsPass:
                     hook.remove()
                 for name, layer in self.layers.items():
                     layer.momentum = momenta[name]
+                put_back()
 
     def add(self, batch: Any, moments: dict[str, Moments]) -> None:
         """Run one batch through the weights that the model holds now, into `moments`."""
@@ -136,7 +139,7 @@ def refresh_batchnorm(
 
     One pass over `batches`; batches count by their size; dropout is off; running means of the
     past are forgotten. If the pass raises, the model is as it was. torch's CPU generator is
-    put back, so that a loader that shuffles does not change the training that follows.
+    restored, so that a loader that shuffles does not change the training that follows.
 
     Args:
         model: Its weights are not changed. A model without BatchNorm is left alone.
@@ -162,7 +165,7 @@ def refresh_batchnorm(
     """
     if isinstance(model, nn.parallel.DistributedDataParallel):
         # The wrapper would send its buffers around in every forward pass.
-        groups, model = groups_of(model, None), unwrapped(model)
+        groups, model = groups_of(model, None), unwrap(model)
     else:
         sharded.reshard(list(model.modules()))
         groups = groups_of(model, sharded.mesh_of(model.parameters()))
@@ -208,13 +211,13 @@ def statistics_of(
         return {name: {} for name in arms}
     moments: dict[str, dict[str, Moments]] = {name: {} for name in arms}
     with statistics.collecting():
-        for batch in limited(batches, max_samples=max_samples, progress=progress):
+        for batch in take_samples(batches, max_samples=max_samples, progress=progress):
             for name, holding in arms.items():
                 with holding():
                     statistics.add(batch, moments[name])
     return {
         name: running_statistics(
-            of_all_ranks(moments[name], statistics.channels, groups), pooled=pooled
+            pool_ranks(moments[name], statistics.channels, groups), pooled=pooled
         )
         for name in arms
     }

@@ -1,0 +1,1 @@
+"""Weights in files: our own, other tools', and means and mixtures of several."""

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from polyak.averaging.files.averages import SavedWeights
-from polyak.averaging.files.state_dict_keys import named, tensors_of
-from polyak.averaging.kernels import joined
+from polyak.averaging.files.state_dict_keys import strip_wrappers, tensors_of
+from polyak.averaging.kernels import join
 
 LEFT_OUT = "of the averages: parameters that did not train and second names of tied ones, if any"
 """An averager reads those from its model and does not store them."""
@@ -29,8 +29,9 @@ def averages_of(content: Mapping[str, Any]) -> SavedWeights | None:
         return None
     copied = tensors_of(content.get("copied")) or {}
     refreshed = {name: tensors_of(_part(content, "refreshed").get(name)) or {} for name in rows}
+    remainder = _part(content, "remainder")
     states = {
-        str(name): named({**_whole(row, _part(content, "remainder").get(name)), **copied, **fresh})
+        str(name): strip_wrappers({**_whole(row, remainder.get(name)), **copied, **fresh})
         for (name, row), fresh in zip(rows.items(), refreshed.values(), strict=True)
     }
     states = {name: state for name, state in states.items() if state}
@@ -64,5 +65,5 @@ def _whole(row: object, remainder: object) -> dict[str, Tensor]:
     for key in state.keys() & low.keys():
         split = (state[key].dtype, low[key].dtype) == (torch.bfloat16, torch.int16)
         if split and state[key].shape == low[key].shape:
-            state[key] = joined(state[key], low[key])
+            state[key] = join(state[key], low[key])
     return state

@@ -2,23 +2,24 @@
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
 from polyak.averaging.averager import Averager
 from polyak.averaging.files.manifest import (
     RECORD,
-    checked_record,
     dtypes,
     metadata_of,
     torch_version,
+    verify_record,
 )
 from polyak.averaging.files.safetensors_file import (
     file_format,
-    quoted,
+    quote,
     read_safetensors,
     refuse_unwritable,
 )
@@ -116,12 +117,45 @@ def weights_of(
     path: str | os.PathLike[str], metadata: Mapping[str, str], tensors: Mapping[str, Tensor]
 ) -> SavedWeights:
     """The weights in a file's tensors, by the record in its metadata."""
-    record = checked_record(path, metadata, tensors)
+    record = verify_record(path, metadata, tensors)
     weights = {
         name: {key: tensors[full] for key, full in keys.items()}
         for name, keys in record["weights"].items()
     }
     return SavedWeights(weights, manifest=record["manifest"])
+
+
+@torch.no_grad()
+def gathered(
+    averager: Averager, names: Sequence[str] | None = None, *, rank: int = 0
+) -> SavedWeights:
+    """Averages as whole tensors in the memory of one process's host, ready for `polyak.save`.
+
+    A collective: every process must call it. Weight after weight is gathered, so that no device
+    and no other process ever holds more than one.
+
+    Args:
+        averager: Of a sharded model, or of a plain one.
+        names: Which averages; None means all.
+        rank: Global rank of the process that gets them.
+
+    Returns:
+        State dicts by name with a manifest; without any name on all other processes.
+
+    Example:
+        >>> averager = Averager(torch.nn.Linear(2, 1), [0.9])
+        >>> list(gathered(averager)["ema_0.9"])
+        ['weight', 'bias']
+    """
+    spread = torch.distributed.is_available() and torch.distributed.is_initialized()
+    mine = not spread or torch.distributed.get_rank() == rank
+    chosen = averager.names if names is None else tuple(names)
+    found: dict[str, dict[str, Tensor]] = {}
+    for name in chosen:
+        whole = {key: _whole(x, keep=mine) for key, x in averager.tensors(name).items()}
+        if mine:
+            found[name] = {key: x for key, x in whole.items() if x is not None}
+    return SavedWeights(found, manifest=manifest_of(averager, found))
 
 
 def manifest_of(averager: Averager, weights: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Any]:
@@ -135,7 +169,7 @@ def _refuse_sharded(weights: Mapping[str, Mapping[str, Tensor]]) -> None:
         raise ConfigError(
             "the weights are spread over processes as DTensors; expected whole tensors. Save "
             "shards with torch.distributed.checkpoint.save({'averager': averager}, "
-            "checkpoint_id=folder), or let every process call polyak.averaging.gathered(averager) "
+            "checkpoint_id=folder), or let every process call polyak.gathered(averager) "
             "and rank 0 save what that gives."
         )
 
@@ -150,7 +184,7 @@ def _described(
     contradicted = own.keys() & given.keys()
     if contradicted:
         raise ConfigError(
-            f"manifest sets {quoted(contradicted)}, which the averager says itself; expected "
+            f"manifest sets {quote(contradicted)}, which the averager says itself; expected "
             "other names. Rename them."
         )
     kept = weights.manifest if isinstance(weights, SavedWeights) else {}
@@ -193,3 +227,8 @@ def _identity(tensor: Tensor, name: str) -> tuple[Any, ...]:
         return (name,)
     storage = tensor.untyped_storage().data_ptr()
     return (storage, tensor.storage_offset(), tensor.shape, tensor.stride(), tensor.dtype)
+
+
+def _whole(tensor: Tensor, *, keep: bool) -> Tensor | None:
+    full = tensor.full_tensor() if is_sharded(tensor) else tensor
+    return full.cpu() if keep else None

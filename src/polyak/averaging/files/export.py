@@ -41,7 +41,7 @@ def read_named(path: Path, name: str | None) -> tuple[str, dict[str, Tensor], di
     if saved.manifest.get("names") == "order":
         raise FileError(
             f"{where} holds parameters in order, without names; expected names. "
-            "Use polyak.averaging.files.foreign.read_foreign(path, model) and polyak.save."
+            "Use polyak.read_foreign(path, model) and polyak.save."
         )
     return name, saved[name], saved.manifest
 

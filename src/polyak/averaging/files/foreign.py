@@ -14,7 +14,7 @@ from polyak.averaging.files.averages import SavedWeights, weights_of
 from polyak.averaging.files.foreign_formats import diffusers_facts
 from polyak.averaging.files.manifest import RECORD
 from polyak.averaging.files.pickles import read_pickled, refusal
-from polyak.averaging.files.recognition import recognised
+from polyak.averaging.files.recognition import recognise
 from polyak.averaging.files.safetensors_file import (
     Path,
     damaged,
@@ -105,7 +105,7 @@ def _required(
             "load_state_dict() of an averager, or write files for reading with polyak.save."
         )
     try:
-        weights = recognised(content, model)
+        weights = recognise(content, model)
     except (FileError, WeightMismatchError) as error:
         raise type(error)(f"{os.fspath(path)}: {error}") from error
     if weights is None and unread:

@@ -10,7 +10,8 @@ from torch import Tensor
 from polyak.averaging.files.export import read_named
 from polyak.averaging.files.manifest import dtypes
 from polyak.averaging.files.safetensors_file import Path, printable
-from polyak.averaging.files.same_network import OneNetwork, has_mean
+from polyak.averaging.files.same_network import OneNetwork
+from polyak.averaging.kernels import averageable
 from polyak.errors import ConfigError, StateError, few
 
 NAME = "merged"
@@ -29,7 +30,7 @@ def merge(
 
         m_k = m_{k−1} + a_k / (a_1 + … + a_k) · (x_k − m_{k−1}),   m_1 = x_1
 
-    Sums are float32, or float64 for float64 weights, and come back in the first file's dtypes.
+    Sums are float32, or float64 for float64 weights; the mean has the first file's dtypes.
     In memory are the mean and one file, however many there are. Integer tensors are the last
     file's. BatchNorm statistics are means too: recompute them before use. A tensor that holds
     infinity, such as an attention mask, is taken over where all files have the same values.
@@ -53,7 +54,7 @@ def merge(
 
     Source:
         Uniform soup of Wortsman et al. 2022, section 2; of one run's checkpoints, Izmailov et al.
-        2018. The recurrence is that of `kinds.Uniform`.
+        2018. The recurrence is that of `Uniform`.
     """
     weights = _checked(files, shares)
     _, first, about = read_named(files[0], name)
@@ -121,7 +122,7 @@ def _fold(
 ) -> None:
     """m ← m + w·(x − m), in place."""
     for key, x in state.items():
-        if not has_mean(x):
+        if not averageable(x):
             mean[key] = x
         elif key not in but:
             mean[key] += (x.to(mean[key].dtype) - mean[key]) * weight
@@ -140,7 +141,7 @@ def _checked(files: Sequence[Path], shares: Sequence[float] | None) -> list[floa
 
 def _wide(x: Tensor) -> Tensor:
     """A tensor of its own in the dtype that sums are kept in."""
-    return x.to(torch.promote_types(x.dtype, torch.float32), copy=True) if has_mean(x) else x
+    return x.to(torch.promote_types(x.dtype, torch.float32), copy=True) if averageable(x) else x
 
 
 def _about(

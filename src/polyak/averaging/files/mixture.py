@@ -37,11 +37,11 @@ def nearest_mixture(
         error² = (Σ_j η_j²·(T_j − Σ_k c_k·T_j^k)² + ρ²·Σ_k c_k²) / Σ_j η_j²·(1 − T_j)²
 
     Args:
-        target: s of the average that is wanted, as `polyak.averaging.profile` gives it.
+        target: s of the average that is wanted, as `polyak.profile` gives it.
         stored: The same of each stored average; of one run, but of any moments in it.
         rates: η of every update in turn, such as its learning rate; None for equal ones.
         rounding: ρ, how much a stored average is off by rounding, in units of η. It keeps shares
-            small that would but enlarge it.
+            small that would only amplify the rounding.
 
     Returns:
         Shares and error. An average that is a mixture of stored ones has error 0, up to rounding.
@@ -54,7 +54,7 @@ def nearest_mixture(
         profiles themselves. That of what moved the weights, and any kind of average: ours.
 
     Example:
-        >>> from polyak.averaging import Uniform, profile
+        >>> from polyak import Uniform, profile
         >>> stored = [profile(Uniform(), updates=n) for n in (3, 5)]
         >>> last_two = (0.0, 0.0, 0.0, 0.0, 0.5, 0.5)
         >>> [round(share, 6) for share in nearest_mixture(last_two, stored).shares]

@@ -7,7 +7,7 @@ from collections.abc import Collection
 
 from torch.serialization import get_unsafe_globals_in_checkpoint
 
-from polyak.averaging.files.safetensors_file import Path, damaged, file_format, one_line, quoted
+from polyak.averaging.files.safetensors_file import Path, damaged, file_format, one_line, quote
 from polyak.averaging.files.stand_ins import load_with_stand_ins
 from polyak.errors import FileError
 
@@ -57,7 +57,7 @@ def refusal(path: Path, names: Collection[str]) -> FileError:
     if any(_NEVER.fullmatch(name) for name in names):
         advice = "They can run commands: do not open it, and ask its author for safetensors."
     return FileError(
-        f"{os.fspath(path)} needs {quoted(names)} to be read; "
+        f"{os.fspath(path)} needs {quote(names)} to be read; "
         f"expected tensors, containers and numbers only. {advice}"
     )
 

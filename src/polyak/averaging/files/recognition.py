@@ -27,7 +27,7 @@ from polyak.averaging.files.nesting import (
 )
 from polyak.averaging.files.separation import Part, separated
 from polyak.averaging.files.stand_ins import StandIn
-from polyak.averaging.files.state_dict_keys import by_order, held, is_dense, whole
+from polyak.averaging.files.state_dict_keys import held, is_dense, name_by_order, whole
 
 _DEEPEST = 64
 _MOST = 8
@@ -41,7 +41,7 @@ _COUNTERS = {"epoch": "epoch", "step": "steps", "global_step": "steps"}
 """Of a training script; the last that is there counts."""
 
 
-def recognised(content: object, model: nn.Module | None) -> SavedWeights | None:
+def recognise(content: object, model: nn.Module | None) -> SavedWeights | None:
     """The weights in a checkpoint's content; None if it holds none.
 
     Args:
@@ -152,7 +152,7 @@ class _Walk:
         if role.nature == OWN:
             own = _averages_of(value) if isinstance(value, Mapping) else None
             return None if own is None else self._take_own(own, keys, role.base)
-        if isinstance(value, list | tuple) and (tensors := by_order(value, self._model)):
+        if isinstance(value, list | tuple) and (tensors := name_by_order(value, self._model)):
             if self._model is None:
                 self.found.facts["names"] = "order"
             self._add(keys, role, Part(tensors=tensors))

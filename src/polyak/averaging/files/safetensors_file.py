@@ -92,7 +92,7 @@ def refuse_unwritable(tensors: Mapping[str, Tensor]) -> None:
     if bad:
         found = ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in dtypes))
         raise FileError(
-            f"the dtype of {quoted(bad)} is {found}; expected one that safetensors has. "
+            f"the dtype of {quote(bad)} is {found}; expected one that safetensors has. "
             "Convert it, or write the state dict with torch.save."
         )
 
@@ -125,6 +125,6 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
-def quoted(names: Iterable[str]) -> str:
+def quote(names: Iterable[str]) -> str:
     """The first names from a file, for a message."""
     return few([repr(name) for name in names])

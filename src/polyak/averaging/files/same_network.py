@@ -6,14 +6,9 @@ from collections.abc import Collection, Mapping
 import torch
 from torch import Tensor
 
-from polyak.averaging.files.safetensors_file import Path, quoted
-from polyak.averaging.kernels import all_finite
+from polyak.averaging.files.safetensors_file import Path, quote
+from polyak.averaging.kernels import all_finite, averageable
 from polyak.errors import NonFiniteError, WeightMismatchError
-
-
-def has_mean(x: Tensor) -> bool:
-    """Whether a tensor holds real or complex numbers; of whole ones there is no mean."""
-    return x.is_floating_point() or x.is_complex()
 
 
 class OneNetwork:
@@ -53,7 +48,7 @@ class OneNetwork:
             if differing:
                 raise WeightMismatchError(
                     f"{os.fspath(path)} differs from {os.fspath(self._first)} in the {what} of "
-                    f"{quoted(sorted(differing))}; expected files of one network. Leave it out."
+                    f"{quote(sorted(differing))}; expected files of one network. Leave it out."
                 )
         found = _infinite(path, state)
         same = {key for key, x in self.infinite.items() if _equal(state[key], x)}
@@ -75,7 +70,7 @@ def _equal(x: Tensor, y: Tensor) -> bool:
 
 def _infinite(path: Path, state: Mapping[str, Tensor]) -> set[str]:
     """Names of the tensors that hold infinity; NaN is refused."""
-    bad = {key for key, x in state.items() if has_mean(x) and not all_finite([x])}
+    bad = {key for key, x in state.items() if averageable(x) and not all_finite([x])}
     if nan := {key for key in bad if bool(state[key].isnan().any())}:
         raise _not_finite(path, nan)
     return bad
@@ -83,6 +78,6 @@ def _infinite(path: Path, state: Mapping[str, Tensor]) -> set[str]:
 
 def _not_finite(path: Path, names: Collection[str]) -> NonFiniteError:
     return NonFiniteError(
-        f"{os.fspath(path)} holds values that are not finite in {quoted(sorted(names))}; expected "
+        f"{os.fspath(path)} holds values that are not finite in {quote(sorted(names))}; expected "
         "finite ones, or the same in every file. Leave the file out."
     )

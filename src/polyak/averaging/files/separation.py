@@ -15,7 +15,7 @@ from torch import Tensor
 
 from polyak.averaging.files.families import FAMILIES, Family, underscored
 from polyak.averaging.files.foreign_formats import AVERAGED, RAW, UNKNOWN
-from polyak.averaging.files.state_dict_keys import named, unwrapped, whole
+from polyak.averaging.files.state_dict_keys import strip_wrappers, unwrapped, whole
 
 BY_NAME = ", by its name"
 State = dict[str, Tensor]
@@ -70,7 +70,7 @@ def separated(
     """
     parts, rest = _counted(unwrapped(state), model)
     parts = [_named_like(part, rest) for part in parts]
-    rest = named(rest)
+    rest = strip_wrappers(rest)
     if not parts:
         parts, rest = _mmcv(rest, exchanged)
     if by_words:
@@ -114,7 +114,9 @@ def _counted(state: State, model: Collection[str]) -> tuple[list[Part], State]:
     """Parts that counters mark, under their names in the file, and the rest."""
     parts: list[Part] = []
     rest = dict(state)
-    own_names = {name for name, bare in zip(state, named(state), strict=True) if bare in model}
+    own_names = {
+        name for name, bare in zip(state, strip_wrappers(state), strict=True) if bare in model
+    }
     for family, prefix in _marked(state):
         members = _members(rest, family, prefix)
         beside = rest.keys() - members.keys() - {prefix + c for c in family.counters}
@@ -174,7 +176,7 @@ def _members(state: State, family: Family, prefix: str) -> State:
 def _named_like(part: Part, rest: State) -> Part:
     """The part under names without its prefix, or under those of the rest where it is found."""
     prefix = part.name or ""
-    bare = named({k.removeprefix(prefix): x for k, x in part.tensors.items()})
+    bare = strip_wrappers({k.removeprefix(prefix): x for k, x in part.tensors.items()})
     if part.spelled is None:
         return replace(part, tensors=bare)
     likely = ".".join(_WORD.sub("", piece).strip("_") for piece in prefix.split(".")[:1]) + "."
@@ -209,7 +211,7 @@ def _worded(state: State, model: Collection[str]) -> tuple[list[Part], State]:
     plain = {k: x for k, x in state.items() if k not in members}
     parts: list[Part] = []
     for prefix, group in groups.items():
-        found = _partner(prefix, named(group), plain)
+        found = _partner(prefix, strip_wrappers(group), plain)
         if found is not None:
             parts.append(Part(name=prefix, nature=AVERAGED + BY_NAME, tensors=found))
             members -= {prefix + k for k in group}

@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping
 import torch
 from torch import Tensor, nn
 
-from polyak.averaging.files.safetensors_file import quoted
+from polyak.averaging.files.safetensors_file import quote
 from polyak.errors import FileError, WeightMismatchError
 
 _WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
@@ -36,7 +36,7 @@ def unwrapped(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return _renamed(state, [".".join(p for p in k.split(".") if p not in _WRAPPERS) for k in state])
 
 
-def named(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def strip_wrappers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """A state dict without the prefixes of torch.compile, FSDP and data parallelism.
 
     `_orig_mod` and the like are taken out wherever they stand; `module.` only where every name
@@ -46,7 +46,7 @@ def named(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         FileError: if two names would become one.
 
     Example:
-        >>> list(named({"module._orig_mod.a._orig_mod.w": torch.ones(1)}))
+        >>> list(strip_wrappers({"module._orig_mod.a._orig_mod.w": torch.ones(1)}))
         ['a.w']
     """
     found = unwrapped(state)
@@ -59,7 +59,7 @@ def _renamed(state: Mapping[str, Tensor], names: list[str]) -> dict[str, Tensor]
     if len(set(names)) != len(names):
         twice = {name for name in names if names.count(name) > 1}
         raise FileError(
-            f"{quoted(twice)} stand twice, with and without a wrapper's prefix; expected each "
+            f"{quote(twice)} stand twice, with and without a wrapper's prefix; expected each "
             "name once. Save the model without its wrapper."
         )
     return dict(zip(names, state.values(), strict=True))
@@ -93,7 +93,7 @@ def whole(value: object) -> int | None:
     return int(value) if isinstance(value, int) else None
 
 
-def by_order(values: object, model: nn.Module | None) -> dict[str, Tensor] | None:
+def name_by_order(values: object, model: nn.Module | None) -> dict[str, Tensor] | None:
     """Names for a list of parameters in the order of `model.parameters()`.
 
     All ways of making such a list are tried: all parameters, those that train, and all values of
@@ -115,10 +115,10 @@ def by_order(values: object, model: nn.Module | None) -> dict[str, Tensor] | Non
         if [parameter.shape for parameter in chosen] == shapes:
             places = {id(parameter): i for i, parameter in enumerate(chosen)}
             every = model.named_parameters(remove_duplicate=False)
-            return named({k: tensors[places[id(p)]] for k, p in every if id(p) in places})
+            return strip_wrappers({k: tensors[places[id(p)]] for k, p in every if id(p) in places})
     full = {key: x for key, x in model.state_dict().items() if isinstance(x, Tensor)}
     if [x.shape for x in full.values()] == shapes:
-        return named(dict(zip(full, tensors, strict=True)))
+        return strip_wrappers(dict(zip(full, tensors, strict=True)))
     raise WeightMismatchError(
         f"the file holds {len(tensors)} parameters in order, which are not the model's in number "
         f"and shape ({len(list(model.parameters()))} parameters); expected the model that was "

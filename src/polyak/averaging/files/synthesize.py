@@ -1,21 +1,56 @@
 """Deciding on the average afterwards: one that nobody kept, from the files of those that were."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import groupby
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from polyak.averaging.files.averages import SavedWeights, load
-from polyak.averaging.files.manifest import dtypes
+from polyak.averaging.files.manifest import RECORD, dtypes, parse_record
 from polyak.averaging.files.mixture import nearest_mixture
-from polyak.averaging.files.safetensors_file import Path
-from polyak.averaging.files.same_network import OneNetwork, has_mean
-from polyak.averaging.files.stored import Stored, averages_in, by_steps
-from polyak.averaging.kinds import Average, as_average, to_record
+from polyak.averaging.files.safetensors_file import Path, file_format, quote, read_metadata
+from polyak.averaging.files.same_network import OneNetwork
+from polyak.averaging.kernels import averageable
+from polyak.averaging.kinds import Average, as_average
 from polyak.averaging.kinds.profile import profile
-from polyak.errors import ConfigError, StateError
+from polyak.averaging.kinds.records import from_record, is_whole, to_record
+from polyak.errors import ConfigError, FileError, StateError
+
+STRIDE = 1e-3
+"""By what share of itself a weight is taken to change from one update to the next, where rounding
+is weighed against it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """An average in a file."""
+
+    path: Path
+    name: str
+    manifest: Mapping[str, Any]
+    profile: tuple[float, ...]
+
+    @property
+    def updates(self) -> int:
+        """Updates before it was saved."""
+        return len(self.profile) - 1
+
+    @property
+    def regular(self) -> bool:
+        """Whether updates took place at every period's end, and only then."""
+        return _regular(self.manifest)
+
+    @property
+    def rounding(self) -> float:
+        """What a stored number is off by, in units of what an update changes."""
+        found = [name for name in self.manifest["dtypes"][self.name].split(", ") if name]
+        halves = [torch.finfo(getattr(torch, name)).eps / 2 for name in found]
+        # Narrower ones are frozen weights beside the averages.
+        return min(halves, default=0.0) / STRIDE
 
 
 def synthesize(
@@ -38,7 +73,7 @@ def synthesize(
         average: Which one; a plain number is an EMA's decay, per update.
         steps: The moment, in optimizer steps; None for that of the latest file.
         rates: Learning rate of every update in turn, for a better mixture; None for equal ones.
-        largest_error: Expected error that is put up with, as in `Mixture`, ≥ 0.
+        largest_error: Largest expected error that is tolerated, as in `Mixture`, ≥ 0.
 
     Returns:
         The weights under the average's name. `.manifest["synthesis"]` has the mixture: `error`, and
@@ -59,7 +94,7 @@ def synthesize(
     stored = [s for path in files for s in averages_in(path)]
     every = _period(stored)
     regular = all(s.regular for s in stored)
-    if by_steps(kind) and not regular:
+    if kind.depends_on_steps and not regular:
         raise StateError(
             f"updates were skipped or made by hand, and the weights in {kind.label!r} depend on "
             "when they took place; expected an EMA without warm-up, or with one by updates."
@@ -145,9 +180,55 @@ def _sum(parts: Sequence[tuple[Stored, float]], updates: int) -> dict[str, Tenso
             network = network or OneNetwork(path, latest)
             network.check(path, latest)
             for key, x in latest.items():
-                if has_mean(x) and key not in network.infinite:
+                if averageable(x) and key not in network.infinite:
                     wide = x.to(torch.promote_types(x.dtype, torch.float64))
                     total[key] = total.get(key, 0) + share * wide
     # Tied weights are one tensor, under each of their names.
     made = {id(latest[key]): x.to(latest[key].dtype) for key, x in total.items()}
     return {key: made.get(id(x), x) for key, x in latest.items()}
+
+
+def averages_in(path: Path) -> list[Stored]:
+    """The averages in a file, from what it says of itself; no tensor is read.
+
+    Raises:
+        FileError: for a file that `polyak.save` did not write of an averager.
+        StateError: for recomputed BatchNorm statistics, or updates at unknown steps.
+    """
+    where = os.fspath(path)
+    metadata = read_metadata(path) if file_format(path) == "safetensors" else {}
+    manifest = parse_record(path, metadata)["manifest"] if RECORD in metadata else {}
+    if not {"averages", "every", "steps", "updates", "skipped"} <= manifest.keys():
+        raise FileError(
+            f"{where} does not say what its averages are made of; expected a file of "
+            "polyak.save(averager, path). `polyak inspect` says what it is."
+        )
+    if "synthesis" in manifest:
+        raise FileError(f"{where} is synthesised itself; expected averages that were kept.")
+    fresh = manifest["refreshed_batchnorm"]
+    if fresh:
+        raise StateError(
+            f"{where} has recomputed BatchNorm statistics in {quote(fresh)}; expected averaged "
+            "ones, of which there are mixtures. Call drop_refreshed() before saving."
+        )
+    return [
+        Stored(path, name, manifest, _profile(where, from_record(record), manifest))
+        for name, record in manifest["averages"].items()
+        if is_whole(record)  # of others no file holds the code
+    ]
+
+
+def _profile(where: str, kind: Average, manifest: Mapping[str, Any]) -> tuple[float, ...]:
+    every, updates = manifest["every"], manifest["updates"]
+    if kind.depends_on_steps and not _regular(manifest):
+        raise StateError(
+            f"{where} has {updates} updates in {manifest['steps']} steps, {manifest['skipped']} "
+            f"skipped; expected one every {every} steps, since the weights in {kind.label!r} "
+            "depend on when they took place. Leave the file out."
+        )
+    return profile(kind, updates=updates, every=every)
+
+
+def _regular(manifest: Mapping[str, Any]) -> bool:
+    on_time: bool = manifest["steps"] // manifest["every"] == manifest["updates"]
+    return on_time and not manifest["skipped"]

@@ -1,14 +1,14 @@
 """What has happened to a bank so far: the counts from which lerp weights follow."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from polyak.averaging.kinds import Average, Update
+from polyak.averaging.kinds.average import Update
 
 
 @dataclass(slots=True)
-class History:
+class Counters:
     """Counts of a bank of averages."""
 
     every: int
@@ -35,6 +35,11 @@ class History:
     initial_share: dict[str, float] = field(default_factory=dict)
     """What is left of the initial weights in each average, in [0, 1]."""
 
+    @classmethod
+    def at_start(cls, names: Collection[str], *, every: int) -> "Counters":
+        """The counts of a bank that has yet to begin."""
+        return cls(every, folded=dict.fromkeys(names, 0), initial_share=dict.fromkeys(names, 1.0))
+
     def next_update(self, *, steps: int | None = None) -> Update:
         """When an update after `steps` steps takes place; without new ones it stands for `every`.
 
@@ -44,17 +49,10 @@ class History:
         since = steps - self.steps_at_update or self.every
         return Update(index=self.updates, step=self.position + since, since=since)
 
-    def lerp_weights(self, averages: Mapping[str, Average], moment: Update) -> dict[str, float]:
-        """Each average's lerp weight in the next update; counts nothing yet."""
-        return {
-            name: average.weight(moment, self.folded.setdefault(name, 0))
-            for name, average in averages.items()
-        }
-
     def count(self, moment: Update, weights: Mapping[str, float], *, steps: int) -> None:
         """Count an update that took place after `steps` steps with these lerp weights."""
         for name, w in weights.items():
-            self.folded[name] += w > 0
+            self.folded[name] = self.folded.get(name, 0) + (w > 0)
             self.initial_share[name] = self.initial_share.get(name, 1.0) * (1.0 - w)
         self.updates += 1
         self.position, self.steps_at_update = moment.step, steps

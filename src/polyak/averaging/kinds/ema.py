@@ -1,41 +1,27 @@
 """The exponential moving average: its decay, in the units that people think in, and its warm-up."""
 
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, replace
-from math import isfinite
+from math import isfinite, log
 from numbers import Real
-from typing import Literal
+from typing import Any, Literal
 
+from polyak.averaging.kinds.average import Average, Update
 from polyak.averaging.kinds.warmups import (
     WARMUPS,
-    InverseGamma,
     Warmup,
     WarmupName,
     canonical,
-    decay_at,
-    governs,
-    warmup_end,
+    warmup_from_record,
+    warmup_record,
 )
 from polyak.errors import ConfigError
 
 Counter = Literal["updates", "steps"]
 
 
-@dataclass(frozen=True, slots=True)
-class Update:
-    """The moment at which an average takes the current weights in."""
-
-    index: int
-    """Updates before this one; the first update has 0."""
-
-    step: int
-    """Optimizer steps taken so far, at least 1."""
-
-    since: int
-    """Optimizer steps since the update before this one, or since the start."""
-
-
 @dataclass(frozen=True)
-class EMA:
+class EMA(Average):
     """Exponential moving average: the weight of an old iterate shrinks by `decay` per update.
 
         m_t = d_t·m_{t−1} + (1 − d_t)·x_t,   d_t = min(decay, (t + 1)/(t + 10)),   t = 0, 1, …
@@ -43,9 +29,9 @@ class EMA:
     Args:
         decay: Weight d of the old average at an update, in [0, 1). Per update, not per step.
         warmup: How d_t rises. "paper" is the form above; "torch_ema", "diffusers",
-            "inverse_gamma" (timm, ema-pytorch), "edm2" and "yolo" are those of other tools; an
-            object of `polyak.averaging.kinds.warmups` has settings of its own. None keeps `decay`
-            from the first update.
+            "inverse_gamma" (timm, ema-pytorch), "edm2" and "yolo" are those of other tools; a
+            `Ratio`, `InverseGamma`, `HalfLifeRamp` or `Exponential` has settings of its own. None
+            keeps `decay` from the first update.
         warmup_counts: What t counts. "updates" is what the authors' code does. With a period T,
             "steps" ends the warm-up T times sooner.
         name: How the average is called; `ema_<decay>` if None.
@@ -84,11 +70,8 @@ class EMA:
             object.__setattr__(self, "warmup", canonical(self.warmup))
         except ConfigError as error:
             faults.append(str(error))
-        if isinstance(self.warmup, InverseGamma) and self.warmup.min_decay > self.decay:
-            faults.append(
-                f"min_decay of the warm-up is {self.warmup.min_decay!r}; "
-                f"expected <= decay per update ({self.decay!r})"
-            )
+        else:
+            faults += [] if self.ramp is None else self.ramp.faults(self.decay)
         if self.warmup_counts not in ("updates", "steps"):
             faults.append(f"warmup_counts is {self.warmup_counts!r}; expected 'updates' or 'steps'")
         if self.per not in ("update", "step"):
@@ -200,25 +183,87 @@ class EMA:
         if ramp is None:
             return 1.0 - self.decay
         if self.warmup_counts == "updates":
-            return 1.0 - decay_at(ramp, self.decay, update.index)
-        return 1.0 - decay_at(ramp, self.decay, update.step - 1, update.since)
+            return 1.0 - ramp.decay_at(self.decay, update.index)
+        return 1.0 - ramp.decay_at(self.decay, update.step - 1, update.since)
+
+    @property
+    def depends_on_steps(self) -> bool:
+        """Only through a warm-up that counts steps."""
+        return self.warmup is not None and self.warmup_counts == "steps"
+
+    def steady(self, every: int) -> tuple[int, float] | None:
+        """The end of the warm-up, if d_t is the decay there to the bit."""
+        end = self.governed_updates(every)
+        if end is None:
+            return None
+        settled = Update(end, (end + 1) * every, every)
+        return (end, self.decay) if self.weight(settled, end) == 1.0 - self.decay else None
+
+    def warmup_steps(self, every: int) -> int | None:
+        """The end of the warm-up in steps, whatever it counts."""
+        end = self.warmup_end(every)
+        return end if end is None or self.warmup_counts == "steps" else end * every
+
+    def likeness(self, *, steps: int, updates: int) -> tuple[str, Hashable]:
+        """EMAs are equal while one warm-up alone has set their decays."""
+        # t of the last update that took place. Ramps rise in t and fall in the span of an
+        # update, so a ramp that governs here with span 1 has governed every update before.
+        t = updates - 1 if self.warmup_counts == "updates" else steps - 1
+        if self.warms_up_at(t):
+            return "all inside warm-up", (self.warmup, self.warmup_counts)
+        return super().likeness(steps=steps, updates=updates)
+
+    def describe(self, every: int) -> str:
+        """Decay, half-life, and where the warm-up ends."""
+        if self.decay == 0.0:
+            return "the weights of the last update"
+        half = log(0.5) / log(self.decay)
+        words = f"decay {self.decay:g} per update, half-life {half:.1f} updates"
+        return f"{words} ({half * every:.0f} steps), {self._describe_warmup(every)}"
+
+    def _describe_warmup(self, every: int) -> str:
+        ramp, end, governed = self.ramp, self.warmup_end(every), self.governed_updates(every)
+        if ramp is None:
+            return "no warm-up"
+        if end is None or governed is None:
+            return "warm-up never ends"
+        if end == 0:
+            return "warm-up never governs"
+        when = f"update {governed} (step {governed * every})"
+        if self.warmup_counts == "steps":
+            when = f"step {end} (update {governed})"
+        settled = f" (within {ramp.tolerance:.0%})" if ramp.tolerance else ""
+        return f"warm-up governs until {when}{settled}"
+
+    def settings(self) -> dict[str, Any]:
+        """The fields; a warm-up by its name, or its kind with its settings."""
+        return {**super().settings(), "warmup": warmup_record(self.warmup)}
+
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, Any]) -> "EMA":
+        """The EMA of a record; one without a warm-up has the paper's."""
+        warmup = warmup_from_record(settings.get("warmup", "paper"))
+        return cls(**{**settings, "warmup": warmup})
 
     def warms_up_at(self, t: int, span: int = 1) -> bool:
         """Whether the warm-up alone, not `decay`, sets d_t; `span` counts are this update's."""
-        return self.ramp is not None and governs(self.ramp, self.decay, t, span)
+        return self.ramp is not None and self.ramp.governs(self.decay, t, span)
 
-    def warmup_end(self, every: int = 1) -> int:
-        """The value of t from which d_t is `decay`, in a bank that updates every so many steps."""
+    def warmup_end(self, every: int = 1) -> int | None:
+        """The value of t from which d_t is `decay`, in a bank that updates every so many steps.
+
+        None if no run is long enough.
+        """
         span = every if self.warmup_counts == "steps" else 1
-        return 0 if self.ramp is None else warmup_end(self.ramp, self.decay, span)
+        return 0 if self.ramp is None else self.ramp.end(self.decay, span)
 
-    def governed_updates(self, every: int = 1) -> int:
-        """How many updates of such a bank take place before d_t is `decay`."""
+    def governed_updates(self, every: int = 1) -> int | None:
+        """How many updates of such a bank take place before d_t is `decay`; None if all do."""
         end = self.warmup_end(every)
-        return end if self.warmup_counts == "updates" else end // every
+        return end if end is None or self.warmup_counts == "updates" else end // every
 
     @property
-    def warmup_updates(self) -> int:
+    def warmup_updates(self) -> int | None:
         """`warmup_end` at period 1; for "paper" the smallest t with (t+1)/(t+10) ≥ decay."""
         return self.warmup_end()
 

@@ -1,11 +1,11 @@
 """What an average is made of: the exact weight of the start and of every update in it."""
 
 from collections.abc import Iterator
-from itertools import accumulate
+from itertools import accumulate, islice
 from typing import NamedTuple
 
-from polyak.averaging.kinds import EMA, Average, Uniform, Update, Window, as_average
-from polyak.averaging.kinds.counters import History
+from polyak.averaging.kinds import Average, Update, as_average
+from polyak.averaging.kinds.counters import Counters
 from polyak.errors import ConfigError, StateError
 
 
@@ -30,24 +30,24 @@ def profile(average: float | Average, *, updates: int, every: int = 1) -> tuple[
         The recurrence of `Averager`, written out.
 
     Example:
+        >>> from polyak.averaging.kinds import EMA, Uniform
         >>> profile(Uniform(), updates=2)
         (0.0, 0.5, 0.5)
         >>> profile(EMA(0.5, warmup=None), updates=2)
         (0.25, 0.25, 0.5)
     """
     kind = as_average(average)
-    weights = [1.0, *lerp_weights(kind, updates=updates, every=every)]
-    if isinstance(kind, Window) and (ages := kind.ages(updates=updates, every=every)):
-        kept_ages = set(ages)
-        return tuple((updates - i in kept_ages) / len(ages) for i in range(updates + 1))
+    weights = [1.0, *regular_weights(kind, updates=updates, every=every)]
+    if ages := set(_snapshot_ages(kind, updates=updates, every=every)):
+        return tuple((updates - i in ages) / len(ages) for i in range(updates + 1))
     # Shares that later updates leave, from the last one back.
     kept = accumulate(reversed(weights), lambda left, w: left * (1.0 - w), initial=1.0)
     shares = [w * left for w, left in zip(reversed(weights), kept, strict=False)]
     return tuple(reversed(shares))
 
 
-def lerp_weights(average: Average, *, updates: int, every: int) -> Iterator[float]:
-    """The lerp weight w of each update in turn."""
+def regular_weights(average: Average, *, updates: int, every: int) -> Iterator[float]:
+    """The lerp weight w of each update of a regular run in turn."""
     for name, count, least in (("updates", updates, 0), ("every", every, 1)):
         if isinstance(count, bool) or not isinstance(count, int) or count < least:
             raise ConfigError(f"{name} is {count!r}; expected an integer >= {least}.")
@@ -73,66 +73,63 @@ def contents(average: float | Average, *, updates: int, every: int = 1) -> Conte
     """What `profile` says in two numbers, in O(u) without writing it out.
 
     Example:
+        >>> from polyak.averaging.kinds import EMA, Uniform
         >>> contents(Uniform(), updates=5)
         Contents(initial_share=0.0, mean_age=2.0)
         >>> round(contents(EMA(0.99, warmup=None), updates=10**9).mean_age, 6)
         99.0
     """
     kind = as_average(average).at_period(every)
-    if isinstance(kind, Window) and (ages := kind.ages(updates=updates, every=every)):
+    if ages := _snapshot_ages(kind, updates=updates, every=every):
         return Contents(0.0, sum(ages) / len(ages))
-    walked = _varying(kind, updates=updates, every=every)
+    steady_from, d = kind.steady(every) or (updates, 0.0)
+    walked = min(steady_from, updates)
     share, age = 1.0, 0.0
-    for w in lerp_weights(kind, updates=walked, every=every):
+    for w in regular_weights(kind, updates=walked, every=every):
         share, age = share * (1.0 - w), (age + 1.0) * (1.0 - w)
-    if isinstance(kind, EMA) and walked < updates:
+    if walked < updates:
         # From here on d is constant, so the recurrence is a geometric sum.
-        d, left = kind.decay, kind.decay ** (updates - walked)
-        share, age = share * left, age * left + d * (1.0 - left) / (1.0 - d)
+        left = d ** (updates - walked)
+        grown = updates - walked if d == 1.0 else d * (1.0 - left) / (1.0 - d)
+        share, age = share * left, age * left + grown
     return Contents(share, age)
 
 
-def regular(average: Average, history: History, *, folded: int) -> Average | None:
+def regular(average: Average, counters: Counters, *, folded: int) -> Average | None:
     """A kind with the bank's lerp weights at updates after steps every, 2·every, …, if known.
 
-    Skipped and additional updates lie at steps that a bank does not remember. An EMA whose
-    warm-up counts updates does not depend on them, and a mean knows that it took the last
-    `folded` updates in.
+    Skipped and additional updates lie at steps that a bank does not remember.
     """
-    updates, every, steps = history.updates, history.every, history.position
-    skipped = history.skipped
-    if steps == updates * every and not skipped:
+    updates, every = counters.updates, counters.every
+    if counters.position == updates * every and not counters.skipped:
         return average
-    if isinstance(average, Uniform):
-        return Uniform(start=(updates - folded) * every, name=average.label)
-    if isinstance(average, Window) and average.every is None:
-        return average
-    if isinstance(average, EMA) and (average.warmup is None or average.warmup_counts == "updates"):
-        return average
-    return None
+    return average.regular(updates=updates, folded=folded, every=every)
 
 
-def profile_in_bank(average: Average, history: History, *, folded: int) -> tuple[float, ...]:
+def profile_in_bank(average: Average, counters: Counters, *, folded: int) -> tuple[float, ...]:
     """`profile` for the present state of a bank, of whose updates `folded` count in the average.
 
     Raises:
         StateError: if it depends on the steps of updates that the bank does not remember.
     """
-    kind = regular(average, history, folded=folded)
+    kind = regular(average, counters, folded=folded)
     if kind is None:
         raise StateError(
-            f"{history.updates} updates reach to step {history.position}, {history.skipped} were "
-            f"skipped; expected one every {history.every} steps, since the profile of "
+            f"{counters.updates} updates reach to step {counters.position}, {counters.skipped} "
+            f"were skipped; expected one every {counters.every} steps, since the profile of "
             f"{average.label!r} depends on when they took place. "
-            "Ask polyak.averaging.profile for that of a regular run."
+            "Ask polyak.profile for that of a regular run."
         )
-    return profile(kind, updates=history.updates, every=history.every)
+    return profile(kind, updates=counters.updates, every=counters.every)
 
 
-def _varying(kind: Average, *, updates: int, every: int) -> int:
-    """Updates after which the lerp weight is known to be constant, or all of them."""
-    if not isinstance(kind, EMA):
-        return updates
-    end = min(updates, kind.governed_updates(every))
-    settled = Update(end, (end + 1) * every, every)
-    return end if kind.weight(settled, end) == 1.0 - kind.decay else updates
+def _snapshot_ages(kind: Average, *, updates: int, every: int) -> list[int]:
+    """How many updates ago each snapshot of the mean was taken, the newest first; [] without."""
+    if kind.snapshots is None:
+        return []
+    taken = (
+        age
+        for age in range(updates)
+        if kind.weight(Update(updates - 1 - age, (updates - age) * every, every), updates - 1 - age)
+    )
+    return list(islice(taken, kind.snapshots))

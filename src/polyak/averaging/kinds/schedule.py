@@ -1,15 +1,16 @@
 """An average whose lerp weights are a user's own function."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from numbers import Real
+from typing import Any, ClassVar
 
-from polyak.averaging.kinds.ema import Update
+from polyak.averaging.kinds.average import Average, Update
 from polyak.errors import ConfigError
 
 
 @dataclass(frozen=True, init=False)
-class Schedule:
+class Schedule(Average):
     """An average whose lerp weights are the user's own function of the update.
 
         m ← m + w(update)·(x − m)
@@ -34,6 +35,8 @@ class Schedule:
         0.25
     """
 
+    has_code: ClassVar[bool] = True
+
     function: Callable[[Update], float] = field(repr=False)
     name: str
 
@@ -53,16 +56,24 @@ class Schedule:
         """The name in the bank."""
         return self.name
 
-    def at_period(self, every: int) -> "Schedule":
-        """Itself: the function sees steps and updates, and converts what it must."""
-        return self
-
     def weight(self, update: Update, folded: int) -> float:
         """Lerp weight that the function gives, in [0, 1]. `folded` is not used."""
         w = self.function(update)
         if not isinstance(w, Real) or not 0.0 <= float(w) <= 1.0:
             raise ConfigError(
                 f"the weight of {self.name!r} at update {update.index} (step {update.step}) is "
-                f"{w!r}; expected a number in [0, 1]. Mend the function."
+                f"{w!r}; expected a number in [0, 1]. Fix the function."
             )
         return float(w)
+
+    def likeness(self, *, steps: int, updates: int) -> tuple[str, Hashable]:
+        """Schedules of one function are equal at all times."""
+        return "one function", id(self.function)
+
+    def describe(self, every: int) -> str:
+        """That it is the user's."""
+        return "lerp weights of a function of yours"
+
+    def settings(self) -> dict[str, Any]:
+        """The name alone."""
+        return {"name": self.name}

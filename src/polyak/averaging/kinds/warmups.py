@@ -4,14 +4,78 @@ A warm-up gives d_t, the decay of the update at hand. t is what was counted befo
 at 0; what is counted, updates or optimizer steps, is the EMA's setting `warmup_counts`.
 """
 
-from collections.abc import Callable
+from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass
 from math import exp, inf
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from polyak.errors import ConfigError, unknown
 
-NEVER = 2**62
+_HORIZON = 2**62
+"""Counts that no run reaches."""
+
+
+class Warmup(ABC):
+    """How d_t, the decay of an update, comes to be the decay d that was asked for.
+
+    t is what was counted before the update, and `span` how much of it the update stands for.
+    """
+
+    tolerance: ClassVar[float] = 0.0
+    """How far above 1 − d the weight 1 − d_t may be where a warm-up counts as over, as a share."""
+
+    @abstractmethod
+    def decay_at(self, decay: float, t: int, span: int = 1) -> float:
+        """d_t, in [0, decay]."""
+
+    @abstractmethod
+    def governs(self, decay: float, t: int, span: int = 1) -> bool:
+        """Whether the warm-up alone sets d_t, so that averages of larger decays have the same."""
+
+    @abstractmethod
+    def is_over(self, decay: float, t: int, span: int = 1) -> bool:
+        """Whether d_t is the decay, from t on."""
+
+    def faults(self, decay: float) -> list[str]:
+        """What is wrong with it for a decay per update."""
+        return []
+
+    def end(self, decay: float, span: int = 1) -> int | None:
+        """The smallest t at which it is over; None if no run gets there.
+
+        Example:
+            >>> Ratio().end(0.998), Ratio(first=2).end(0.998)
+            (4490, 4489)
+        """
+        high = 0
+        while not self.is_over(decay, high, span) and high < _HORIZON:
+            high = 2 * high + 1
+        low = high // 2 if high else 0
+        while low < high:
+            middle = (low + high) // 2
+            over = self.is_over(decay, middle, span)
+            low, high = (low, middle) if over else (middle + 1, high)
+        return None if high >= _HORIZON else high
+
+
+class Ramp(Warmup):
+    """A warm-up that rises by itself until the decay cuts it off:  d_t = min(decay, rise)."""
+
+    @abstractmethod
+    def rise(self, t: int, span: int = 1) -> float:
+        """The decay that the warm-up alone would set; most do not depend on the span."""
+
+    def decay_at(self, decay: float, t: int, span: int = 1) -> float:
+        """The lesser of both."""
+        return min(decay, self.rise(t, span))
+
+    def governs(self, decay: float, t: int, span: int = 1) -> bool:
+        """Until it has passed the decay."""
+        return self.rise(t, span) <= decay
+
+    def is_over(self, decay: float, t: int, span: int = 1) -> bool:
+        """Once it has reached the decay."""
+        return self.rise(t, span) >= decay
 
 
 def _require(warmup: Any, **rules: tuple[bool, str]) -> None:
@@ -25,7 +89,7 @@ def _require(warmup: Any, **rules: tuple[bool, str]) -> None:
 
 
 @dataclass(frozen=True)
-class Ratio:
+class Ratio(Ramp):
     """Decay of a growing mean: the profile is a power of time with γ = 8 while it rises.
 
         d_t = min(decay, (t + first)/(t + first + 9)),   d_t = 0 for t < copies
@@ -57,7 +121,7 @@ class Ratio:
 
 
 @dataclass(frozen=True)
-class InverseGamma:
+class InverseGamma(Ramp):
     """Decay that approaches 1 like a power of the count; the first update copies the weights.
 
         d_t = clip(1 − (1 + x/γ)^(−p), min_decay, decay),   x = t − after,   d_t = 0 for x ≤ 0
@@ -95,6 +159,15 @@ class InverseGamma:
             after=(self.after >= 0, ">= 0"),
         )
 
+    def faults(self, decay: float) -> list[str]:
+        """A least decay above the decay."""
+        if self.min_decay <= decay:
+            return []
+        return [
+            f"min_decay of the warm-up is {self.min_decay!r}; "
+            f"expected <= decay per update ({decay!r})"
+        ]
+
     def rise(self, t: int, span: int = 1) -> float:
         """The decay that the warm-up alone would set."""
         x = t - self.after
@@ -104,7 +177,7 @@ class InverseGamma:
 
 
 @dataclass(frozen=True)
-class HalfLifeRamp:
+class HalfLifeRamp(Ramp):
     """Half-life of at most a share of what has been counted so far: scale-free, like a power EMA.
 
         d_t = min(decay, 2^(−Δ/(ratio·s))),   s = t + 1 counted so far, Δ of them for this update
@@ -132,7 +205,7 @@ class HalfLifeRamp:
 
 
 @dataclass(frozen=True)
-class Exponential:
+class Exponential(Warmup):
     """Decay scaled by a saturating exponential; it approaches its final value without end.
 
         d_t = decay·(1 − e^(−(t + 1)/tau))
@@ -148,6 +221,8 @@ class Exponential:
         its final value only after tau·ln(100·decay/(1 − decay)) counts, 27,600 for 0.9999.
     """
 
+    tolerance: ClassVar[float] = 0.01
+
     tau: float = 2000.0
 
     def __post_init__(self) -> None:
@@ -157,8 +232,19 @@ class Exponential:
         """d_t over its final value, in [0, 1]."""
         return 1.0 - exp(-(t + 1) / self.tau)
 
+    def decay_at(self, decay: float, t: int, span: int = 1) -> float:
+        """That share of the decay."""
+        return decay * self.share(t)
 
-Warmup = Ratio | InverseGamma | HalfLifeRamp | Exponential
+    def governs(self, decay: float, t: int, span: int = 1) -> bool:
+        """Never alone: every d_t depends on the decay."""
+        return False
+
+    def is_over(self, decay: float, t: int, span: int = 1) -> bool:
+        """Once 1 − d_t is within 1 % of its final value."""
+        return 1.0 - self.decay_at(decay, t) <= (1.0 + self.tolerance) * (1.0 - decay)
+
+
 WarmupName = Literal["paper", "torch_ema", "diffusers", "inverse_gamma", "edm2", "yolo"]
 WARMUPS: dict[WarmupName, Warmup] = {
     "paper": Ratio(),
@@ -168,7 +254,7 @@ WARMUPS: dict[WarmupName, Warmup] = {
     "edm2": HalfLifeRamp(),
     "yolo": Exponential(),
 }
-_KINDS: dict[str, Callable[..., Warmup]] = {
+_KINDS: dict[str, type[Warmup]] = {
     "ratio": Ratio,
     "inverse_gamma": InverseGamma,
     "half_life_ramp": HalfLifeRamp,
@@ -196,47 +282,13 @@ def canonical(warmup: Any) -> WarmupName | Warmup | None:
     return None
 
 
-def decay_at(warmup: Warmup, decay: float, t: int, span: int = 1) -> float:
-    """d_t, in [0, decay]. `span` is Δ: how much of what is counted this update stands for."""
-    if isinstance(warmup, Exponential):
-        return decay * warmup.share(t)
-    return min(decay, warmup.rise(t, span))
-
-
-def governs(warmup: Warmup, decay: float, t: int, span: int = 1) -> bool:
-    """Whether the warm-up alone sets d_t, so that averages of larger decays have the same."""
-    return not isinstance(warmup, Exponential) and warmup.rise(t, span) <= decay
-
-
-def warmup_end(warmup: Warmup, decay: float, span: int = 1) -> int:
-    """The smallest t from which d_t is `decay`; for `Exponential`, 1 − d_t within 1 % of it.
-
-    Example:
-        >>> warmup_end(Ratio(), 0.998), warmup_end(Ratio(first=2), 0.998)
-        (4490, 4489)
-    """
-
-    def over(t: int) -> bool:
-        if isinstance(warmup, Exponential):
-            return 1.0 - decay_at(warmup, decay, t) <= 1.01 * (1.0 - decay)
-        return warmup.rise(t, span) >= decay
-
-    high = 0
-    while not over(high) and high < NEVER:
-        high = 2 * high + 1
-    low = high // 2 if high else 0
-    while low < high:
-        middle = (low + high) // 2
-        low, high = (low, middle) if over(middle) else (middle + 1, high)
-    return high
-
-
 def warmup_record(warmup: WarmupName | Warmup | None) -> Any:
     """The warm-up as plain JSON values: its name, or its kind with its settings."""
     if warmup is None or isinstance(warmup, str):
         return warmup
-    [kind] = [key for key, cls in _KINDS.items() if cls is type(warmup)]
-    return {"kind": kind, **asdict(warmup)}
+    cls: Any = type(warmup)
+    kind = next((name for name, known in _KINDS.items() if known is cls), cls.__name__)
+    return {"kind": kind, **asdict(warmup)}  # type: ignore[call-overload]
 
 
 def warmup_from_record(record: Any) -> Any:

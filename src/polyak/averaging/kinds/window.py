@@ -1,19 +1,15 @@
 """The mean of the last few snapshots of the weights (LAWA)."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable
 from dataclasses import dataclass, replace
 from itertools import islice
 
-import torch
-from torch import Tensor
-
-from polyak.averaging.kinds.ema import Update
-from polyak.averaging.model.weights import wide
+from polyak.averaging.kinds.average import Average, Update
 from polyak.errors import ConfigError
 
 
 @dataclass(frozen=True)
-class Window:
+class Window(Average):
     """The plain mean of the last few snapshots, the older ones forgotten entirely.
 
         m = (1/n)·Σ of the last n snapshots,   n = min(last, snapshots so far)
@@ -87,67 +83,31 @@ class Window:
 
     def ages(self, *, updates: int, every: int) -> list[int]:
         """How many updates ago each snapshot of the mean was taken, the newest first."""
+        ages = (
+            updates - 1 - index
+            for index in reversed(range(updates))
+            if self.due(Update(index=index, step=(index + 1) * every, since=every))
+        )
+        return list(islice(ages, self.last))
 
-        def found() -> Iterator[int]:
-            for age in range(updates):
-                index = updates - 1 - age
-                if self.due(Update(index, (index + 1) * every, every)):
-                    yield age
+    @property
+    def snapshots(self) -> int:
+        """As many as it was asked for."""
+        return self.last
 
-        return list(islice(found(), self.last))
+    def regular(self, *, updates: int, folded: int, every: int) -> "Window | None":
+        """Itself, if a snapshot is taken at every update."""
+        return self if self.every is None else None
 
+    def likeness(self, *, steps: int, updates: int) -> tuple[str, Hashable]:
+        """Windows of one spacing are equal until one of them drops a snapshot."""
+        taken = updates if self.every is None else steps // self.every
+        if taken <= self.last:
+            return "no window has dropped a snapshot", self.every
+        return super().likeness(steps=steps, updates=updates)
 
-class Snapshots:
-    """The snapshots of one window, oldest first, and their mean.
-
-    Args:
-        last: How many are kept.
-        device: Where; None means beside the weights.
-    """
-
-    def __init__(self, last: int, device: torch.device | str | None) -> None:
-        self.last = last
-        self._device = device
-        self._kept: list[dict[str, Tensor]] = []
-
-    def take(self, weights: Mapping[str, Tensor]) -> None:
-        """Keep exact copies of these weights, in the memory of the oldest once that goes."""
-        memory = self._kept.pop(0) if len(self._kept) == self.last else {}
-        self._kept.append({key: self._copy(x, memory.get(key)) for key, x in weights.items()})
-
-    def mean(self, dtypes: Mapping[str, torch.dtype]) -> Iterator[tuple[str, Tensor]]:
-        """The mean in these dtypes, weight by weight: a sum from the oldest on, divided once."""
-        first, *others = self._kept
-        for key, x in first.items():
-            total = x.to(wide(dtypes[key]), copy=True)
-            for other in others:
-                total += other[key]
-            yield key, total.div_(len(self._kept))
-
-    def track(self, weights: Mapping[str, Tensor]) -> None:
-        """Let every snapshot have these weights; those that were frozen till now are as ever."""
-        self._kept = [
-            {key: kept[key] if key in kept else self._copy(x, None) for key, x in weights.items()}
-            for kept in self._kept
-        ]
-
-    def record(self) -> dict[str, Tensor]:
-        """The snapshots themselves under `<number>/<key>`, numbered from the oldest."""
-        return {f"{i}/{key}": x for i, kept in enumerate(self._kept) for key, x in kept.items()}
-
-    def restore(self, record: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> None:
-        """Take over the snapshots of `record()`, laid out as the model's weights are."""
-        kept: dict[int, dict[str, Tensor]] = {}
-        for numbered, x in record.items():
-            number, _, key = numbered.partition("/")
-            like = torch.empty_like(weights[key].detach(), dtype=x.dtype, device=self._device)
-            kept.setdefault(int(number), {})[key] = like.copy_(x)
-        self._kept = [kept[number] for number in sorted(kept)]
-
-    def _copy(self, x: Tensor, memory: Tensor | None) -> Tensor:
-        x = x.detach()
-        if memory is None or memory.dtype != x.dtype or memory.shape != x.shape:
-            # To be written to again, and not only in the mode of this moment.
-            with torch.inference_mode(False):
-                memory = torch.empty_like(x, device=self._device)
-        return memory.copy_(x)
+    def describe(self, every: int) -> str:
+        """Length and spacing."""
+        return (
+            f"plain mean of the last {self.last} snapshots, one every {self.every or every} steps"
+        )

@@ -1,0 +1,1 @@
+"""The user's module: its weights at this moment, lending it others, modes, shards, copies."""

@@ -7,18 +7,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from polyak.averaging.model import memorised, sharded, swap
 from polyak.averaging.model.modes import own_train, set_eval
-from polyak.averaging.model.weights import Buffers, Inventory, inventory
+from polyak.averaging.model.weights import Buffers, Weights, sort_weights
+from polyak.errors import StateError
 
 
 @torch.no_grad()
-def holding(
+def copy_holding(
     model: nn.Module,
     weights: Mapping[str, Tensor],
     *,
-    found: Inventory,
+    live: Weights,
     buffers: Buffers,
-    without: object = None,
+    owner: object,
 ) -> nn.Module:
     """A copy of `model` that holds `weights`, in eval mode and without gradients.
 
@@ -26,24 +28,34 @@ def holding(
 
     Args:
         model: Any module.
-        weights: What the copy shall hold, by the names that `found` lists tensors under.
-        found: The model's inventory.
-        buffers: As for the inventory.
-        without: An object that must not be copied; where the model has it, the copy has None.
+        weights: What the copy shall hold, by name.
+        live: The model's weights at this moment.
+        buffers: As they were sorted by.
+        owner: Whose weights these are. It is not copied: where the model has it, the copy has
+            None.
+
+    Raises:
+        StateError: for a sharded model, and while another owner's weights are in it.
     """
+    if any(map(sharded.is_sharded, (*live.stored.values(), *live.frozen.values()))):
+        raise StateError(
+            "module() was called of a model that is spread over processes; expected one that is "
+            "whole. Use applied(name), or polyak.gathered and load its state dict."
+        )
+    swap.refuse_others(list(model.modules()), owner)
     # Held until the copy is made, for an id is another object's once its own is gone.
     computed = list(_computed(vars(module) for module in model.modules()))
     memo: dict[int, Any] = {id(x): x.detach().clone() for x in computed}
-    copy = deepcopy(model, {**memo, id(without): None})
+    copy = deepcopy(model, {**memo, id(owner): None})
     parts = list(copy.modules())
     # What they have made of the model's weights goes, for it to be made anew of these.
     for part in own_train(parts):
         if not part.training:
             part.train()
-    theirs = inventory(copy, buffers=buffers, like=found)
-    for name, x in {**theirs.averaged, **theirs.copied}.items():
-        weight = weights[found.names[name]]
+    for name, x in sort_weights(copy, buffers=buffers, like=live).stored.items():
+        weight = weights[live.names[name]]
         x.data = weight.detach().to(device=x.device, dtype=x.dtype, copy=True)
+    memorised.forget(parts)
     set_eval(parts)
     return copy.requires_grad_(False)
 

@@ -1,54 +1,56 @@
-"""A model's weights as an update reads them: where they are now, or sent down to the host."""
+"""A model's weights at this moment, as an update reads them.
+
+They are looked up again when any was replaced, and sent down to the host where averages live there.
+"""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from polyak.averaging import kernels
 from polyak.averaging.model import sharded, swap, transfer
-from polyak.averaging.model.watch import Watch
 from polyak.averaging.model.weights import (
     Buffers,
-    Inventory,
+    Weights,
     copy_infinite,
-    inventory,
     refuse_reshaped,
+    sort_weights,
 )
 
 
-class Live:
+class LiveWeights:
     """The weights of a model, looked up again when any was replaced.
 
     Args:
         model: Whose weights, without wrappers.
         buffers: Whether floating-point buffers are averaged or copied.
         device: Where the averages live: "cpu" sends weights on a device down to host memory.
-        like: What to average and what to copy; None finds out.
     """
 
+    @torch.inference_mode(False)
+    @torch.no_grad()
     def __init__(
-        self,
-        model: nn.Module,
-        *,
-        buffers: Buffers,
-        device: torch.device | str | None,
-        like: Inventory | None = None,
+        self, model: nn.Module, *, buffers: Buffers, device: torch.device | str | None
     ) -> None:
         self.model = model
-        self._buffers: Buffers = buffers
+        self.buffers: Buffers = buffers
         self._device = device
+        self.staging: transfer.Staging | None = None
         sharded.refuse_flat(model.modules())
         sharded.reshard(list(model.modules()))
-        self.first = inventory(model, buffers=buffers, like=like)
-        """What is averaged, copied and frozen, as it was when it was last sorted."""
-        if like is None:
-            copy_infinite(self.first)
-        self._look_at(self.first)
-        self.staging: transfer.Staging | None = None
+        layout = sort_weights(model, buffers=buffers)
+        copy_infinite(layout)
+        self._begin_with(layout)
+
+    def _begin_with(self, layout: Weights) -> None:
+        self.layout = layout
+        """What is averaged, copied and frozen, with the tensors of when it was last sorted."""
+        self._look_at(layout)
         self._renew_staging()
 
-    def _look_at(self, found: Inventory) -> None:
+    def _look_at(self, found: Weights) -> None:
         self._watch = Watch(self.model, found)
         self.here = found.holding(sharded.local_all({**found.averaged, **found.copied}))
         """The model's tensors, of sharded ones the shards of this process."""
@@ -64,7 +66,7 @@ class Live:
         """What an update reads: the model's tensors or what was sent of them."""
 
     @property
-    def found(self) -> Inventory:
+    def found(self) -> Weights:
         """The model's tensors as last seen."""
         return self._watch.found
 
@@ -78,7 +80,7 @@ class Live:
         """The averaged parameters of the model."""
         return [x for x in self.found.averaged.values() if isinstance(x, nn.Parameter)]
 
-    def now(self) -> Inventory:
+    def now(self) -> Weights:
         """The model's tensors at this moment.
 
         Raises:
@@ -87,8 +89,8 @@ class Live:
         if self._watch.holds():
             return self.found
         sharded.reshard(list(self.model.modules()))
-        found = inventory(self.model, buffers=self._buffers, like=self.first)
-        self.first.check_same(found)
+        found = sort_weights(self.model, buffers=self.buffers, like=self.layout)
+        self.layout.check_same(found)
         # What is lent goes back to where it was, and then the old watch holds again.
         if not swap.holds_lent_weights(self.model):
             self._look_at(found)
@@ -102,18 +104,21 @@ class Live:
         Raises:
             WeightMismatchError: if a weight that stays has another shape.
         """
-        known = self.first
+        known = self.layout
         sharded.reshard(list(self.model.modules()))
-        found = inventory(self.model, buffers=self._buffers, like=known)
+        found = sort_weights(self.model, buffers=self.buffers, like=known)
         copy_infinite(found, known=known)
         refuse_reshaped({**known.averaged, **known.copied}, {**found.averaged, **found.copied})
-        self.first = found
-        self._look_at(found)
-        self._renew_staging()
+        self._begin_with(found)
+
+    def arrange(self, layout: Weights) -> None:
+        """Average and copy from now on what `layout` does, whether or not a parameter trains."""
+        sharded.reshard(list(self.model.modules()))
+        self._begin_with(sort_weights(self.model, buffers=self.buffers, like=layout))
 
     @property
     def offloaded(self) -> bool:
-        """Whether weights come down to host memory: `send`, `fence`, later `wait`."""
+        """Whether weights come down to host memory: `send`, `fence`, later `ready`."""
         return self.staging is not None
 
     @property
@@ -131,18 +136,20 @@ class Live:
         self.staging.send(weights)
 
     def fence(self) -> None:
-        """Let who writes to the weights next wait, on the device, until they are down."""
+        """Make whoever writes to the weights next wait, on the device, until they are down."""
         if self.staging is not None:
             self.staging.fence()
 
     def sent(self) -> bool:
-        """Whether `wait` would return at once."""
+        """Whether `ready` would return without waiting."""
         return self.staging is None or self.staging.arrived()
 
-    def wait(self) -> None:
-        """Let the host wait until what was sent is down."""
-        assert self.staging is not None
-        self.staging.wait()
+    def ready(self) -> None:
+        """Look the weights up, or wait until what was sent of them is down."""
+        if self.staging is None:
+            self.now()
+        else:
+            self.staging.wait()
 
     def nonfinite(self, *, sent: bool = False) -> list[str]:
         """Names of the averaged weights that hold NaN or infinity in the model, or as `sent`."""
@@ -160,3 +167,95 @@ class Live:
     def whole(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Shards of averaged or copied tensors as DTensors, spread like the model's."""
         return sharded.whole_all(tensors, {**self.found.averaged, **self.found.copied})
+
+
+class Watch:
+    """The sorted tensors of a model, and whether they are still those.
+
+    Compares every place where a module keeps parameters, buffers and children with what was
+    there before, and every tensor's storage, dtype, layout and `requires_grad`. Names are not
+    built and hardly anything is allocated, so it can be asked before every update.
+
+    Of parameters that FSDP2 shards, the shards are watched: what stands in their places may be
+    unsharded copies, which come and go.
+    """
+
+    def __init__(self, model: nn.Module, found: Weights) -> None:
+        self.found = found
+        self.modules = list(model.modules())
+        self._sizes = [(m._parameters, m._buffers, m._modules, _size(m)) for m in self.modules]
+        self._children = [
+            (module._modules, key, child)
+            for module in self.modules
+            for key, child in module._modules.items()
+        ]
+        self._tensors: list[tuple[dict[str, Any], str, Tensor, int, torch.dtype, Any, Any, bool]]
+        self._tensors = [
+            (places, key, x, x.data_ptr(), x.dtype, x.shape, x.stride(), x.requires_grad)
+            for module in self.modules
+            for places in (module._parameters, module._buffers)
+            for key, x in places.items()
+            if x is not None and not sharded.is_sharded(x)
+        ]
+        exact = not sharded.managed(self.modules)
+        self._shards = [
+            Shard(places, key, x, exact=exact)
+            for module in self.modules
+            for places in (module._parameters, module._buffers)
+            for key, x in places.items()
+            if sharded.is_sharded(x)
+        ]
+
+    def holds(self) -> bool:
+        """Whether nothing was added, removed, replaced, moved, cast, frozen or unfrozen."""
+        # Plain loops: this is most of the host's time in an update, and generators double it.
+        for parameters, buffers, modules, size in self._sizes:
+            if len(parameters) + len(buffers) + len(modules) != size:
+                return False
+        for modules, key, child in self._children:
+            if modules.get(key) is not child:
+                return False
+        for places, key, x, address, dtype, shape, stride, trains in self._tensors:
+            if (
+                places.get(key) is not x
+                or x.data_ptr() != address
+                or x.dtype is not dtype
+                or x.requires_grad is not trains
+                or x.shape != shape
+                or x.stride() != stride
+            ):
+                return False
+        return all(shard.holds() for shard in self._shards)
+
+
+class Shard:
+    """A DTensor in its place, and whether its shard is still the one that was listed.
+
+    Args:
+        places: Where a module keeps its parameters or buffers.
+        key: The name there.
+        tensor: The DTensor.
+        exact: Whether it must stand there at all times.
+    """
+
+    def __init__(self, places: dict[str, Any], key: str, tensor: Tensor, *, exact: bool) -> None:
+        self._places, self._key, self._tensor, self._exact = places, key, tensor, exact
+        self._seen = self._look()
+
+    def holds(self) -> bool:
+        """Whether nothing was replaced, moved, cast, frozen or unfrozen."""
+        there = self._places.get(self._key)
+        if there is not self._tensor and (
+            self._exact or there is None or there.shape != self._tensor.shape
+        ):
+            return False
+        return self._look() == self._seen
+
+    def _look(self) -> tuple[Any, ...]:
+        x = sharded.local(self._tensor)
+        trains = self._tensor.requires_grad
+        return (x.data_ptr(), x.dtype, x.device, x.shape, x.stride(), trains)
+
+
+def _size(module: nn.Module) -> int:
+    return len(module._parameters) + len(module._buffers) + len(module._modules)

@@ -16,7 +16,7 @@ from polyak.averaging.model import sharded
 
 @contextmanager
 def eval_mode(modules: Sequence[nn.Module]) -> Iterator[None]:
-    """Put a model, given with all its parts, in eval mode; then give each its own flag back."""
+    """Put a model, given with all its parts, in eval mode; then restore the flag of each."""
     with ExitStack() as undo:
         evaluate(undo, modules)
         yield
@@ -25,7 +25,7 @@ def eval_mode(modules: Sequence[nn.Module]) -> Iterator[None]:
 def evaluate(undo: ExitStack, modules: Sequence[nn.Module]) -> None:
     """Put a model, given with all its parts, in eval mode; `undo` gets what takes it back.
 
-    The values of frozen parameters that a `train` of their module may write to come back by bit.
+    Frozen parameters that a `train` of their module may write to are restored bit for bit.
     """
     own = own_train(modules)
     frozen = [m for m in own if m.training]
@@ -37,7 +37,7 @@ def evaluate(undo: ExitStack, modules: Sequence[nn.Module]) -> None:
 
 
 def set_eval(modules: Sequence[nn.Module]) -> None:
-    """Put a model, given with all its parts, in eval mode, by as few calls as can be."""
+    """Put a model, given with all its parts, in eval mode, in as few calls as possible."""
     for module in modules:
         if type(module).train is not nn.Module.train:
             module.eval()
@@ -58,8 +58,8 @@ def renewing(
     """What to call before and after the weights of a model are exchanged for others.
 
     In eval mode modules may hold something made of the weights. Before, they go to train mode to
-    drop it; after, they go back and make it anew of the new weights. `undo` gets what lets the
-    parameters that this writes to have their values back by bit.
+    drop it; after, they go back and make it anew of the new weights. `undo` gets what restores
+    the parameters that this writes to, bit for bit.
     """
     own = own_train(modules)
     if all(module.training for module in own):

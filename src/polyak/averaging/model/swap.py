@@ -10,9 +10,12 @@ from contextlib import ExitStack, contextmanager
 from threading import RLock, get_ident
 from weakref import WeakKeyDictionary
 
+import torch
 from torch import Tensor, nn
 
-from polyak.averaging.model.modes import renewing
+from polyak.averaging.model import memorised, sharded
+from polyak.averaging.model.modes import evaluate, renewing
+from polyak.averaging.model.weights import Weights
 from polyak.errors import StateError
 
 
@@ -35,6 +38,7 @@ def lend(
     """
     own = {name: tensors[name].data for name in weights}
     buffers = [(module._buffers, dict(module._buffers)) for module in modules if module._buffers]
+    put_back = memorised.set_aside(modules)
 
     def give_back() -> None:
         for name, data in own.items():
@@ -42,6 +46,7 @@ def lend(
         # Undoes `self.seen = self.seen + 1`, with which a forward pass replaces a buffer.
         for places, before in buffers:
             places.update(before)
+        put_back()
 
     forget, renew = renewing(undo, modules)
     for call in (renew, give_back, forget):
@@ -51,7 +56,39 @@ def lend(
         data = own[name]
         same = weight.dtype is data.dtype and weight.device == data.device
         tensors[name].data = weight if same else weight.to(data)
+    # Going to train mode may have computed something of the own weights.
+    memorised.forget(modules)
     renew()
+
+
+@contextmanager
+def lending(
+    modules: Sequence[nn.Module],
+    live: Weights,
+    weights: Mapping[str, Tensor],
+    *,
+    owner: object,
+    evaluating: bool = False,
+) -> Iterator[None]:
+    """Let a model hold an average inside the block; in eval mode if `evaluating`.
+
+    Args:
+        modules: The model and all its parts.
+        live: The model's weights at this moment.
+        weights: What they shall hold, by name; of sharded ones this process's shards.
+        owner: Whose weights these are; see `owning`.
+        evaluating: Whether the modes are lent, too.
+    """
+    # Forward passes may write to buffers, so the model gets copies of those.
+    given = {**weights, **{name: weights[name].clone() for name in live.buffers}}
+    spread = live.spread
+    plain = {name: x for name, x in given.items() if name not in spread} if spread else given
+    with owning(modules, owner) as undo:
+        sharded.lend(undo, modules, spread, given)
+        lend(undo, modules, live.stored, plain)
+        if evaluating:
+            evaluate(undo, modules)
+        yield
 
 
 class _Block:
@@ -135,11 +172,32 @@ def owning(modules: Sequence[nn.Module], owner: object) -> Iterator[ExitStack]:
 
 
 def refuse_others(modules: Sequence[nn.Module], owner: object) -> None:
-    """Refuse it while another owner's weights are in the modules."""
+    """Raise a StateError while another owner's weights are in the modules."""
     if any(loan.owner is not owner for loan in _open(modules)):
         raise StateError(
             "another averager's weights are in the model; expected the model's own. "
             "Leave that averager's `applied` block first."
+        )
+
+
+def refuse_now(call: str, model: nn.Module) -> None:
+    """Refuse a call while the model holds an average, or a CUDA graph is captured.
+
+    Raises:
+        StateError: then.
+    """
+    if holds_lent_weights(model):
+        raise StateError(
+            f"{call} was called while the model holds an average; expected its own weights. "
+            "Leave the `applied` block first."
+        )
+    # torch leaves it without types.
+    begun = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    if begun and torch.cuda.is_current_stream_capturing():
+        raise StateError(
+            f"{call} was called while a CUDA graph is captured; expected outside of it, since "
+            "replays call no Python. Attach no optimizer that the graph steps, and call "
+            "averager.step() after each replay."
         )
 
 

@@ -1,8 +1,8 @@
 """Averages in host memory of weights on a device: how the weights come down.
 
 At an update the weights are copied to pinned memory, one copy of the model, by a stream of their
-own. The host folds them in once they are there: at a later step, or when somebody reads. What the
-device is told after the fence waits for the copies. The fence comes with the next step of an
+own. The host folds them in once they are there: at a later step, or when somebody reads. What is
+queued on the device after the fence waits for the copies. The fence comes with the next step of an
 attached optimizer, if the attached ones hold all averaged parameters, and else right after the
 update. So who writes to parameters otherwise than by such a step (clipping or loading weights)
 should do it before that step's update, or read an average first, which waits for the copies.
@@ -53,7 +53,7 @@ class Transfer:
             self._events[device] = stream.record_event()
 
     def fence(self) -> None:
-        """Let what the devices are told from now on begin when the copies are done."""
+        """Make what is queued on the devices from now on start after the copies."""
         for device, event in self._events.items():
             torch.cuda.current_stream(device).wait_event(event)
 
@@ -89,7 +89,7 @@ class Staging:
         self._transfer.start(live, self.tensors)
 
     def fence(self) -> None:
-        """Let whoever writes to the weights next wait, on the device, for the copies."""
+        """Make whoever writes to the weights next wait, on the device, for the copies."""
         self._transfer.fence()
 
     def arrived(self) -> bool:
@@ -107,6 +107,38 @@ def _layouts(live: Mapping[str, Tensor]) -> dict[str, tuple[object, ...]]:
 
 
 def _on_host(x: Tensor) -> Tensor:
-    # To be written to at every update, and not only in the mode of this moment.
+    # Written to at every update: an inference tensor could not be, outside inference mode.
     with torch.inference_mode(False):
         return torch.empty_like(x.detach(), device="cpu", pin_memory=x.is_cuda)
+
+
+class Lagged:
+    """A truth value that the host can read later without having waited for the device.
+
+    From a CUDA device it is copied to pinned memory as soon as it is there; from anywhere else
+    it is read at once.
+
+    Args:
+        flag: One value; true unless zero. It may be overwritten afterwards.
+    """
+
+    def __init__(self, flag: Tensor) -> None:
+        self.flag = flag.detach().reshape(()) != 0
+        """The value where it was computed, a 0-dim bool."""
+        self._host = self.flag
+        self._event: torch.cuda.Event | None = None
+        if flag.is_cuda:
+            self._host = torch.empty((), dtype=torch.bool, device="cpu", pin_memory=True)
+            self._host.copy_(self.flag, non_blocking=True)
+            self._event = torch.cuda.current_stream(flag.device).record_event()
+
+    def arrived(self) -> bool:
+        """Whether the value can be read without waiting."""
+        # torch leaves its events without types.
+        return self._event is None or bool(self._event.query())  # type: ignore[no-untyped-call]
+
+    def value(self) -> bool:
+        """The value; waits for it, but not for what the device does after it."""
+        if self._event is not None:
+            self._event.synchronize()
+        return bool(self._host)

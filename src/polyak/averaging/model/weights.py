@@ -2,20 +2,22 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from polyak.averaging import kernels
 from polyak.averaging.model import sharded
 from polyak.errors import StateError, WeightMismatchError, few
 
 Buffers = Literal["average", "copy"]
 
 
-@dataclass(frozen=True, slots=True)
-class Inventory:
+@dataclass(frozen=True)
+class Weights:
     """The tensors of a module by what an average does with them, each under one name.
 
     The names are those of `state_dict()`. A tensor that stands under several names (tied
@@ -34,11 +36,22 @@ class Inventory:
     names: dict[str, str] = field(default_factory=dict)
     """Every name of `state_dict()`, in its order, with the name it is listed under."""
 
-    def tensors(self) -> Iterator[Tensor]:
-        """Every tensor once."""
-        yield from (*self.averaged.values(), *self.copied.values(), *self.frozen.values())
+    @cached_property
+    def stored(self) -> dict[str, Tensor]:
+        """What is averaged and what is copied."""
+        return {**self.averaged, **self.copied}
 
-    def holding(self, tensors: Mapping[str, Tensor]) -> "Inventory":
+    @cached_property
+    def buffers(self) -> list[str]:
+        """Names of the buffers among them."""
+        return [name for name, x in self.stored.items() if not isinstance(x, nn.Parameter)]
+
+    @cached_property
+    def spread(self) -> dict[str, Tensor]:
+        """Those that are spread over processes."""
+        return {name: x for name, x in self.stored.items() if sharded.is_sharded(x)}
+
+    def holding(self, tensors: Mapping[str, Tensor]) -> "Weights":
         """The same names of what is averaged and copied, with these tensors."""
         return replace(
             self,
@@ -46,7 +59,7 @@ class Inventory:
             copied={key: tensors[key] for key in self.copied},
         )
 
-    def check_same(self, other: "Inventory") -> None:
+    def check_same(self, other: "Weights") -> None:
         """Refuse `other` unless it has the same names and shapes to average and to copy."""
         thawed = other.averaged.keys() & self.frozen.keys()
         if thawed:
@@ -79,17 +92,17 @@ def refuse_reshaped(expected: Mapping[str, Tensor], got: Mapping[str, Tensor]) -
         )
 
 
-def inventory(model: nn.Module, *, buffers: Buffers, like: Inventory | None = None) -> Inventory:
+def sort_weights(model: nn.Module, *, buffers: Buffers, like: Weights | None = None) -> Weights:
     """Sort the parameters and persistent buffers of `model`.
 
     Args:
         model: Any module; wrappers of torch.compile and DDP should be taken off before.
         buffers: "average" treats floating-point buffers like parameters (EMAN, Cai et al.
             2021); "copy" takes them over from the model at each update.
-        like: An earlier inventory of the model. What it averages or copies stays so, whether
-            or not a parameter trains at this moment.
+        like: An earlier sorting of the model. What it averages or copies stays so, whether or
+            not a parameter trains at this moment.
     """
-    found = Inventory()
+    found = Weights()
     first_name: dict[int, str] = {}
     for name, tensor in _state(model):
         if is_lazy(tensor):
@@ -108,12 +121,12 @@ def inventory(model: nn.Module, *, buffers: Buffers, like: Inventory | None = No
     return found
 
 
-def copy_infinite(found: Inventory, *, known: Inventory | None = None) -> None:
+def copy_infinite(found: Weights, *, known: Weights | None = None) -> None:
     """Move buffers that hold infinity, such as attention masks, to those that are copied.
 
     Args:
         found: What is sorted.
-        known: An earlier inventory; what it averages stays averaged.
+        known: An earlier sorting; what it averages stays averaged.
     """
     settled = set() if known is None else known.averaged.keys()
     for name, tensor in list(found.averaged.items()):
@@ -134,26 +147,18 @@ def extra_states(model: nn.Module) -> dict[str, Tensor]:
     return found
 
 
-def unwrapped(model: nn.Module) -> nn.Module:
+def unwrap(model: nn.Module) -> nn.Module:
     """The user's own module inside the wrappers of torch.compile and data parallelism."""
     inner = getattr(model, "_orig_mod", None)
     if isinstance(inner, nn.Module):
-        return unwrapped(inner)
+        return unwrap(inner)
     if isinstance(model, nn.parallel.DistributedDataParallel | nn.DataParallel):
-        return unwrapped(model.module)
+        return unwrap(model.module)
     return model
 
 
-def wide(dtype: torch.dtype) -> torch.dtype:
-    """float32 where a dtype is too narrow to average in, else the dtype itself.
-
-    At d = 0.998 a bfloat16 average never moves: 1 − d is below half a unit in its last place.
-    """
-    return torch.float32 if dtype.is_floating_point and dtype.itemsize < 4 else dtype
-
-
 def _group(
-    found: Inventory, name: str, tensor: Tensor, buffers: Buffers, like: Inventory | None
+    found: Weights, name: str, tensor: Tensor, buffers: Buffers, like: Weights | None
 ) -> dict[str, Tensor]:
     if like is not None and name in like.averaged:
         return found.averaged
@@ -163,13 +168,8 @@ def _group(
         return found.averaged if tensor.requires_grad else found.frozen
     # A mean of masks of `torch.nn.utils.prune`, which come after their parameter, is no mask.
     mask = name.endswith("_mask") and f"{name.removesuffix('_mask')}_orig" in found.names
-    averages = buffers == "average" and averageable(tensor) and not mask
+    averages = buffers == "average" and kernels.averageable(tensor) and not mask
     return found.averaged if averages else found.copied
-
-
-def averageable(buffer: Tensor) -> bool:
-    """Whether the values of a buffer have a mean that it can hold."""
-    return buffer.is_floating_point() or buffer.is_complex()
 
 
 def _state(model: nn.Module) -> Iterator[tuple[str, Tensor]]:

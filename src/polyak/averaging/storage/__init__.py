@@ -1,0 +1,1 @@
+"""Where averages lie, how an update moves them, and their state."""

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from polyak.averaging import kernels
 from polyak.averaging.storage import cpu_blocks
+from polyak.averaging.storage.snapshots import Snapshots
 
 _CPU = torch.device("cpu")
 
@@ -25,6 +26,7 @@ class Bank:
         dtypes: Dtype of each weight's averages, by key; bfloat16 is half of a float32, see
             `kernels.split`.
         device: Where the averages live; None means beside each weight.
+        snapshots: Of averages that are means of their last snapshots, how many each keeps.
     """
 
     def __init__(
@@ -34,38 +36,51 @@ class Bank:
         *,
         dtypes: Mapping[str, torch.dtype],
         device: torch.device | str | None = None,
+        snapshots: Mapping[str, int] | None = None,
     ) -> None:
-        def like(key: str) -> Tensor:
-            x = weights[key].detach()
-            return torch.empty_like(x, dtype=dtypes[key], device=device or x.device)
+        counts = snapshots or {}
+        self._snapshots = {name: Snapshots(count, device) for name, count in counts.items()}
+        # A lerp moves the first rows of a block; means of snapshots come after them.
+        names = sorted(names, key=lambda name: name in self._snapshots)
+        self._lerped = [name for name in names if name not in self._snapshots]
 
-        # Memory that is never written to is never taken, so these cost nothing on a CPU.
-        on_cpu = [key for key, x in weights.items() if torch.device(device or x.device) == _CPU]
-        blocked = {key: x for key in on_cpu if cpu_blocks.fits(x := like(key))}
-        rows: dict[str, dict[str, Tensor]] = {name: {} for name in names}
-        remainder: dict[str, dict[str, Tensor]] = {name: {} for name in names}
-        self._blocks = []
-        for keys in cpu_blocks.groups(blocked):
-            block, values, remainders = cpu_blocks.allocate(keys, blocked, len(rows))
-            self._blocks.append(block)
-            for name, tensors, cut in zip(rows, values, remainders, strict=True):
-                rows[name].update(zip(keys, tensors, strict=True))
-                remainder[name].update(zip(keys, cut, strict=bool(cut)))
-        self._listed = [key for key in weights if key not in blocked]
-        self._narrow = {key for key in self._listed if kernels.is_split(dtypes[key])}
-        for name in rows:
-            rows[name] |= {key: like(key) for key in self._listed}
-            remainder[name] |= {
-                key: torch.empty_like(rows[name][key], dtype=torch.int16) for key in self._narrow
-            }
-        self.rows = {name: {key: row[key] for key in weights} for name, row in rows.items()}
+        self.dtypes = dict(dtypes)
+        """Of each weight's averages, by key."""
+        self.rows: dict[str, dict[str, Tensor]] = {name: {} for name in names}
         """Per average its tensors by key, in the model's order."""
-        self.remainder = remainder
+        self.remainder: dict[str, dict[str, Tensor]] = {name: {} for name in names}
         """Per average what bfloat16 tensors lack to float32, by key."""
+        self._blocks: list[cpu_blocks.Block] = []
+        self._allocate(weights, device)
         for name in self.rows:
             for key, x in weights.items():
                 self.put(name, key, x.detach())
         self.bind(weights)
+
+    def _allocate(self, weights: Mapping[str, Tensor], device: torch.device | str | None) -> None:
+        """Blocks for what can lie in them, tensors for the rest."""
+
+        def like(key: str) -> Tensor:
+            x = weights[key].detach()
+            return torch.empty_like(x, dtype=self.dtypes[key], device=device or x.device)
+
+        # Memory that is never written to is never taken, so these cost nothing on a CPU.
+        on_cpu = [key for key, x in weights.items() if torch.device(device or x.device) == _CPU]
+        blocked = {key: x for key in on_cpu if cpu_blocks.fits(x := like(key))}
+        for keys in cpu_blocks.groups(blocked):
+            block, values, remainders = cpu_blocks.allocate(keys, blocked, len(self.rows))
+            self._blocks.append(block)
+            for name, tensors, cut in zip(self.rows, values, remainders, strict=True):
+                self.rows[name].update(zip(keys, tensors, strict=True))
+                self.remainder[name].update(zip(keys, cut, strict=bool(cut)))
+        self._listed = [key for key in weights if key not in blocked]
+        self._narrow = {key for key in self._listed if kernels.needs_remainder(self.dtypes[key])}
+        for name, row in self.rows.items():
+            row |= {key: like(key) for key in self._listed}
+            self.remainder[name] |= {
+                key: torch.empty_like(row[key], dtype=torch.int16) for key in self._narrow
+            }
+            self.rows[name] = {key: row[key] for key in weights}
 
     def bind(self, weights: Mapping[str, Tensor]) -> None:
         """Remember which live tensors to read; to be called again when one was replaced."""
@@ -88,15 +103,22 @@ class Bank:
         """`finite` as a 0-dim bool on the weights' device, which the host does not wait for."""
         return kernels.finite_flag(self._read())
 
-    def fold(self, lerp_weights: Sequence[float], *, keep: Tensor | None = None) -> None:
-        """m_j ← m_j + w_j·(x − m_j) for the first averages; lerp weights in [0, 1].
+    def fold(self, lerp_weights: Mapping[str, float], *, keep: Tensor | None = None) -> None:
+        """m_j ← m_j + w_j·(x − m_j), or the mean of the last snapshots, this one included.
 
         Args:
-            lerp_weights: Of each average; further averages stay as they are.
+            lerp_weights: By average, in [0, 1]; above 0 of snapshots only without `keep`.
             keep: 0-dim bool, on whatever device: whether to move at all.
         """
-        if not lerp_weights:
-            return
+        if self._lerped:
+            self._lerp([lerp_weights[name] for name in self._lerped], keep)
+        for name, snapshots in self._snapshots.items():
+            if lerp_weights[name] > 0:
+                snapshots.take(self.bound)
+                for key, mean in snapshots.mean(self.dtypes):
+                    self.put(name, key, mean)
+
+    def _lerp(self, lerp_weights: Sequence[float], keep: Tensor | None) -> None:
         count = len(lerp_weights)
         likes = next(iter(self.rows.values()))
         by_dtype: dict[torch.dtype, Tensor] = {}
@@ -107,7 +129,7 @@ class Bank:
                 if keep is not None:
                     by_dtype[dtype] *= keep.to(_CPU)
             source_n = block.source_n(likes)
-            source_n = source_n if keep is None else kernels.kept(source_n, keep)
+            source_n = source_n if keep is None else kernels.zero_unless(source_n, keep)
             values_mn, low_mn = block.values_mn[:count], block.remainder_mn
             if low_mn is None:
                 kernels.lerp_block(values_mn, source_n, by_dtype[dtype])
@@ -122,13 +144,15 @@ class Bank:
             read += block.live if block.scratch_n is None else [block.scratch_n]
         return read + self._listed_live
 
-    def still(self, name: str, weights: Mapping[str, Tensor], lerp_weight: float) -> float:
+    def standstill(self, name: str, weights: Mapping[str, Tensor], lerp_weight: float) -> float:
         """Share of the values off the live ones that an update would leave as they are."""
+        if name in self._snapshots:
+            return 0.0  # Every mean is computed anew, so no step is lost in rounding.
         still, off = 0, 0
         for key, m in self.rows[name].items():
             x = weights[key].detach().to(m.device)
             narrow = key in self.remainder[name]
-            before = kernels.joined(m, self.remainder[name][key]) if narrow else m
+            before = kernels.join(m, self.remainder[name][key]) if narrow else m
             moves = before.lerp(x.to(before.dtype), lerp_weight) != before
             differs = x != before
             still += int((differs & ~moves).sum())
@@ -144,17 +168,55 @@ class Bank:
         self.rows[name][key].copy_(high)
         self.remainder[name][key].copy_(low)
 
+    def beside(self, name: str) -> dict[str, Tensor]:
+        """What going on exactly needs beside an average's tensors: remainder and snapshots."""
+        snapshots = self._snapshots.get(name)
+        return {**self.remainder[name], **(snapshots.record() if snapshots else {})}
+
+    def restore(
+        self,
+        name: str,
+        tensors: Mapping[str, Tensor],
+        beside: Mapping[str, Tensor],
+        weights: Mapping[str, Tensor],
+    ) -> None:
+        """Take over an average's tensors and what was `beside` them, laid out as the weights."""
+        low = {key: beside[key] for key in self.remainder[name]}
+        _copy_over(self.rows[name], tensors)
+        _copy_over(self.remainder[name], low)
+        if name in self._snapshots:
+            taken = {key: x for key, x in beside.items() if key not in low}
+            self._snapshots[name].restore(taken, weights)
+
+    def take_over(self, other: "Bank", weights: Mapping[str, Tensor]) -> None:
+        """Go on with the averages of a bank that had some of these weights, and its snapshots."""
+        for name in self.rows:
+            for own, before in (
+                (self.rows[name], other.rows[name]),
+                (self.remainder[name], other.remainder[name]),
+            ):
+                _copy_over(own, {key: x for key, x in before.items() if key in own})
+        self._snapshots = other._snapshots
+        for snapshots in self._snapshots.values():
+            snapshots.track(weights)
+
     def _fold_listed(self, lerp_weights: Sequence[float], keep: Tensor | None) -> None:
         """The same for tensors outside blocks."""
         plain = [i for i, key in enumerate(self._listed) if key not in self._narrow]
-        folded = dict(list(self.rows.items())[: len(lerp_weights)])
+        folded = {name: self.rows[name] for name in self._lerped}
         rows = [[row[self._listed[i]] for i in plain] for row in folded.values()]
         kernels.lerp_all(rows, [self._listed_live[i] for i in plain], lerp_weights, keep=keep)
         for x, key in zip(self._listed_live, self._listed, strict=True):
             if key in self._narrow:
                 for (name, row), w in zip(folded.items(), lerp_weights, strict=True):
-                    m = kernels.joined(row[key], self.remainder[name][key])
+                    m = kernels.join(row[key], self.remainder[name][key])
                     if keep is None:
                         self.put(name, key, m.lerp_(x.to(m), w))
                     else:
-                        self.put(name, key, m.lerp_(kernels.kept(x.to(m), keep), w * keep.to(m)))
+                        source = kernels.zero_unless(x.to(m), keep)
+                        self.put(name, key, m.lerp_(source, w * keep.to(m)))
+
+
+def _copy_over(own: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> None:
+    for key, x in values.items():
+        own[key].copy_(x)

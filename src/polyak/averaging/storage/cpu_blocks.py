@@ -97,7 +97,7 @@ def fits(like: Tensor) -> bool:
 
 def source_dtype(dtype: torch.dtype) -> torch.dtype:
     """The dtype in which live weights meet averages of `dtype`."""
-    return torch.float32 if kernels.is_split(dtype) else dtype
+    return torch.float32 if kernels.needs_remainder(dtype) else dtype
 
 
 def allocate(
@@ -110,7 +110,7 @@ def allocate(
     values = [list(_owned(row, tensors)) for row in rows]
     remainders: list[list[Tensor]] = [[] for _ in range(averages)]
     remainder_mn = None
-    if kernels.is_split(dtype):
+    if kernels.needs_remainder(dtype):
         remainder_mn, low_rows = _memory(averages, n, torch.int16)
         halves = [torch.empty_like(x, dtype=torch.int16) for x in tensors]
         remainders = [list(_owned(row, halves)) for row in low_rows]

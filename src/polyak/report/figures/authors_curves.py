@@ -37,7 +37,7 @@ def curve(name: str) -> tuple[tuple[float, float], ...]:
     return tuple((float(line["epoch"]), float(line[column])) for line in lines if line[column])
 
 
-def test_lines(epochs: int) -> tuple[Series, ...]:
+def test_series(epochs: int) -> tuple[Series, ...]:
     """Their test accuracy, to be drawn behind ours.
 
     Args:
@@ -45,15 +45,15 @@ def test_lines(epochs: int) -> tuple[Series, ...]:
     """
     drawn = (("ema", "EMA", style.AUTHORS_EMA), ("sgd", "SGD", style.AUTHORS_SGD))
     return tuple(
-        _line(name, f"authors’ {label}{_moved(epochs)}", epochs, look)
+        _series(name, f"authors’ {label}{_moved(epochs)}", epochs, look)
         for name, label, look in drawn
     )
 
 
-def rate_line(epochs: int) -> Series:
+def rate_series(epochs: int) -> Series:
     """Their learning rate."""
     label = f"authors’ learning rate{_moved(epochs)}"
-    return _line("rate", label, epochs, style.AUTHORS_SGD)
+    return _series("rate", label, epochs, style.AUTHORS_SGD)
 
 
 def facts() -> str:
@@ -67,7 +67,7 @@ def facts() -> str:
     )
 
 
-def _line(name: str, label: str, epochs: int, look: style.Style) -> Series:
+def _series(name: str, label: str, epochs: int, look: style.Style) -> Series:
     x, y = zip(*curve(name), strict=True)
     share = epochs / protocol(_DATASET)["epochs"]
     return Series(label=label, x=tuple(round(share * e, 3) for e in x), y=y, style=look)

@@ -10,7 +10,7 @@ from polyak.report.figures.style import Style
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Series:
-    """One line, with a band where there is an interval."""
+    """A line of a chart, with a band where there is an interval."""
 
     label: str
     x: tuple[float, ...]
@@ -61,11 +61,13 @@ def write_csv(chart: Chart, path: Path) -> None:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("panel", "series", "x", "y", "low", "high", "x_is", "y_is"))
         for panel in chart.panels:
-            for line in panel.series:
+            for series in panel.series:
                 ends = zip(
-                    line.low or [None] * len(line.x), line.high or [None] * len(line.x), strict=True
+                    series.low or [None] * len(series.x),
+                    series.high or [None] * len(series.x),
+                    strict=True,
                 )
-                for x, y, (low, high) in zip(line.x, line.y, ends, strict=True):
+                for x, y, (low, high) in zip(series.x, series.y, ends, strict=True):
                     writer.writerow(
-                        (panel.title, line.label, x, y, low, high, panel.x_label, panel.y_label)
+                        (panel.title, series.label, x, y, low, high, panel.x_label, panel.y_label)
                     )

@@ -1,14 +1,14 @@
 """The figure of two ways to train: SGD and one average of each, with their learning rates."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from dataclasses import dataclass
 
 from polyak.analysis.curves import CurvePoint, learning_curves, learning_rates
-from polyak.records.runs import run_folder
-from polyak.records.studies import RowRecord
+from polyak.analysis.loaded import LoadedRow, LoadedRun
+from polyak.records.vocabulary import BASELINE
 from polyak.report.figures import style
 from polyak.report.figures.chart import Chart, Panel, Series
-from polyak.report.figures.series import legend_words, smooth_line
+from polyak.report.figures.series import legend_words, smoothed_series
 from polyak.report.figures.style import Style
 from polyak.report.names import average_name
 from polyak.report.tables.memorisation import figures_average
@@ -29,54 +29,44 @@ _PARTS = {
 }
 
 
-def compared_chart(
-    out: Path,
-    first: tuple[RowRecord, Mapping[str, str], str],
-    second: tuple[RowRecord, Mapping[str, str], str],
-    *,
-    name: str,
-    title: str,
-) -> Chart | None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Way:
+    """One of two ways to train."""
+
+    row: LoadedRow
+    runs: Mapping[str, LoadedRun]
+    """By seed; those that are finished."""
+
+    words: str
+    """What to call it."""
+
+
+def compared_chart(first: Way, second: Way, *, name: str, title: str) -> Chart | None:
     """The hold-out's curves, and those of every monitor that both have.
 
     Args:
-        out: The output folder.
-        first: A row, its runs by seed, and what to call them.
-        second: The same of the other way.
+        first: One way.
+        second: The other; the figure is about its row.
         name: Stem of the chart's files.
         title: Its heading.
 
     Returns:
         None until both have a finished run.
     """
-    sides = [
-        (row, [r for r in runs.values() if run_folder(out, r).ending == "done"], words)
-        for row, runs, words in (first, second)
-    ]
-    if not all(runs for _, runs, _ in sides):
+    ways = (first, second)
+    if not all(way.runs for way in ways):
         return None
-    points = [learning_curves(out, runs) for _, runs, _ in sides]
+    points = [learning_curves(run.log for run in way.runs.values()) for way in ways]
     panels = [
-        Panel(y_label=label, series=lines)
+        Panel(y_label=label, series=series)
         for part, label in _PARTS.items()
-        if (lines := _lines(sides, points, part))
+        if (series := _of_part(ways, points, part))
     ]
-    rates = tuple(
-        Series(
-            label=f"learning rate, {words}",
-            x=tuple(float(epoch) for epoch, _ in found),
-            y=tuple(rate for _, rate in found),
-            style=drawn,
-            in_legend=False,
-        )
-        for (_, runs, words), drawn in zip(sides, _RATES, strict=True)
-        for found in [learning_rates(out, runs[0])]
-    )
-    panels.append(Panel(y_label="learning rate", series=rates))
-    average = average_name(figures_average(first[0]))
+    panels.append(Panel(y_label="learning rate", series=_rates(ways)))
+    average = average_name(figures_average(first.row.record))
     return Chart(
         name=name,
-        subject=second[0].label,
+        subject=second.row.label,
         title=title,
         caption=f"SGD, and of the bank {average}, which stands for the paper’s EMA 0.992; means "
         "over seeds. The learning rate is the first seed’s.",
@@ -86,24 +76,38 @@ def compared_chart(
     )
 
 
-def _lines(
-    sides: Sequence[tuple[RowRecord, Sequence[str], str]],
-    points: Sequence[Sequence[CurvePoint]],
-    part: str,
+def _rates(ways: Sequence[Way]) -> tuple[Series, ...]:
+    found = []
+    for way, drawn in zip(ways, _RATES, strict=True):
+        rates = learning_rates(next(iter(way.runs.values())).log)
+        found.append(
+            Series(
+                label=f"learning rate, {way.words}",
+                x=tuple(float(epoch) for epoch, _ in rates),
+                y=tuple(rate for _, rate in rates),
+                style=drawn,
+                in_legend=False,
+            )
+        )
+    return tuple(found)
+
+
+def _of_part(
+    ways: Sequence[Way], points: Sequence[Sequence[CurvePoint]], part: str
 ) -> tuple[Series, ...]:
     """SGD and the average of both; empty unless all four are there."""
     found = []
-    for place, ((row, _, words), here) in enumerate(zip(sides, points, strict=True)):
-        for kind, weights in enumerate(("sgd", figures_average(row))):
-            label = "SGD" if weights == "sgd" else average_name(weights)
+    for place, (way, here) in enumerate(zip(ways, points, strict=True)):
+        for kind, weights in enumerate((BASELINE, figures_average(way.row.record))):
+            label = "SGD" if weights == BASELINE else average_name(weights)
             found.append(
-                smooth_line(
+                smoothed_series(
                     here,
                     weights,
                     part=part,
-                    label=f"{label}, {words}",
+                    label=f"{label}, {way.words}",
                     drawn=_STYLES[kind][place],
                     width=1,
                 )
             )
-    return tuple(line for line in found if line) if all(found) else ()
+    return tuple(series for series in found if series) if all(found) else ()

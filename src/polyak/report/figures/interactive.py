@@ -51,9 +51,11 @@ def spec(chart: Chart) -> dict[str, Any]:
                 layout[f"yaxis{suffix}"]["matches"] = "y"
         if panel.title:
             layout["annotations"].append(_title(panel.title, x_domain, y_domain))
-        for line in panel.series:
-            group = escape(line.label)
-            traces += _traces(line, group, suffix, in_legend=line.in_legend and group not in named)
+        for series in panel.series:
+            group = escape(series.label)
+            traces += _traces(
+                series, group, suffix, in_legend=series.in_legend and group not in named
+            )
             named.add(group)
     return {"data": traces, "layout": layout}
 
@@ -103,15 +105,15 @@ def _title(text: str, x: tuple[float, float], y: tuple[float, float]) -> dict[st
     }
 
 
-def _traces(line: Series, group: str, axis: str, *, in_legend: bool) -> list[dict[str, Any]]:
+def _traces(series: Series, group: str, axis: str, *, in_legend: bool) -> list[dict[str, Any]]:
     common = {"type": "scatter", "xaxis": f"x{axis}", "yaxis": f"y{axis}", "legendgroup": group}
-    style = line.style
+    style = series.style
     trace: dict[str, Any] = {
         **common,
         "name": group,
         "showlegend": in_legend,
-        "x": list(line.x),
-        "y": _rounded(line.y),
+        "x": list(series.x),
+        "y": _rounded(series.y),
         "mode": "+".join(m for m, on in (("lines", style.width), ("markers", style.marker)) if on),
         "line": {"color": style.colour, "dash": style.dash, "width": style.width},
         "hovertemplate": f"%{{x}}: %{{y:.4~g}} {group}<extra></extra>",
@@ -120,12 +122,12 @@ def _traces(line: Series, group: str, axis: str, *, in_legend: bool) -> list[dic
         shown = {"maxdisplayed": _MARKS_A_LINE} if style.width else {}
         size = 6 if style.width else 9
         trace["marker"] = {"symbol": style.marker, "size": size, "color": style.colour, **shown}
-    if line.low is None or line.high is None:
+    if series.low is None or series.high is None:
         return [trace]
     band = {
         **common,
-        "x": [*line.x, *reversed(line.x)],
-        "y": _rounded((*line.high, *reversed(line.low))),
+        "x": [*series.x, *reversed(series.x)],
+        "y": _rounded((*series.high, *reversed(series.low))),
         "mode": "lines",
         "line": {"width": 0},
         "fill": "toself",

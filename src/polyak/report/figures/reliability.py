@@ -1,32 +1,26 @@
 """The reliability diagram of a row's search models."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
-from polyak.analysis.reliability import pooled_reliability
+from polyak.analysis.loaded import LoadedRow
+from polyak.analysis.reliability import ARMS
 from polyak.metrics import ReliabilityBin
-from polyak.records.studies import RowRecord
 from polyak.report.figures import style
 from polyak.report.figures.chart import Chart, Panel, Series
 from polyak.report.names import arm_name
 from polyak.report.numbers import counted
 
-DRAWN = ("sgd", "ema_acc_bn", "ema_loss_bn")
 
-
-def reliability_chart(
-    out: Path, row: RowRecord, run_ids: Sequence[str], *, name: str
-) -> Chart | None:
+def reliability_chart(row: LoadedRow, *, name: str) -> Chart | None:
     """Accuracy against confidence, and below it how many images a point stands for."""
-    bars = {arm: pooled_reliability(out, run_ids, arm) for arm in DRAWN}
     drawn = [
-        (arm_name(arm), [bar for bar in found if bar.count], how)
-        for (arm, found), how in zip(bars.items(), style.ARMS, strict=True)
-        if found
+        (arm_name(arm), [bar for bar in row.reliability[arm] if bar.count], how)
+        for arm, how in zip(ARMS, style.ARMS, strict=True)
+        if row.reliability.get(arm)
     ]
     if not drawn:
         return None
-    seeds = counted(len(run_ids), "seed")
+    seeds = counted(len(row.done("search")), "seed")
     ideal = Series(label="calibrated", x=(0, 100), y=(0, 100), style=style.IDEAL)
     return Chart(
         name=name,

@@ -1,10 +1,11 @@
-"""From curves over seeds to the lines of a chart, in percent and nats."""
+"""From curves over seeds to the series of a chart, in percent and nats."""
 
 from collections.abc import Sequence
 from typing import Literal
 
-from polyak.analysis.curves import BASELINE, CurvePoint, sliding_mean
+from polyak.analysis.curves import CurvePoint, sliding_mean
 from polyak.records.studies import RowRecord
+from polyak.records.vocabulary import BASELINE
 from polyak.report.figures import style
 from polyak.report.figures.chart import Series
 from polyak.report.names import average_name
@@ -15,7 +16,7 @@ Metric = Literal["accuracy", "loss"]
 _LABELS = {BASELINE: "SGD", BEST: "best average (maximum)"}
 
 
-def bank_lines(
+def bank_series(
     points: Sequence[CurvePoint],
     row: RowRecord,
     *,
@@ -35,7 +36,7 @@ def bank_lines(
         bank: With each average.
 
     Returns:
-        A line for each that has points; bands on SGD and the best, where there are two seeds.
+        A series for each that has points; bands on SGD and the best, where there are two seeds.
     """
     styles = {**style.bank(row.averages), BASELINE: style.SGD, BEST: style.BEST}
     series = []
@@ -44,11 +45,11 @@ def bank_lines(
         if found:
             label = _LABELS.get(weights) or average_name(weights)
             banded = weights in _LABELS
-            series.append(_line(found, label, styles[weights], metric=metric, banded=banded))
+            series.append(_series(found, label, styles[weights], metric=metric, banded=banded))
     return tuple(series)
 
 
-def smooth_line(
+def smoothed_series(
     points: Sequence[CurvePoint],
     weights: str,
     *,
@@ -89,7 +90,7 @@ def _chosen(
     return sorted(found, key=lambda p: p.epoch)
 
 
-def _line(
+def _series(
     found: Sequence[CurvePoint], label: str, drawn: style.Style, *, metric: Metric, banded: bool
 ) -> Series:
     scale = 100.0 if metric == "accuracy" else 1.0

@@ -96,8 +96,8 @@ def write_svg(chart: Chart, path: Path) -> None:
 
 
 def _fill(axes: Axes, panel: Panel, *, last: bool) -> None:
-    for line in panel.series:
-        _plot(axes, line)
+    for series in panel.series:
+        _plot(axes, series)
     axes.set_ylabel(panel.y_label)
     axes.set_title(_plain(panel.title), loc="left")
     axes.grid(color=GRID, linewidth=0.6)
@@ -108,21 +108,23 @@ def _fill(axes: Axes, panel: Panel, *, last: bool) -> None:
         axes.tick_params(labelbottom=True)
 
 
-def _plot(axes: Axes, line: Series) -> None:
-    style = line.style
+def _plot(axes: Axes, series: Series) -> None:
+    style = series.style
     axes.plot(
-        line.x,
-        line.y,
-        label=_plain(line.label) if line.in_legend else "_",
+        series.x,
+        series.y,
+        label=_plain(series.label) if series.in_legend else "_",
         color=style.colour,
         linewidth=style.width,
         linestyle=_DASHES[style.dash] if style.width else "",
         marker=_MARKERS[style.marker] if style.marker else None,
         markersize=4.5 if style.width else 7,
-        markevery=max(1, len(line.x) // _MARKS_A_LINE) if style.width else None,
+        markevery=max(1, len(series.x) // _MARKS_A_LINE) if style.width else None,
     )
-    if line.low is not None and line.high is not None:
-        axes.fill_between(line.x, line.low, line.high, color=style.colour, alpha=0.14, linewidth=0)
+    if series.low is not None and series.high is not None:
+        axes.fill_between(
+            series.x, series.low, series.high, color=style.colour, alpha=0.14, linewidth=0
+        )
 
 
 def _plain(text: str) -> str:

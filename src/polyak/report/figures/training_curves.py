@@ -1,17 +1,14 @@
 """Charts of what happens during training, each from the curves over seeds."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from polyak.analysis.curves import CurvePoint, learning_curves, learning_rates
-from polyak.records.runs import run_folder
-from polyak.records.studies import RowRecord
-from polyak.report.facts import wants_refits
+from polyak.analysis.loaded import LoadedRow, RunLog
 from polyak.report.figures import authors_curves, style
 from polyak.report.figures.chart import Chart, Panel, Series
 from polyak.report.figures.reliability import reliability_chart
-from polyak.report.figures.series import bank_lines, legend_words, smooth_line
+from polyak.report.figures.series import bank_series, legend_words, smoothed_series
 from polyak.report.names import average_name
 
 SMOOTHING_EPOCHS = 5
@@ -24,58 +21,51 @@ _PARTS = {
 }
 
 
-def row_charts(
-    out: Path, row: RowRecord, *, prefix: str, preset: str | None = None
-) -> dict[str, Chart]:
+def row_charts(row: LoadedRow, *, prefix: str, preset: str | None = None) -> dict[str, Chart]:
     """All charts that a row's finished runs allow, by kind and in reading order.
 
     Args:
-        out: The output folder.
-        row: Names the runs.
+        row: With its runs.
         prefix: Starts the names of the charts' files.
         preset: The table or figure of the paper that the study is for.
     """
-    search, refit = (_finished(out, runs.values()) for runs in (row.chosen_search, row.refit))
-    searched, refitted = learning_curves(out, search), learning_curves(out, refit)
-    marks = _stops(out, row)
+    search, refit = row.logs("search"), row.logs("refit")
+    searched, refitted = learning_curves(search), learning_curves(refit)
     charts = {
-        "figure1": _figure1(searched, row, _rates(out, search)) if preset == "figure1" else None,
-        "holdout": _learning(searched, row, "holdout", (*marks, *_rates(out, search))),
+        "figure1": _figure1(searched, row, _rates(search)) if preset == "figure1" else None,
+        "holdout": _learning(searched, row, "holdout", (*_stops(row), *_rates(search))),
         "test": _with_authors(
-            _learning(refitted, row, "test", _rates(out, refit))
-            if wants_refits(row)
-            else _learning(searched, row, "test", _rates(out, search), phase="search"),
+            _learning(refitted, row, "test", _rates(refit))
+            if row.record.refits
+            else _learning(searched, row, "test", _rates(search), phase="search"),
             row,
         ),
         "batchnorm": _recomputed(refitted, row, "test") or _recomputed(searched, row, "holdout"),
         "memorised": _memorised(refitted, row, "refit") or _memorised(searched, row, "search"),
-        "reliability": reliability_chart(out, row, search, name="reliability"),
+        "reliability": reliability_chart(row, name="reliability"),
     }
     return {
         kind: replace(chart, name=f"{prefix}-{kind}") for kind, chart in charts.items() if chart
     }
 
 
-def _finished(out: Path, run_ids: Iterable[str]) -> list[str]:
-    return [run_id for run_id in run_ids if run_folder(out, run_id).ending == "done"]
-
-
-def _rates(out: Path, run_ids: Sequence[str]) -> tuple[Series, ...]:
-    if not run_ids:
+def _rates(logs: Sequence[RunLog]) -> tuple[Series, ...]:
+    """The first seed's learning rate."""
+    if not logs:
         return ()
-    epochs, rates = zip(*learning_rates(out, run_ids[0]), strict=True)
-    line = Series(label="learning rate", x=epochs, y=rates, style=style.RATE, in_legend=False)
-    return (line,)
+    epochs, rates = zip(*learning_rates(logs[0]), strict=True)
+    drawn = style.RATE
+    return (Series(label="learning rate", x=epochs, y=rates, style=drawn, in_legend=False),)
 
 
-def _stops(out: Path, row: RowRecord) -> tuple[Series, ...]:
+def _stops(row: LoadedRow) -> tuple[Series, ...]:
     """Where each seed's run was stopped for accuracy, at that seed's own score."""
     marks = []
-    for seed, run_id in row.chosen_search.items():
-        stop = next((s for s in row.stops.get(seed, ()) if s.rule == "acc"), None)
-        for record in run_folder(out, run_id).epochs():
-            if stop and record.epoch == stop.epoch and stop.average in record.holdout:
-                marks.append((stop.epoch, 100 * record.holdout[stop.average].accuracy))
+    for seed, run in row.of("search").items():
+        stop = next((s for s in row.record.stops.get(seed, ()) if s.rule == "acc"), None)
+        scores = run.log.part("holdout").get(stop.epoch, {}) if stop else {}
+        if stop and stop.average in scores:
+            marks.append((stop.epoch, 100 * scores[stop.average].accuracy))
     if not marks:
         return ()
     x, y = zip(*marks, strict=True)
@@ -84,13 +74,13 @@ def _stops(out: Path, row: RowRecord) -> tuple[Series, ...]:
 
 def _learning(
     points: Sequence[CurvePoint],
-    row: RowRecord,
+    row: LoadedRow,
     part: str,
     more: Sequence[Series],
     *,
     phase: str = "refit",
 ) -> Chart | None:
-    accuracy = bank_lines(points, row, part=part, metric="accuracy")
+    accuracy = bank_series(points, row.record, part=part, metric="accuracy")
     if not accuracy:
         return None
     where, title = _PARTS[part]
@@ -113,7 +103,7 @@ def _learning(
             Panel(y_label=f"{where} accuracy (%)", series=(*accuracy, *stops)),
             Panel(
                 y_label=f"{where} loss (nats)",
-                series=bank_lines(points, row, part=part, metric="loss"),
+                series=bank_series(points, row.record, part=part, metric="loss"),
             ),
             Panel(y_label="learning rate", series=rates),
         ),
@@ -121,28 +111,28 @@ def _learning(
     )
 
 
-def _with_authors(chart: Chart | None, row: RowRecord) -> Chart | None:
+def _with_authors(chart: Chart | None, row: LoadedRow) -> Chart | None:
     """The authors' curves behind ours where they are of the same data."""
-    if chart is None or not authors_curves.drawn_for(row.dataset):
+    if chart is None or not authors_curves.drawn_for(row.record.dataset):
         return chart
     accuracy, loss, rate = chart.panels
-    epochs = round(max(max(line.x) for line in accuracy.series))
-    theirs = replace(authors_curves.rate_line(epochs), in_legend=False)
+    epochs = round(max(max(series.x) for series in accuracy.series))
+    theirs = replace(authors_curves.rate_series(epochs), in_legend=False)
     return replace(
         chart,
         caption=f"{chart.caption} {authors_curves.facts()}",
         panels=(
-            replace(accuracy, series=(*authors_curves.test_lines(epochs), *accuracy.series)),
+            replace(accuracy, series=(*authors_curves.test_series(epochs), *accuracy.series)),
             loss,
             replace(rate, series=(theirs, *rate.series)),
         ),
     )
 
 
-def _figure1(points: Sequence[CurvePoint], row: RowRecord, rates: Sequence[Series]) -> Chart | None:
+def _figure1(points: Sequence[CurvePoint], row: LoadedRow, rates: Sequence[Series]) -> Chart | None:
     """The paper's figure 1a: the bank's best, SGD and the learning rate, nothing else."""
-    lines = bank_lines(points, row, part="holdout", metric="accuracy", bank=False)
-    if not lines:
+    series = bank_series(points, row.record, part="holdout", metric="accuracy", bank=False)
+    if not series:
         return None
     return Chart(
         name="figure1",
@@ -153,19 +143,19 @@ def _figure1(points: Sequence[CurvePoint], row: RowRecord, rates: Sequence[Serie
         "several; it is drawn as in the paper and no result.",
         legend=legend_words(points, part="holdout"),
         panels=(
-            Panel(y_label="hold-out accuracy (%)", series=lines),
+            Panel(y_label="hold-out accuracy (%)", series=series),
             Panel(y_label="learning rate", series=tuple(rates)),
         ),
         heights=(3.1, 1.1),
     )
 
 
-def _recomputed(points: Sequence[CurvePoint], row: RowRecord, part: str) -> Chart | None:
+def _recomputed(points: Sequence[CurvePoint], row: LoadedRow, part: str) -> Chart | None:
     where, _ = _PARTS[part]
     panels = []
-    for average in row.averages:
-        lines = [
-            smooth_line(
+    for average in row.record.averages:
+        pair = [
+            smoothed_series(
                 points, average, part=monitor, label=label, drawn=drawn, width=SMOOTHING_EPOCHS
             )
             for monitor, label, drawn in (
@@ -173,8 +163,8 @@ def _recomputed(points: Sequence[CurvePoint], row: RowRecord, part: str) -> Char
                 (f"{part}_bn", "statistics recomputed", style.RECOMPUTED),
             )
         ]
-        if all(lines):
-            series = tuple(line for line in lines if line)
+        if all(pair):
+            series = tuple(found for found in pair if found)
             title = average_name(average)
             panels.append(Panel(title=title, y_label=f"{where} accuracy (%)", series=series))
     if not panels:
@@ -195,9 +185,9 @@ def _recomputed(points: Sequence[CurvePoint], row: RowRecord, part: str) -> Char
     )
 
 
-def _memorised(points: Sequence[CurvePoint], row: RowRecord, phase: str) -> Chart | None:
+def _memorised(points: Sequence[CurvePoint], row: LoadedRow, phase: str) -> Chart | None:
     right, wrong = (
-        bank_lines(points, row, part=part, metric="accuracy", best=False)
+        bank_series(points, row.record, part=part, metric="accuracy", best=False)
         for part in ("train_clean", "train_wrong")
     )
     if not right or not wrong:

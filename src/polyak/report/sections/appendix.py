@@ -2,16 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
-from polyak.analysis.results import Phase, Result
-from polyak.records.studies import StudyRecord
-from polyak.report.figures.comparison import compared_chart
+from polyak.analysis.loaded import LoadedRow, LoadedStudy
+from polyak.records.vocabulary import Phase
+from polyak.report.figures.chart import Chart
+from polyak.report.figures.comparison import Way, compared_chart
 from polyak.report.paper.published import numbers_for
 from polyak.report.sections.row import RowPart
 from polyak.report.tables.comparisons import against_table, base_of
 from polyak.report.tables.memorisation import held_table, memorised_table
-from polyak.report.tables.paper_tables import preset_of
 from polyak.report.tables.table import Table
 from polyak.report.tables.variants import variants_table
 
@@ -78,20 +77,20 @@ APPENDICES = tuple(_PAPERS)
 """Presets whose pages begin with such a section."""
 
 
-def appendix(out: Path, study: StudyRecord, results: Sequence[Result]) -> Appendix | None:
+def appendix(study: LoadedStudy) -> Appendix | None:
     """The section of the appendix that a study is for; None where it is for none."""
-    preset = preset_of(study.name) or ""
-    if preset not in _PAPERS:
+    preset = study.record.preset
+    if preset is None or preset not in _PAPERS:
         return None
     letter = preset.removeprefix("app-").upper()
     return Appendix(
         letter=letter[0] + (f".{letter[1]}" if letter[1:] else ""),
         papers=_PAPERS[preset],
-        blocks=tuple(_blocks(out, study, results, preset)),
+        blocks=tuple(_blocks(study, preset)),
     )
 
 
-def _blocks(out: Path, study: StudyRecord, results: Sequence[Result], preset: str) -> list[Block]:
+def _blocks(study: LoadedStudy, preset: str) -> list[Block]:
     rows = study.rows
     if preset == "app-b":
         halves: tuple[tuple[str, Phase], ...] = (
@@ -106,19 +105,19 @@ def _blocks(out: Path, study: StudyRecord, results: Sequence[Result], preset: st
                 "longest window with recomputed statistics, fixed beforehand: what the paper’s "
                 "tables call EMA. The best line of a table was chosen by looking at the test set "
                 "and is no result.",
-                table=variants_table(out, rows, results, phase),
+                table=variants_table(rows, phase),
             )
             for heading, phase in halves
         ]
     if preset == "app-e1":
-        published = any(numbers_for(row.dataset, row.architecture) for row in rows)
+        published = any(numbers_for(row.record.dataset, row.record.architecture) for row in rows)
         return [
             Block(
                 heading="Learning and memorising",
                 text="Training images of the search without augmentation, after each epoch. "
-                "Memorised: rightly called by their wrong label. Read off at the first epoch that "
+                "Memorised: predicted as their wrong label. Read off at the first epoch that "
                 "reaches a level, which chooses nothing.",
-                table=memorised_table(rows, out, with_paper=published),
+                table=memorised_table(rows, with_paper=published),
             )
         ]
     if preset == "app-e2":
@@ -127,10 +126,10 @@ def _blocks(out: Path, study: StudyRecord, results: Sequence[Result], preset: st
                 heading="After the last epoch",
                 text="The same search, with a cosine to 0 and with the learning rate held from the "
                 "epoch that was chosen for EMA (acc.). Both train equally long.",
-                table=held_table(rows, out),
+                table=held_table(rows),
             )
         ]
-    table = against_table(out, rows, results)
+    table = against_table(rows)
     return [Block(heading="Beside each other", text=_AGAINST, table=table)] if table else []
 
 
@@ -140,29 +139,31 @@ _AGAINST = (
 )
 
 
-def with_comparisons(out: Path, study: StudyRecord, parts: Sequence[RowPart]) -> list[RowPart]:
+def with_comparisons(study: LoadedStudy, parts: Sequence[RowPart]) -> list[RowPart]:
     """The rows' parts with a figure for each comparison that the study is about."""
     found = []
     for row, part in zip(study.rows, parts, strict=True):
-        base, name = base_of(study.rows, row), f"{part.anchor}-compared"
-        chart = None
-        if base:
-            words = row.label.removeprefix(f"{base.label}, ")
-            chart = compared_chart(
-                out,
-                (base, base.chosen_search, "as it is"),
-                (row, row.chosen_search, words),
-                name=name,
-                title=f"As it is and {words}",
-            )
-        elif "held" in row.follow_ups:
-            chart = compared_chart(
-                out,
-                (row, row.chosen_search, "cosine"),
-                (row, row.follow_ups["held"], "held"),
-                name=name,
-                title="Cosine to 0, and the learning rate held (the paper’s figure 8)",
-            )
-        charts = {**part.charts, "compared": chart} if chart else part.charts
-        found.append(replace(part, charts=charts))
+        chart = _comparison(study, row, name=f"{part.anchor}-compared")
+        found.append(replace(part, charts={**part.charts, "compared": chart}) if chart else part)
     return found
+
+
+def _comparison(study: LoadedStudy, row: LoadedRow, *, name: str) -> Chart | None:
+    """A row beside the one that it varies, or its cosine beside the learning rate held."""
+    base, searched = base_of(study.rows, row), row.done("search")
+    if base:
+        words = row.label.removeprefix(f"{base.label}, ")
+        return compared_chart(
+            Way(row=base, runs=base.done("search"), words="as it is"),
+            Way(row=row, runs=searched, words=words),
+            name=name,
+            title=f"As it is and {words}",
+        )
+    if "held" in row.record.follow_ups:
+        return compared_chart(
+            Way(row=row, runs=searched, words="cosine"),
+            Way(row=row, runs=row.done("held"), words="held"),
+            name=name,
+            title="Cosine to 0, and the learning rate held (the paper’s figure 8)",
+        )
+    return None

@@ -7,16 +7,23 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from polyak.analysis.claims.claim import Claim
-from polyak.analysis.claims.evidence import RowEvidence, row_evidence
-from polyak.analysis.claims.ledger import VERDICTS, Entry, alone, counts, deciding, ledger, small
-from polyak.analysis.claims.verdicts import LEVEL, Finding, Verdict, Weighed
-from polyak.analysis.results import Result
+from polyak.analysis.claims.evidence import study_evidence
+from polyak.analysis.claims.ledger import (
+    VERDICTS,
+    Entry,
+    alone,
+    below_smallest_effect,
+    counts,
+    deciding,
+    ledger,
+)
+from polyak.analysis.claims.verdicts import LEVEL, Hypothesis, HypothesisTest, Verdict
+from polyak.analysis.loaded import LoadedStudy
 from polyak.errors import FileError
 from polyak.files import write_json
 from polyak.records.studies import StudyRecord
 from polyak.report.names import ARMS, arm_name, average_name
 from polyak.report.numbers import number
-from polyak.report.overhead import timings_of
 
 FILE = "claims.json"
 _SCALES = {"points": (100, " points"), "nats": (1, " nats"), "share": (100, " %"), "%": (100, " %")}
@@ -25,8 +32,8 @@ _SMALL_TEST_SET = 1e-4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FindingLine:
-    """A finding in words."""
+class HypothesisLine:
+    """A hypothesis in words."""
 
     what: str
     row: str
@@ -39,7 +46,7 @@ class FindingLine:
     detectable: str
     seeds: int
     verdict: Verdict
-    """Of this finding alone, uncorrected."""
+    """Of this hypothesis alone, uncorrected."""
 
     kind: str
 
@@ -57,14 +64,14 @@ class LedgerLine:
     """The verdict as a name for the style sheet."""
 
     figures: str
-    """The finding on which the verdict hangs; empty for a claim that was not run."""
+    """The hypothesis on which the verdict hangs; empty for a claim that was not run."""
 
     because: tuple[str, ...]
     """What to know about the verdict."""
 
     needs: str
     command: str
-    findings: tuple[FindingLine, ...]
+    hypotheses: tuple[HypothesisLine, ...]
     corrected: str
 
 
@@ -80,14 +87,9 @@ class LedgerPart:
     rows: int
 
 
-def judge(out: Path, study: StudyRecord, results: Sequence[Result]) -> list[Entry]:
+def judge(study: LoadedStudy) -> list[Entry]:
     """Every claim against the study's files."""
-    measured = timings_of(out, study)
-    rows = [row_evidence(out, row, results) for row in study.rows]
-    if study.measurement is not None and measured is not None:
-        label = study.measurement.label
-        rows.append(RowEvidence(label=label, budget=0, averages=(), timings=measured))
-    return ledger(rows)
+    return ledger(study_evidence(study))
 
 
 def ledger_part(study: StudyRecord, entries: Sequence[Entry]) -> LedgerPart:
@@ -136,7 +138,7 @@ def _line(study: StudyRecord, entry: Entry) -> LedgerLine:
         because=tuple(_because(entry)),
         needs=claim.needs,
         command=command_for(claim, study),
-        findings=tuple(_finding_line(*found) for found in entry.findings),
+        hypotheses=tuple(_hypothesis_line(*found) for found in entry.tested),
         corrected=_corrected(entry),
     )
 
@@ -146,22 +148,25 @@ def command_for(claim: Claim, study: StudyRecord) -> str:
 
     Example:
         >>> from polyak.analysis.claims.catalogue import CLAIMS
-        >>> command_for(CLAIMS[6], StudyRecord(name="table1-tiny", title="", command="", rows=()))
+        >>> (claim,) = (claim for claim in CLAIMS if claim.id == "longest-window")
+        >>> tiny = StudyRecord(name="mine", title="", command="", rows=(), scale="tiny")
+        >>> command_for(claim, tiny)
         'polyak study figure1 --scale tiny'
     """
-    found = re.search(r"-(paper|small|tiny)(-controls)?$", study.name)
-    own = found[1] if found else "small"
-    if study.name == f"{claim.preset}-{own}" and claim.scale in (None, own):
+    scale = study.scale or "small"
+    # One with other switches has a longer name, and not all the runs of the plain one.
+    plain = study.preset == claim.preset and study.name == f"{claim.preset}-{scale}"
+    if plain and claim.scale in (None, scale):
         return study.command
-    return f"polyak study {claim.preset} --scale {claim.scale or own}"
+    return f"polyak study {claim.preset} --scale {claim.scale or scale}"
 
 
-def _figures(finding: Finding, weighed: Weighed) -> str:
+def _figures(hypothesis: Hypothesis, test: HypothesisTest) -> str:
     """The mean with its interval."""
-    mean = _shown(weighed.mean, finding)
-    if weighed.low is None:
+    mean = _shown(test.mean, hypothesis)
+    if test.low is None:
         return mean
-    return f"{mean} ({_interval(finding, weighed)})"
+    return f"{mean} ({_interval(hypothesis, test)})"
 
 
 def _because(entry: Entry) -> list[str]:
@@ -169,23 +174,23 @@ def _because(entry: Entry) -> list[str]:
     if weakest is None:
         return []
     found = []
-    finding, weighed = weakest
-    if len(entry.findings) > 1:
-        found.append(_words(finding.what) + (f"; {finding.row}" if _rows(entry) > 1 else ""))
-    if weighed.n == 1:
+    hypothesis, test = weakest
+    if len(entry.tested) > 1:
+        found.append(_words(hypothesis.what) + (f"; {hypothesis.row}" if _rows(entry) > 1 else ""))
+    if test.n == 1:
         found.append("one seed: nothing tells chance from effect")
-    elif weighed.sd is None:
+    elif test.sd is None:
         found.append("no spread between seeds to judge by")
-    elif entry.verdict == "underpowered" and not finding.every_seed:
-        detectable = _shown(weighed.detectable or 0.0, finding)
-        found.append(f"detectable by {weighed.n} such seeds: {detectable} beyond the bound")
-    if small(entry):
+    elif entry.verdict == "underpowered" and not hypothesis.every_seed:
+        detectable = _shown(test.detectable or 0.0, hypothesis)
+        found.append(f"detectable by {test.n} such seeds: {detectable} beyond the bound")
+    if below_smallest_effect(entry):
         found.append("there, but smaller than the smallest effect of interest")
     return found
 
 
 def _words(what: str) -> str:
-    """Arms and averages in a finding as tables call them."""
+    """Arms and averages in a hypothesis as tables call them."""
     return re.sub(r"\b(?:ema|sgd|swa)(?:_[a-z0-9._]*[a-z0-9])?", _called, what)
 
 
@@ -194,38 +199,38 @@ def _called(found: re.Match[str]) -> str:
 
 
 def _rows(entry: Entry) -> int:
-    return len({finding.row for finding, _ in entry.findings})
+    return len({hypothesis.row for hypothesis, _ in entry.tested})
 
 
-def _finding_line(finding: Finding, weighed: Weighed) -> FindingLine:
-    beyond, short = (">", "<") if finding.side == "above" else ("<", ">")
-    return FindingLine(
-        what=_words(finding.what),
-        row=finding.row,
-        claimed=f"{beyond} {_shown(finding.bound, finding)}",
+def _hypothesis_line(hypothesis: Hypothesis, test: HypothesisTest) -> HypothesisLine:
+    beyond, short = (">", "<") if hypothesis.side == "above" else ("<", ">")
+    return HypothesisLine(
+        what=_words(hypothesis.what),
+        row=hypothesis.row,
+        claimed=f"{beyond} {_shown(hypothesis.bound, hypothesis)}",
         refuted_if="–"
-        if finding.refuted_at is None
-        else f"{short} {_plain(finding.refuted_at, finding)}",
-        mean=_plain(weighed.mean, finding),
-        interval="–" if weighed.low is None else _interval(finding, weighed),
-        shown=_p(weighed.shown),
-        refuted=_p(weighed.refuted),
+        if hypothesis.refuted_at is None
+        else f"{short} {_plain(hypothesis.refuted_at, hypothesis)}",
+        mean=_plain(test.mean, hypothesis),
+        interval="–" if test.low is None else _interval(hypothesis, test),
+        shown=_p(test.p_supported),
+        refuted=_p(test.p_refuted),
         detectable="–"
-        if weighed.detectable is None or finding.every_seed
-        else _plain(weighed.detectable, finding),
-        seeds=weighed.n,
-        verdict=alone(weighed),
-        kind=_kind(alone(weighed)),
+        if test.detectable is None or hypothesis.every_seed
+        else _plain(test.detectable, hypothesis),
+        seeds=test.n,
+        verdict=alone(test),
+        kind=_kind(alone(test)),
     )
 
 
 def _corrected(entry: Entry) -> str:
-    if entry.shown_corrected is None and entry.refuted_corrected is None:
+    if entry.p_supported_corrected is None and entry.p_refuted_corrected is None:
         return ""
     text = (
-        f"All findings together: p of the claim {_p(entry.shown)}, corrected "
-        f"{_p(entry.shown_corrected)}; p against it {_p(entry.refuted)}, corrected "
-        f"{_p(entry.refuted_corrected)}."
+        f"All hypotheses together: p of the claim {_p(entry.p_supported)}, corrected "
+        f"{_p(entry.p_supported_corrected)}; p against it {_p(entry.p_refuted)}, corrected "
+        f"{_p(entry.p_refuted_corrected)}."
     )
     if entry.verdict in ("reproduced", "not reproduced"):
         text += (
@@ -236,24 +241,24 @@ def _corrected(entry: Entry) -> str:
     return text
 
 
-def _interval(finding: Finding, weighed: Weighed) -> str:
-    return " to ".join(_plain(end or 0.0, finding) for end in (weighed.low, weighed.high))
+def _interval(hypothesis: Hypothesis, test: HypothesisTest) -> str:
+    return " to ".join(_plain(end or 0.0, hypothesis) for end in (test.low, test.high))
 
 
-def _shown(value: float, finding: Finding) -> str:
-    return _plain(value, finding) + _SCALES[finding.unit][1]
+def _shown(value: float, hypothesis: Hypothesis) -> str:
+    return _plain(value, hypothesis) + _SCALES[hypothesis.unit][1]
 
 
-def _plain(value: float, finding: Finding) -> str:
-    return number(_SCALES[finding.unit][0] * value, _digits(finding))
+def _plain(value: float, hypothesis: Hypothesis) -> str:
+    return number(_SCALES[hypothesis.unit][0] * value, _digits(hypothesis))
 
 
-def _digits(finding: Finding) -> int:
-    if finding.unit == "nats":
+def _digits(hypothesis: Hypothesis) -> int:
+    if hypothesis.unit == "nats":
         return 3
-    if finding.unit == "share":
+    if hypothesis.unit == "share":
         return 0
-    return 1 if finding.unit == "%" or finding.resolution > _SMALL_TEST_SET else 2
+    return 1 if hypothesis.unit == "%" or hypothesis.resolution > _SMALL_TEST_SET else 2
 
 
 def _p(p: float | None) -> str:
@@ -267,16 +272,28 @@ def _kind(verdict: str) -> str:
 
 
 def _record(entry: Entry) -> dict[str, object]:
+    """A claim in claims.json, whose keys are those of its first version."""
     return {
         "id": entry.claim.id,
         "sentence": entry.claim.sentence,
         "verdict": entry.verdict,
-        "p_shown": entry.shown,
-        "p_shown_corrected": entry.shown_corrected,
-        "p_refuted": entry.refuted,
-        "p_refuted_corrected": entry.refuted_corrected,
-        "findings": [
-            {**asdict(finding), **asdict(weighed), "detectable": weighed.detectable}
-            for finding, weighed in entry.findings
-        ],
+        "p_shown": entry.p_supported,
+        "p_shown_corrected": entry.p_supported_corrected,
+        "p_refuted": entry.p_refuted,
+        "p_refuted_corrected": entry.p_refuted_corrected,
+        "findings": [_tested(hypothesis, test) for hypothesis, test in entry.tested],
+    }
+
+
+def _tested(hypothesis: Hypothesis, test: HypothesisTest) -> dict[str, object]:
+    return {
+        **asdict(hypothesis),
+        "n": test.n,
+        "mean": test.mean,
+        "low": test.low,
+        "high": test.high,
+        "shown": test.p_supported,
+        "refuted": test.p_refuted,
+        "sd": test.sd,
+        "detectable": test.detectable,
     }

@@ -1,24 +1,25 @@
 """What an evaluation found, as lines of text: each arm, and how far it is from an SGD."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
-from polyak.analysis.results import Phase, Result
-from polyak.analysis.seeds import mean_interval, paired_difference
+from polyak.analysis.results import Result, Results
+from polyak.analysis.seeds import mean_interval
+from polyak.records.vocabulary import BASELINE, Phase
 from polyak.report.names import arm_name, ordered
 from polyak.report.numbers import counted, number
+from polyak.report.tables.cells import difference_cell
+from polyak.report.tables.measures import ACCURACY, LOSS, Measure
 
 BLOCKS: tuple[tuple[Phase, Phase, str], ...] = (
     ("search", "search", "models of the search"),
     ("held", "held", "the search with its learning rate held"),
     ("refit", "refit", "models of all training images"),
     ("annealed", "annealed", "the same, annealed in the epochs of EMA (acc.)"),
-    ("refit", "annealed", "models of all training images against SGD annealed so"),
+    ("refit", "annealed", "models of all training images against SGD annealed early"),
 )
 """Models, whose SGD they are set against, and what the lines are headed by."""
-COLUMNS = (("accuracy", "accuracy, %", 100.0, 1), ("loss", "loss, nats", 1.0, 3))
-"""Metric, heading, factor and decimals."""
-
-BySeed = Mapping[int, float]
+MEASURES = (replace(ACCURACY, digits=1), replace(LOSS, digits=3))
 
 
 def evaluation_lines(label: str, results: Sequence[Result]) -> Iterator[str]:
@@ -28,43 +29,44 @@ def evaluation_lines(label: str, results: Sequence[Result]) -> Iterator[str]:
 
     Args:
         label: Of the row.
-        results: Of the evaluation, for any rows.
+        results: Of one evaluation, for any rows.
     """
-    found = _by_arm(label, results)
-    for phase, baseline, heading in BLOCKS:
-        arms = ordered({arm for of, arm, _ in found if of == phase})
-        if not arms or (baseline, "sgd", "accuracy") not in found:
+    found = Results(r for r in results if r.row == label)
+    for phase, of, heading in BLOCKS:
+        arms = ordered({r.arm for r in found if r.phase == phase and r.metric == ACCURACY.metric})
+        columns = [_Column(found, m, phase, of) for m in MEASURES]
+        seeds = len(columns[0].by_seed(of, BASELINE)) if arms else 0
+        if not seeds:
             continue
-        seeds = len(found[baseline, "sgd", "accuracy"])
         yield f"{label}: {heading}, {counted(seeds, 'seed')}"
-        yield _line("", [(head, "− SGD") for _, head, *_ in COLUMNS])
+        yield _line("", [(f"{m.heading}, {m.unit}", "− SGD") for m in MEASURES])
         for arm in arms:
-            cells = []
-            for metric, _, factor, digits in COLUMNS:
-                ours, theirs = found[phase, arm, metric], found[baseline, "sgd", metric]
-                mean = number(factor * mean_interval(ours.values()).mean, digits)
-                same = (phase, arm) == (baseline, "sgd")
-                cells.append((mean, "" if same else _difference(ours, theirs, factor, digits)))
-            yield _line(arm_name(arm), cells)
+            yield _line(arm_name(arm), [column.cells(arm) for column in columns])
 
 
-def _by_arm(label: str, results: Sequence[Result]) -> dict[tuple[Phase, str, str], BySeed]:
-    """Values by seed of each phase, arm and metric that has a column."""
-    found: dict[tuple[Phase, str, str], dict[int, float]] = {}
-    for r in results:
-        if r.row == label and any(r.metric == metric for metric, *_ in COLUMNS):
-            found.setdefault((r.phase, r.arm, r.metric), {})[int(r.seed)] = r.value
-    return dict(found)
+@dataclass(frozen=True, slots=True)
+class _Column:
+    """A measure of the models of a phase, and their distance from the SGD of one."""
 
+    results: Results
+    measure: Measure
+    phase: Phase
+    of: Phase
 
-def _difference(ours: BySeed, theirs: BySeed, factor: float, digits: int) -> str:
-    if not ours.keys() & theirs.keys():
-        return ""
-    found = paired_difference(ours, theirs)
-    mean = number(factor * found.mean, digits, signed=True)
-    if found.low is None or found.high is None:
-        return mean
-    return f"{mean} [{number(factor * found.low, digits)}, {number(factor * found.high, digits)}]"
+    def by_seed(self, phase: Phase, arm: str) -> Mapping[str, float]:
+        target = next(iter(self.results)).target
+        metric = self.measure.metric
+        return self.results.by_seed(phase=phase, arm=arm, metric=metric, target=target)
+
+    def cells(self, arm: str) -> tuple[str, str]:
+        """Mean and difference."""
+        ours, sgd = self.by_seed(self.phase, arm), self.by_seed(self.of, BASELINE)
+        digits, scale = self.measure.digits or 0, self.measure.scale
+        mean = number(scale * mean_interval(ours.values()).mean, digits)
+        if (self.phase, arm) == (self.of, BASELINE) or not ours.keys() & sgd.keys():
+            return mean, ""
+        cell = difference_cell(ours, sgd, self.measure, digits=digits)
+        return mean, f"{cell.text} {cell.spread}".strip()
 
 
 def _line(name: str, cells: Sequence[tuple[str, str]]) -> str:

@@ -1,28 +1,28 @@
 """What the page says about one row of a study alone."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
-from polyak.analysis.results import Phase, Result
+from polyak.analysis.loaded import LoadedRow
 from polyak.analysis.search import rate_scores
 from polyak.analysis.seeds import mean_interval
 from polyak.records.studies import RowRecord
+from polyak.records.vocabulary import RULES, Phase
 from polyak.report import facts
 from polyak.report.figures.chart import Chart
 from polyak.report.figures.training_curves import row_charts
 from polyak.report.names import average_name, paper_name
-from polyak.report.numbers import accuracy_digits, number
-from polyak.report.sections.overlaps import overlaps
+from polyak.report.numbers import number
+from polyak.report.sections.remarks import overlaps
 from polyak.report.sections.summary import controls
-from polyak.report.tables.arms import sd_of
+from polyak.report.tables.cells import sd_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RateLine:
     """A learning rate of the search."""
 
-    rate: str
+    learning_rate: str
     score: str
     """SGD's best hold-out accuracy in percent, mean ± standard deviation over seeds."""
 
@@ -37,9 +37,6 @@ class StopLine:
     seed: str
     stops: tuple[tuple[str, str], ...]
     """Epoch and average for each of `RULES`."""
-
-
-RULES = {"sgd": "SGD, stopped", "acc": "EMA (acc.)", "loss": "EMA (loss)"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,42 +64,42 @@ class RowPart:
     """Averages and the paper's that they stand for."""
 
 
-def row_part(
-    out: Path,
-    row: RowRecord,
-    results: Sequence[Result],
-    *,
-    anchor: str,
-    preset: str | None = None,
-) -> RowPart:
-    """Gather it from the row's files and the study's results."""
-    charts = row_charts(out, row, prefix=anchor, preset=preset)
+def row_part(row: LoadedRow, *, anchor: str, preset: str | None = None) -> RowPart:
+    """What the page says about a row alone.
+
+    Args:
+        row: With its runs and numbers.
+        anchor: Its name in the page's links and files.
+        preset: The table, figure or appendix of the paper that the study is for.
+    """
+    charts = row_charts(row, prefix=anchor, preset=preset)
+    record = row.record
     return RowPart(
         label=row.label,
         anchor=anchor,
-        record=row,
-        problems=facts.problems(out, row),
-        settings=facts.settings(out, row),
-        cost=facts.cost(out, facts.all_runs(row)),
-        wrong_labels=facts.wrong_labels(out, row),
-        rates=_rates(out, row),
-        stops=_stops(row),
-        overlaps=overlaps(out, row),
-        controls=controls(out, row, results),
+        record=record,
+        problems=facts.problems(row),
+        settings=facts.settings(row),
+        cost=facts.cost(row.runs.values()),
+        wrong_labels=row.wrong_labels,
+        rates=_rates(row),
+        stops=_stops(record),
+        overlaps=overlaps(row),
+        controls=controls(row),
         charts=charts,
-        no_chart=_no_chart(out, row, charts),
+        no_chart=_no_chart(row, charts),
         stands_for=[
             (average_name(name), average_name(paper))
-            for name in row.averages
-            if (paper := paper_name(row, name))
+            for name in record.averages
+            if (paper := paper_name(record, name))
         ],
     )
 
 
-def _rates(out: Path, row: RowRecord) -> list[RateLine]:
-    digits = accuracy_digits(facts.images_in_test(out, row) or 0)
+def _rates(row: LoadedRow) -> list[RateLine]:
+    digits = facts.accuracy_digits(row)
     lines = []
-    for found in rate_scores(out, row):
+    for found in rate_scores(row):
         score = "–"
         if found.best:
             interval = mean_interval(100 * best for best in found.best.values())
@@ -110,11 +107,16 @@ def _rates(out: Path, row: RowRecord) -> list[RateLine]:
             spread = "" if sd is None else f" ± {number(sd, digits)}"
             score = number(interval.mean, digits) + spread
         notes = [f"seed {seed}: {ending}" for seed, ending in found.unfinished.items()]
-        own = [seed for seed, rate in row.seed_learning_rates.items() if rate == found.rate]
+        own = [
+            s for s, rate in row.record.seed_learning_rates.items() if rate == found.learning_rate
+        ]
         notes += [f"for seed {', '.join(own)}"] if own else []
         lines.append(
             RateLine(
-                rate=f"{found.rate:g}", score=score, note="; ".join(notes), chosen=found.chosen
+                learning_rate=f"{found.learning_rate:g}",
+                score=score,
+                note="; ".join(notes),
+                chosen=found.chosen,
             )
         )
     return lines
@@ -129,18 +131,18 @@ _NEEDED: dict[str, tuple[Phase, str, str]] = {
 }
 
 
-def _no_chart(out: Path, row: RowRecord, charts: Mapping[str, Chart]) -> dict[str, str]:
+def _no_chart(row: LoadedRow, charts: Mapping[str, Chart]) -> dict[str, str]:
     found = {}
     for kind, (phase, what, needed) in _NEEDED.items():
         if kind not in charts:
-            why = facts.reason(out, row, phase)
+            why = facts.reason(row, phase)
             if why == facts.NOT_MEASURED:
                 why = f"the runs were made without {needed}"
             found[kind] = f"{row.label}: no {what} ({why})."
     return found
 
 
-def _stops(row: RowRecord) -> list[StopLine]:
+def _stops(record: RowRecord) -> list[StopLine]:
     return [
         StopLine(
             seed=seed,
@@ -152,5 +154,5 @@ def _stops(row: RowRecord) -> list[StopLine]:
                 for rule in RULES
             ),
         )
-        for seed, stops in sorted(row.stops.items(), key=lambda item: int(item[0]))
+        for seed, stops in sorted(record.stops.items(), key=lambda item: int(item[0]))
     ]

@@ -1,14 +1,14 @@
-"""What runs on wrong labels have learnt by when: tables from their monitors, epoch by epoch."""
+"""What runs on wrong labels have learnt by when: tables from their logs, epoch by epoch."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
-from polyak.records.runs import Score, run_folder
+from polyak.analysis.loaded import LoadedRow, LoadedRun, RunLog
 from polyak.records.studies import RowRecord
+from polyak.records.vocabulary import BASELINE
 from polyak.report.names import average_name
-from polyak.report.tables.arms import mean_cell
-from polyak.report.tables.comparisons import paired_cell
-from polyak.report.tables.table import Cell, Column, Group, Line, Measure, Table, fitted
+from polyak.report.tables.cells import NOTHING, difference_cell, mean_cell
+from polyak.report.tables.measures import EPOCH, SHARE
+from polyak.report.tables.table import Cell, Column, Group, Line, Table, fit_columns
 
 PAPERS_AVERAGE = "ema_0.992"
 """The one of the paper's figures 5 and 7."""
@@ -16,13 +16,10 @@ PAPERS_AVERAGE = "ema_0.992"
 LEVELS = (0.5, 0.6, 0.7, 0.8, 0.9)
 """Shares of the rightly labelled images learnt; the paper's figure 7 reads off 0.9."""
 
-_EPOCH = Measure(metric="epoch", heading="epoch", unit="")
-_SHARE = Measure(metric="share", heading="", unit="%", scale=100)
-_PAPERS = {"sgd": ("142", "68.2"), PAPERS_AVERAGE: ("99", "28.8")}
+_PAPERS = {BASELINE: ("142", "68.2"), PAPERS_AVERAGE: ("99", "28.8")}
 """Epoch and memorised share in percent where 90 % of the right labels are learnt."""
 
-Scores = dict[str, dict[int, Mapping[str, Score]]]
-"""Monitor → epoch → weights → score."""
+_NOT_FINISHED = Cell(text="not finished", missing=True)
 
 
 def figures_average(row: RowRecord) -> str:
@@ -31,7 +28,7 @@ def figures_average(row: RowRecord) -> str:
     return found or row.averages[len(row.averages) // 2]
 
 
-def memorised_table(rows: Sequence[RowRecord], out: Path, *, with_paper: bool) -> Table:
+def memorised_table(rows: Sequence[LoadedRow], *, with_paper: bool) -> Table:
     """Wrong labels memorised by the first epoch at which a share of the right ones is learnt."""
     columns = [
         Column("SGD: epoch"),
@@ -47,64 +44,68 @@ def memorised_table(rows: Sequence[RowRecord], out: Path, *, with_paper: bool) -
         ]
     groups = [
         Group(
-            f"{row.label}; average: {average_name(figures_average(row))}",
+            f"{row.label}; average: {average_name(figures_average(row.record))}",
             (
-                *(_level_line(out, row, level, with_paper) for level in LEVELS),
-                _end_line(out, row, with_paper),
+                *(_level_line(row, level, with_paper=with_paper) for level in LEVELS),
+                _end_line(row, with_paper=with_paper),
             ),
         )
         for row in rows
     ]
-    return Table(columns=fitted(columns, groups), groups=tuple(groups))
+    return Table(columns=fit_columns(columns, groups), groups=tuple(groups))
 
 
-def _level_line(out: Path, row: RowRecord, level: float, with_paper: bool) -> Line:
+def _level_line(row: LoadedRow, level: float, *, with_paper: bool) -> Line:
     cells, shares = [], []
-    for weights in ("sgd", figures_average(row)):
+    searched = row.of("search")
+    for weights in (BASELINE, figures_average(row.record)):
         reached = {
             seed: found
-            for seed, run_id in row.chosen_search.items()
-            if (found := _reached(_scores(out, run_id), weights, level))
+            for seed, run in searched.items()
+            if (found := _reached(run.log, weights, level))
         }
-        never = len(row.chosen_search) - len(reached)
+        never = len(searched) - len(reached)
         epochs = {seed: float(epoch) for seed, (epoch, _) in reached.items()}
         shares.append({seed: share for seed, (_, share) in reached.items()})
-        said = f"{never} of {len(row.chosen_search)} never" if reached else "never learnt so much"
+        said = f"{never} of {len(searched)} never" if reached else "never learnt so much"
         if never:
             # A mean over those that got there would be of the quick ones only.
             cells += [Cell(text=said, missing=True)] * 2
         else:
             cells += _pair(row, epochs, shares[-1])
-    whole = all(len(found) == len(row.chosen_search) for found in shares) and row.chosen_search
-    cells.append(paired_cell(shares[1], shares[0], _SHARE, 1) if whole else Cell(text="–"))
+    whole = searched and all(len(found) == len(searched) for found in shares)
+    cells.append(_difference(shares[1], shares[0]) if whole else NOTHING)
     if with_paper:
-        cells += [_papers(weights, level) for weights in ("sgd", PAPERS_AVERAGE)]
+        cells += [_papers(weights, level) for weights in (BASELINE, PAPERS_AVERAGE)]
     return Line(f"{100 * level:.0f} % of the right labels learnt", tuple(cells), level == 0.9)
 
 
-def _end_line(out: Path, row: RowRecord, with_paper: bool) -> Line:
+def _end_line(row: LoadedRow, *, with_paper: bool) -> Line:
     cells: list[Cell] = []
     shares = []
-    for weights in ("sgd", figures_average(row)):
-        shares.append(last_scores(out, row.chosen_search, "train_wrong", weights))
+    for weights in (BASELINE, figures_average(row.record)):
+        shares.append(last_scores(row.of("search"), "train_wrong", weights))
         lengths = {
-            seed: float(max(_scores(out, run_id)["train_wrong"]))
-            for seed, run_id in row.chosen_search.items()
+            seed: float(max(run.log.part("train_wrong")))
+            for seed, run in row.of("search").items()
             if seed in shares[-1]
         }
         cells += _pair(row, lengths, shares[-1])
-    cells.append(paired_cell(shares[1], shares[0], _SHARE, 1))
+    cells.append(_difference(shares[1], shares[0]))
     if with_paper:
         cells += [Cell(published=(("100", "camera-ready", "figure 7"),))] * 2
     return Line("after the last epoch", tuple(cells))
 
 
-def _pair(row: RowRecord, epochs: Mapping[str, float], shares: Mapping[str, float]) -> list[Cell]:
-    nothing = Cell(text="not finished", missing=True)
+def _pair(row: LoadedRow, epochs: Mapping[str, float], shares: Mapping[str, float]) -> list[Cell]:
     return [
-        mean_cell(row, epochs, _EPOCH, 1) or nothing,
-        mean_cell(row, shares, _SHARE, 1) or nothing,
+        mean_cell(row, epochs, EPOCH) or _NOT_FINISHED,
+        mean_cell(row, shares, SHARE) or _NOT_FINISHED,
     ]
+
+
+def _difference(ours: Mapping[str, float], theirs: Mapping[str, float]) -> Cell:
+    return difference_cell(ours, theirs, SHARE, digits=1)
 
 
 def _papers(weights: str, level: float) -> Cell:
@@ -114,16 +115,16 @@ def _papers(weights: str, level: float) -> Cell:
     return Cell(published=((f"epoch {epoch}: {share}", "camera-ready", "figure 7"),))
 
 
-def held_table(rows: Sequence[RowRecord], out: Path) -> Table:
+def held_table(rows: Sequence[LoadedRow]) -> Table:
     """After the last epoch: the whole cosine, and the learning rate held from EMA's epoch on."""
-    asked = (
-        ("test", "test accuracy"),
-        ("train_clean", "right labels learnt"),
-        ("train_wrong", "wrong labels memorised"),
-    )
+    monitors = {
+        "test": "test accuracy",
+        "train_clean": "right labels learnt",
+        "train_wrong": "wrong labels memorised",
+    }
     columns = [
         column
-        for _, what in asked
+        for what in monitors.values()
         for column in (
             Column(f"{what}: cosine", "%"),
             Column("held", "%"),
@@ -133,42 +134,34 @@ def held_table(rows: Sequence[RowRecord], out: Path) -> Table:
     groups = []
     for row in rows:
         lines = []
-        for weights in ("sgd", figures_average(row)):
+        for weights in (BASELINE, figures_average(row.record)):
             cells: list[Cell] = []
-            for monitor, _ in asked:
+            for monitor in monitors:
                 cosine, held = (
-                    last_scores(out, runs, monitor, weights)
-                    for runs in (row.chosen_search, row.follow_ups.get("held", {}))
+                    last_scores(runs, monitor, weights)
+                    for runs in (row.of("search"), row.of("held"))
                 )
-                nothing = Cell(text="not finished", missing=True)
-                cells += [mean_cell(row, found, _SHARE, 1) or nothing for found in (cosine, held)]
-                cells.append(paired_cell(held, cosine, _SHARE, 1))
-            name = "SGD" if weights == "sgd" else average_name(weights)
+                cells += [mean_cell(row, found, SHARE) or _NOT_FINISHED for found in (cosine, held)]
+                cells.append(_difference(held, cosine))
+            name = "SGD" if weights == BASELINE else average_name(weights)
             lines.append(Line(name, tuple(cells)))
         groups.append(Group(row.label, tuple(lines)))
-    return Table(columns=fitted(columns, groups), groups=tuple(groups))
+    return Table(columns=fit_columns(columns, groups), groups=tuple(groups))
 
 
-def last_scores(out: Path, runs: Mapping[str, str], monitor: str, weights: str) -> dict[str, float]:
+def last_scores(runs: Mapping[str, LoadedRun], monitor: str, weights: str) -> dict[str, float]:
     """Accuracy on a monitor after the last epoch, by seed; finished runs only."""
     found = {}
-    for seed, run_id in runs.items():
-        by_epoch = _scores(out, run_id).get(monitor, {})
-        if by_epoch and run_folder(out, run_id).ending == "done":
+    for seed, run in runs.items():
+        by_epoch = run.log.part(monitor)
+        if by_epoch and run.done:
             found[seed] = by_epoch[max(by_epoch)][weights].accuracy
     return found
 
 
-def _reached(scores: Scores, weights: str, level: float) -> tuple[int, float] | None:
+def _reached(log: RunLog, weights: str, level: float) -> tuple[int, float] | None:
     """The first epoch at which a share of the right labels is learnt, and what is memorised."""
-    for epoch, by_weights in sorted(scores.get("train_clean", {}).items()):
+    for epoch, by_weights in sorted(log.part("train_clean").items()):
         if by_weights[weights].accuracy >= level:
-            return epoch, scores["train_wrong"][epoch][weights].accuracy
+            return epoch, log.part("train_wrong")[epoch][weights].accuracy
     return None
-
-
-def _scores(out: Path, run_id: str) -> Scores:
-    found: Scores = {}
-    for record in run_folder(out, run_id).monitors():
-        found.setdefault(record.monitor, {})[record.epoch] = record.scores
-    return found

@@ -7,7 +7,7 @@ from pathlib import Path
 from polyak.errors import PolyakError
 from polyak.records.locks import HeldError
 from polyak.training.checkpoint import SECONDS
-from polyak.training.interruption import StoppedError, StopRequest
+from polyak.training.interruption import InterruptedRun, Interruption
 from polyak.training.jobs import Job, carry_out
 
 HELD_SECONDS = 2.0
@@ -19,7 +19,7 @@ def attempt(
     out: Path,
     *,
     device: str,
-    stop: StopRequest,
+    interruption: Interruption,
     checkpoint_seconds: float = SECONDS,
 ) -> str | None:
     """Carry out a job; a bug of one must not stop the others.
@@ -31,16 +31,22 @@ def attempt(
         None, or the text of the error.
 
     Raises:
-        StoppedError: if it was asked to leave and did.
+        InterruptedRun: if it was asked to leave and did.
     """
     while True:
         try:
-            carry_out(job, out, device=device, stop=stop, checkpoint_seconds=checkpoint_seconds)
+            carry_out(
+                job,
+                out,
+                device=device,
+                interruption=interruption,
+                checkpoint_seconds=checkpoint_seconds,
+            )
         except HeldError:
-            if stop.made:
-                raise stop.error() from None
+            if interruption.made:
+                raise interruption.error() from None
             time.sleep(HELD_SECONDS)
-        except StoppedError:
+        except InterruptedRun:
             raise
         except PolyakError as error:
             return str(error)

@@ -26,7 +26,7 @@ import torch
 
 from polyak.study.executors import OnTick
 from polyak.study.executors.attempts import attempt
-from polyak.training.interruption import StopRequest
+from polyak.training.interruption import Interruption
 from polyak.training.jobs import Job
 
 TICK_SECONDS = 0.5
@@ -43,7 +43,7 @@ class LocalExecutor:
     workers: int
     device: str = "cpu"
     grace_seconds: float = 25.0
-    """What runs have to write their checkpoints when they are stopped."""
+    """What runs have to write their checkpoints when they are interrupted."""
 
     def __call__(self, jobs: Sequence[Job], out: Path, on_tick: OnTick) -> dict[str, str]:
         """See `Executor`.
@@ -163,12 +163,12 @@ class _Worker:
     """
 
     def __init__(self) -> None:
-        self.stop = StopRequest()
+        self.interruption = Interruption()
         self._busy = False
 
     def asked_to_leave(self, number: int, _frame: FrameType | None) -> None:
         """What SIGTERM does."""
-        self.stop.signal_number = number
+        self.interruption.signal_number = number
         if not self._busy:
             os._exit(128 + number)
 
@@ -180,8 +180,8 @@ class _Worker:
             yield
         finally:
             self._busy = False
-            if self.stop.signal_number is not None:
-                os._exit(128 + self.stop.signal_number)
+            if self.interruption.signal_number is not None:
+                os._exit(128 + self.interruption.signal_number)
 
 
 _WORKER = _Worker()
@@ -205,4 +205,4 @@ def _attempt_alone(job: Job, out: Path, device: str) -> str | None:
 
 def _attempt(job: Job, out: Path, device: str) -> str | None:
     with _WORKER.busy():
-        return attempt(job, out, device=device, stop=_WORKER.stop)
+        return attempt(job, out, device=device, interruption=_WORKER.interruption)

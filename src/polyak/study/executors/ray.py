@@ -24,7 +24,7 @@ from polyak.records.runs import run_folder
 from polyak.study.executors import OnTick
 from polyak.study.executors.attempts import attempt
 from polyak.training.checkpoint import SECONDS
-from polyak.training.interruption import StoppedError, StopRequest
+from polyak.training.interruption import InterruptedRun, Interruption
 from polyak.training.jobs import Job
 
 TICK_SECONDS = 0.5
@@ -49,7 +49,7 @@ class RayExecutor:
     """How often a run is begun again whose process or machine was lost."""
 
     grace_seconds: float = 25.0
-    """What runs have to write their checkpoints when they are stopped."""
+    """What runs have to write their checkpoints when they are interrupted."""
 
     checkpoint_seconds: float = SECONDS
 
@@ -73,7 +73,7 @@ class RayExecutor:
                 num_gpus=self.gpus,
                 max_retries=self.retries,
                 # What a machine that is taken away raises when it has told its processes so.
-                retry_exceptions=[StoppedError],
+                retry_exceptions=[InterruptedRun],
             )
         )
         references = {remote.remote(job, work): job.id for job in jobs}
@@ -180,12 +180,12 @@ def _attempt(job: Job, work: _Work) -> str | None:
     if work.folder.is_dir():
         os.chdir(work.folder)
     torch.set_num_threads(work.threads)
-    with StopRequest().by_signals() as stop:
+    with Interruption().by_signals() as interruption:
         return attempt(
             job,
             work.out,
             device=work.device,
-            stop=stop,
+            interruption=interruption,
             checkpoint_seconds=work.checkpoint_seconds,
         )
 

@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 
 from polyak.models import ModelConfig
+from polyak.records.vocabulary import Monitor
 from polyak.study.paper.datasets import IMAGES
 from polyak.study.plan import Measurement, Row
-from polyak.training.config import Monitor
-from polyak.training.extra_averages import AT_ANY_TIME
+from polyak.training.extra_averages import AT_STOPS
 
 # Multiply-adds of one image of 32×32 pixels, forward; resnet8 and resnet20 with 16 channels.
 MACS = {
@@ -88,8 +88,8 @@ def _watched(
 
 def _evaluated(row: Row, images: float, others: float) -> float:
     """What a run is evaluated as when it is over: its arms, and every average at two stops."""
-    # Those of use at any time are arms at two stops, too.
-    more = sum(3 if name in AT_ANY_TIME else 1 for name in row.config.more_averages)
+    # Those that mean something at any time are arms at two stops, too.
+    more = sum(3 if name in AT_STOPS else 1 for name in row.config.more_averages)
     passes = (_ARMS + more) * (images + others) + (_RECOMPUTED_ARMS + more) * images
     if row.config.keep == "every":
         # At two stops with two kinds of statistics, but for the four that are arms.

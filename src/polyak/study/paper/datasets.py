@@ -124,7 +124,7 @@ def own_data(places: Sequence[str], given: Mapping[str, str]) -> tuple[str, ...]
 
 
 def hint(config: DataConfig) -> str:
-    """What to type where a configuration's source, or its file of labels, is not to be had.
+    """What to type where a configuration's source, or its file of labels, is not available.
 
     Empty for what a user named.
 

@@ -37,7 +37,7 @@ def overhead(row: str, scale: str, given: Mapping[str, str]) -> Measurement:
     run = replace(
         config,
         data=replace(config.data, train_limit=size.train_limit),
-        optim=replace(config.optim, lr=SCALES[scale].trainings[row].rate),
+        optim=replace(config.optim, lr=SCALES[scale].trainings[row].fixed_learning_rate),
         # The run is too short for decays of its own, and costs do not depend on them.
         averaging=AveragingConfig(),
         batch_size=size.batch_size,

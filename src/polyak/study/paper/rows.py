@@ -5,11 +5,12 @@ from dataclasses import dataclass
 
 from polyak.data import DataConfig, NoiseConfig
 from polyak.models import ModelConfig
-from polyak.study.fitting import fitted, updates
+from polyak.records.vocabulary import Monitor
+from polyak.study.fitting import fit_decays, updates
 from polyak.study.paper.datasets import IMAGES, LABELS, title_of
 from polyak.study.paper.scales import SCALES, Scale, Training
 from polyak.study.plan import Row
-from polyak.training.config import PAPER_DECAYS, AveragingConfig, Monitor, RunConfig
+from polyak.training.config import PAPER_DECAYS, AveragingConfig, RunConfig
 from polyak.training.optim import OptimConfig
 
 ARCHITECTURES = {
@@ -84,13 +85,13 @@ def paper_row(name: str, scale: Scale, given: Mapping[str, str]) -> Row:
             epochs=training.epochs,
             batch_size=scale.batch_size,
         ),
-        learning_rates=training.rates,
+        learning_rates=training.learning_rates,
         seeds=scale.seeds,
         paper_decays=PAPER_DECAYS,
         paper_updates=None if scale is SCALES["paper"] else papers_updates(name),
         search_monitors=paper.search_monitors,
     )
-    return fitted(row, train_images=IMAGES[paper.images].train_images)
+    return fit_decays(row, train_images=IMAGES[paper.images].train_images)
 
 
 def target(place: str, scale: Scale, given: Mapping[str, str]) -> DataConfig:

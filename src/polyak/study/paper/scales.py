@@ -17,11 +17,11 @@ class Training:
     """How one row trains."""
 
     model: ModelConfig
-    rates: tuple[float, ...]
+    learning_rates: tuple[float, ...]
     """Learning rates of the search."""
 
-    rate: float
-    """The one for studies that show dynamics and need no search; one of `rates`."""
+    fixed_learning_rate: float
+    """The one for studies that show dynamics and need no search; one of `learning_rates`."""
 
     weight_decay: float
     epochs: int
@@ -60,33 +60,53 @@ SCALES = {
         test_limit=None,
         trainings={
             "cifar100-resnet18": Training(
-                model=_RESNET18, rates=_PAPERS_GRID, rate=1.2, weight_decay=1e-4, epochs=200
+                model=_RESNET18,
+                learning_rates=_PAPERS_GRID,
+                fixed_learning_rate=1.2,
+                weight_decay=1e-4,
+                epochs=200,
             ),
             "cifar100-vgg16": Training(
                 model=ModelConfig(name="vgg16"),
-                rates=(0.05,),
-                rate=0.05,
+                learning_rates=(0.05,),
+                fixed_learning_rate=0.05,
                 weight_decay=5e-4,
                 epochs=200,
             ),
             "cifar100-wrn28_10": Training(
                 model=ModelConfig(name="wrn28_10"),
-                rates=(0.1,),
-                rate=0.1,
+                learning_rates=(0.1,),
+                fixed_learning_rate=0.1,
                 weight_decay=5e-4,
                 epochs=200,
             ),
             "cifar10-resnet18": Training(
-                model=_RESNET18, rates=_PAPERS_GRID, rate=0.4, weight_decay=1e-4, epochs=200
+                model=_RESNET18,
+                learning_rates=_PAPERS_GRID,
+                fixed_learning_rate=0.4,
+                weight_decay=1e-4,
+                epochs=200,
             ),
             "tiny-imagenet-resnet18": Training(
-                model=_RESNET18, rates=(0.8,), rate=0.8, weight_decay=1e-4, epochs=150
+                model=_RESNET18,
+                learning_rates=(0.8,),
+                fixed_learning_rate=0.8,
+                weight_decay=1e-4,
+                epochs=150,
             ),
             "cifar10n-resnet34": Training(
-                model=_RESNET34, rates=(0.8,), rate=0.8, weight_decay=1e-4, epochs=200
+                model=_RESNET34,
+                learning_rates=(0.8,),
+                fixed_learning_rate=0.8,
+                weight_decay=1e-4,
+                epochs=200,
             ),
             "cifar100n-resnet34": Training(
-                model=_RESNET34, rates=(0.8,), rate=0.8, weight_decay=1e-4, epochs=200
+                model=_RESNET34,
+                learning_rates=(0.8,),
+                fixed_learning_rate=0.8,
+                weight_decay=1e-4,
+                epochs=200,
             ),
         },
     ),
@@ -99,56 +119,56 @@ SCALES = {
         trainings={
             "cifar100-resnet18": Training(
                 model=_RESNET20,
-                rates=_SMALL_GRID,
-                rate=0.2,
+                learning_rates=_SMALL_GRID,
+                fixed_learning_rate=0.2,
                 weight_decay=1e-4,
                 epochs=30,
                 train_limit=10_000,
             ),
             "cifar100-vgg16": Training(
                 model=ModelConfig(name="resnet8", width=16),
-                rates=(0.2,),
-                rate=0.2,
+                learning_rates=(0.2,),
+                fixed_learning_rate=0.2,
                 weight_decay=5e-4,
                 epochs=30,
                 train_limit=10_000,
             ),
             "cifar100-wrn28_10": Training(
                 model=ModelConfig(name="resnet8", width=32),
-                rates=(0.1,),
-                rate=0.1,
+                learning_rates=(0.1,),
+                fixed_learning_rate=0.1,
                 weight_decay=5e-4,
                 epochs=30,
                 train_limit=10_000,
             ),
             "cifar10-resnet18": Training(
                 model=_RESNET20,
-                rates=_SMALL_GRID,
-                rate=0.2,
+                learning_rates=_SMALL_GRID,
+                fixed_learning_rate=0.2,
                 weight_decay=1e-4,
                 epochs=30,
                 train_limit=10_000,
             ),
             "tiny-imagenet-resnet18": Training(
                 model=ModelConfig(name="resnet8", width=16),
-                rates=(0.2,),
-                rate=0.2,
+                learning_rates=(0.2,),
+                fixed_learning_rate=0.2,
                 weight_decay=1e-4,
                 epochs=30,
                 train_limit=10_000,
             ),
             "cifar10n-resnet34": Training(
                 model=_RESNET20,
-                rates=(0.2,),
-                rate=0.2,
+                learning_rates=(0.2,),
+                fixed_learning_rate=0.2,
                 weight_decay=1e-4,
                 epochs=30,
                 train_limit=10_000,
             ),
             "cifar100n-resnet34": Training(
                 model=_RESNET20,
-                rates=(0.2,),
-                rate=0.2,
+                learning_rates=(0.2,),
+                fixed_learning_rate=0.2,
                 weight_decay=1e-4,
                 epochs=30,
                 train_limit=10_000,
@@ -165,32 +185,32 @@ SCALES = {
         trainings={
             "cifar100-resnet18": Training(
                 model=_RESNET8,
-                rates=(0.05, 0.1),
-                rate=0.1,
+                learning_rates=(0.05, 0.1),
+                fixed_learning_rate=0.1,
                 weight_decay=1e-4,
                 epochs=2,
                 train_limit=1_000,
             ),
             "cifar100-vgg16": Training(
                 model=_RESNET8,
-                rates=(0.05,),
-                rate=0.05,
+                learning_rates=(0.05,),
+                fixed_learning_rate=0.05,
                 weight_decay=5e-4,
                 epochs=2,
                 train_limit=1_000,
             ),
             "cifar100-wrn28_10": Training(
                 model=ModelConfig(name="resnet8", width=8),
-                rates=(0.05,),
-                rate=0.05,
+                learning_rates=(0.05,),
+                fixed_learning_rate=0.05,
                 weight_decay=5e-4,
                 epochs=2,
                 train_limit=1_000,
             ),
             "cifar10-resnet18": Training(
                 model=_RESNET8,
-                rates=(0.1,),
-                rate=0.1,
+                learning_rates=(0.1,),
+                fixed_learning_rate=0.1,
                 weight_decay=1e-4,
                 epochs=2,
                 train_limit=500,
@@ -199,24 +219,24 @@ SCALES = {
                 # Not narrower: with 4 or 8 channels on images of 64 pixels in channels_last,
                 # training crashed on a CPU with AVX-512 and torch 2.13; the cause is not known.
                 model=ModelConfig(name="resnet8", width=16),
-                rates=(0.1,),
-                rate=0.1,
+                learning_rates=(0.1,),
+                fixed_learning_rate=0.1,
                 weight_decay=1e-4,
                 epochs=2,
                 train_limit=1_200,
             ),
             "cifar10n-resnet34": Training(
                 model=_RESNET8,
-                rates=(0.1,),
-                rate=0.1,
+                learning_rates=(0.1,),
+                fixed_learning_rate=0.1,
                 weight_decay=1e-4,
                 epochs=2,
                 train_limit=500,
             ),
             "cifar100n-resnet34": Training(
                 model=_RESNET8,
-                rates=(0.1,),
-                rate=0.1,
+                learning_rates=(0.1,),
+                fixed_learning_rate=0.1,
                 weight_decay=1e-4,
                 epochs=2,
                 train_limit=1_500,

@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from polyak.errors import ConfigError
+from polyak.records.vocabulary import FollowUp, Monitor
 from polyak.study.paper.rows import PAPER_ROWS, paper_row, target
 from polyak.study.paper.scales import SCALES, Scale
-from polyak.study.paper.variations import Variation, varied, with_period
-from polyak.study.plan import FollowUp, Row
-from polyak.training.config import Monitor
+from polyak.study.paper.variations import Variation, vary, with_period
+from polyak.study.plan import Row
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,7 +39,7 @@ class PaperStudy:
     """Rows beside those of `rows` that differ from one of them in one respect."""
 
     follow_ups: tuple[FollowUp, ...] = ()
-    """Of every row that is no variation."""
+    """Of every row that is not a variation."""
 
     variants: bool = False
     """Whether the page shows every average at the stops."""
@@ -63,7 +63,7 @@ def rows_of(
 ) -> tuple[tuple[Row, ...], tuple[str, ...]]:
     """A study's rows at a scale, and the name in `PAPER_ROWS` that each comes from."""
     found = {name: _row(study, name, scale, given) for name in study.rows}
-    more = [varied(found[variation.row], variation) for variation in study.variations]
+    more = [vary(found[variation.row], variation) for variation in study.variations]
     sources = (*study.rows, *(variation.row for variation in study.variations))
     return (*found.values(), *more), sources
 
@@ -100,11 +100,11 @@ def _row(study: PaperStudy, name: str, scale: Scale, given: Mapping[str, str]) -
     row = paper_row(name, scale, given)
     if row.config.averaging.every < study.every_at_least:
         row = with_period(row, name, every=study.every_at_least)
-    rate = scale.trainings[name].rate
+    learning_rate = scale.trainings[name].fixed_learning_rate
     targets = [target(place, scale, given) for place in study.transfer.get(name, ())]
     return replace(
         row,
-        learning_rates=row.learning_rates if study.searched else (rate,),
+        learning_rates=row.learning_rates if study.searched else (learning_rate,),
         refits=study.refits,
         search_monitors=(*row.search_monitors, *study.search_monitors),
         transfer=tuple(targets),

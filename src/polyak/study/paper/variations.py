@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass, replace
 
-from polyak.study.fitting import fitted
+from polyak.records.vocabulary import Selection
+from polyak.study.fitting import fit_decays
 from polyak.study.paper.datasets import IMAGES
 from polyak.study.paper.rows import PAPER_ROWS, papers_updates
 from polyak.study.plan import Row
-from polyak.training.config import Selection
 from polyak.training.optim import OptimConfig
 
 PERIOD_DIGITS = 6
@@ -36,7 +36,7 @@ class Variation:
     selection: Selection = "paper"
 
 
-def varied(base: Row, variation: Variation) -> Row:
+def vary(base: Row, variation: Variation) -> Row:
     """The row with that one thing changed.
 
     Its network's name says so, which keeps the paper's numbers of the row away from it.
@@ -59,7 +59,7 @@ def varied(base: Row, variation: Variation) -> Row:
 def with_period(row: Row, name: str, *, every: int) -> Row:
     """The row with another period of its averages and the decays that go with it."""
     averaging = replace(row.config.averaging, every=every)
-    return fitted(
+    return fit_decays(
         replace(row, config=replace(row.config, averaging=averaging), decay_digits=PERIOD_DIGITS),
         train_images=IMAGES[PAPER_ROWS[name].images].train_images,
     )

@@ -1,0 +1,92 @@
+"""The average whose profile is a power of time."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from math import inf
+
+from polyak.averaging.kinds.average import Average, Update
+from polyak.errors import ConfigError
+
+_WIDEST = 12**-0.5
+"""σ_rel of a uniform average."""
+
+
+@dataclass(frozen=True)
+class PowerEMA(Average):
+    """Average with a power-law profile: the weight of the iterate at step s grows like s^γ.
+
+        d = (1 − Δ/t)^(γ+1),   t steps so far, Δ of them since the last update
+
+    Its width keeps a fixed share of the run, however long that is. Give either γ or the
+    relative width σ_rel = sqrt((γ+1) / ((γ+2)²·(γ+3))).
+
+    Args:
+        sigma_rel: Standard deviation of the profile over the length of the run, in (0, 0.2887).
+        gamma: Exponent γ > 0.
+        name: `power_<sigma_rel>` if None.
+
+    Source:
+        Karras et al. 2024 (EDM2), equations 3 to 5 of section 3.1.
+
+    Example:
+        >>> round(PowerEMA(sigma_rel=0.1).exponent, 2)
+        6.94
+    """
+
+    sigma_rel: float | None = None
+    gamma: float | None = None
+    name: str | None = None
+
+    def __post_init__(self) -> None:
+        if (self.sigma_rel is None) == (self.gamma is None):
+            raise ConfigError(
+                f"PowerEMA has sigma_rel={self.sigma_rel!r} and gamma={self.gamma!r}; "
+                "expected exactly one of them. Pass one."
+            )
+        if self.sigma_rel is not None and not 0 < self.sigma_rel < _WIDEST:
+            raise ConfigError(
+                f"sigma_rel is {self.sigma_rel!r}; expected 0 < sigma_rel < {_WIDEST:.4f} "
+                "(that of a uniform average)."
+            )
+        if self.gamma is not None and not 0 < self.gamma < inf:
+            raise ConfigError(f"gamma is {self.gamma!r}; expected > 0, and finite.")
+
+    @property
+    def exponent(self) -> float:
+        """γ, whichever of the two parameters was given."""
+        if self.gamma is not None:
+            return self.gamma
+        assert self.sigma_rel is not None
+        return _gamma_of(self.sigma_rel)
+
+    @property
+    def label(self) -> str:
+        """The name in the bank."""
+        width = self.sigma_rel if self.sigma_rel is not None else _sigma_of(self.exponent)
+        return self.name or f"power_{width:.3g}"
+
+    def weight(self, update: Update, folded: int) -> float:
+        """Lerp weight w = 1 − (1 − Δ/t)^(γ+1), in [0, 1]. `folded` is not used."""
+        kept: float = (1.0 - update.since / update.step) ** (self.exponent + 1.0)
+        return 1.0 - kept
+
+    def describe(self, every: int) -> str:
+        """Exponent and mean age."""
+        gamma = self.exponent
+        return f"power function, γ {gamma:.3g}, mean age {1 / (gamma + 2):.1%} of the run so far"
+
+
+def _sigma_of(gamma: float) -> float:
+    return float(((gamma + 1) / ((gamma + 2) ** 2 * (gamma + 3))) ** 0.5)
+
+
+@lru_cache(maxsize=64)
+def _gamma_of(sigma_rel: float) -> float:
+    """γ with σ_rel(γ) = sigma_rel, by bisection: σ_rel falls monotonically in γ ≥ 0."""
+    low, high = 0.0, 1.0
+    while _sigma_of(high) > sigma_rel:
+        high *= 2.0
+    for _ in range(200):
+        middle = (low + high) / 2
+        low, high = (middle, high) if _sigma_of(middle) > sigma_rel else (low, middle)
+    return (low + high) / 2

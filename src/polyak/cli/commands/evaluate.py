@@ -1,0 +1,191 @@
+"""polyak evaluate STUDY: kept weights on other test images."""
+
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import tyro
+from rich.console import Console
+
+from polyak.analysis.results import Result, evaluation_results, phases_of, write_results_csv
+from polyak.cli.run_names import run_named
+from polyak.data import DataConfig, load, partition, prepare
+from polyak.data.sources import name_of
+from polyak.errors import ConfigError, StateError, unknown
+from polyak.records.evaluations import evaluation_file, evaluation_table
+from polyak.records.predictions import Predictions, holds
+from polyak.records.runs import RunFolder, run_folder
+from polyak.records.studies import RowRecord, read_study
+from polyak.report.names import ordered
+from polyak.report.sections.evaluation import evaluation_lines
+from polyak.training.config import RunConfig
+from polyak.training.config_file import read_run_config
+from polyak.training.jobs import usable_device
+from polyak.training.later_predictions import write_test_predictions
+from polyak.training.logits import kept_arms
+
+
+@dataclass(frozen=True)
+class EvaluateCommand:
+    """Evaluate the kept weights of a study or a run on other test images; nothing is trained.
+
+    Without --source on the run's own data set: all of its test images where the run used some.
+    What is there already is not computed again.
+    """
+
+    what: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER")]
+    """A study's folder, such as out/demo, or a run's, or a run's id in the output folder."""
+
+    source: str | None = None
+    """Another data set of the same classes, whose test images are taken; named as for `train`."""
+
+    image_column: str | None = None
+    """Column that holds its images, for tables."""
+
+    label_column: str | None = None
+    """Column that holds its labels, for tables."""
+
+    test_limit: int | None = None
+    """Number of test images, a fixed stratified draw. None: all."""
+
+    arms: tuple[str, ...] = ()
+    """Which weights, such as sgd ema_acc_bn, of the runs that kept them. None: all."""
+
+    out: Path = Path("out")
+    """Output folder in which an id is looked up."""
+
+    device: str = "cpu"
+    """Where to compute: cpu, cuda."""
+
+    def run(self) -> int:
+        """Exit code 0."""
+        if self.source is None and (self.image_column or self.label_column):
+            raise ConfigError(
+                "a column is given without --source; expected both or neither. A run's own "
+                "data set has its columns in the run's config.json."
+            )
+        device = usable_device(self.device)
+        out, study, rows = self._rows()
+        tables: dict[str, list[Result]] = {}
+        runs = {row.label: list(_ended(out, row)) for row in rows}
+        _check_arms(self.arms, (run for ended in runs.values() for run in ended))
+        for row in rows:
+            ended = runs[row.label]
+            if ended:
+                name, predictions = self._evaluate(out, ended, device)
+                own = {run.path.name: Predictions(run.predictions) for run in ended}
+                results = evaluation_results(row, own, predictions, target=name)
+                tables.setdefault(name, []).extend(results)
+                print(f"on the {_images(predictions):,} test images of {name}")
+                print("\n".join(evaluation_lines(row.label, results)))
+        if not tables:
+            raise StateError(
+                f"no run of {self.what!r} has ended; expected one. Weights are written when a run "
+                "ends: `polyak status` says how far they are."
+            )
+        for name, results in tables.items():
+            if study is not None:
+                write_results_csv(evaluation_table(study, name), results)
+                print(f"numbers: {evaluation_table(study, name).resolve()}")
+        return 0
+
+    def _rows(self) -> tuple[Path, Path | None, tuple[RowRecord, ...]]:
+        """The output folder, the study's folder if it is one, and whose weights to evaluate."""
+        folder = Path(self.what).resolve()
+        if (folder / "plan.json").is_file():
+            return folder.parent, folder, read_study(folder).rows
+        run = run_named(self.what, self.out)
+        out = run.path.resolve().parent.parent
+        return out, None, (_alone(run.path.name, read_run_config(run.path / "config.json")),)
+
+    def _evaluate(
+        self, out: Path, ended: list[RunFolder], device: torch.device
+    ) -> tuple[str, dict[str, Predictions]]:
+        """What to call the images, and what the runs of a row say of them, by run id."""
+        console = Console(stderr=True, soft_wrap=True)
+        predictions = {}
+        for run in ended:
+            config = read_run_config(run.path / "config.json")
+            wanted = self._wanted(config.data)
+            name = _name(wanted)
+            path = evaluation_file(out, name, run.path.name)
+            arms = [arm for arm in kept_arms(run) if arm in self.arms or not self.arms]
+            if not holds(path, "test", arms):
+                own = prepare(config.data)
+                write_test_predictions(
+                    path,
+                    run,
+                    config=config,
+                    data=partition(load(own), own, holdout=config.holdout),
+                    evaluated_on=partition(load(wanted), wanted, holdout=False),
+                    arms=arms,
+                    device=device,
+                    on_arm=partial(_show, console, run.path.name),
+                )
+            predictions[run.path.name] = Predictions(path)
+        return name, predictions
+
+    def _wanted(self, own: DataConfig) -> DataConfig:
+        """Whose test images to take."""
+        if self.source is None:
+            return prepare(replace(own, test_limit=self.test_limit))
+        return prepare(
+            DataConfig(
+                source=self.source,
+                image_column=self.image_column,
+                label_column=self.label_column,
+                test_limit=self.test_limit,
+            )
+        )
+
+
+def _show(console: Console, run_id: str, arm: str) -> None:
+    console.print(f"{run_id}: {arm}")
+
+
+def _alone(run_id: str, config: RunConfig) -> RowRecord:
+    """A run as the only one of a row."""
+    seed, learning_rate = str(config.seed), config.optim.lr
+    return RowRecord(
+        label=run_id,
+        dataset=config.data.source,
+        architecture=config.model.name,
+        seeds=(config.seed,),
+        learning_rates=(learning_rate,),
+        averages=(),
+        paper_averages=(),
+        search={f"{learning_rate:g}": {seed: run_id}} if config.holdout else {},
+        refit={} if config.holdout else {seed: run_id},
+        chosen_learning_rate=learning_rate,
+        stops={seed: ()},
+    )
+
+
+def _ended(out: Path, row: RowRecord) -> Iterator[RunFolder]:
+    """The runs of a row's models that have ended well."""
+    for runs in phases_of(row).values():
+        for run_id in runs.values():
+            folder = run_folder(out, run_id)
+            if folder.ending == "done":
+                yield folder
+
+
+def _check_arms(arms: Collection[str], runs: Iterable[RunFolder]) -> None:
+    """Refuse arms that none of the runs kept."""
+    kept = {arm for run in runs for arm in kept_arms(run)} if arms else set()
+    for arm in arms:
+        if kept and arm not in kept:
+            raise ConfigError(unknown("arm", arm, ordered(kept)))
+
+
+def _name(data: DataConfig) -> str:
+    """What an evaluation is called; other images have another name."""
+    size = "" if data.test_limit is None else f"-{data.test_limit}"
+    return f"{name_of(data.source)}{size}-{str(data.fingerprint)[:8]}"
+
+
+def _images(predictions: dict[str, Predictions]) -> int:
+    return len(next(iter(predictions.values())).labels_n("test"))

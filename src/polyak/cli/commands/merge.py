@@ -1,0 +1,44 @@
+"""polyak merge A B …: the mean of the weights in several files."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from polyak.averaging.files.export import write_plain
+from polyak.averaging.files.merge import NAME, merge
+from polyak.cli.commands.export import check_overwrites_nothing
+
+
+@dataclass(frozen=True)
+class MergeCommand:
+    """Average the weights of several files (a model soup) into a plain safetensors state dict."""
+
+    files: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    """Two or more that `polyak inspect` knows, of one network; read one at a time."""
+
+    out: Path
+    """The safetensors file to write; one that exists is replaced."""
+
+    name: str | None = None
+    """Which weights of each file; needed where a file holds several."""
+
+    shares: tuple[float, ...] | None = None
+    """One number > 0 for each file; equal without."""
+
+    across_runs: bool = False
+    """Also files that say they are of different runs or seeds."""
+
+    def run(self) -> int:
+        """Exit code 0."""
+        for file in self.files:
+            check_overwrites_nothing(file, self.out)
+        state, about = merge(
+            self.files, name=self.name, shares=self.shares, across_runs=self.across_runs
+        )
+        write_plain(state, self.out, about)
+        print(f"{NAME} of {len(self.files)} files -> {self.out.resolve()}")
+        if any(key.endswith("running_mean") for key in state):
+            print("BatchNorm statistics are means too: polyak.refresh_batchnorm before use")
+        return 0

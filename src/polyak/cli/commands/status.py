@@ -1,0 +1,122 @@
+"""polyak status: how far all runs are, from another terminal."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, get_args
+
+import tyro
+from rich.cells import cell_len
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from polyak.cli.console import best_average, clock, title
+from polyak.study.status import RunStatus, State, StudyStatus, overview
+from polyak.training.config import RunConfig
+
+WATCH_SECONDS = 2.0
+COLUMNS = ("run", "state", "epoch", "best average", "checkpoint", "left", "what")
+"""Those without an entry are left out."""
+WRAPPED = {"best average": 10, "what": 12}
+"""Columns whose cells may take more than one line, and the least that they keep."""
+
+
+@dataclass(frozen=True)
+class StatusCommand:
+    """Show how far the runs of an output folder are; nothing is changed."""
+
+    folder: Annotated[Path, tyro.conf.Positional] = Path("out")
+    """The output folder, or a study's folder in it."""
+
+    watch: bool = False
+    """Look again every two seconds, until Ctrl-C."""
+
+    def run(self) -> int:
+        """Exit code 0."""
+        console = Console(soft_wrap=True)
+        if not console.is_terminal:
+            # A file or pipe has no edge to break lines at.
+            console.width = 200
+        shown = _tables(overview(self.folder))
+        if not self.watch:
+            console.print(shown)
+            return 0
+        try:
+            with Live(shown, console=console, auto_refresh=False) as live:
+                while True:
+                    time.sleep(WATCH_SECONDS)
+                    live.update(_tables(overview(self.folder)), refresh=True)
+        except KeyboardInterrupt:
+            return 0
+
+
+def _tables(studies: Sequence[StudyStatus]) -> Group:
+    parts: list[Text | Table] = []
+    for study in studies:
+        parts.append(Text(_heading(study)))
+        if study.runs:
+            parts += [_table(study.runs), *_notes(study.runs)]
+    return Group(*parts)
+
+
+def _heading(study: StudyStatus) -> str:
+    if study.fault is not None:
+        return f"{study.name}: damaged: {study.fault}"
+    states = [run.state for run in study.runs]
+    counts = [f"{states.count(state)} {state}" for state in get_args(State) if state in states]
+    if study.unplanned:
+        counts.append(f"{study.unplanned} yet to be chosen")
+    name = f"{study.name} ({study.title})" if study.title else study.name
+    left = study.seconds_left
+    return f"{name}: {', '.join(counts)}" + (f"; about {clock(left)} left" if left else "")
+
+
+def _table(runs: Sequence[RunStatus]) -> Table:
+    rows = [_cells(run) for run in runs]
+    table = Table(box=None, pad_edge=False)
+    shown = [i for i, column in enumerate(COLUMNS) if any(row[i] for row in rows)]
+    for i in shown:
+        widest = max(cell_len(row[i]) for row in rows)
+        # In a narrow terminal some cells take two lines; the others are always whole.
+        wraps = WRAPPED.get(COLUMNS[i])
+        table.add_column(
+            COLUMNS[i],
+            justify="right" if COLUMNS[i] in ("epoch", "checkpoint", "left") else "left",
+            min_width=min(wraps, widest) if wraps else max(widest, len(COLUMNS[i])),
+            no_wrap=wraps is None,
+        )
+    for row in rows:
+        table.add_row(*(Text(row[i]) for i in shown))
+    return table
+
+
+def _notes(runs: Sequence[RunStatus]) -> list[Text]:
+    """Why runs failed or are damaged, in full."""
+    return [Text(f"{run.id}: {run.note}") for run in runs if run.note]
+
+
+def _cells(run: RunStatus) -> tuple[str, ...]:
+    """In the order of `COLUMNS`."""
+    age = "" if run.checkpoint_age is None else f"{clock(run.checkpoint_age)} ago"
+    left = "" if run.seconds_left is None else clock(run.seconds_left)
+    best = best_average(run.epochs) if run.epochs else ""
+    what = title(run.job) if run.job else ""
+    what = "  ".join(filter(None, (what, _who(run))))
+    return run.id, run.state, _epoch(run), best, age, left, what
+
+
+def _epoch(run: RunStatus) -> str:
+    if not isinstance(run.job, RunConfig):
+        return str(run.epochs[-1].epoch) if run.epochs else ""
+    return f"{run.epochs[-1].epoch if run.epochs else 0}/{run.job.epochs}"
+
+
+def _who(run: RunStatus) -> str:
+    """Where a run is at work, or was."""
+    if run.holder is None:
+        return ""
+    where = f"process {run.holder.pid} on {run.holder.host}"
+    return where if run.state == "running" else f"{where}, which has ended"

@@ -1,0 +1,117 @@
+"""polyak train: one run."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+
+from polyak.cli.console import epoch_cells, title
+from polyak.cli.time_limit import seconds_of
+from polyak.data import prepare
+from polyak.errors import ConfigError
+from polyak.metrics import accuracy, cross_entropy
+from polyak.models import pinned
+from polyak.records.predictions import Predictions
+from polyak.records.runs import EpochRecord, run_folder
+from polyak.training.config import RunConfig
+from polyak.training.config_file import read_config
+from polyak.training.interruption import Interruption
+from polyak.training.jobs import Job, carry_out, usable_device
+from polyak.training.overhead import OverheadConfig
+
+BESIDE_A_FILE = ("--config", "--out", "--device", "--time-limit")
+"""Flags that say nothing about the run itself."""
+
+
+@dataclass(frozen=True)
+class TrainCommand:
+    """Train one network with its bank of averages, and compare them on the test set."""
+
+    config: Annotated[RunConfig, tyro.conf.arg(name="")]
+
+    from_file: Annotated[Path | None, tyro.conf.arg(name="config")] = None
+    """The config.json of a run's folder: repeat or go on with that run. No other setting of it may
+    be given."""
+
+    out: Path = Path("out")
+    """Output folder."""
+
+    device: str = "cpu"
+    """Where to compute: cpu, cuda."""
+
+    time_limit: str | None = None
+    """Such as 9m or 1h30m: write a checkpoint and stop (code 75) before; call again to go on."""
+
+    def check_alone(self, words: Sequence[str]) -> None:
+        """Refuse settings of the run beside its file.
+
+        Args:
+            words: Of the command line. What was parsed cannot tell a setting that was given its
+                default from one that was not given.
+
+        Raises:
+            ConfigError: that names them.
+        """
+        if self.from_file is None:
+            return
+        flags = [word.partition("=")[0].replace("_", "-") for word in words]
+        settings = [flag for flag in flags if flag.startswith("--") and flag not in BESIDE_A_FILE]
+        if settings:
+            raise ConfigError(
+                f"config is '{self.from_file}' and {', '.join(settings)} is given too; expected "
+                "one or the other. Leave the settings of the run out, or the file."
+            )
+
+    def run(self) -> int:
+        """Exit code: 0 done, 1 diverged."""
+        config = self._job()
+        usable_device(self.device)
+        interruption = Interruption(seconds_of(self.time_limit))
+        console = Console(stderr=True, soft_wrap=True)
+        console.print(f"{title(config)}  →  {run_folder(self.out, config.id).path}")
+        epochs: list[EpochRecord] = []
+
+        def show(record: EpochRecord) -> None:
+            epochs.append(record)
+            if isinstance(config, RunConfig):
+                console.print("  ".join(epoch_cells(epochs, config)))
+
+        with interruption.by_signals():
+            carry_out(
+                config, self.out, device=self.device, on_epoch=show, interruption=interruption
+            )
+        return _report(config, self.out)
+
+    def _job(self) -> Job:
+        if self.from_file is None:
+            self.config.check()
+            model = pinned(self.config.model)
+            return replace(self.config, data=prepare(self.config.data), model=model)
+        job = read_config(self.from_file)
+        if isinstance(job, OverheadConfig):
+            return replace(job, run=replace(job.run, data=prepare(job.run.data)))
+        return replace(job, data=prepare(job.data))
+
+
+def _report(config: Job, out: Path) -> int:
+    folder = run_folder(out, config.id)
+    if folder.ending == "diverged":
+        facts = folder.facts()
+        rate = f" (it is {config.optim.lr:g})" if isinstance(config, RunConfig) else ""
+        print(f"diverged in epoch {facts.get('epoch', '?')}; lower --optim.lr{rate}")
+        return 1
+    if isinstance(config, OverheadConfig):
+        print(f"timings: {folder.timings.resolve()}")
+        return 0
+    predictions = Predictions(folder.predictions)
+    labels_n = predictions.labels_n("test")
+    print(f"{'arm':<14}{'test accuracy':>14}{'test loss':>12}")
+    for arm in predictions.arms("test"):
+        logits_nk = predictions.logits_nk("test", arm)
+        right, loss = accuracy(logits_nk, labels_n), cross_entropy(logits_nk, labels_n)
+        print(f"{arm:<14}{right:>14.2%}{loss:>12.4f}")
+    print(f"run: {folder.path.resolve()}")
+    return 0
