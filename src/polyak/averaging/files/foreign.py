@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from polyak.averaging.files.averager_state import is_state
 from polyak.averaging.files.averages import SavedWeights, weights_of
-from polyak.averaging.files.foreign_formats import diffusers_facts
+from polyak.averaging.files.layouts.foreign_formats import diffusers_facts
+from polyak.averaging.files.layouts.recognition import recognise
 from polyak.averaging.files.manifest import RECORD
 from polyak.averaging.files.pickles import read_pickled, refusal
-from polyak.averaging.files.recognition import recognise
 from polyak.averaging.files.safetensors_file import (
     Path,
     damaged,

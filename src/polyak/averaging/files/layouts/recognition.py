@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from polyak.averaging.files.averager_state import averages_of
 from polyak.averaging.files.averages import SavedWeights
-from polyak.averaging.files.classification import Findings, State, described
-from polyak.averaging.files.foreign_formats import AVERAGED, OWN, UNKNOWN, Layout, layout_of
-from polyak.averaging.files.nesting import (
+from polyak.averaging.files.layouts.classification import Findings, State, described
+from polyak.averaging.files.layouts.foreign_formats import AVERAGED, OWN, UNKNOWN, Layout, layout_of
+from polyak.averaging.files.layouts.nesting import (
     Keys,
     is_container,
     is_pickled_module,
@@ -25,7 +25,7 @@ from polyak.averaging.files.nesting import (
     matches,
     parts,
 )
-from polyak.averaging.files.separation import Part, separated
+from polyak.averaging.files.layouts.separation import Part, separated
 from polyak.averaging.files.stand_ins import StandIn
 from polyak.averaging.files.state_dict_keys import held, is_dense, name_by_order, whole
 

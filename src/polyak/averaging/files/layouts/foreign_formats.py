@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from polyak.averaging.files.nesting import matches
+from polyak.averaging.files.layouts.nesting import matches
 from polyak.averaging.files.state_dict_keys import whole
 
 AVERAGED, RAW, UNKNOWN = "averaged", "raw", "unknown"

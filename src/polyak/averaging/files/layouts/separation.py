@@ -13,8 +13,8 @@ from typing import Any
 
 from torch import Tensor
 
-from polyak.averaging.files.families import FAMILIES, Family, underscored
-from polyak.averaging.files.foreign_formats import AVERAGED, RAW, UNKNOWN
+from polyak.averaging.files.layouts.families import FAMILIES, Family, underscored
+from polyak.averaging.files.layouts.foreign_formats import AVERAGED, RAW, UNKNOWN
 from polyak.averaging.files.state_dict_keys import strip_wrappers, unwrapped, whole
 
 BY_NAME = ", by its name"
