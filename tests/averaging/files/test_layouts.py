@@ -22,7 +22,9 @@ State = dict[str, torch.Tensor]
 
 def states(seed: int = 1) -> tuple[State, State]:
     """The average and the raw weights of one network."""
-    model = net()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = net()
     raw = {key: x.clone() for key, x in model.state_dict().items()}
     drift(model, seed)
     return {key: x.clone() for key, x in model.state_dict().items()}, raw
@@ -516,7 +518,9 @@ def test_pairs_of_names_in_one_state(read, averaged, raw, first):
         ("block.avg.w", "block.max.w", "head.w"),
         ("layer.ema.w", "layer.conv.w", "head.w", "stem.w"),  # attention of that name
         ("q1.w", "q2.w", "target_q1.w", "target_q2.w"),  # copied, not averaged, as far as one knows
-        ("key.w", "value.w"),
+        ("layer.0.attention.self.query.w", "layer.0.attention.self.key.w"),
+        ("block.attn.w", "block.attn_avg.w", "block.w", "head.w"),
+        ("block.pool_average.w", "block.pool.w", "head.w", "stem.w"),
     ],
 )
 def test_layers_that_only_sound_like_averages_stay_where_they_are(read, names):
@@ -524,6 +528,14 @@ def test_layers_that_only_sound_like_averages_stay_where_they_are(read, names):
     found = read(state)
     assert told(found) == {"weights": "unknown"}
     assert_same_bits(found["weights"], state)
+
+
+def test_a_state_that_is_known_to_be_an_average_is_not_taken_apart_by_words(read):
+    """timm's average of a network that has such a pair itself."""
+    average = {**with_prefix("encoder_q.", AVERAGE), **with_prefix("encoder_k.", RAW)}
+    found = read({"state_dict": average, "state_dict_ema": average, "epoch": 3})
+    assert told(found) == {"average": "averaged", "raw": "raw"}
+    assert_same_bits(found["average"], average)
 
 
 def test_a_model_that_has_both_in_itself_gets_its_whole_state(read):
@@ -567,6 +579,36 @@ def test_an_optimizers_state_is_no_weights_at_any_depth(read):
     [entry] = found.manifest["left_out"]
     assert (entry["path"], entry["kind"]) == ("trainer", "dict")
     assert "18 tensors" in entry["detail"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"optimizer": {"exp_avg": RAW, "exp_avg_sq": RAW}},
+        {"optim_state": {"avg": RAW}},
+        {"momentum_buffer": RAW},
+        {"loss_ema": {"mean": torch.ones(3)}},
+        {"train_metrics": {"average": {"accuracy": torch.ones(3)}}},
+        {"criterion": {"empty_weight": torch.ones(80)}},
+        {"rng_states": {"w": torch.ones(3)}},
+    ],
+    ids=lambda content: next(iter(content)),
+)
+def test_what_only_sounds_like_an_average_or_like_weights_is_neither(read, content):
+    found = read({"model": RAW, **content})
+    assert list(found) == ["model"]
+    [key] = content
+    assert all(path.startswith(key) for path in left_out(found))
+
+
+@pytest.mark.parametrize("key", ["best_metric_model", "loss_model", "momentum_encoder"])
+def test_weights_whose_name_begins_with_such_a_word_are_weights(read, key):
+    assert told(read({"model": RAW, key: AVERAGE}))[key] == "unknown"
+
+
+def test_an_average_that_an_optimizer_keeps_is_one(read):
+    found = read({"model": RAW, "optimizer": {"ema": AVERAGE, "base": optimizer()}})
+    assert told(found)["optimizer.ema"] == "averaged, by its name"
 
 
 def test_random_states_and_metrics_are_no_weights(read):

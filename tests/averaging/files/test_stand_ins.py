@@ -224,6 +224,24 @@ def test_a_pickled_module_beside_weights_is_listed_with_what_to_do(tmp_path):
     assert "save its state_dict()" in entry["why"]
 
 
+class Named(torch.Tensor):
+    """A tensor of a class of its own."""
+
+
+def test_tensors_of_another_class_are_refused_by_the_name_of_it(tmp_path):
+    path = tmp_path / "checkpoint.pt"
+    torch.save({"model": {"w": torch.ones(2).as_subclass(Named)}}, path)
+    with pytest.raises(FileError, match=r"needs '.*Named'.*Save the model's state_dict\(\)"):
+        read_foreign(path)
+
+
+def test_a_later_protocol_is_named(tmp_path):
+    path = tmp_path / "checkpoint.pt"
+    torch.save({"model": net().state_dict()}, path, pickle_protocol=4)
+    with pytest.raises(FileError, match="is pickled by protocol 4 or a later one"):
+        read_foreign(path)
+
+
 def test_what_others_have_allowed_stays_allowed(tmp_path):
     path = tmp_path / "checkpoint.pt"
     torch.save({"model": net().state_dict(), "args": argparse.Namespace(lr=1)}, path)

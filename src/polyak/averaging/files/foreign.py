@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from polyak.averaging.files.averager_state import is_state
 from polyak.averaging.files.averages import SavedWeights, weights_of
-from polyak.averaging.files.foreign_formats import diffusers_facts
+from polyak.averaging.files.layouts.foreign_formats import diffusers_facts
+from polyak.averaging.files.layouts.recognition import recognise
 from polyak.averaging.files.manifest import RECORD
 from polyak.averaging.files.pickles import read_pickled, refusal
-from polyak.averaging.files.recognition import recognise
 from polyak.averaging.files.safetensors_file import (
     Path,
     damaged,
@@ -39,23 +39,29 @@ def read_foreign(path: Path, model: nn.Module | None = None) -> SavedWeights:
     """Read weights that any known tool wrote, and what the file says they are.
 
     Files are told apart by content. Pickles are read with torch's restricted unpickler, which
-    runs nothing that a file asks for. Prefixes of wrappers are taken off the names.
+    runs nothing that a file asks for: objects of other classes are left out unread. State dicts
+    are found at any depth, an average is told apart from raw weights inside one, and prefixes of
+    wrappers are taken off the names.
 
     Args:
-        path: A file of polyak, torch, timm, ema-pytorch, torch-ema, diffusers or Lightning, a
-            plain state dict, or a folder of `save_pretrained` of diffusers or transformers.
-        model: Names the parameters of torch-ema and diffusers states, which are stored as a
-            list; without it their names are "0", "1", …, and `manifest["names"]` is "order".
+        path: A file of polyak, torch or any tool of docs/switching.md, a plain state dict, or a
+            folder of `save_pretrained` of diffusers or transformers.
+        model: Names the parameters of states that are stored as a list; without it their names
+            are "0", "1", …, and `manifest["names"]` is "order". Of a state dict that has the
+            model's names after one prefix, only those are taken.
 
     Returns:
         State dicts on the CPU by name: `average`, `raw` and, where the file does not say which
-        they are, `weights`; for polyak's files and training scripts' checkpoints their own names.
-        Averages of an averager's state inside such a checkpoint are `<key>.<average>`.
+        they are, `weights`; for polyak's files their own names. In a training script's checkpoint
+        names are paths, such as `ema` or `trainer.ema.average`.
         `manifest["tool"]` is the tool, `manifest["weights"]` says of each name "averaged", "raw"
-        or "unknown"; what the file does not store is absent.
+        or "unknown", with ", by its name" where nothing else says it; what the file does not store
+        is absent. `manifest["left_out"]` lists what is no weights: `path` in the file, `kind`,
+        `detail` (shape, size or class) and `why`.
 
     Raises:
-        FileError: for anything else, and for pickles that need more than tensors.
+        FileError: for anything else, for pickles that name what can run commands, and for whole
+            pickled modules without weights beside them.
         WeightMismatchError: if the parameters in a list are not the model's.
     """
     if os.path.isdir(path):

@@ -17,6 +17,12 @@ _NEVER = re.compile(
 )
 # What torch makes tensors with: with a stand-in for them there would be no weights.
 _OF_TENSORS = re.compile(r"torch\.(_\w+|storage|nested|distributed\.tensor)\..*")
+_NOT_INERT = ("persistent_load", "Tensor subclass")
+"""In torch's messages on whole modules of before torch 1.6, and on tensors of another class."""
+
+_FRAME = "Unsupported operand 149"
+"""Torch's message on what begins a pickle of protocol 4."""
+
 _NAMED = re.compile(r"GLOBAL ([\w.]+)")
 
 
@@ -30,7 +36,7 @@ def read_pickled(path: Path) -> tuple[object, list[str]]:
         FileError: if the file is damaged or not of `torch.save`, names what can run commands,
             or needs more than torch's own reader for its tensors.
     """
-    names = _unsafe_globals(path)
+    names: list[str] = []
     while True:
         if any(_NEVER.fullmatch(name) or _OF_TENSORS.fullmatch(name) for name in names):
             raise refusal(path, names)
@@ -39,10 +45,10 @@ def read_pickled(path: Path) -> tuple[object, list[str]]:
         except Exception as error:  # an unpickler meets any exception in a hostile file
             met = _refused(error)
             if met is None or met in names:
-                # Before torch 1.6 a whole module was written in a way of its own.
-                whole = names and "persistent_load" in str(error)
-                raise (refusal(path, names) if whole else _unreadable(path, error)) from error
-            names.append(met)
+                needed = names and any(words in str(error) for words in _NOT_INERT)
+                raise (refusal(path, names) if needed else _unreadable(path, error)) from error
+            # An archive is asked for all of them at once, which takes a pass over it.
+            names = [*names, met] if names else sorted({met, *_unsafe_globals(path)})
 
 
 def refusal(path: Path, names: Collection[str]) -> FileError:
@@ -64,6 +70,11 @@ def _unreadable(path: Path, error: Exception) -> FileError:
         return FileError(
             f"{os.fspath(path)} is a TorchScript archive, which holds code; expected weights. "
             "Save the state_dict() of the module that torch.jit.load gives."
+        )
+    if _FRAME in str(error):
+        return FileError(
+            f"{os.fspath(path)} is pickled by protocol 4 or a later one; expected 2. Save it "
+            "with torch.save's own protocol."
         )
     return damaged(path, _reason(error))
 

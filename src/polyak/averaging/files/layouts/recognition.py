@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from polyak.averaging.files.averager_state import averages_of
 from polyak.averaging.files.averages import SavedWeights
-from polyak.averaging.files.classification import Findings, State, described
-from polyak.averaging.files.foreign_formats import AVERAGED, OWN, UNKNOWN, Layout, layout_of
-from polyak.averaging.files.nesting import (
+from polyak.averaging.files.layouts.classification import Findings, State, described
+from polyak.averaging.files.layouts.foreign_formats import AVERAGED, OWN, UNKNOWN, Layout, layout_of
+from polyak.averaging.files.layouts.nesting import (
     Keys,
     is_container,
     is_pickled_module,
@@ -25,7 +25,7 @@ from polyak.averaging.files.nesting import (
     matches,
     parts,
 )
-from polyak.averaging.files.separation import Part, separated
+from polyak.averaging.files.layouts.separation import Part, separated
 from polyak.averaging.files.stand_ins import StandIn
 from polyak.averaging.files.state_dict_keys import held, is_dense, name_by_order, whole
 
@@ -174,7 +174,9 @@ class _Walk:
             self.not_dense = sparse[0]
             return _Seen(False, [left(keys, value, "without dense values")])
         self.found.places |= {id(x): (*keys, key) for key, x in state.items()}
-        found, _ = separated(state, self._names, exchanged=self._exchanged)
+        found = separated(
+            state, self._names, by_words=role.nature == UNKNOWN, exchanged=self._exchanged
+        )
         for part in found:
             self._add(keys, role, part, alone=len(found) == 1)
         return self._visit_parts(value, keys, but=frozenset(state))

@@ -9,17 +9,21 @@ import torch
 from torch import Tensor, nn
 
 from polyak.averaging.files.averages import SavedWeights
-from polyak.averaging.files.foreign_formats import AVERAGED, BY_VALUES, RAW, UNKNOWN
-from polyak.averaging.files.nesting import Keys, left
-from polyak.averaging.files.separation import BY_NAME, PARTNERS, respelled, says
+from polyak.averaging.files.layouts.foreign_formats import AVERAGED, BY_VALUES, RAW, UNKNOWN
+from polyak.averaging.files.layouts.nesting import Keys, left
+from polyak.averaging.files.layouts.separation import BY_NAME, PARTNERS, respelled, says
 from polyak.averaging.files.state_dict_keys import fitted
 
 _AVERAGED = re.compile(r"(^|[_.])(ema|swa|avg|average|averaged)($|[_.])")
 _NOT_AVERAGED = re.compile(r"(^|[_.])(online|student|raw|current|live)($|[_.])")
 _NO_WEIGHTS = re.compile(
     r"(^|[_.])(loss|losses|criterion|optim|optims|optimizers?|schedulers?|scaler|rng|random"
-    r"|metrics?|meters?)($|[_.])"
+    r"|metrics?|meters?|moments?|momentum|(exp|square|grad)_avg(_sq)?)"
+    r"(_(state|states|dict|fn|buffer))*$"
 )
+_SURE = re.compile(r"(^|[_.])(ema|swa)($|[_.])")
+"""Words of averages that no optimizer and no metric uses."""
+
 _NEITHER = "neither"
 """The nature of what is no weights; never in a manifest."""
 
@@ -85,24 +89,27 @@ def described(found: Findings, model: nn.Module | None) -> SavedWeights:
 
 def _respell(states: list[State], model: nn.Module | None) -> None:
     """Give averages whose names are not the network's those of another state dict or the model."""
-    whole: Mapping[str, Tensor] = {} if model is None else dict(model.named_parameters())
+    own: Mapping[str, Tensor] = {} if model is None else dict(model.named_parameters())
     for state in states:
-        for other in [whole, *(other.tensors for other in states if other is not state)]:
-            spelled = state.spelled
-            if spelled is None or spelled("a.b") == "a.b":
-                break
-            if other and (found := respelled(state.tensors, other, spelled)) is not None:
+        spelled = state.spelled
+        if spelled is None or spelled("a.b") == "a.b":
+            continue
+        for names in (own, *(other.tensors for other in states if other is not state)):
+            if names and (found := respelled(state.tensors, names, spelled)) is not None:
                 state.tensors, state.spelled = found, None
+                break
 
 
 def _classify(found: Findings) -> None:
     """Say what states are that no mark tells, by names and by values."""
     unknown = [state for state in found.states if state.nature == UNKNOWN and state.name is None]
+    places = {state.keys: state for state in found.states}
     for state in unknown:
-        _judge_by_partner(state, found.states)
+        _judge_by_partner(state, places)
+    marked = _above_marked(found.states)
     for state in unknown:
         if state.nature == UNKNOWN:
-            state.nature = _by_name(state, found.states)
+            state.nature = _by_name(state.keys, marked)
     _set_aside(found)
     averages = [state for state in found.states if state.nature == AVERAGED]
     for state in found.states:
@@ -112,13 +119,21 @@ def _classify(found: Findings) -> None:
                 state.nature, state.name = AVERAGED, "weights"
 
 
-def _judge_by_partner(state: State, states: list[State]) -> None:
-    """A teacher's state is an average where the student's is there too."""
-    partner = next((x for x in states if x is not state and _is_partner(state, x)), None)
-    if partner is not None:
-        state.nature = AVERAGED + BY_NAME
-        if partner.nature == UNKNOWN:
-            partner.nature = RAW + BY_NAME
+def _judge_by_partner(state: State, places: Mapping[Keys, State]) -> None:
+    """A teacher's state is an average where the student's is there too, of the same tensors."""
+    for i, key in enumerate(state.keys):
+        others = [other for row in PARTNERS.items() for other in says(key, *row)]
+        for other in others:
+            partner = places.get((*state.keys[:i], other, *state.keys[i + 1 :]))
+            if partner is not None and _shapes(partner) == _shapes(state):
+                state.nature = AVERAGED + BY_NAME
+                if partner.nature == UNKNOWN:
+                    partner.nature = RAW + BY_NAME
+                return
+
+
+def _shapes(state: State) -> dict[str, torch.Size]:
+    return {key: x.shape for key, x in state.tensors.items()}
 
 
 def _set_aside(found: Findings) -> None:
@@ -131,39 +146,33 @@ def _set_aside(found: Findings) -> None:
         state.nature = UNKNOWN
 
 
-def _by_name(state: State, states: list[State]) -> str:
+def _above_marked(states: list[State]) -> set[Keys]:
+    """Places with a name below them that says that it is an average's."""
+    return {
+        state.keys[:j]
+        for state in states
+        for i, key in enumerate(state.keys)
+        if _AVERAGED.search(key.lower())
+        for j in range(i + 1)
+    }
+
+
+def _by_name(keys: Keys, above_marked: set[Keys]) -> str:
     """What the last word says that says anything of the names on the way to a state."""
-    for i in range(len(state.keys) - 1, -1, -1):
-        key = state.keys[i].lower()
-        if _AVERAGED.search(key):
-            # Of several states below one that is marked, the marked ones are meant.
-            inside = [
-                x for x in states if x.keys[: i + 1] == state.keys[: i + 1] and x is not state
-            ]
-            marked = any(_AVERAGED.search(k.lower()) for x in inside for k in x.keys[i + 1 :])
-            return UNKNOWN if marked else AVERAGED + BY_NAME
-        if _NOT_AVERAGED.search(key) and any(_AVERAGED.search(k.lower()) for k in state.keys[:i]):
-            return RAW + BY_NAME
-        if _NO_WEIGHTS.search(key):
+    for i in range(len(keys) - 1, -1, -1):
+        key = keys[i].lower()
+        # An average of losses is none of weights.
+        if _NO_WEIGHTS.search(key) or _NO_WEIGHTS.search(_AVERAGED.sub("_", key).strip("_.")):
             return _NEITHER
+        if _AVERAGED.search(key):
+            inside = any(_NO_WEIGHTS.search(k.lower()) for k in keys[:i])
+            if inside and not _SURE.search(key):
+                return _NEITHER
+            # Of several states below one name that says so, those are meant that say so again.
+            return UNKNOWN if keys[: i + 1] in above_marked else AVERAGED + BY_NAME
+        if _NOT_AVERAGED.search(key) and any(_AVERAGED.search(k.lower()) for k in keys[:i]):
+            return RAW + BY_NAME
     return UNKNOWN
-
-
-def _is_partner(state: State, other: State) -> bool:
-    """Whether names say that a state is the average of another, of the same tensors."""
-    if len(state.keys) != len(other.keys):
-        return False
-    differing = [(a, b) for a, b in zip(state.keys, other.keys, strict=True) if a != b]
-    shapes = {key: x.shape for key, x in state.tensors.items()}
-    return (
-        len(differing) == 1
-        and any(
-            b in says(a, word, partners)
-            for a, b in differing
-            for word, partners in PARTNERS.items()
-        )
-        and shapes == {key: x.shape for key, x in other.tensors.items()}
-    )
 
 
 def _holds(state: State, average: State) -> bool:
@@ -188,7 +197,7 @@ def _fit(found: Findings, names: list[str]) -> None:
 
 def _names(states: list[State]) -> list[str]:
     """A name for each state, of which no two are alike."""
-    names: list[str] = []
+    names: dict[str, None] = {}
     for state in states:
         path = state.keys if state.name is None else (*state.base, state.name)
         name = ".".join(path) or "weights"
@@ -196,8 +205,8 @@ def _names(states: list[State]) -> list[str]:
             name = ".".join((*state.keys, state.name))
         while name in names:
             name += "'"
-        names.append(name)
-    return names
+        names[name] = None
+    return list(names)
 
 
 def _tool(found: Findings) -> str:

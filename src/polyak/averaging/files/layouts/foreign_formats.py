@@ -4,13 +4,11 @@ Written from the tools' sources, as of 2026. In a path "a/b" is b in a, and "*" 
 their places as names, and a list of pairs (name, part) has those names.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch import Tensor
-
-from polyak.averaging.files.nesting import matches
+from polyak.averaging.files.layouts.nesting import matches
 from polyak.averaging.files.state_dict_keys import whole
 
 AVERAGED, RAW, UNKNOWN = "averaged", "raw", "unknown"
@@ -250,73 +248,6 @@ LAYOUTS = (
     ),
 )
 """The first that fits counts."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Family:
-    """An average inside one state dict, known by counters that lie beside it."""
-
-    tool: str
-    counters: tuple[str, ...]
-    average: str
-    """What the names of the average begin with, after what the counters' names begin with."""
-
-    raw: str | None = None
-    """Likewise of raw weights that are kept beside the average, if any."""
-
-    spelled: Callable[[str], str] = str
-    """How a name of the network is written in the average."""
-
-    updates: str | None = None
-    steps: str | None = None
-    """The counter that counts these."""
-
-    kind: Callable[[Mapping[str, Tensor]], dict[str, Any] | None] = lambda _: None
-    """What the counters say of the average."""
-
-
-def undotted(name: str) -> str:
-    """As LitEma writes names, which become buffers of one module."""
-    return name.replace(".", "")
-
-
-def underscored(name: str) -> str:
-    """As mmcv writes names, likewise."""
-    return name.replace(".", "_")
-
-
-def _lit_ema(counters: Mapping[str, Tensor]) -> dict[str, Any]:
-    warms_up = int(counters["num_updates"]) >= 0
-    warmup = {"warmup": "(1 + t)/(10 + t), t from 1"} if warms_up else {}
-    return {"kind": "ema", "decay": round(float(counters["decay"]), 7), **warmup}
-
-
-FAMILIES = (
-    Family(
-        tool="torch AveragedModel",
-        counters=("n_averaged",),
-        average="module.",
-        updates="n_averaged",
-    ),
-    Family(
-        tool="ema-pytorch",
-        counters=("initted", "step"),
-        average="ema_model.",
-        raw="online_model.",
-        steps="step",
-        # Before its first update the copy is that of the initial weights.
-        kind=lambda counters: {"kind": "ema", "begun": bool(counters["initted"])},
-    ),
-    Family(
-        tool="LitEma",
-        counters=("decay", "num_updates"),
-        average="",
-        spelled=undotted,
-        updates="num_updates",
-        kind=_lit_ema,
-    ),
-    Family(tool="mmengine", counters=("steps",), average="module.", updates="steps"),
-)
 
 
 def diffusers_facts(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,14 +13,8 @@ from typing import Any
 
 from torch import Tensor
 
-from polyak.averaging.files.foreign_formats import (
-    AVERAGED,
-    FAMILIES,
-    RAW,
-    UNKNOWN,
-    Family,
-    underscored,
-)
+from polyak.averaging.files.layouts.families import FAMILIES, Family, underscored
+from polyak.averaging.files.layouts.foreign_formats import AVERAGED, RAW, UNKNOWN
 from polyak.averaging.files.state_dict_keys import strip_wrappers, unwrapped, whole
 
 BY_NAME = ", by its name"
@@ -31,7 +25,8 @@ PARTNERS = {
     "target": ("online",),
     "momentum": ("base", "online"),
     "encoder_k": ("encoder_q",),
-    "key": ("query",),
+    "key_encoder": ("query_encoder",),
+    "encoder_key": ("encoder_query",),
 }
 """Words that name an average only beside the same names under one of others."""
 
@@ -59,27 +54,34 @@ class Part:
 
 
 def separated(
-    state: State, model: Collection[str] = (), *, exchanged: bool | None = None
-) -> tuple[list[Part], list[str]]:
-    """Averages in a state dict, its other weights, and the names of the counters beside them.
+    state: State,
+    model: Collection[str] = (),
+    *,
+    by_words: bool = True,
+    exchanged: bool | None = None,
+) -> list[Part]:
+    """The averages in a state dict, then its other weights; what counts them is in neither.
 
     Args:
         state: Tensors under the names of a file.
         model: The names in a model's own state dict, of which nothing is separated.
+        by_words: Whether words in names are marks too.
         exchanged: Whether averages of mmcv stand in the raw weights' places, if that is known.
     """
-    parts, counters, rest = _counted(unwrapped(state), model)
+    parts, rest = _counted(unwrapped(state), model)
     parts = [_named_like(part, rest) for part in parts]
     rest = strip_wrappers(rest)
     if not parts:
         parts, rest = _mmcv(rest, exchanged)
-    worded, rest = _worded(rest, model)
-    parts = _distinctly_named([*parts, *worded])
+    if by_words:
+        worded, rest = _worded(rest, model)
+        parts += worded
+    parts = _distinctly_named(parts)
     if rest and not parts:
         parts = [Part(tensors=rest)]
     elif rest:
         parts.append(_rest(rest, parts, exchanged))
-    return parts, counters
+    return parts
 
 
 def respelled(
@@ -108,10 +110,9 @@ def respelled(
     return next(iter(fitting.values())) if len(fitting) == 1 else fitting.get(likely)
 
 
-def _counted(state: State, model: Collection[str]) -> tuple[list[Part], list[str], State]:
-    """Parts that counters mark, under their names in the file; the counters; and the rest."""
+def _counted(state: State, model: Collection[str]) -> tuple[list[Part], State]:
+    """Parts that counters mark, under their names in the file, and the rest."""
     parts: list[Part] = []
-    counters: list[str] = []
     rest = dict(state)
     own_names = {
         name for name, bare in zip(state, strip_wrappers(state), strict=True) if bare in model
@@ -139,11 +140,9 @@ def _counted(state: State, model: Collection[str]) -> tuple[list[Part], list[str
         if kept:
             raw = {k: rest[k] for k in rest if k in kept}
             parts.append(Part(name=prefix + (family.raw or ""), nature=RAW, tensors=raw))
-        own = [prefix + counter for counter in family.counters]
-        counters += own
-        gone = members.keys() | kept | set(own)
+        gone = members.keys() | kept | {prefix + counter for counter in family.counters}
         rest = {k: x for k, x in rest.items() if k not in gone}
-    return parts, counters, rest
+    return parts, rest
 
 
 def _marked(state: State) -> Iterator[tuple[Family, str]]:
@@ -195,7 +194,7 @@ def _mmcv(state: State, exchanged: bool | None) -> tuple[list[Part], State]:
         return [], state
     nature = {None: UNKNOWN, True: RAW, False: AVERAGED}[exchanged]
     name = {None: "ema", True: "raw", False: "average"}[exchanged]
-    part = Part(name=name, nature=nature, tensors=found, tool="mmcv EMAHook", kind=None)
+    part = Part(name=name, nature=nature, tensors=found, tool="mmcv EMAHook")
     return [part], rest
 
 
@@ -239,16 +238,16 @@ def _partner(prefix: str, group: State, plain: State) -> State | None:
     """The group under the names of its partner among the plain weights."""
     before, piece = prefix.removesuffix(".").rpartition(".")[::2]
     before = before + "." if before else ""
-    others = [_WORD.sub("", piece).strip("_")] if _WORD.search(piece) else []
-    for word, partners in PARTNERS.items():
-        others += says(piece, word, partners)
+    others = [other for row in PARTNERS.items() for other in says(piece, *row)]
+    most = 2 * len(group) >= len(plain)
+    if _SURE.search(piece) or (most and _WORD.search(piece)):
+        others.append(_WORD.sub("", piece).strip("_"))
     for other in others:
         found = _under(group, plain, before + (other + "." if other else ""), str)
         if found is not None:
             return found
     # A whole network beside its average may have any name.
-    whole_network = not before and _SURE.search(piece) and 2 * len(group) >= len(plain)
-    return respelled(group, plain, str) if whole_network else None
+    return respelled(group, plain, str) if most and not before and _SURE.search(piece) else None
 
 
 def _prefixes(

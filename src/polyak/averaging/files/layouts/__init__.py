@@ -1,0 +1,1 @@
+"""Checkpoints of other tools: what lies where in them, and what it is."""
