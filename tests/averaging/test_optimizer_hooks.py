@@ -10,7 +10,7 @@ from support.small_networks import assert_same_bits, batch, net, snapshot, train
 from torch import nn
 
 from polyak import EMA, Averager
-from polyak.averaging.optimizer_hooks import overflowed
+from polyak.averaging.optimizer_hooks.rounds import overflowed
 from polyak.errors import ConfigError, StateError
 
 

@@ -21,7 +21,8 @@ from polyak.averaging.model.copies import copy_holding
 from polyak.averaging.model.live import LiveWeights
 from polyak.averaging.model.swap import lending, refuse_now
 from polyak.averaging.model.weights import Buffers, unwrap
-from polyak.averaging.optimizer_hooks import Attachment, all_written_by, unwrap_unattached
+from polyak.averaging.optimizer_hooks.attachment import Attachment
+from polyak.averaging.optimizer_hooks.attachments import Attachments
 from polyak.averaging.settings import NonFinite, check_settings
 from polyak.averaging.storage.state_dict import check_state
 from polyak.averaging.storage.store import Store
@@ -86,7 +87,7 @@ class Averager:
         )
         self._kinds = {kind.label: kind.at_period(every) for kind in kinds}
         self._snapshots = {n: k.snapshots for n, k in self._kinds.items() if k.snapshots}
-        self._attachments: list[Attachment] = []
+        self._attachments = Attachments(before_step=self._before_step, on_step=self._step)
         self._model = unwrap(model)
         self._live = LiveWeights(self._model, buffers=buffers, device=device)
         self._store = Store(
@@ -151,10 +152,7 @@ class Averager:
             ConfigError: for what is no optimizer, nor a wrapper of one.
             StateError: for an optimizer that is attached already.
         """
-        optimizers = unwrap_unattached(optimizers, self._attachments)
-        attachment = Attachment(optimizers, before_step=self._before_step, on_step=self._step)
-        self._attachments.append(attachment)
-        return attachment
+        return self._attachments.add(optimizers)
 
     def _before_step(self) -> None:
         # A step inside an `applied` block would train the average.
@@ -162,7 +160,13 @@ class Averager:
         self._live.fence()
 
     def step(self) -> None:
-        """Count one optimizer step, and update when `every` steps have gone by."""
+        """Count one optimizer step, and update when `every` steps have gone by.
+
+        Raises:
+            StateError: while an optimizer is attached, whose steps count without it.
+        """
+        refuse_now("step()", self._model)
+        self._attachments.refuse("step()")
         self._step(None)
 
     @torch.no_grad()
@@ -375,11 +379,9 @@ class Averager:
         with self._lock:
             return self._updates.counters
 
-    @torch.no_grad()
     def _settle(self) -> None:
         """Close an update that a device or a copy has yet to finish; before anything is read."""
-        with self._lock:
-            self._updates.settle()
+        _ = self._counters
 
     def _lent(self, name: str, *, evaluating: bool = False) -> AbstractContextManager[None]:
         """A block in which the model holds an average."""
@@ -389,7 +391,7 @@ class Averager:
 
     def _fence_unless_attached(self) -> None:
         """Hold the device back while weights come down, unless its next step will do so itself."""
-        if not all_written_by(self._attachments, self._live.parameters):
+        if not self._attachments.write_all(self._live.parameters):
             self._live.fence()
 
     def _require(self, name: str) -> None:

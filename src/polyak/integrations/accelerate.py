@@ -5,7 +5,7 @@ from typing import Any
 import torch
 
 from polyak.averaging import Averager
-from polyak.averaging.optimizer_hooks import Attachment
+from polyak.averaging.optimizer_hooks.attachment import Attachment
 from polyak.errors import ConfigError
 
 

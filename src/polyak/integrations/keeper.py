@@ -10,7 +10,8 @@ from torch import nn
 from polyak.averaging import Average, Averager
 from polyak.averaging.kinds import as_averages
 from polyak.averaging.model.weights import Buffers, unwrap
-from polyak.averaging.optimizer_hooks import Attachment, unwrap_optimizer
+from polyak.averaging.optimizer_hooks.attachment import Attachment
+from polyak.averaging.optimizer_hooks.nested import parameters_of
 from polyak.averaging.settings import NonFinite, check_settings
 from polyak.errors import ConfigError, StateError, unknown
 
@@ -128,12 +129,11 @@ class Keeper:
         assert self.averager is not None
         self.detach()
         weights = set(map(id, self.averager.model.parameters()))
-        own = [unwrap_optimizer(optimizer) for optimizer in optimizers]
-        training = [x for x in own if weights.intersection(map(id, _parameters(x)))]
+        training = [x for x in optimizers if weights.intersection(map(id, parameters_of(x)))]
         if not training:
             raise ConfigError(
-                f"{len(own)} optimizers train none of the averaged parameters; expected one that "
-                "does. Average a module that is trained."
+                f"{len(optimizers)} optimizers train none of the averaged parameters; expected "
+                "one that does. Average a module that is trained."
             )
         self._attachment = self.averager.attach(*training)
 
@@ -182,8 +182,3 @@ class Keeper:
     def _build(self, model: nn.Module) -> None:
         self.detach()
         self.averager = Averager(model, self._kinds, every=self._every, **self._options)
-
-
-def _parameters(optimizer: torch.optim.Optimizer) -> Iterator[torch.Tensor]:
-    for group in optimizer.param_groups:
-        yield from group["params"]

@@ -113,7 +113,7 @@ def test_the_fence_waits_for_the_optimizers_step_only_where_that_will_raise_it(
     for optimizer in made:
         averager.attach(optimizer)
     transfer = averager._live.staging._transfer
-    averager.step()
+    averager.update()
     assert transfer.calls == expected
 
 

@@ -1,0 +1,1 @@
+"""Counting the steps of optimizers that took place, each once."""
