@@ -17,13 +17,14 @@ from polyak.averaging.kinds.counters import Counters
 from polyak.averaging.kinds.explain import coinciding, explain
 from polyak.averaging.kinds.profile import profile_in_bank
 from polyak.averaging.kinds.records import to_record
+from polyak.averaging.model.buffers import Buffers, described
 from polyak.averaging.model.copies import copy_holding
 from polyak.averaging.model.live import LiveWeights
 from polyak.averaging.model.swap import lending, refuse_now
-from polyak.averaging.model.weights import Buffers, unwrap
+from polyak.averaging.model.weights import unwrap
 from polyak.averaging.optimizer_hooks.attachment import Attachment
 from polyak.averaging.optimizer_hooks.attachments import Attachments
-from polyak.averaging.settings import NonFinite, check_settings
+from polyak.averaging.settings import NonFinite, check_module, check_settings
 from polyak.averaging.storage.state_dict import check_state
 from polyak.averaging.storage.store import Store
 from polyak.averaging.updates import Updates
@@ -41,18 +42,20 @@ class Averager:
         averages: Decays or kinds; a plain number means `EMA(number)`. Names must differ.
         every: Optimizer steps per update (the paper's T), ≥ 1.
         buffers: "average" treats floating-point buffers like parameters (Cai et al. 2021),
-            "copy" takes over the model's at each update. Integer buffers are always copied.
+            "copy" takes over the model's at each update, "live" reads them from it. One word, or
+            words by names and patterns of `state_dict()`: a name decides before patterns, of
+            those the last that matches, then "*", else "average"; frozen parameters may be named,
+            too. Integer and sparse buffers and vectors of spectral norm are never averaged.
         dtype: Of the averages; None keeps the weights', with float32 for half precision.
             bfloat16 keeps the rest of a float32 beside it, so that nothing is lost.
         device: Where the averages live; None means beside the weights. "cpu" for a model on a
             CUDA device: host memory, one copy of the model comes down at each update.
         nonfinite: What an update does with weights that hold NaN or infinity: "skip" leaves
-            every average as it is and counts in `skipped`, "raise" raises, "allow" folds in. On
-            a CUDA device "skip" happens there, and `skipped` and the warning come with the next
-            update or reading; "raise" makes the host wait for the device.
+            every average as it is and counts in `skipped` (on a CUDA device the host learns of
+            it later), "raise" raises (and waits for the device), "allow" folds in.
 
     Raises:
-        ConfigError: for settings outside their range, all faults in one message.
+        ConfigError: for settings outside their range, and a model without weights.
         NonFiniteError: unless "allow", for initial weights that hold NaN or infinity.
         StateError: for lazy modules that have no weights yet.
 
@@ -65,9 +68,6 @@ class Averager:
         ...     _ = optimizer.step()
         >>> averager.names, averager.updates
         (('ema_0.9', 'ema_0.99'), 3)
-        >>> with averager.applied("ema_0.99"):
-        ...     model.training
-        False
     """
 
     def __init__(
@@ -81,6 +81,7 @@ class Averager:
         device: torch.device | str | None = None,
         nonfinite: NonFinite = "skip",
     ) -> None:
+        check_module(model)
         kinds, faults = as_averages(averages)
         check_settings(
             kinds, faults, every=every, buffers=buffers, dtype=dtype, nonfinite=nonfinite
@@ -117,10 +118,7 @@ class Averager:
 
     @property
     def updates(self) -> int:
-        """Updates so far: steps // every, less those skipped, plus those made by hand.
-
-        Like `steps` and `skipped` it waits for a device if it must.
-        """
+        """Updates so far: steps // every, less those skipped, plus those made by hand."""
         return self._counters.updates
 
     @property
@@ -130,7 +128,7 @@ class Averager:
 
     @property
     def buffers(self) -> Buffers:
-        """What happens to floating-point buffers: "average" or "copy"."""
+        """What happens to floating-point buffers: "average", "copy", or which by name."""
         return self._live.buffers
 
     @property
@@ -145,14 +143,26 @@ class Averager:
         are not waited for. Steps that gradient accumulation or GradScaler leave out are not
         counted, nor is their round. While an average is applied, a step is refused.
 
-        Returns:
-            A handle whose `remove()` ends the counting.
+        Parameters that they hold are averaged from now on, frozen at any moment or not. The
+        handle's `remove()` ends the counting.
 
         Raises:
             ConfigError: for what is no optimizer, nor a wrapper of one.
             StateError: for an optimizer that is attached already.
+            WeightMismatchError: for parameters that were frozen and have moved since.
         """
-        return self._attachments.add(optimizers)
+        attachment = self._attachments.add(optimizers)
+        try:
+            self._trains(attachment.parameters())
+        except BaseException:
+            attachment.remove()
+            raise
+        return attachment
+
+    def _trains(self, parameters: Iterable[Tensor]) -> None:
+        """Average these of the model's parameters from now on, frozen at any moment or not."""
+        self._settle()
+        self._store.admit(parameters)
 
     def _before_step(self) -> None:
         # A step inside an `applied` block would train the average.
@@ -161,6 +171,8 @@ class Averager:
 
     def step(self) -> None:
         """Count one optimizer step, and update when `every` steps have gone by.
+
+        A step of which the update fails is not counted, and no average changes.
 
         Raises:
             StateError: while an optimizer is attached, whose steps count without it.
@@ -181,9 +193,8 @@ class Averager:
         """Fold the model's weights into every average now.
 
         Raises:
-            WeightMismatchError: if weights appeared, vanished or changed shape.
+            WeightMismatchError: if weights appeared, vanished, changed shape, or moved frozen.
             NonFiniteError: for NaN or infinity under `nonfinite="raise"`.
-            StateError: while an average is applied.
         """
         refuse_now("update()", self._model)
         with self._lock:
@@ -193,8 +204,8 @@ class Averager:
     def track(self) -> None:
         """Average from now on also what trains now; what was averaged stays so, frozen or not.
 
-        For parameters that were frozen when the averager was built: call it after unfreezing
-        them and before their first step. Until then their average is what they were.
+        Call it when places were filled, and after unfreezing, before the first step: until then
+        an average is what a parameter was. What has moved goes on from its values of now.
         """
         refuse_now("track()", self._model)
         with self._lock:
@@ -208,14 +219,12 @@ class Averager:
         Args:
             weights: Of every average a state dict, such as `read_foreign(path, model)["average"]`.
                 Buffers that it lacks, frozen weights and what is copied are the model's.
-            steps: Optimizer steps so far, ≥ 0: a tool's updates times `every`. Warm-ups, means
-                and counts continue from there.
+            steps: Optimizer steps so far, ≥ 0: a tool's updates times `every`.
 
         Raises:
             StateError: if this averager has counted a step.
             ConfigError: for other names or numbers, and for windows.
-            WeightMismatchError: for weights that are not the model's.
-            NonFiniteError: unless "allow", for weights that hold NaN or infinity.
+            WeightMismatchError, NonFiniteError: for weights not the model's, or not finite.
         """
         refuse_now("adopt()", self._model)
         with self._lock:
@@ -225,29 +234,25 @@ class Averager:
     def applied(self, name: str) -> Iterator[nn.Module]:
         """Let the model hold an average, in eval mode, for the length of the block.
 
-        On leaving, also by an exception, its own weights and every module's train flag are
-        back. Blocks nest; of those that overlap otherwise the latest counts, and another
-        thread's are refused. Inside, `step`, `update` and `state_dict` are refused. Parameters
-        are lent, not copied: whoever writes to them inside (`load_state_dict`, say) writes to the
-        average. Buffers may be written to. Run backward where forward ran, both inside or both
-        outside: gradients are taken at the weights that the model holds then.
+        On leaving, also by an exception, its own weights and every module's train flag are back.
+        Blocks nest; of those that overlap otherwise the latest counts, and another thread's are
+        refused. Inside, `step`, `update` and `state_dict` are refused. Parameters are lent, not
+        copied: whoever writes to them inside writes to the average. Buffers may be written to. Run
+        backward where forward ran, inside or outside: gradients are taken at the weights held then.
         """
         self._require(name)
         self._settle()
+        self._live.check(values=True)
         with self._lent(name, evaluating=True):
             yield self._model
 
     @torch.no_grad()
     def module(self, name: str) -> nn.Module:
-        """A copy that holds an average, in eval mode and without gradients.
-
-        Raises:
-            StateError: for a sharded model, of which no process can have a copy.
-        """
+        """A copy that holds an average, in eval mode, without gradients; not of a sharded model."""
         self._require(name)
         with self._lock:
             self._updates.settle()
-            live = self._live.now()
+            live = self._live.check(values=True)
             return copy_holding(
                 self._model, self._store.weights(name), live=live, buffers=self.buffers, owner=self
             )
@@ -256,9 +261,8 @@ class Averager:
     def tensors(self, name: str) -> dict[str, Tensor]:
         """Independent copies of an average's weights under the keys of `state_dict()`.
 
-        Averaged tensors keep its dtype, but bfloat16 ones of a wider model are float32. Refreshed
-        BatchNorm statistics come first. Extra states are the model's, if tensors. Of a sharded
-        model they are DTensors: `full_tensor()` is a collective that every process must call.
+        Averaged tensors keep its dtype, but bfloat16 ones of a wider model are float32. Extra
+        states are the model's, if tensors. Of a sharded model they are DTensors.
         """
         self._require(name)
         with self._lock:
@@ -269,11 +273,8 @@ class Averager:
     def standstill(self, name: str) -> float:
         """Share of an average's values that the next update would leave as they are.
 
-        Counts values that differ from the model's and yet would not move, because the step
-        w·(x − m) is lost in rounding: near 1 for a decay too slow for the average's dtype.
-
-        Returns:
-            A fraction in [0, 1]; 0 if no value differs.
+        Of the values that differ from the model's, in [0, 1]: near 1 for a decay too slow for the
+        average's dtype, whose step w·(x − m) is lost in rounding; 0 if none differs.
         """
         self._require(name)
         refuse_now("standstill()", self._model)
@@ -294,12 +295,10 @@ class Averager:
     ) -> None:
         """Compute BatchNorm statistics for averages, all in one pass over the data.
 
-        They lie beside the averaged statistics: `applied`, `module` and `tensors` use them until
-        the next update, which drops them, so no later average changes by a bit.
+        They lie beside the averaged ones until the next update: no later average changes by a bit.
 
         Args:
-            batches: As in `polyak.refresh_batchnorm`, with `max_samples`, `forward`, `progress`,
-                `pooled` and `all_ranks`, which under DDP and of a sharded model is a collective.
+            batches: And what follows but `names`, as in `polyak.refresh_batchnorm`.
             names: Which average or averages; None means all.
         """
         refuse_now("refresh_batchnorm()", self._model)
@@ -328,6 +327,12 @@ class Averager:
     def state_dict(self) -> dict[str, Any]:
         """Everything that an exact continuation needs; tensors are references, as in torch."""
         refuse_now("state_dict()", self._model)
+        self._settle()
+        self._store.refuse_torn()
+        self._live.refuse_unsound(values=True)
+        return self._record()
+
+    def _record(self) -> dict[str, Any]:
         return {
             "history": self._counters.record(),
             "averages": {name: to_record(kind) for name, kind in self._kinds.items()},
@@ -336,23 +341,20 @@ class Averager:
 
     @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue exactly where `state_dict()` was taken; what was frozen since stays averaged.
+        """Continue exactly where `state_dict()` was taken; what is frozen since stays averaged.
 
-        Raises:
-            ConfigError: if the saved bank has other averages, period or setting of buffers.
-            WeightMismatchError: if it has other weights, or the same in another dtype.
+        A ConfigError or WeightMismatchError says what a saved bank has that this one has not.
         """
         refuse_now("load_state_dict()", self._model)
         with self._lock:
-            check_state(state, self.state_dict(), snapshots=self._snapshots)
+            check_state(state, self._record(), snapshots=self._snapshots)
             self._store.restore(state)
             self._counters.restore(state["history"])
 
     def profile(self, name: str) -> tuple[float, ...]:
         """Weights of the initial weights and of each update so far in an average; they sum to 1.
 
-        Raises:
-            StateError: if they depend on steps that skipped or additional updates left unknown.
+        A StateError says if they depend on steps that skipped or additional updates left unknown.
         """
         self._require(name)
         folded = self._counters.folded[name]
@@ -360,7 +362,8 @@ class Averager:
 
     def explain(self, *, total_steps: int | None = None) -> str:
         """In words: half-lives, end of warm-up, ages, rest of the start; now and in a whole run."""
-        return explain(self._kinds, self._counters, total_steps=total_steps)
+        said = explain(self._kinds, self._counters, total_steps=total_steps)
+        return said if self.buffers == "average" else f"{said}\nbuffers: {described(self.buffers)}"
 
     def coinciding(self) -> list[list[str]]:
         """Groups of averages that are equal so far because warm-up alone has set their decays."""
