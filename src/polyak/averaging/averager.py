@@ -23,6 +23,7 @@ from polyak.averaging.model.swap import lending, refuse_now
 from polyak.averaging.model.weights import Buffers, unwrap
 from polyak.averaging.optimizer_hooks.attachment import Attachment
 from polyak.averaging.optimizer_hooks.attachments import Attachments
+from polyak.averaging.readings import Readings
 from polyak.averaging.settings import NonFinite, check_settings
 from polyak.averaging.storage.state_dict import check_state
 from polyak.averaging.storage.store import Store
@@ -63,8 +64,8 @@ class Averager:
         >>> handle = averager.attach(optimizer)
         >>> for _ in range(3):
         ...     _ = optimizer.step()
-        >>> averager.names, averager.updates
-        (('ema_0.9', 'ema_0.99'), 3)
+        >>> averager.updates, averager.coinciding()  # warm-up still sets both decays
+        (3, [['ema_0.9', 'ema_0.99']])
         >>> with averager.applied("ema_0.99"):
         ...     model.training
         False
@@ -96,6 +97,7 @@ class Averager:
         counters = Counters.at_start(self._kinds, every=every)
         self._groups = groups_of(model, self._live.mesh)
         self._updates = Updates(self._kinds, counters, self._live, self._store, nonfinite)
+        self._readings = Readings(self._kinds, self._live, self._store)
         # Whoever reads a snapshot from another thread waits for an update to end.
         self._lock = RLock()
         self._updates.check_start()
@@ -155,15 +157,13 @@ class Averager:
         return self._attachments.add(optimizers)
 
     def _before_step(self) -> None:
-        # A step inside an `applied` block would train the average.
         refuse_now("optimizer.step()", self._model)
         self._live.fence()
 
     def step(self) -> None:
         """Count one optimizer step, and update when `every` steps have gone by.
 
-        Raises:
-            StateError: while an optimizer is attached, whose steps count without it.
+        Refused while an optimizer is attached, whose steps count without it.
         """
         refuse_now("step()", self._model)
         self._attachments.refuse("step()")
@@ -220,6 +220,7 @@ class Averager:
         refuse_now("adopt()", self._model)
         with self._lock:
             self._updates.adopt(weights, steps=steps)
+            self._readings.uncounted = False
 
     @contextmanager
     def applied(self, name: str) -> Iterator[nn.Module]:
@@ -232,8 +233,7 @@ class Averager:
         average. Buffers may be written to. Run backward where forward ran, both inside or both
         outside: gradients are taken at the weights that the model holds then.
         """
-        self._require(name)
-        self._settle()
+        self._begin_reading(name)
         with self._lent(name, evaluating=True):
             yield self._model
 
@@ -244,9 +244,8 @@ class Averager:
         Raises:
             StateError: for a sharded model, of which no process can have a copy.
         """
-        self._require(name)
         with self._lock:
-            self._updates.settle()
+            self._begin_reading(name)
             live = self._live.now()
             return copy_holding(
                 self._model, self._store.weights(name), live=live, buffers=self.buffers, owner=self
@@ -260,9 +259,8 @@ class Averager:
         BatchNorm statistics come first. Extra states are the model's, if tensors. Of a sharded
         model they are DTensors: `full_tensor()` is a collective that every process must call.
         """
-        self._require(name)
         with self._lock:
-            self._updates.settle()
+            self._begin_reading(name)
             return self._store.tensors(name)
 
     @torch.no_grad()
@@ -303,10 +301,9 @@ class Averager:
             names: Which average or averages; None means all.
         """
         refuse_now("refresh_batchnorm()", self._model)
-        self._settle()
         chosen = [names] if isinstance(names, str) else self.names if names is None else names
         for name in chosen:
-            self._require(name)
+            self._begin_reading(name)
         statistics = statistics_of(
             self._model,
             batches,
@@ -322,8 +319,9 @@ class Averager:
     def drop_refreshed(self) -> None:
         """Go back to averaged BatchNorm statistics now instead of at the next update."""
         refuse_now("drop_refreshed()", self._model)
-        self._settle()
-        self._store.drop_refreshed()
+        with self._lock:
+            self._updates.settle()
+            self._store.drop_refreshed()
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that an exact continuation needs; tensors are references, as in torch."""
@@ -347,6 +345,7 @@ class Averager:
             check_state(state, self.state_dict(), snapshots=self._snapshots)
             self._store.restore(state)
             self._counters.restore(state["history"])
+            self._readings.uncounted = False
 
     def profile(self, name: str) -> tuple[float, ...]:
         """Weights of the initial weights and of each update so far in an average; they sum to 1.
@@ -355,15 +354,17 @@ class Averager:
             StateError: if they depend on steps that skipped or additional updates left unknown.
         """
         self._require(name)
-        folded = self._counters.folded[name]
-        return profile_in_bank(self._kinds[name], self._counters, folded=folded)
+        counters = self._counters
+        return profile_in_bank(self._kinds[name], counters, folded=counters.folded[name])
 
     def explain(self, *, total_steps: int | None = None) -> str:
         """In words: half-lives, end of warm-up, ages, rest of the start; now and in a whole run."""
+        self._readings.told |= self.updates > 0
         return explain(self._kinds, self._counters, total_steps=total_steps)
 
     def coinciding(self) -> list[list[str]]:
-        """Groups of averages that are equal so far because warm-up alone has set their decays."""
+        """Groups of averages that are equal so far; without having asked, a reading warns."""
+        self._readings.told = True
         return coinciding(self._kinds, steps=self._counters.position, updates=self.updates)
 
     def __reduce__(self) -> Any:
@@ -379,9 +380,9 @@ class Averager:
         with self._lock:
             return self._updates.counters
 
-    def _settle(self) -> None:
-        """Close an update that a device or a copy has yet to finish; before anything is read."""
-        _ = self._counters
+    def _begin_reading(self, name: str) -> None:
+        self._require(name)
+        self._readings.check(name, self._counters)
 
     def _lent(self, name: str, *, evaluating: bool = False) -> AbstractContextManager[None]:
         """A block in which the model holds an average."""
