@@ -15,7 +15,7 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 
 from polyak.averaging.batchnorm.batches import Forward, forward_batch, take_samples
 from polyak.averaging.batchnorm.moments import Moments, groups_of, pool_ranks
-from polyak.averaging.model import sharded
+from polyak.averaging.model import memorised, sharded
 from polyak.averaging.model.modes import eval_mode
 from polyak.averaging.model.weights import unwrap
 from polyak.errors import ConfigError, DataError, few
@@ -65,6 +65,8 @@ class StatisticsPass:
         """Make the layers report to this object for the length of the block."""
         momenta = {name: layer.momentum for name, layer in self.layers.items()}
         hooks = []
+        # What an open autocast region would memorise here is made without gradients.
+        put_back = memorised.set_aside(list(self._model.modules()))
         with eval_mode(list(self._model.modules())):
             try:
                 for name, layer in self.layers.items():
@@ -80,6 +82,7 @@ class StatisticsPass:
                     hook.remove()
                 for name, layer in self.layers.items():
                     layer.momentum = momenta[name]
+                put_back()
 
     def add(self, batch: Any, moments: dict[str, Moments]) -> None:
         """Run one batch through the weights that the model holds now, into `moments`."""

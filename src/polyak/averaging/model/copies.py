@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from polyak.averaging.model import sharded, swap
+from polyak.averaging.model import memorised, sharded, swap
 from polyak.averaging.model.modes import own_train, set_eval
 from polyak.averaging.model.weights import Buffers, Weights, sort_weights
 from polyak.errors import StateError
@@ -55,6 +55,7 @@ def copy_holding(
     for name, x in sort_weights(copy, buffers=buffers, like=live).stored.items():
         weight = weights[live.names[name]]
         x.data = weight.detach().to(device=x.device, dtype=x.dtype, copy=True)
+    memorised.forget(parts)
     set_eval(parts)
     return copy.requires_grad_(False)
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 import torch
 from torch import Tensor, nn
 
+from polyak.averaging.model import memorised
 from polyak.errors import ConfigError, StateError
 
 if TYPE_CHECKING:
@@ -130,11 +131,13 @@ def lend(
         return
     reshard(modules, tensors.values())
     own = {name: local(x).clone() for name, x in tensors.items()}
+    put_back = memorised.set_aside(modules)
 
     def give_back() -> None:
         # Else the next forward pass would run on an unsharded copy of the average.
         reshard(modules, tensors.values())
         _write(tensors, own)
+        put_back()
 
     undo.callback(give_back)
     _write(tensors, weights)

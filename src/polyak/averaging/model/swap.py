@@ -13,7 +13,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from polyak.averaging.model import sharded
+from polyak.averaging.model import memorised, sharded
 from polyak.averaging.model.modes import evaluate, renewing
 from polyak.averaging.model.weights import Weights
 from polyak.errors import StateError
@@ -38,6 +38,7 @@ def lend(
     """
     own = {name: tensors[name].data for name in weights}
     buffers = [(module._buffers, dict(module._buffers)) for module in modules if module._buffers]
+    put_back = memorised.set_aside(modules)
 
     def give_back() -> None:
         for name, data in own.items():
@@ -45,6 +46,7 @@ def lend(
         # Undoes `self.seen = self.seen + 1`, with which a forward pass replaces a buffer.
         for places, before in buffers:
             places.update(before)
+        put_back()
 
     forget, renew = renewing(undo, modules)
     for call in (renew, give_back, forget):
@@ -54,6 +56,8 @@ def lend(
         data = own[name]
         same = weight.dtype is data.dtype and weight.device == data.device
         tensors[name].data = weight if same else weight.to(data)
+    # Going to train mode may have computed something of the own weights.
+    memorised.forget(modules)
     renew()
 
 
