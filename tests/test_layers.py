@@ -51,8 +51,9 @@ ROOMS = {
         "optimizer_hooks": MODEL,
         "adoption": MODEL | {"kinds"},
         "updates": MODEL | {"kinds", "storage", "settings", "adoption"},
+        "readings": MODEL | {"kinds", "storage"},
         "averager": MODEL
-        | {"kinds", "storage", "batchnorm", "settings", "optimizer_hooks", "updates"},
+        | {"kinds", "storage", "batchnorm", "settings", "optimizer_hooks", "updates", "readings"},
         "files": {"averager", "kinds", "kernels", "model.sharded"},
         "__init__": {"averager", "batchnorm", "files", "kinds"},
     },

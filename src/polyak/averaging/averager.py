@@ -21,9 +21,10 @@ from polyak.averaging.model.buffers import Buffers, described
 from polyak.averaging.model.copies import copy_holding
 from polyak.averaging.model.live import LiveWeights
 from polyak.averaging.model.swap import lending, refuse_now
-from polyak.averaging.model.weights import unwrap
+from polyak.averaging.model.weights import Weights, unwrap
 from polyak.averaging.optimizer_hooks.attachment import Attachment
 from polyak.averaging.optimizer_hooks.attachments import Attachments
+from polyak.averaging.readings import Readings
 from polyak.averaging.settings import NonFinite, check_module, check_settings
 from polyak.averaging.storage.state_dict import check_state
 from polyak.averaging.storage.store import Store
@@ -66,8 +67,11 @@ class Averager:
         >>> handle = averager.attach(optimizer)
         >>> for _ in range(3):
         ...     _ = optimizer.step()
-        >>> averager.names, averager.updates
-        (('ema_0.9', 'ema_0.99'), 3)
+        >>> averager.updates, averager.coinciding()  # warm-up still sets both decays
+        (3, [['ema_0.9', 'ema_0.99']])
+        >>> with averager.applied("ema_0.99"):
+        ...     model.training
+        False
     """
 
     def __init__(
@@ -88,7 +92,7 @@ class Averager:
         )
         self._kinds = {kind.label: kind.at_period(every) for kind in kinds}
         self._snapshots = {n: k.snapshots for n, k in self._kinds.items() if k.snapshots}
-        self._attachments = Attachments(before_step=self._before_step, on_step=self._step)
+        self._attachments = Attachments(self._admit, self._before_step, self._step)
         self._model = unwrap(model)
         self._live = LiveWeights(self._model, buffers=buffers, device=device)
         self._store = Store(
@@ -97,6 +101,7 @@ class Averager:
         counters = Counters.at_start(self._kinds, every=every)
         self._groups = groups_of(model, self._live.mesh)
         self._updates = Updates(self._kinds, counters, self._live, self._store, nonfinite)
+        self._readings = Readings(self._kinds, self._live, self._store)
         # Whoever reads a snapshot from another thread waits for an update to end.
         self._lock = RLock()
         self._updates.check_start()
@@ -147,35 +152,25 @@ class Averager:
         handle's `remove()` ends the counting.
 
         Raises:
-            ConfigError: for what is no optimizer, nor a wrapper of one.
-            StateError: for an optimizer that is attached already.
+            ConfigError, StateError: for what is no optimizer, or is attached already.
             WeightMismatchError: for parameters that were frozen and have moved since.
         """
-        attachment = self._attachments.add(optimizers)
-        try:
-            self._trains(attachment.parameters())
-        except BaseException:
-            attachment.remove()
-            raise
-        return attachment
+        return self._attachments.add(optimizers)
 
-    def _trains(self, parameters: Iterable[Tensor]) -> None:
-        """Average these of the model's parameters from now on, frozen at any moment or not."""
-        self._settle()
-        self._store.admit(parameters)
+    def _admit(self, parameters: Iterable[Tensor]) -> None:
+        with self._lock:
+            self._updates.settle()
+            self._store.admit(parameters)
 
     def _before_step(self) -> None:
-        # A step inside an `applied` block would train the average.
         refuse_now("optimizer.step()", self._model)
         self._live.fence()
 
     def step(self) -> None:
         """Count one optimizer step, and update when `every` steps have gone by.
 
-        A step of which the update fails is not counted, and no average changes.
-
-        Raises:
-            StateError: while an optimizer is attached, whose steps count without it.
+        A step of which the update fails is not counted, and no average changes. Refused while an
+        optimizer is attached, whose steps count without it.
         """
         refuse_now("step()", self._model)
         self._attachments.refuse("step()")
@@ -229,6 +224,7 @@ class Averager:
         refuse_now("adopt()", self._model)
         with self._lock:
             self._updates.adopt(weights, steps=steps)
+            self._readings.uncounted = False
 
     @contextmanager
     def applied(self, name: str) -> Iterator[nn.Module]:
@@ -240,19 +236,15 @@ class Averager:
         copied: whoever writes to them inside writes to the average. Buffers may be written to. Run
         backward where forward ran, inside or outside: gradients are taken at the weights held then.
         """
-        self._require(name)
-        self._settle()
-        self._live.check(values=True)
+        self._begin_reading(name)
         with self._lent(name, evaluating=True):
             yield self._model
 
     @torch.no_grad()
     def module(self, name: str) -> nn.Module:
         """A copy that holds an average, in eval mode, without gradients; not of a sharded model."""
-        self._require(name)
         with self._lock:
-            self._updates.settle()
-            live = self._live.check(values=True)
+            live = self._begin_reading(name)
             return copy_holding(
                 self._model, self._store.weights(name), live=live, buffers=self.buffers, owner=self
             )
@@ -264,9 +256,8 @@ class Averager:
         Averaged tensors keep its dtype, but bfloat16 ones of a wider model are float32. Extra
         states are the model's, if tensors. Of a sharded model they are DTensors.
         """
-        self._require(name)
         with self._lock:
-            self._updates.settle()
+            self._begin_reading(name)
             return self._store.tensors(name)
 
     @torch.no_grad()
@@ -302,10 +293,9 @@ class Averager:
             names: Which average or averages; None means all.
         """
         refuse_now("refresh_batchnorm()", self._model)
-        self._settle()
         chosen = [names] if isinstance(names, str) else self.names if names is None else names
         for name in chosen:
-            self._require(name)
+            self._begin_reading(name)
         statistics = statistics_of(
             self._model,
             batches,
@@ -321,16 +311,18 @@ class Averager:
     def drop_refreshed(self) -> None:
         """Go back to averaged BatchNorm statistics now instead of at the next update."""
         refuse_now("drop_refreshed()", self._model)
-        self._settle()
-        self._store.drop_refreshed()
+        with self._lock:
+            self._updates.settle()
+            self._store.drop_refreshed()
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that an exact continuation needs; tensors are references, as in torch."""
         refuse_now("state_dict()", self._model)
-        self._settle()
-        self._store.refuse_torn()
-        self._live.refuse_unsound(values=True)
-        return self._record()
+        with self._lock:
+            self._updates.settle()
+            self._store.refuse_torn()
+            self._live.refuse_unsound(values=True)
+            return self._record()
 
     def _record(self) -> dict[str, Any]:
         return {
@@ -350,6 +342,7 @@ class Averager:
             check_state(state, self._record(), snapshots=self._snapshots)
             self._store.restore(state)
             self._counters.restore(state["history"])
+            self._readings.uncounted = False
 
     def profile(self, name: str) -> tuple[float, ...]:
         """Weights of the initial weights and of each update so far in an average; they sum to 1.
@@ -357,20 +350,21 @@ class Averager:
         A StateError says if they depend on steps that skipped or additional updates left unknown.
         """
         self._require(name)
-        folded = self._counters.folded[name]
-        return profile_in_bank(self._kinds[name], self._counters, folded=folded)
+        counters = self._counters
+        return profile_in_bank(self._kinds[name], counters, folded=counters.folded[name])
 
     def explain(self, *, total_steps: int | None = None) -> str:
         """In words: half-lives, end of warm-up, ages, rest of the start; now and in a whole run."""
+        self._readings.told |= self.updates > 0
         said = explain(self._kinds, self._counters, total_steps=total_steps)
         return said if self.buffers == "average" else f"{said}\nbuffers: {described(self.buffers)}"
 
     def coinciding(self) -> list[list[str]]:
-        """Groups of averages that are equal so far because warm-up alone has set their decays."""
+        """Groups of averages that are equal so far; without having asked, a reading warns."""
+        self._readings.told = True
         return coinciding(self._kinds, steps=self._counters.position, updates=self.updates)
 
-    def __reduce__(self) -> Any:
-        # deepcopy asks for this, too.
+    def __reduce__(self) -> Any:  # deepcopy asks for this, too
         raise StateError(
             "an averager is bound to its model; expected no copy or pickle of it. Keep it outside "
             "the module if that is what you copy, and save its state_dict()."
@@ -382,9 +376,13 @@ class Averager:
         with self._lock:
             return self._updates.counters
 
-    def _settle(self) -> None:
-        """Close an update that a device or a copy has yet to finish; before anything is read."""
-        _ = self._counters
+    def _begin_reading(self, name: str) -> Weights:
+        """The model's weights, once nothing about the average that is read can mislead."""
+        self._require(name)
+        counters = self._counters
+        live = self._live.check(values=True)
+        self._readings.check(name, counters)
+        return live
 
     def _lent(self, name: str, *, evaluating: bool = False) -> AbstractContextManager[None]:
         """A block in which the model holds an average."""

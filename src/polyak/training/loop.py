@@ -101,6 +101,8 @@ class Run:
             # The loop itself notices a divergence and ends there.
             nonfinite="allow",
         )
+        # Having asked, it is not warned: evaluation knows which are equal, and pages say so.
+        self.averager.coinciding()
         self.swa = (
             build_swa(self.model, config, steps_per_epoch=self.steps_per_epoch)
             if config.averaging.swa

@@ -14,8 +14,9 @@ from support.small_networks import assert_same_bits, batch, net, raising, snapsh
 from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 
+from polyak import Averager
 from polyak.averaging.batchnorm.refresh import refresh_batchnorm
-from polyak.errors import DataError
+from polyak.errors import ConfigError, DataError
 
 
 def two_norms() -> nn.Sequential:
@@ -340,3 +341,87 @@ def test_half_precision_models_are_refreshed_in_their_dtype():
     assert model[1].running_mean.dtype == torch.bfloat16
     seen = model[0](batch(0, 64).to(torch.bfloat16)).float()
     torch.testing.assert_close(model[1].running_mean.float(), seen.mean(0), rtol=0.02, atol=0.02)
+
+
+INSTANCES = {1: nn.InstanceNorm1d, 2: nn.InstanceNorm2d, 3: nn.InstanceNorm3d}
+
+
+def by_sample(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean over the samples of each one's own mean and unbiased variance, channel by channel."""
+    flat_ncl = x.double().flatten(2)
+    return flat_ncl.mean(2).mean(0), flat_ncl.var(2).mean(0)
+
+
+@pytest.mark.parametrize("dims", INSTANCES)
+@pytest.mark.parametrize("momentum", [0.1, None, 1.0])
+@pytest.mark.parametrize("pooled", [True, False])
+@pytest.mark.parametrize("sizes", [(4,), (3, 1, 2), (1, 1)])
+def test_instance_norm_has_the_means_over_samples_however_they_are_cut(
+    dims, momentum, pooled, sizes
+):
+    layer = INSTANCES[dims](3, track_running_stats=True, momentum=momentum)
+    draws = torch.Generator().manual_seed(0)
+    shape = (sum(sizes), 3, *range(4, 4 + dims))
+    x = 7 + torch.randn(shape, generator=draws) * torch.rand(shape[:1] + (1,) * (dims + 1))
+    refresh_batchnorm(layer, x.split(sizes), pooled=pooled)
+    mean_c, var_c = by_sample(x)
+    torch.testing.assert_close(layer.running_mean.double(), mean_c, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(layer.running_var.double(), var_c, rtol=1e-5, atol=1e-6)
+    assert layer.momentum == momentum
+    assert layer.training
+
+
+def test_they_are_what_torchs_own_running_statistics_of_one_batch_become():
+    layer, twin = (nn.InstanceNorm2d(2, track_running_stats=True, momentum=1.0) for _ in range(2))
+    x = images(0, 6)
+    twin(x)
+    refresh_batchnorm(layer, [x])
+    torch.testing.assert_close(layer.running_mean, twin.running_mean)
+    torch.testing.assert_close(layer.running_var, twin.running_var)
+
+
+def test_a_sample_without_a_batch_is_one_instance():
+    layer = nn.InstanceNorm2d(2, track_running_stats=True)
+    x = images(0, 3)
+    refresh_batchnorm(layer, list(x))
+    mean_c, var_c = by_sample(x)
+    torch.testing.assert_close(layer.running_mean.double(), mean_c, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(layer.running_var.double(), var_c, rtol=1e-5, atol=1e-6)
+
+
+def test_both_norms_in_one_model_and_an_average_of_it():
+    model = nn.Sequential(
+        nn.Conv2d(2, 3, 3), nn.InstanceNorm2d(3, track_running_stats=True), nn.BatchNorm2d(3)
+    )
+    averager = Averager(model, [0.9])
+    before = snapshot(model)
+    x = images(1, 5)
+    averager.refresh_batchnorm([x[:2], x[2:]])
+    shown = averager.tensors("ema_0.9")
+    with torch.no_grad():
+        seen = model[0](x)
+        mean_c, var_c = by_sample(seen)
+        above = nn.functional.instance_norm(seen)
+    close = {"rtol": 1e-4, "atol": 1e-5}
+    torch.testing.assert_close(shown["1.running_mean"].double(), mean_c, **close)
+    torch.testing.assert_close(shown["1.running_var"].double(), var_c, **close)
+    torch.testing.assert_close(shown["2.running_mean"], above.mean((0, 2, 3)), **close)
+    torch.testing.assert_close(
+        shown["2.running_var"], above.transpose(0, 1).flatten(1).var(1), **close
+    )
+    assert_same_bits(snapshot(model), before)
+
+
+def test_instance_norm_without_statistics_is_left_alone():
+    model = nn.Sequential(nn.InstanceNorm1d(3), nn.Conv1d(3, 2, 1))
+    before = snapshot(model)
+    refresh_batchnorm(model, [torch.randn(2, 3, 4)])
+    assert_same_bits(snapshot(model), before)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+def test_statistics_of_a_scripted_layer_are_refused_by_name_and_not_passed_over():
+    model = nn.Sequential(nn.Linear(3, 3), torch.jit.script(nn.BatchNorm1d(3)))
+    with pytest.raises(ConfigError, match=r"^1 is in TorchScript, whose statistics"):
+        refresh_batchnorm(model, [batch(0)])
+    assert torch.equal(model[1].running_mean, torch.zeros(3))

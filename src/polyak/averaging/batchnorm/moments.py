@@ -45,6 +45,19 @@ class Moments:
         self.mean_c = self.mean_c.to(mean_c) + delta_c * (count / total)
         self.count = total
 
+    def add_instances(self, count: int, mean_c: Tensor, variance_c: Tensor) -> None:
+        """Count the samples of a batch, each by itself, given the means of their statistics.
+
+        mean = Σ_i mean_i / n,   var = Σ_i var_i / n
+        """
+        mean_c, variance_c = mean_c.double(), variance_c.double()
+        self.count += count
+        self.batches += count
+        self.batch_means_c = self.batch_means_c.to(mean_c) + mean_c * count
+        self.batch_variances_c = self.batch_variances_c.to(mean_c) + variance_c * count
+        # Not asked for; of the shape and the device that a sum over processes needs.
+        self.mean_c, self.deviation_c = mean_c, torch.zeros_like(mean_c)
+
     @property
     def variance_c(self) -> Tensor:
         """The unbiased variance of everything added, shape (channels,)."""

@@ -4,32 +4,35 @@ An averaged network needs the activation statistics of *its* weights. Averaged s
 over-estimate them, and more so with longer windows.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.instancenorm import _InstanceNorm
 
 from polyak.averaging.batchnorm.batches import Forward, forward_batch, take_samples
 from polyak.averaging.batchnorm.moments import Moments, groups_of, pool_ranks
 from polyak.averaging.model import memorised, sharded
 from polyak.averaging.model.modes import eval_mode
 from polyak.averaging.model.weights import unwrap
-from polyak.errors import DataError
+from polyak.errors import ConfigError, DataError, few
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
+    from torch.utils.hooks import RemovableHandle
 
 
 class StatisticsPass:
     """Collects what the BatchNorm layers of a model see, for one or several sets of weights.
 
-    Inside `collecting()` BatchNorm normalises by the batch, as in training; everything else is
-    in eval mode, so dropout is off. A batch of one value for each channel, which torch refuses
-    to normalise by itself, is normalised by what came before it, and counts like any other. The
-    layers' own statistics are left as they were, whatever happens.
+    And InstanceNorm layers that track statistics. Inside `collecting()` BatchNorm normalises by
+    the batch, as in training; everything else is in eval mode, so dropout is off. A batch of one
+    value for each channel, which torch refuses to normalise by itself, is normalised by what came
+    before it, and counts like any other. The layers' own statistics are left as they were,
+    whatever happens.
     """
 
     def __init__(self, model: nn.Module, forward: Forward | None = None) -> None:
@@ -38,8 +41,9 @@ class StatisticsPass:
         self.layers = {
             name: module
             for name, module in model.named_modules()
-            if isinstance(module, _BatchNorm) and module.running_mean is not None
+            if isinstance(module, _BatchNorm | _InstanceNorm) and module.running_mean is not None
         }
+        _refuse_scripted(model)
         self._into: dict[str, Moments] = {}
 
     @property
@@ -50,6 +54,11 @@ class StatisticsPass:
             for name, layer in self.layers.items()
             if not isinstance(layer, nn.SyncBatchNorm)
         }
+
+    @property
+    def instances(self) -> set[str]:
+        """The layers that treat each sample by itself."""
+        return {name for name, layer in self.layers.items() if isinstance(layer, _InstanceNorm)}
 
     @contextmanager
     def collecting(self) -> Iterator["StatisticsPass"]:
@@ -64,10 +73,7 @@ class StatisticsPass:
                     layer.train()
                     # The running statistics then are the batch's own, read by the hook.
                     layer.momentum = 1.0
-                    hooks.append(
-                        layer.register_forward_pre_hook(self._prepared(name), with_kwargs=True)
-                    )
-                    hooks.append(layer.register_forward_hook(self._hook(name)))
+                    hooks += self._hooks(name, layer)
                 # A loader draws its order from torch's generator; training must not notice.
                 with torch.no_grad(), torch.random.fork_rng(devices=[]):
                     yield self
@@ -91,6 +97,26 @@ class StatisticsPass:
             for name, layer in self.layers.items():
                 for key, value in own[name].items():
                     getattr(layer, key).copy_(value)
+
+    def _hooks(self, name: str, layer: nn.Module) -> "list[RemovableHandle]":
+        if isinstance(layer, _InstanceNorm):
+            return [layer.register_forward_hook(self._instances(name))]
+        ahead = layer.register_forward_pre_hook(self._prepared(name), with_kwargs=True)
+        return [ahead, layer.register_forward_hook(self._hook(name))]
+
+    def _instances(self, name: str) -> Callable[[nn.Module, Any, Any], None]:
+        def hook(layer: nn.Module, _inputs: Any, output: Tensor) -> None:
+            assert isinstance(layer, _InstanceNorm)
+            assert layer.running_mean is not None
+            assert layer.running_var is not None
+            # What torch leaves there are means over the batch's samples.
+            without_batch = layer._get_no_batch_dim()  # type: ignore[no-untyped-call]  # torch's
+            alone = output.dim() == without_batch
+            self._into.setdefault(name, Moments()).add_instances(
+                1 if alone else len(output), layer.running_mean, layer.running_var
+            )
+
+        return hook
 
     def _prepared(self, name: str) -> Callable[[nn.Module, Any, Any], None]:
         def hook(layer: nn.Module, arguments: Any, keywords: Any) -> None:
@@ -137,6 +163,9 @@ def refresh_batchnorm(
 
         mean = Σ_b n_b·mean_b / n,   var = pooled over all n values, unbiased
 
+    InstanceNorm layers with track_running_stats get the means over all samples of each sample's
+    own mean and unbiased variance, which is what torch's running statistics of them estimate.
+
     One pass over `batches`; batches count by their size; dropout is off; running means of the
     past are forgotten. If the pass raises, the model is as it was. torch's CPU generator is
     restored, so that a loader that shuffles does not change the training that follows.
@@ -157,6 +186,7 @@ def refresh_batchnorm(
             process must call. False takes this process's alone.
 
     Raises:
+        ConfigError: for a layer in TorchScript, which calls no hooks.
         DataError: if `batches` holds none, or a layer saw one value of each channel in all, or
             without `pooled` only batches of one.
 
@@ -217,23 +247,34 @@ def statistics_of(
                     statistics.add(batch, moments[name])
     return {
         name: running_statistics(
-            pool_ranks(moments[name], statistics.channels, groups), pooled=pooled
+            pool_ranks(moments[name], statistics.channels, groups),
+            pooled=pooled,
+            instances=statistics.instances,
         )
         for name in arms
     }
 
 
-def running_statistics(moments: Mapping[str, Moments], *, pooled: bool = True) -> dict[str, Tensor]:
-    """Collected moments as buffers, named as in `state_dict()`; `pooled` as above."""
+def running_statistics(
+    moments: Mapping[str, Moments], *, pooled: bool = True, instances: Collection[str] = ()
+) -> dict[str, Tensor]:
+    """Collected moments as buffers, named as in `state_dict()`; `pooled` as above.
+
+    Args:
+        moments: By layer.
+        pooled: Whether variances are those of all values together.
+        instances: Layers that treat each sample by itself, for which there is no such thing.
+    """
     found = {}
     for name, moment in moments.items():
         prefix = f"{name}." if name else ""
-        if moment.count < 2 or not (pooled or moment.batches):
+        by_sample = name in instances
+        if not by_sample and (moment.count < 2 or not (pooled or moment.batches)):
             raise DataError(
                 f"{name or 'layer'!r} saw {moment.count:.0f} values of each channel singly; "
                 "expected batches of two or more, which have a variance. Pass more data."
             )
-        if pooled:
+        if pooled and not by_sample:
             mean_c, variance_c = moment.mean_c, moment.variance_c
         else:
             mean_c = moment.batch_means_c / moment.batches
@@ -241,6 +282,24 @@ def running_statistics(moments: Mapping[str, Moments], *, pooled: bool = True) -
         found[f"{prefix}running_mean"] = mean_c
         found[f"{prefix}running_var"] = variance_c
     return found
+
+
+def _refuse_scripted(model: nn.Module) -> None:
+    """TorchScript's layers cannot be watched; to pass them over would leave old statistics."""
+    found = [
+        name or type(module).__name__
+        for name, module in model.named_modules()
+        if isinstance(module, torch.jit.ScriptModule) and "running_mean" in dict(_own(module))
+    ]
+    if found:
+        raise ConfigError(
+            f"{few(found)} is in TorchScript, whose statistics cannot be collected; expected a "
+            "module of Python. Refresh before scripting, or average the statistics."
+        )
+
+
+def _own(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    return module.named_buffers(recurse=False)
 
 
 def _clones(layer: nn.Module) -> dict[str, Tensor]:

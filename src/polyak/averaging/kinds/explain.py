@@ -1,6 +1,7 @@
 """What a bank of averages means for the run it is in, in words."""
 
-from collections.abc import Hashable, Iterator, Mapping
+from bisect import bisect_left
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 
 from polyak.averaging.kinds.average import Average
 from polyak.averaging.kinds.counters import Counters
@@ -64,10 +65,10 @@ def coinciding(averages: Mapping[str, Average], *, steps: int, updates: int) -> 
     Returns:
         Groups of two or more names, in the order of `averages`.
     """
-    return [names for _, names in _groups(averages, steps=steps, updates=updates)]
+    return [names for _, names in equal_groups(averages, steps=steps, updates=updates)]
 
 
-def _groups(
+def equal_groups(
     averages: Mapping[str, Average], *, steps: int, updates: int
 ) -> list[tuple[str, list[str]]]:
     """Groups as in `coinciding`, each with the reason."""
@@ -75,6 +76,31 @@ def _groups(
     for name, average in averages.items():
         groups.setdefault(average.likeness(steps=steps, updates=updates), []).append(name)
     return [(key[0], names) for key, names in groups.items() if len(names) > 1]
+
+
+def equal_until(averages: Sequence[Average], counters: Counters) -> int | None:
+    """The last step at which averages that are equal so far will be so, with regular updates.
+
+    None if there is no end in sight.
+    """
+
+    def step(ahead: int) -> int:
+        return counters.position + ahead * counters.every
+
+    def equal(ahead: int) -> bool:
+        updates = counters.updates + ahead
+        return len({x.likeness(steps=step(ahead), updates=updates) for x in averages}) == 1
+
+    beyond = 1
+    while equal(beyond):
+        beyond *= 2
+        if beyond > _SIGHT:
+            return None
+    return step(bisect_left(range(beyond), True, key=lambda ahead: not equal(ahead)) - 1)
+
+
+_SIGHT = 2**40
+"""Updates ahead that are looked at; no run has as many."""
 
 
 def _warnings_now(averages: Mapping[str, Average], counters: Counters) -> Iterator[str]:
@@ -86,7 +112,7 @@ def _warnings_now(averages: Mapping[str, Average], counters: Counters) -> Iterat
         done = steps if average.depends_on_steps else updates * every
         if governed is None or done <= governed:
             yield f"{name}: warm-up has governed every update so far"
-    for reason, names in _groups(averages, steps=steps, updates=updates):
+    for reason, names in equal_groups(averages, steps=steps, updates=updates):
         yield f"{' = '.join(names)}: equal so far, {reason}"
 
 
@@ -100,7 +126,7 @@ def _warnings_ahead(
             part = "all" if share >= 1 else f"{share:.1%}"
             yield f"{name}: warm-up will govern {part} of the planned {total_steps} steps"
     then = total_steps // every
-    for reason, names in _groups(averages, steps=then * every, updates=then):
+    for reason, names in equal_groups(averages, steps=then * every, updates=then):
         yield f"{' = '.join(names)}: equal until step {total_steps}, {reason}"
 
 

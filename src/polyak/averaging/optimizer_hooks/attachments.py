@@ -11,11 +11,21 @@ from polyak.errors import ConfigError, StateError, few
 
 
 class Attachments:
-    """What `attach` has been given so far; the two functions are those of `Attachment`."""
+    """What `attach` has been given so far.
+
+    Args:
+        admit: Takes what a new attachment's optimizers write to, and may refuse it by raising.
+        before_step: As in `Attachment`.
+        on_step: As in `Attachment`.
+    """
 
     def __init__(
-        self, *, before_step: Callable[[], None], on_step: Callable[[Tensor | None], None]
+        self,
+        admit: Callable[[Iterator[Tensor]], None],
+        before_step: Callable[[], None],
+        on_step: Callable[[Tensor | None], None],
     ) -> None:
+        self._admit = admit
         self._before_step = before_step
         self._on_step = on_step
         self._known: list[Attachment] = []
@@ -37,6 +47,11 @@ class Attachments:
                 "count twice. Call remove() of the handle that attach() gave first."
             )
         attachment = Attachment(steppers, before_step=self._before_step, on_step=self._on_step)
+        try:
+            self._admit(attachment.parameters())
+        except BaseException:
+            attachment.remove()
+            raise
         self._known.append(attachment)
         return attachment
 

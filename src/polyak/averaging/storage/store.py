@@ -120,6 +120,11 @@ class Store:
             for name, row in self._refreshed.items()
         }
 
+    @property
+    def rows(self) -> Mapping[str, Mapping[str, Tensor]]:
+        """Per average its averaged tensors by key, as they are stored."""
+        return self._bank.rows
+
     def gather(self) -> None:
         """Take the live weights in, or what was sent of them once it is down."""
         self._live.ready()
