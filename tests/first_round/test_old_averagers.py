@@ -31,6 +31,9 @@ from polyak import Averager
 from polyak.cli.main import main
 from polyak.integrations.statefile import load_state, save_state
 
+# Averages that warm-up alone has set so far are equal, which is said at the first reading.
+pytestmark = pytest.mark.filterwarnings("ignore:.*equal so far:RuntimeWarning")
+
 RECORD: dict[str, Any] = json.loads((AVERAGERS / "averagers.json").read_text())
 EACH_BANK = pytest.mark.parametrize("bank", BANKS)
 FROM_THEN_ON = range(BEFORE + 1, BEFORE + AFTER + 1)
@@ -111,6 +114,8 @@ def test_profiles_are_those_of_then(bank):
 def test_explain_says_the_same_numbers(bank):
     found = loaded(bank, "torch.save").explain(total_steps=100).splitlines()
     wanted = RECORD["banks"][bank]["explain"]
+    # What happens to buffers has a line of its own now, without a number.
+    found = [line for line in found if not line.startswith("buffers: ")]
     assert [digits(line) for line in found] == [digits(line) for line in wanted]
 
 

@@ -52,11 +52,11 @@ def description(path: Path) -> list[str]:
         "buffers": manifest.get("buffers"),
         "names": _names(manifest),
         "synthesised": _synthesis(manifest),
-        "checksums": _checksums(saved),
     }
     lines = [f"{key:<12} {value}" for key, value in rows.items() if value is not None]
     headed = zip_longest(["left out"], _left_out(manifest), fillvalue="")
     lines += [f"{key:<12} {entry}" for key, entry in headed if entry]
+    lines.append(f"{'checksums':<12} {_checksums(saved)}")
     for name, state in saved.items():
         lines += ["", f"{name}: {nature(manifest, name)}"]
         facts = (_average(manifest, name), _batchnorm(manifest, name, state), _size(state))
@@ -160,16 +160,19 @@ def _left_out(manifest: Mapping[str, Any]) -> list[str]:
         return [] if entries is None else [str(entries)]
     found = [entry for entry in entries if isinstance(entry, Mapping)]
     plain = [str(entry.get("path")) for entry in found if entry.get("kind") in _PLAIN]
-    lines = [
-        f"{entry.get('path')}: {entry.get('kind')} {entry.get('detail')}, {entry.get('why')}"
-        for entry in found
-        if entry.get("kind") not in _PLAIN
-    ]
+    lines = [_line_of(entry) for entry in found if entry.get("kind") not in _PLAIN]
     more = len(lines) - _SHOWN
     shown = [*lines[:_SHOWN], *([f"and {more} more"] if more > 0 else [])]
     if plain:
         shown.append(f"numbers and texts: {few(plain, _SHOWN)}")
     return shown
+
+
+def _line_of(entry: Mapping[str, Any]) -> str:
+    why = str(entry.get("why"))
+    # The averages of an averager of ours are all shown; what they lack needs no place in the file.
+    own = entry.get("kind") == "averager"
+    return why if own else f"{entry.get('path')}: {entry.get('kind')} {entry.get('detail')}, {why}"
 
 
 def _names(manifest: Mapping[str, Any]) -> str | None:
