@@ -234,7 +234,6 @@ class Averager:
         """
         self._require(name)
         self._settle()
-        self._live.check(values=True)
         with self._lent(name, evaluating=True):
             yield self._model
 
@@ -355,7 +354,8 @@ class Averager:
     def explain(self, *, total_steps: int | None = None) -> str:
         """In words: half-lives, end of warm-up, ages, rest of the start; now and in a whole run."""
         said = explain(self._kinds, self._counters, total_steps=total_steps)
-        return said if self.buffers == "average" else f"{said}\nbuffers: {described(self.buffers)}"
+        rules = self.buffers
+        return said if isinstance(rules, str) else f"{said}\nbuffers: {described(rules)}"
 
     def coinciding(self) -> list[list[str]]:
         """Groups of averages that are equal so far because warm-up alone has set their decays."""
@@ -382,7 +382,7 @@ class Averager:
 
     def _lent(self, name: str, *, evaluating: bool = False) -> AbstractContextManager[None]:
         """A block in which the model holds an average."""
-        live = self._live.now()
+        live = self._live.check(values=True) if evaluating else self._live.now()
         weights = self._store.weights(name)
         return lending(self._live.modules, live, weights, owner=self, evaluating=evaluating)
 
