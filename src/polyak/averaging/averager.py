@@ -21,7 +21,7 @@ from polyak.averaging.model.buffers import Buffers, described
 from polyak.averaging.model.copies import copy_holding
 from polyak.averaging.model.live import LiveWeights
 from polyak.averaging.model.swap import lending, refuse_now
-from polyak.averaging.model.weights import Weights, unwrap
+from polyak.averaging.model.weights import unwrap
 from polyak.averaging.optimizer_hooks.attachment import Attachment
 from polyak.averaging.optimizer_hooks.attachments import Attachments
 from polyak.averaging.readings import Readings
@@ -244,7 +244,8 @@ class Averager:
     def module(self, name: str) -> nn.Module:
         """A copy that holds an average, in eval mode, without gradients; not of a sharded model."""
         with self._lock:
-            live = self._begin_reading(name)
+            self._begin_reading(name)
+            live = self._live.check(values=True)
             return copy_holding(
                 self._model, self._store.weights(name), live=live, buffers=self.buffers, owner=self
             )
@@ -357,7 +358,8 @@ class Averager:
         """In words: half-lives, end of warm-up, ages, rest of the start; now and in a whole run."""
         self._readings.told |= self.updates > 0
         said = explain(self._kinds, self._counters, total_steps=total_steps)
-        return said if self.buffers == "average" else f"{said}\nbuffers: {described(self.buffers)}"
+        rules = self.buffers
+        return said if isinstance(rules, str) else f"{said}\nbuffers: {described(rules)}"
 
     def coinciding(self) -> list[list[str]]:
         """Groups of averages that are equal so far; without having asked, a reading warns."""
@@ -376,17 +378,13 @@ class Averager:
         with self._lock:
             return self._updates.counters
 
-    def _begin_reading(self, name: str) -> Weights:
-        """The model's weights, once nothing about the average that is read can mislead."""
+    def _begin_reading(self, name: str) -> None:
         self._require(name)
-        counters = self._counters
-        live = self._live.check(values=True)
-        self._readings.check(name, counters)
-        return live
+        self._readings.check(name, self._counters)
 
     def _lent(self, name: str, *, evaluating: bool = False) -> AbstractContextManager[None]:
         """A block in which the model holds an average."""
-        live = self._live.now()
+        live = self._live.check(values=True) if evaluating else self._live.now()
         weights = self._store.weights(name)
         return lending(self._live.modules, live, weights, owner=self, evaluating=evaluating)
 

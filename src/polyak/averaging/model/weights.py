@@ -51,6 +51,11 @@ class Weights:
         return [name for name, x in self.stored.items() if not isinstance(x, nn.Parameter)]
 
     @cached_property
+    def sparse(self) -> frozenset[str]:
+        """Names of the copied ones that are not dense."""
+        return frozenset(n for n, x in self.copied.items() if x.layout is not torch.strided)
+
+    @cached_property
     def spread(self) -> dict[str, Tensor]:
         """Those that are spread over processes."""
         return {name: x for name, x in self.stored.items() if sharded.is_sharded(x)}

@@ -1,7 +1,6 @@
 """What is stored of a model's weights for each average."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -156,24 +155,18 @@ class Store:
             # Another shape cannot be chosen on a device.
             renewed = renewed if not renewed or bool(keep) else {}
         fresh = {key: self._copy(x) for key, x in renewed.items()}
-        with self._whole_or_torn():
+        self._bank.wrote = False
+        try:
             self._bank.fold(lerp_weights, keep=keep)
             if self._held:
                 torch._foreach_copy_(self._held, live)
-        if fresh:
-            self._copied |= fresh
-            self._bind()
-
-    @contextmanager
-    def _whole_or_torn(self) -> Iterator[None]:
-        """Remember if averages are left half moved, whatever it was that stopped them."""
-        self._bank.wrote = False
-        try:
-            yield
         except BaseException as error:
             # An interruption may come within a call, after it has written.
             self._torn = self._bank.wrote or not isinstance(error, Exception)
             raise
+        if fresh:
+            self._copied |= fresh
+            self._bind()
 
     def refuse_torn(self) -> None:
         """Refuse to go on with averages that an update left half moved.
