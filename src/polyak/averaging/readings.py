@@ -30,6 +30,7 @@ class Readings:
         self._kinds = kinds
         self._live = live
         self._store = store
+        self._dtypes = {name: x.dtype for name, x in live.here.averaged.items()}
         self.uncounted = True
         """Whether averages that have counted nothing hold the weights of the construction."""
         self.told = False
@@ -47,7 +48,9 @@ class Readings:
     def _check_counted(self) -> None:
         [held, *_] = self._store.rows.values()
         found, here = self._live.found.averaged, self._live.here.averaged
-        names = [n for n, x in found.items() if isinstance(x, nn.Parameter) and n in here]
+        # Forward passes move buffers, and a cast rounds.
+        own = [n for n, x in found.items() if isinstance(x, nn.Parameter) and n in here]
+        names = [n for n in own if here[n].dtype is self._dtypes.get(n)]
         if not _differ([held[n] for n in names], [here[n] for n in names]):
             return
         self.uncounted = False
