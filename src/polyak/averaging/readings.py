@@ -10,6 +10,7 @@ from polyak.averaging.kinds import Average
 from polyak.averaging.kinds.counters import Counters
 from polyak.averaging.kinds.explain import equal_groups, equal_until
 from polyak.averaging.model.live import LiveWeights
+from polyak.averaging.model.swap import holds_lent_weights
 from polyak.averaging.storage.store import Store
 from polyak.errors import warn
 
@@ -36,9 +37,15 @@ class Readings:
         self.told = False
         """Whether the user knows which averages are equal so far, or none is."""
 
-    def check(self, name: str, counters: Counters) -> None:
-        """Look at an average that is about to be read; the counts must be settled."""
-        if counters.steps or counters.updates:
+    def check(self, name: str, counters: Counters, *, stepped: bool) -> None:
+        """Look at an average that is about to be read.
+
+        Args:
+            name: Of the average.
+            counters: With everything settled.
+            stepped: Whether an attached optimizer has, if only in a part of a round.
+        """
+        if stepped or counters.steps or counters.updates or counters.skipped:
             self.uncounted = False
         if self.uncounted:
             self._check_counted()
@@ -46,6 +53,8 @@ class Readings:
             self._check_equal(name, counters)
 
     def _check_counted(self) -> None:
+        if holds_lent_weights(self._live.model):
+            return
         [held, *_] = self._store.rows.values()
         found, here = self._live.found.averaged, self._live.here.averaged
         # Forward passes move buffers, and a cast rounds.
