@@ -107,6 +107,7 @@ def test_blocks_that_nest_or_overlap_in_one_region_do_too():
 def test_two_averagers_in_one_region_do_too():
     model = net().eval()
     one, other = trained(model), Averager(model, [EMA(0.3, name="other")])
+    other.step()
     shift(model)
     x = batch(3)
     with half(), torch.no_grad():

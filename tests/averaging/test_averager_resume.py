@@ -110,6 +110,7 @@ def test_a_loaded_state_is_not_shared():
     one, two = Averager(model, [0.9]), Averager(model, [0.9])
     two.load_state_dict(one.state_dict())
     held = one.tensors("ema_0.9")
+    one.step()
     walk(two, model, range(3))
     assert_same_bits(one.tensors("ema_0.9"), held)
 

@@ -68,10 +68,10 @@ def test_a_large_weight_is_looked_at_here_and_there():
 
 
 @pytest.mark.parametrize(
-    "counted", ["step", "update", "attach", "adopt", "load_state_dict", "forward pass"]
+    "counted", ["step", "update", "attach", "adopt", "load_state_dict", "forward pass", "cast"]
 )
 def test_nothing_is_said_where_nothing_was_forgotten(counted):
-    """Also statistics that a forward pass moves are no training."""
+    """Statistics that a forward pass moves are no training, nor is what a cast rounds."""
     model = net()
     averager = Averager(model, [EMA(0.9, warmup=None)], every=3)
     if counted in ("step", "update"):
@@ -87,6 +87,8 @@ def test_nothing_is_said_where_nothing_was_forgotten(counted):
     elif counted == "load_state_dict":
         averager.load_state_dict(averager.state_dict())
         drift(model, 1)
+    elif counted == "cast":
+        model.bfloat16()
     else:
         model(batch(0))
     for call in READINGS:

@@ -10,6 +10,7 @@ from polyak.averaging.kinds import Average
 from polyak.averaging.kinds.counters import Counters
 from polyak.averaging.kinds.explain import equal_groups, equal_until
 from polyak.averaging.model.live import LiveWeights
+from polyak.averaging.model.swap import holds_lent_weights
 from polyak.averaging.storage.store import Store
 from polyak.errors import warn
 
@@ -30,14 +31,21 @@ class Readings:
         self._kinds = kinds
         self._live = live
         self._store = store
+        self._dtypes = {name: x.dtype for name, x in live.here.averaged.items()}
         self.uncounted = True
         """Whether averages that have counted nothing hold the weights of the construction."""
         self.told = False
         """Whether the user knows which averages are equal so far, or none is."""
 
-    def check(self, name: str, counters: Counters) -> None:
-        """Look at an average that is about to be read; the counts must be settled."""
-        if counters.steps or counters.updates:
+    def check(self, name: str, counters: Counters, *, stepped: bool) -> None:
+        """Look at an average that is about to be read.
+
+        Args:
+            name: Of the average.
+            counters: With everything settled.
+            stepped: Whether an attached optimizer has, if only in a part of a round.
+        """
+        if stepped or counters.steps or counters.updates or counters.skipped:
             self.uncounted = False
         if self.uncounted:
             self._check_counted()
@@ -45,9 +53,13 @@ class Readings:
             self._check_equal(name, counters)
 
     def _check_counted(self) -> None:
+        if holds_lent_weights(self._live.model):
+            return
         [held, *_] = self._store.rows.values()
         found, here = self._live.found.averaged, self._live.here.averaged
-        names = [n for n, x in found.items() if isinstance(x, nn.Parameter) and n in here]
+        # Forward passes move buffers, and a cast rounds.
+        own = [n for n, x in found.items() if isinstance(x, nn.Parameter) and n in here]
+        names = [n for n in own if here[n].dtype is self._dtypes.get(n)]
         if not _differ([held[n] for n in names], [here[n] for n in names]):
             return
         self.uncounted = False

@@ -30,6 +30,7 @@ def test_the_model_keeps_its_own_weights_and_mode_while_a_copy_is_made():
     """Else a serving thread would make the training thread's step fail, or train an average."""
     model = nn.Sequential(net(), Looking())
     averager = Averager(model, [0.9])
+    averager.step()
     drift(model, 1)
     own, seen = snapshot(model), []
 

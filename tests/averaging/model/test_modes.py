@@ -171,6 +171,7 @@ def test_the_own_weights_come_back_even_if_a_train_raises():
 
     model = nn.Sequential(net(), Raising(2, 2))
     averager = Averager(model, [0.9])
+    averager.step()
     drift(model, 1)
     own = snapshot(model)
     with pytest.raises(RuntimeError, match="on purpose"), averager.applied("ema_0.9"):

@@ -60,6 +60,11 @@ class Attachments:
         """The attached optimizers that still exist, and those within them."""
         return [x for attachment in self._known for x in attachment.optimizers]
 
+    @property
+    def stepped(self) -> bool:
+        """Whether any optimizer has stepped, be it one of a round that is not over."""
+        return any(attachment.stepped for attachment in self._known)
+
     def parameters(self) -> Iterator[Tensor]:
         """All that they write to."""
         for attachment in self._known:
