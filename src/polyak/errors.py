@@ -45,7 +45,8 @@ class WeightMismatchError(PolyakError, ValueError):
         return cls(
             f"the model's weights are not the averager's: {len(missing)} missing "
             f"({few(missing)}), {len(extra)} unexpected ({few(extra)}). "
-            "Pass the module that built the averager, or build a new averager for this one."
+            "Call track() of the averager if the module was meant to change; else pass the one "
+            "that built the averager, or build a new averager for this one."
         )
 
 

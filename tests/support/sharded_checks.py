@@ -78,7 +78,7 @@ def split_rows(model: nn.Module, over: DeviceMesh) -> nn.Module:
 
 
 def feed(model: nn.Module, seed: int) -> None:
-    """Give a model weights of their own, the same ones however it is spread."""
+    """Give what trains in a model weights of its own, the same ones however it is spread."""
     draws = torch.Generator().manual_seed(seed)
     reference = net()
     given = {k: torch.randn(x.shape, generator=draws) for k, x in reference.named_parameters()}
@@ -86,10 +86,12 @@ def feed(model: nn.Module, seed: int) -> None:
         k: torch.rand(x.shape, generator=draws) if x.is_floating_point() else torch.tensor(seed)
         for k, x in reference.named_buffers()
     }
+    frozen = {key for key, x in model.named_parameters() if not x.requires_grad}
     with torch.no_grad():
         for key, x in model.state_dict().items():
             shard = x.to_local() if isinstance(x, DTensor) else x
-            shard.copy_(part(given[key], x))
+            if key not in frozen:
+                shard.copy_(part(given[key], x))
 
 
 def part(whole: Tensor, like: Tensor) -> Tensor:

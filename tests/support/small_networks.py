@@ -66,12 +66,13 @@ def batch(seed: int, size: int = 8) -> Tensor:
 
 
 def drift(model: nn.Module, seed: int) -> None:
-    """Move every parameter and buffer as a step of training would: floats a bit, integers by 1."""
+    """Move what trains and buffers as a step of training would: floats a bit, integers by 1."""
     draws = generator(seed)
     with torch.no_grad():
         for x in [*model.parameters(), *model.buffers()]:
             if x.is_floating_point():
-                x += 0.3 * torch.randn(x.shape, generator=draws).to(x.dtype)
+                move = 0.3 * torch.randn(x.shape, generator=draws).to(x.dtype)
+                x += move if x.requires_grad or not isinstance(x, nn.Parameter) else 0
             else:
                 x += 1
 

@@ -8,7 +8,7 @@ from polyak.averaging import kernels
 from polyak.averaging.kinds import Average, lerp_weights
 from polyak.averaging.kinds.counters import Counters
 from polyak.averaging.model import sharded
-from polyak.averaging.model.weights import Weights, refuse_reshaped
+from polyak.averaging.model.weights import Weights
 from polyak.errors import ConfigError, StateError, WeightMismatchError, few
 
 
@@ -67,7 +67,7 @@ def select_averaged(
             f"({few(missing)}), {len(extra)} unexpected ({few(extra)}). Name them as in the "
             "model's state_dict(), as polyak.read_foreign(path, model) does."
         )
-    refuse_reshaped(live.averaged, listed)
+    live.refuse_reshaped({key: x for key, x in listed.items() if key in live.averaged})
     taken = {key: listed[key] for key in live.averaged if key in listed}
     if whole := [key for key, x in taken.items() if _must_be_spread(live.averaged[key], x)]:
         raise StateError(

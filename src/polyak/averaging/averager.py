@@ -17,14 +17,15 @@ from polyak.averaging.kinds.counters import Counters
 from polyak.averaging.kinds.explain import coinciding, explain
 from polyak.averaging.kinds.profile import profile_in_bank
 from polyak.averaging.kinds.records import to_record
+from polyak.averaging.model.buffers import Buffers, described
 from polyak.averaging.model.copies import copy_holding
 from polyak.averaging.model.live import LiveWeights
 from polyak.averaging.model.swap import lending, refuse_now
-from polyak.averaging.model.weights import Buffers, unwrap
+from polyak.averaging.model.weights import unwrap
 from polyak.averaging.optimizer_hooks.attachment import Attachment
 from polyak.averaging.optimizer_hooks.attachments import Attachments
 from polyak.averaging.readings import Readings
-from polyak.averaging.settings import NonFinite, check_settings
+from polyak.averaging.settings import NonFinite, check_module, check_settings
 from polyak.averaging.storage.state_dict import check_state
 from polyak.averaging.storage.store import Store
 from polyak.averaging.updates import Updates
@@ -42,18 +43,20 @@ class Averager:
         averages: Decays or kinds; a plain number means `EMA(number)`. Names must differ.
         every: Optimizer steps per update (the paper's T), ≥ 1.
         buffers: "average" treats floating-point buffers like parameters (Cai et al. 2021),
-            "copy" takes over the model's at each update. Integer buffers are always copied.
+            "copy" takes over the model's at each update, "live" reads them from it. One word, or
+            words by names and patterns of `state_dict()`: a name decides before patterns, of
+            those the last that matches, then "*", else "average"; frozen parameters may be named,
+            too. Integer and sparse buffers and vectors of spectral norm are never averaged.
         dtype: Of the averages; None keeps the weights', with float32 for half precision.
             bfloat16 keeps the rest of a float32 beside it, so that nothing is lost.
         device: Where the averages live; None means beside the weights. "cpu" for a model on a
             CUDA device: host memory, one copy of the model comes down at each update.
         nonfinite: What an update does with weights that hold NaN or infinity: "skip" leaves
-            every average as it is and counts in `skipped`, "raise" raises, "allow" folds in. On
-            a CUDA device "skip" happens there, and `skipped` and the warning come with the next
-            update or reading; "raise" makes the host wait for the device.
+            every average as it is and counts in `skipped` (on a CUDA device the host learns of
+            it later), "raise" raises (and waits for the device), "allow" folds in.
 
     Raises:
-        ConfigError: for settings outside their range, all faults in one message.
+        ConfigError: for settings outside their range, and a model without weights.
         NonFiniteError: unless "allow", for initial weights that hold NaN or infinity.
         StateError: for lazy modules that have no weights yet.
 
@@ -66,9 +69,6 @@ class Averager:
         ...     _ = optimizer.step()
         >>> averager.updates, averager.coinciding()  # warm-up still sets both decays
         (3, [['ema_0.9', 'ema_0.99']])
-        >>> with averager.applied("ema_0.99"):
-        ...     model.training
-        False
     """
 
     def __init__(
@@ -82,13 +82,16 @@ class Averager:
         device: torch.device | str | None = None,
         nonfinite: NonFinite = "skip",
     ) -> None:
+        check_module(model)
         kinds, faults = as_averages(averages)
         check_settings(
             kinds, faults, every=every, buffers=buffers, dtype=dtype, nonfinite=nonfinite
         )
         self._kinds = {kind.label: kind.at_period(every) for kind in kinds}
         self._snapshots = {n: k.snapshots for n, k in self._kinds.items() if k.snapshots}
-        self._attachments = Attachments(before_step=self._before_step, on_step=self._step)
+        self._attachments = Attachments(
+            admit=self._trains, before_step=self._before_step, on_step=self._step
+        )
         self._model = unwrap(model)
         self._live = LiveWeights(self._model, buffers=buffers, device=device)
         self._store = Store(
@@ -119,10 +122,7 @@ class Averager:
 
     @property
     def updates(self) -> int:
-        """Updates so far: steps // every, less those skipped, plus those made by hand.
-
-        Like `steps` and `skipped` it waits for a device if it must.
-        """
+        """Updates so far: steps // every, less those skipped, plus those made by hand."""
         return self._counters.updates
 
     @property
@@ -132,7 +132,7 @@ class Averager:
 
     @property
     def buffers(self) -> Buffers:
-        """What happens to floating-point buffers: "average" or "copy"."""
+        """What happens to floating-point buffers: "average", "copy", or which by name."""
         return self._live.buffers
 
     @property
@@ -147,14 +147,21 @@ class Averager:
         are not waited for. Steps that gradient accumulation or GradScaler leave out are not
         counted, nor is their round. While an average is applied, a step is refused.
 
-        Returns:
-            A handle whose `remove()` ends the counting.
+        Parameters that they hold are averaged from now on, frozen at any moment or not. The
+        handle's `remove()` ends the counting.
 
         Raises:
             ConfigError: for what is no optimizer, nor a wrapper of one.
             StateError: for an optimizer that is attached already.
+            WeightMismatchError: for parameters that were frozen and have moved since.
         """
         return self._attachments.add(optimizers)
+
+    def _trains(self, parameters: Iterable[Tensor]) -> None:
+        """Average these of the model's parameters from now on, frozen at any moment or not."""
+        with self._lock:
+            self._updates.settle()
+            self._store.admit(parameters)
 
     def _before_step(self) -> None:
         refuse_now("optimizer.step()", self._model)
@@ -163,7 +170,8 @@ class Averager:
     def step(self) -> None:
         """Count one optimizer step, and update when `every` steps have gone by.
 
-        Refused while an optimizer is attached, whose steps count without it.
+        A step of which the update fails is not counted, and no average changes. Refused while an
+        optimizer is attached, whose steps count without it.
         """
         refuse_now("step()", self._model)
         self._attachments.refuse("step()")
@@ -181,9 +189,8 @@ class Averager:
         """Fold the model's weights into every average now.
 
         Raises:
-            WeightMismatchError: if weights appeared, vanished or changed shape.
+            WeightMismatchError: if weights appeared, vanished, changed shape, or moved frozen.
             NonFiniteError: for NaN or infinity under `nonfinite="raise"`.
-            StateError: while an average is applied.
         """
         refuse_now("update()", self._model)
         with self._lock:
@@ -193,8 +200,8 @@ class Averager:
     def track(self) -> None:
         """Average from now on also what trains now; what was averaged stays so, frozen or not.
 
-        For parameters that were frozen when the averager was built: call it after unfreezing
-        them and before their first step. Until then their average is what they were.
+        Call it when places were filled, and after unfreezing, before the first step: until then
+        an average is what a parameter was. What has moved goes on from its values of now.
         """
         refuse_now("track()", self._model)
         with self._lock:
@@ -208,14 +215,12 @@ class Averager:
         Args:
             weights: Of every average a state dict, such as `read_foreign(path, model)["average"]`.
                 Buffers that it lacks, frozen weights and what is copied are the model's.
-            steps: Optimizer steps so far, ≥ 0: a tool's updates times `every`. Warm-ups, means
-                and counts continue from there.
+            steps: Optimizer steps so far, ≥ 0: a tool's updates times `every`.
 
         Raises:
             StateError: if this averager has counted a step.
             ConfigError: for other names or numbers, and for windows.
-            WeightMismatchError: for weights that are not the model's.
-            NonFiniteError: unless "allow", for weights that hold NaN or infinity.
+            WeightMismatchError, NonFiniteError: for weights not the model's, or not finite.
         """
         refuse_now("adopt()", self._model)
         with self._lock:
@@ -226,27 +231,23 @@ class Averager:
     def applied(self, name: str) -> Iterator[nn.Module]:
         """Let the model hold an average, in eval mode, for the length of the block.
 
-        On leaving, also by an exception, its own weights and every module's train flag are
-        back. Blocks nest; of those that overlap otherwise the latest counts, and another
-        thread's are refused. Inside, `step`, `update` and `state_dict` are refused. Parameters
-        are lent, not copied: whoever writes to them inside (`load_state_dict`, say) writes to the
-        average. Buffers may be written to. Run backward where forward ran, both inside or both
-        outside: gradients are taken at the weights that the model holds then.
+        On leaving, also by an exception, its own weights and every module's train flag are back.
+        Blocks nest; of those that overlap otherwise the latest counts, and another thread's are
+        refused. Inside, `step`, `update` and `state_dict` are refused. Parameters are lent, not
+        copied: whoever writes to them inside writes to the average. Buffers may be written to. Run
+        backward where forward ran, inside or outside: gradients are taken at the weights held then.
         """
         self._begin_reading(name)
+        self._live.check(values=True)
         with self._lent(name, evaluating=True):
             yield self._model
 
     @torch.no_grad()
     def module(self, name: str) -> nn.Module:
-        """A copy that holds an average, in eval mode and without gradients.
-
-        Raises:
-            StateError: for a sharded model, of which no process can have a copy.
-        """
+        """A copy that holds an average, in eval mode, without gradients; not of a sharded model."""
         with self._lock:
             self._begin_reading(name)
-            live = self._live.now()
+            live = self._live.check(values=True)
             return copy_holding(
                 self._model, self._store.weights(name), live=live, buffers=self.buffers, owner=self
             )
@@ -255,9 +256,8 @@ class Averager:
     def tensors(self, name: str) -> dict[str, Tensor]:
         """Independent copies of an average's weights under the keys of `state_dict()`.
 
-        Averaged tensors keep its dtype, but bfloat16 ones of a wider model are float32. Refreshed
-        BatchNorm statistics come first. Extra states are the model's, if tensors. Of a sharded
-        model they are DTensors: `full_tensor()` is a collective that every process must call.
+        Averaged tensors keep its dtype, but bfloat16 ones of a wider model are float32. Extra
+        states are the model's, if tensors. Of a sharded model they are DTensors.
         """
         with self._lock:
             self._begin_reading(name)
@@ -267,11 +267,8 @@ class Averager:
     def standstill(self, name: str) -> float:
         """Share of an average's values that the next update would leave as they are.
 
-        Counts values that differ from the model's and yet would not move, because the step
-        w·(x − m) is lost in rounding: near 1 for a decay too slow for the average's dtype.
-
-        Returns:
-            A fraction in [0, 1]; 0 if no value differs.
+        Of the values that differ from the model's, in [0, 1]: near 1 for a decay too slow for the
+        average's dtype, whose step w·(x − m) is lost in rounding; 0 if none differs.
         """
         self._require(name)
         refuse_now("standstill()", self._model)
@@ -292,12 +289,10 @@ class Averager:
     ) -> None:
         """Compute BatchNorm statistics for averages, all in one pass over the data.
 
-        They lie beside the averaged statistics: `applied`, `module` and `tensors` use them until
-        the next update, which drops them, so no later average changes by a bit.
+        They lie beside the averaged ones until the next update: no later average changes by a bit.
 
         Args:
-            batches: As in `polyak.refresh_batchnorm`, with `max_samples`, `forward`, `progress`,
-                `pooled` and `all_ranks`, which under DDP and of a sharded model is a collective.
+            batches: And what follows but `names`, as in `polyak.refresh_batchnorm`.
             names: Which average or averages; None means all.
         """
         refuse_now("refresh_batchnorm()", self._model)
@@ -326,6 +321,13 @@ class Averager:
     def state_dict(self) -> dict[str, Any]:
         """Everything that an exact continuation needs; tensors are references, as in torch."""
         refuse_now("state_dict()", self._model)
+        with self._lock:
+            self._updates.settle()
+        self._store.refuse_torn()
+        self._live.refuse_unsound(values=True)
+        return self._record()
+
+    def _record(self) -> dict[str, Any]:
         return {
             "history": self._counters.record(),
             "averages": {name: to_record(kind) for name, kind in self._kinds.items()},
@@ -334,15 +336,13 @@ class Averager:
 
     @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue exactly where `state_dict()` was taken; what was frozen since stays averaged.
+        """Continue exactly where `state_dict()` was taken; what is frozen since stays averaged.
 
-        Raises:
-            ConfigError: if the saved bank has other averages, period or setting of buffers.
-            WeightMismatchError: if it has other weights, or the same in another dtype.
+        A ConfigError or WeightMismatchError says what a saved bank has that this one has not.
         """
         refuse_now("load_state_dict()", self._model)
         with self._lock:
-            check_state(state, self.state_dict(), snapshots=self._snapshots)
+            check_state(state, self._record(), snapshots=self._snapshots)
             self._store.restore(state)
             self._counters.restore(state["history"])
             self._readings.uncounted = False
@@ -350,8 +350,7 @@ class Averager:
     def profile(self, name: str) -> tuple[float, ...]:
         """Weights of the initial weights and of each update so far in an average; they sum to 1.
 
-        Raises:
-            StateError: if they depend on steps that skipped or additional updates left unknown.
+        A StateError says if they depend on steps that skipped or additional updates left unknown.
         """
         self._require(name)
         counters = self._counters
@@ -360,7 +359,8 @@ class Averager:
     def explain(self, *, total_steps: int | None = None) -> str:
         """In words: half-lives, end of warm-up, ages, rest of the start; now and in a whole run."""
         self._readings.told |= self.updates > 0
-        return explain(self._kinds, self._counters, total_steps=total_steps)
+        said = explain(self._kinds, self._counters, total_steps=total_steps)
+        return said if self.buffers == "average" else f"{said}\nbuffers: {described(self.buffers)}"
 
     def coinciding(self) -> list[list[str]]:
         """Groups of averages that are equal so far; without having asked, a reading warns."""
@@ -382,7 +382,7 @@ class Averager:
 
     def _begin_reading(self, name: str) -> None:
         self._require(name)
-        self._readings.check(name, self._counters, stepped=self._attachments.stepped)
+        self._readings.check(name, self._counters, begun=self._attachments.begun)
 
     def _lent(self, name: str, *, evaluating: bool = False) -> AbstractContextManager[None]:
         """A block in which the model holds an average."""

@@ -47,15 +47,19 @@ def lerp_split(
 
 
 def averageable(tensor: Tensor) -> bool:
-    """Whether a tensor holds real or complex numbers; of whole ones there is no mean."""
-    return tensor.is_floating_point() or tensor.is_complex()
+    """Whether a tensor holds real or complex numbers, densely; of whole ones there is no mean."""
+    number = tensor.is_floating_point() or tensor.is_complex()
+    return number and tensor.layout is torch.strided
 
 
 def wide(dtype: torch.dtype) -> torch.dtype:
     """float32 where a dtype is too narrow to average in, else the dtype itself.
 
     At d = 0.998 a bfloat16 average never moves: 1 − d is below half a unit in its last place.
+    complex64 likewise for complex numbers of half precision.
     """
+    if dtype is torch.complex32:
+        return torch.complex64
     return torch.float32 if dtype.is_floating_point and dtype.itemsize < 4 else dtype
 
 

@@ -1,9 +1,10 @@
 """What an averager can be asked for, checked at the door."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
+from torch import nn
 
 from polyak.averaging.kinds.average import Average
 from polyak.averaging.kinds.records import record_fault
@@ -18,7 +19,7 @@ def check_settings(
     faults: Sequence[str],
     *,
     every: int,
-    buffers: str,
+    buffers: object,
     dtype: torch.dtype | None,
     nonfinite: str,
 ) -> None:
@@ -35,8 +36,7 @@ def check_settings(
     found = [*faults, *(fault for average in averages if (fault := record_fault(average)))]
     if isinstance(every, bool) or not isinstance(every, int) or every < 1:
         found.append(f"every is {every!r}; expected an integer >= 1")
-    if buffers not in ("average", "copy"):
-        found.append(f"buffers is {buffers!r}; expected 'average' or 'copy'")
+    found += _buffer_faults(buffers)
     if nonfinite not in ("skip", "raise", "allow"):
         found.append(f"nonfinite is {nonfinite!r}; expected 'skip', 'raise' or 'allow'")
     if dtype is not None and dtype not in _DTYPES:
@@ -46,3 +46,28 @@ def check_settings(
         )
     if found:
         raise ConfigError.of("Averager", found)
+
+
+def check_module(model: object) -> None:
+    """Refuse what is no module, such as its parameters.
+
+    Raises:
+        ConfigError: then.
+    """
+    if not isinstance(model, nn.Module):
+        raise ConfigError(
+            f"model is a {type(model).__name__}; expected a torch.nn.Module. "
+            "Pass the module itself, not its parameters() or state_dict()."
+        )
+
+
+def _buffer_faults(buffers: object) -> list[str]:
+    expected = "expected 'average', 'copy', or a mapping of names to 'average', 'copy' or 'live'"
+    if isinstance(buffers, Mapping):
+        return [
+            f"buffers has {key!r}: {how!r}; {expected}"
+            for key, how in buffers.items()
+            if not isinstance(key, str) or how not in ("average", "copy", "live")
+        ]
+    known = isinstance(buffers, str) and buffers in ("average", "copy")
+    return [] if known else [f"buffers is {buffers!r}; {expected}"]

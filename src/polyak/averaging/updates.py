@@ -118,8 +118,19 @@ class Updates:
         steps = self._counters.steps + len(self._unknown)
         due = steps % every == 0
         if due:
-            self._begin(left_out, steps)
+            try:
+                self._begin(left_out, steps)
+            except BaseException:
+                self._uncount(left_out)
+                raise
         return due
+
+    def _uncount(self, left_out: Lagged | None) -> None:
+        """Take back a step of which the update failed, so that the next one is due again."""
+        if left_out is not None and left_out in self._unknown:
+            self._unknown.remove(left_out)
+        elif left_out is None:
+            self._counters.steps -= 1
 
     @torch.no_grad()
     def update(self) -> None:
@@ -175,6 +186,7 @@ class Updates:
         return begun is not None and arrived and (begun.folded or self._live.sent())
 
     def _begin(self, left_out: Lagged | None, steps: int) -> None:
+        self._store.refuse_torn()
         moment = self._counters.next_update(steps=steps)
         weights = lerp_weights(self._kinds, moment, self._counters.folded)
         begun = _Open(moment, steps, weights, left_out)
@@ -243,8 +255,21 @@ class Updates:
         if self._nonfinite == "raise":
             raise NonFiniteError(f"{message} Lower the learning rate.")
         if not self._counters.skipped:
-            warn(f"{message} The averages skip such updates; `skipped` counts them.")
+            warn(
+                f"{message} The averages skip such updates; `skipped` counts them."
+                f"{_remedy([name for name in bad if name in self._live.found.buffers])}"
+            )
         self._counters.skipped += 1
+
+
+def _remedy(buffers: Sequence[str]) -> str:
+    """What to do about buffers that are no statistics, such as masks."""
+    if not buffers:
+        return ""
+    return (
+        f" If it is to hold such values, let it be copied: build the averager with "
+        f"buffers={{{buffers[0]!r}: 'copy'}}."
+    )
 
 
 _ELSEWHERE = "weights of another process, or overwritten since,"

@@ -9,7 +9,8 @@ from torch import nn
 
 from polyak.averaging import Average, Averager
 from polyak.averaging.kinds import as_averages
-from polyak.averaging.model.weights import Buffers, unwrap
+from polyak.averaging.model.buffers import Buffers
+from polyak.averaging.model.weights import unwrap
 from polyak.averaging.optimizer_hooks.attachment import Attachment
 from polyak.averaging.optimizer_hooks.nested import parameters_of
 from polyak.averaging.settings import NonFinite, check_settings

@@ -7,9 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from polyak.averaging.model import memorised, sharded, swap
+from polyak.averaging.model import memorised, places, sharded, swap
+from polyak.averaging.model.buffers import Buffers
 from polyak.averaging.model.modes import own_train, set_eval
-from polyak.averaging.model.weights import Buffers, Weights, sort_weights
+from polyak.averaging.model.weights import Weights, sort_weights
 from polyak.errors import StateError
 
 
@@ -45,6 +46,8 @@ def copy_holding(
     swap.refuse_others(list(model.modules()), owner)
     # Held until the copy is made, for an id is another object's once its own is gone.
     computed = list(_computed(vars(module) for module in model.modules()))
+    # torch makes no copy of compressed sparse ones by itself, either.
+    computed += [x for x in model.buffers() if x.layout is not torch.strided]
     memo: dict[int, Any] = {id(x): x.detach().clone() for x in computed}
     copy = deepcopy(model, {**memo, id(owner): None})
     parts = list(copy.modules())
@@ -54,10 +57,17 @@ def copy_holding(
             part.train()
     for name, x in sort_weights(copy, buffers=buffers, like=live).stored.items():
         weight = weights[live.names[name]]
-        x.data = weight.detach().to(device=x.device, dtype=x.dtype, copy=True)
+        value = weight.detach().to(device=x.device, dtype=x.dtype, copy=True)
+        if x.layout is torch.strided:
+            x.data = value
+        else:
+            places.replace_buffer(parts, x, value)
     memorised.forget(parts)
     set_eval(parts)
-    return copy.requires_grad_(False)
+    # One by one: TorchScript's modules have no requires_grad_().
+    for parameter in copy.parameters():
+        parameter.requires_grad_(False)
+    return copy
 
 
 def _computed(places: Iterable[object]) -> Iterator[Tensor]:

@@ -3,21 +3,19 @@
 They are looked up again when any was replaced, and sent down to the host where averages live there.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from polyak.averaging import kernels
 from polyak.averaging.model import sharded, swap, transfer
-from polyak.averaging.model.weights import (
-    Buffers,
-    Weights,
-    copy_infinite,
-    refuse_reshaped,
-    sort_weights,
-)
+from polyak.averaging.model.buffers import Buffers, normalised, refuse_unmatched
+from polyak.averaging.model.frozen import Frozen, guarded
+from polyak.averaging.model.watch import Watch
+from polyak.averaging.model.weights import Weights, copy_infinite, selectable, sort_weights
+from polyak.errors import ConfigError, WeightMismatchError, few
 
 
 class LiveWeights:
@@ -25,7 +23,7 @@ class LiveWeights:
 
     Args:
         model: Whose weights, without wrappers.
-        buffers: Whether floating-point buffers are averaged or copied.
+        buffers: What is averaged, copied or read from the model, of buffers by their names.
         device: Where the averages live: "cpu" sends weights on a device down to host memory.
     """
 
@@ -35,23 +33,38 @@ class LiveWeights:
         self, model: nn.Module, *, buffers: Buffers, device: torch.device | str | None
     ) -> None:
         self.model = model
-        self.buffers: Buffers = buffers
+        self.buffers: Buffers = normalised(buffers)
+        self.admitted: frozenset[str] = frozenset()
+        """Names of parameters that are averaged, frozen or not, since an optimizer has them."""
         self._device = device
         self.staging: transfer.Staging | None = None
         sharded.refuse_flat(model.modules())
         sharded.reshard(list(model.modules()))
-        layout = sort_weights(model, buffers=buffers)
+        refuse_unmatched(self.buffers, selectable(model))
+        layout = sort_weights(model, buffers=self.buffers)
         copy_infinite(layout)
+        if not (layout.averaged or layout.frozen):
+            raise ConfigError(
+                "the model has nothing to average; expected parameters. Pass the module that "
+                "trains, once it has its layers."
+            )
         self._begin_with(layout)
 
     def _begin_with(self, layout: Weights) -> None:
         self.layout = layout
         """What is averaged, copied and frozen, with the tensors of when it was last sorted."""
+        self._frozen: Frozen | None = None
         self._look_at(layout)
+        self._note()
         self._renew_staging()
+
+    def _note(self) -> None:
+        self._frozen = Frozen(guarded(self.model, self.found.frozen))
 
     def _look_at(self, found: Weights) -> None:
         self._watch = Watch(self.model, found)
+        if self._frozen is not None:
+            self._frozen.bind(guarded(self.model, found.frozen))
         self.here = found.holding(sharded.local_all({**found.averaged, **found.copied}))
         """The model's tensors, of sharded ones the shards of this process."""
         self.mesh = sharded.mesh_of(found.averaged.values())
@@ -98,18 +111,107 @@ class LiveWeights:
                 self.source = self.here
         return found
 
+    def check(self, *, values: bool) -> Weights:
+        """`now`, for an update or a reading: what is frozen must not have moved.
+
+        Args:
+            values: Whether to compare sampled values also where torch counted no write, since a
+                write through `.data` is not counted. Else no value is read unless one was.
+
+        Raises:
+            WeightMismatchError: also if a frozen weight has moved.
+            ConfigError: if nothing is averaged.
+        """
+        found = self.now()
+        self.refuse_unsound(values=values)
+        return found
+
+    def refuse_unsound(self, *, values: bool) -> None:
+        """Refuse if nothing is averaged or what is frozen has moved; `values` as in `check`."""
+        if not self.layout.averaged:
+            raise ConfigError(
+                "nothing of the model is averaged, since none of its parameters trains; expected "
+                "some that do. Attach the optimizer that has them, call track() after unfreezing, "
+                "or build the averager then."
+            )
+        # Inside a block modules may merge adapters into what is frozen, and take them out again.
+        if not swap.holds_lent_weights(self.model):
+            self._refuse_moved(values=values)
+
+    def _refuse_moved(self, *, values: bool) -> None:
+        if self._frozen is None:
+            self._note()
+        elif (values or self._frozen.written()) and (moved := self._frozen.moved()):
+            raise WeightMismatchError(
+                f"{few(moved)} has moved although it does not train; expected it as it was when "
+                "the averager was built. Build the averager after loading weights; or call "
+                "track() to go on from its values of now, while it trains if it shall be "
+                f"averaged; or say what it is: buffers={{{moved[0]!r}: 'live'}}."
+            )
+
+    def forget_frozen(self) -> None:
+        """Note what is frozen anew at the next update or reading: it is as it must be then."""
+        self._frozen = None
+
     def track(self) -> None:
         """Sort anew: what trains now is averaged, and what was averaged or copied stays so.
 
         Raises:
-            WeightMismatchError: if a weight that stays has another shape.
+            WeightMismatchError: if an averaged weight that stays has another shape.
         """
         known = self.layout
         sharded.reshard(list(self.model.modules()))
         found = sort_weights(self.model, buffers=self.buffers, like=known)
         copy_infinite(found, known=known)
-        refuse_reshaped({**known.averaged, **known.copied}, {**found.averaged, **found.copied})
+        replace(known, frozen={}).refuse_reshaped(found.averaged)
         self._begin_with(found)
+
+    def admit(self, parameters: Iterable[Tensor]) -> bool:
+        """Average these from now on, frozen at any moment or not; says whether one is new.
+
+        Args:
+            parameters: Of an optimizer; those that are not the model's are passed over.
+
+        Raises:
+            WeightMismatchError: if one was frozen and has moved since, or the model changed.
+        """
+        given = {id(x) for x in parameters}
+        there = {name: x for name, x in self._present().items() if id(x) in given}
+        fresh = frozenset(there.keys() & self.layout.frozen.keys())
+        if not fresh:
+            return False
+        layout = with_averaged(self.layout, fresh)
+        found = sort_weights(self.model, buffers=self.buffers, like=layout)
+        layout.check_same(found)
+        if moved := self._moved({**found.frozen, **{n: found.averaged[n] for n in fresh}}):
+            raise WeightMismatchError(
+                f"{few(moved)} has moved since the averager was built, when it did not train; "
+                "expected an optimizer that is attached before its first step. Call track() to "
+                "go on from the values of now, or build the averager after loading weights."
+            )
+        self.admitted |= fresh
+        self._begin_with(found)
+        return True
+
+    def readmit(self) -> bool:
+        """Average again what `admit` was given and a state had as frozen; says whether any is."""
+        fresh = self.admitted & self.layout.frozen.keys()
+        if fresh:
+            self.arrange(with_averaged(self.layout, fresh))
+            self.forget_frozen()
+        return bool(fresh)
+
+    def _moved(self, frozen: Mapping[str, Tensor]) -> list[str]:
+        if self._frozen is None:
+            return []
+        self._frozen.bind(guarded(self.model, frozen))
+        return self._frozen.moved()
+
+    def _present(self) -> dict[str, Tensor]:
+        """The parameters by name, whatever has changed."""
+        sharded.reshard(list(self.model.modules()))
+        found = sort_weights(self.model, buffers=self.buffers, like=self.layout)
+        return {**found.frozen, **found.averaged}
 
     def arrange(self, layout: Weights) -> None:
         """Average and copy from now on what `layout` does, whether or not a parameter trains."""
@@ -128,7 +230,7 @@ class LiveWeights:
 
     def send(self) -> None:
         """Begin to copy the weights down; `fence` must follow before they are written to."""
-        self.now()
+        self.check(values=False)
         weights = {**self.here.averaged, **self.here.copied}
         if self.staging is None or not self.staging.fits(weights):
             self._renew_staging()
@@ -147,7 +249,7 @@ class LiveWeights:
     def ready(self) -> None:
         """Look the weights up, or wait until what was sent of them is down."""
         if self.staging is None:
-            self.now()
+            self.check(values=False)
         else:
             self.staging.wait()
 
@@ -169,93 +271,11 @@ class LiveWeights:
         return sharded.whole_all(tensors, {**self.found.averaged, **self.found.copied})
 
 
-class Watch:
-    """The sorted tensors of a model, and whether they are still those.
-
-    Compares every place where a module keeps parameters, buffers and children with what was
-    there before, and every tensor's storage, dtype, layout and `requires_grad`. Names are not
-    built and hardly anything is allocated, so it can be asked before every update.
-
-    Of parameters that FSDP2 shards, the shards are watched: what stands in their places may be
-    unsharded copies, which come and go.
-    """
-
-    def __init__(self, model: nn.Module, found: Weights) -> None:
-        self.found = found
-        self.modules = list(model.modules())
-        self._sizes = [(m._parameters, m._buffers, m._modules, _size(m)) for m in self.modules]
-        self._children = [
-            (module._modules, key, child)
-            for module in self.modules
-            for key, child in module._modules.items()
-        ]
-        self._tensors: list[tuple[dict[str, Any], str, Tensor, int, torch.dtype, Any, Any, bool]]
-        self._tensors = [
-            (places, key, x, x.data_ptr(), x.dtype, x.shape, x.stride(), x.requires_grad)
-            for module in self.modules
-            for places in (module._parameters, module._buffers)
-            for key, x in places.items()
-            if x is not None and not sharded.is_sharded(x)
-        ]
-        exact = not sharded.managed(self.modules)
-        self._shards = [
-            Shard(places, key, x, exact=exact)
-            for module in self.modules
-            for places in (module._parameters, module._buffers)
-            for key, x in places.items()
-            if sharded.is_sharded(x)
-        ]
-
-    def holds(self) -> bool:
-        """Whether nothing was added, removed, replaced, moved, cast, frozen or unfrozen."""
-        # Plain loops: this is most of the host's time in an update, and generators double it.
-        for parameters, buffers, modules, size in self._sizes:
-            if len(parameters) + len(buffers) + len(modules) != size:
-                return False
-        for modules, key, child in self._children:
-            if modules.get(key) is not child:
-                return False
-        for places, key, x, address, dtype, shape, stride, trains in self._tensors:
-            if (
-                places.get(key) is not x
-                or x.data_ptr() != address
-                or x.dtype is not dtype
-                or x.requires_grad is not trains
-                or x.shape != shape
-                or x.stride() != stride
-            ):
-                return False
-        return all(shard.holds() for shard in self._shards)
-
-
-class Shard:
-    """A DTensor in its place, and whether its shard is still the one that was listed.
-
-    Args:
-        places: Where a module keeps its parameters or buffers.
-        key: The name there.
-        tensor: The DTensor.
-        exact: Whether it must stand there at all times.
-    """
-
-    def __init__(self, places: dict[str, Any], key: str, tensor: Tensor, *, exact: bool) -> None:
-        self._places, self._key, self._tensor, self._exact = places, key, tensor, exact
-        self._seen = self._look()
-
-    def holds(self) -> bool:
-        """Whether nothing was replaced, moved, cast, frozen or unfrozen."""
-        there = self._places.get(self._key)
-        if there is not self._tensor and (
-            self._exact or there is None or there.shape != self._tensor.shape
-        ):
-            return False
-        return self._look() == self._seen
-
-    def _look(self) -> tuple[Any, ...]:
-        x = sharded.local(self._tensor)
-        trains = self._tensor.requires_grad
-        return (x.data_ptr(), x.dtype, x.device, x.shape, x.stride(), trains)
-
-
-def _size(module: nn.Module) -> int:
-    return len(module._parameters) + len(module._buffers) + len(module._modules)
+def with_averaged(layout: Weights, names: Iterable[str]) -> Weights:
+    """A layout that averages some of what it had as frozen."""
+    moving = {name: layout.frozen[name] for name in names}
+    return replace(
+        layout,
+        averaged={**layout.averaged, **moving},
+        frozen={name: x for name, x in layout.frozen.items() if name not in moving},
+    )

@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 import torch
 from torch import Tensor, nn
 
-from polyak.averaging.model import sharded
+from polyak.averaging.model import places, sharded
 
 
 @contextmanager
@@ -42,9 +42,7 @@ def set_eval(modules: Sequence[nn.Module]) -> None:
         if type(module).train is not nn.Module.train:
             module.eval()
         elif module.training:
-            # Past nn.Module.__setattr__, which looks for parameters first and takes ten times
-            # longer.
-            vars(module)["training"] = False
+            _set(module, False)
 
 
 def own_train(modules: Sequence[nn.Module]) -> list[nn.Module]:
@@ -84,13 +82,21 @@ def _nothing() -> None:
 
 def _setter(modules: Sequence[nn.Module]) -> Callable[[], None]:
     """Sets each module's flag to what it is now, past its `train`."""
-    flags = [(vars(module), module.training) for module in modules]
+    flags = [(module, module.training) for module in modules]
 
     def put() -> None:
-        for attributes, training in flags:
-            attributes["training"] = training
+        for module, training in flags:
+            _set(module, training)
 
     return put
+
+
+def _set(module: nn.Module, training: bool) -> None:
+    if places.is_script(module):
+        module.training = training
+        return
+    # Past nn.Module.__setattr__, which looks for parameters first and takes ten times longer.
+    vars(module)["training"] = training
 
 
 def _trainer(own: Sequence[nn.Module]) -> Callable[[], None]:

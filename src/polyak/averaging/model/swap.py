@@ -13,7 +13,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from polyak.averaging.model import memorised, sharded
+from polyak.averaging.model import memorised, places, sharded
 from polyak.averaging.model.modes import evaluate, renewing
 from polyak.averaging.model.weights import Weights
 from polyak.errors import StateError
@@ -36,16 +36,19 @@ def lend(
         tensors: Its parameters and buffers by name.
         weights: What they shall hold.
     """
-    own = {name: tensors[name].data for name in weights}
-    buffers = [(module._buffers, dict(module._buffers)) for module in modules if module._buffers]
+    # What is sparse has no storage to exchange: another tensor is put in its place.
+    sparse = {name for name in weights if tensors[name].layout is not torch.strided}
+    own = {name: tensors[name].data for name in weights if name not in sparse}
+    filled = (places.buffers(module) for module in modules if len(module._buffers))
+    buffers = [(mapping, dict(mapping.items())) for mapping in filled]
     put_back = memorised.set_aside(modules)
 
     def give_back() -> None:
         for name, data in own.items():
             tensors[name].data = data
         # Undoes `self.seen = self.seen + 1`, with which a forward pass replaces a buffer.
-        for places, before in buffers:
-            places.update(before)
+        for mapping, before in buffers:
+            mapping.update(before)
         put_back()
 
     forget, renew = renewing(undo, modules)
@@ -53,6 +56,9 @@ def lend(
         undo.callback(call)
     forget()
     for name, weight in weights.items():
+        if name in sparse:
+            places.replace_buffer(modules, tensors[name], weight)
+            continue
         data = own[name]
         same = weight.dtype is data.dtype and weight.device == data.device
         tensors[name].data = weight if same else weight.to(data)

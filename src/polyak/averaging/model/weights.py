@@ -1,19 +1,17 @@
 """Which tensors of a module an average stores, which it copies and which it reads live."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from polyak.averaging import kernels
-from polyak.averaging.model import sharded
+from polyak.averaging.model import places, sharded
+from polyak.averaging.model.buffers import Buffers, is_unaveraged, named, treatment
 from polyak.errors import StateError, WeightMismatchError, few
-
-Buffers = Literal["average", "copy"]
 
 
 @dataclass(frozen=True)
@@ -28,10 +26,16 @@ class Weights:
     """Parameters that train and, where buffers are averaged, floating-point buffers."""
 
     copied: dict[str, Tensor] = field(default_factory=dict)
-    """Integer buffers, masks of pruning and, where buffers are copied, all others."""
+    """Integer and sparse buffers, those of which a mean makes no sense, what is to be copied."""
 
     frozen: dict[str, Tensor] = field(default_factory=dict)
     """Parameters that do not train: equal to the model's at any time, so never stored."""
+
+    live: dict[str, Tensor] = field(default_factory=dict)
+    """What is to be read from the model, whatever happens to it there."""
+
+    shapes: dict[str, torch.Size] = field(default_factory=dict)
+    """Of all of these, as they were when this was sorted: a tensor's own may change beneath it."""
 
     names: dict[str, str] = field(default_factory=dict)
     """Every name of `state_dict()`, in its order, with the name it is listed under."""
@@ -60,19 +64,20 @@ class Weights:
         )
 
     def check_same(self, other: "Weights") -> None:
-        """Refuse `other` unless it has the same names and shapes to average and to copy."""
+        """Refuse `other` unless it has the same names and shapes; what is copied may grow."""
         thawed = other.averaged.keys() & self.frozen.keys()
         if thawed:
             raise WeightMismatchError(
                 f"{few(thawed)} trains now; expected it frozen, as it was when the averager was "
-                "built. Build a new averager after unfreezing."
+                "built. Call track() of the averager after unfreezing, before the first step."
             )
-        for kind in ("averaged", "copied"):
+        for kind in ("averaged", "copied", "frozen"):
             expected: dict[str, Tensor] = getattr(self, kind)
             got: dict[str, Tensor] = getattr(other, kind)
             if expected.keys() != got.keys():
                 raise WeightMismatchError.of_names(set(expected), set(got))
-            refuse_reshaped(expected, got)
+            if kind != "copied":
+                self.refuse_reshaped(got)
             spread = {n: sharded.layout(x) != sharded.layout(got[n]) for n, x in expected.items()}
             if moved := [name for name, differs in spread.items() if differs]:
                 raise WeightMismatchError(
@@ -81,15 +86,28 @@ class Weights:
                     "states of another number of processes by torch.distributed.checkpoint."
                 )
 
-
-def refuse_reshaped(expected: Mapping[str, Tensor], got: Mapping[str, Tensor]) -> None:
-    """Refuse tensors whose shape is not that of the expected ones of their names."""
-    changed = [name for name, x in expected.items() if name in got and got[name].shape != x.shape]
-    if changed:
-        raise WeightMismatchError(
-            f"the shape of {few(changed)} is no longer that of the average. "
-            "Build a new averager after changing a model's layers."
+    def refuse_reshaped(self, got: Mapping[str, Tensor]) -> None:
+        """Refuse tensors whose shape is not that of the averaged or frozen one of their name."""
+        known = {**self.averaged, **self.frozen}
+        expected = {name: self.shapes.get(name, x.shape) for name, x in known.items()}
+        changed = [name for name in expected if name in got and got[name].shape != expected[name]]
+        if not changed:
+            return
+        shown = sorted(changed)[:3]
+        buffers = [name for name in shown if not isinstance(known[name], nn.Parameter)]
+        remedy = (
+            f"Let a buffer that changes its shape be copied: buffers={{{buffers[0]!r}: 'copy'}}."
+            if buffers
+            else "Build a new averager after changing a model's layers."
         )
+        raise WeightMismatchError(
+            f"the shape of {few(changed)} is {_shown(got[name].shape for name in shown)}; "
+            f"expected {_shown(expected[name] for name in shown)}, as in the average. {remedy}"
+        )
+
+
+def _shown(shapes: Iterable[torch.Size]) -> str:
+    return ", ".join(str(tuple(shape)) for shape in shapes)
 
 
 def sort_weights(model: nn.Module, *, buffers: Buffers, like: Weights | None = None) -> Weights:
@@ -98,7 +116,8 @@ def sort_weights(model: nn.Module, *, buffers: Buffers, like: Weights | None = N
     Args:
         model: Any module; wrappers of torch.compile and DDP should be taken off before.
         buffers: "average" treats floating-point buffers like parameters (EMAN, Cai et al.
-            2021); "copy" takes them over from the model at each update.
+            2021); "copy" takes them over from the model at each update; a mapping says it by
+            name, see `treatment`.
         like: An earlier sorting of the model. What it averages or copies stays so, whether or
             not a parameter trains at this moment.
     """
@@ -115,9 +134,10 @@ def sort_weights(model: nn.Module, *, buffers: Buffers, like: Weights | None = N
                 "Move the model with to_empty() and load or initialise it first."
             )
         listed = first_name.setdefault(id(tensor), name)
-        found.names[name] = listed
         if listed == name:
             _group(found, name, tensor, buffers, like)[name] = tensor
+            found.shapes[name] = tensor.shape
+        found.names[name] = listed
     return found
 
 
@@ -160,25 +180,53 @@ def unwrap(model: nn.Module) -> nn.Module:
 def _group(
     found: Weights, name: str, tensor: Tensor, buffers: Buffers, like: Weights | None
 ) -> dict[str, Tensor]:
+    """Where a weight belongs, all that come before it being sorted."""
+    trains = isinstance(tensor, nn.Parameter) and tensor.requires_grad
     if like is not None and name in like.averaged:
         return found.averaged
-    if like is not None and name in like.copied:
+    if like is not None and name in like.copied and not trains:
         return found.copied
-    if isinstance(tensor, nn.Parameter):
-        return found.averaged if tensor.requires_grad else found.frozen
-    # A mean of masks of `torch.nn.utils.prune`, which come after their parameter, is no mask.
-    mask = name.endswith("_mask") and f"{name.removesuffix('_mask')}_orig" in found.names
-    averages = buffers == "average" and kernels.averageable(tensor) and not mask
-    return found.averaged if averages else found.copied
+    if trains:
+        if tensor.layout is not torch.strided:
+            raise StateError(
+                f"{name} is a parameter of layout {tensor.layout}; expected a dense one. "
+                "Keep it in a module of its own, outside the one that is averaged."
+            )
+        return found.averaged
+    how = named(buffers, name)
+    if not isinstance(tensor, nn.Parameter):
+        how = treatment(buffers, name)
+        mean = kernels.averageable(tensor) and not is_unaveraged(name, found.names)
+        how = how if mean or how == "live" else "copy"
+    groups = {"average": found.averaged, "copy": found.copied, "live": found.live}
+    return found.frozen if how is None else groups[how]
+
+
+def selectable(model: nn.Module) -> set[str]:
+    """Names that `buffers=` can speak of: buffers, filled or not, and frozen parameters."""
+    found = set()
+    for path, module in model.named_modules(remove_duplicate=False):
+        own = {
+            key
+            for key, _ in places.buffers(module).items()
+            if key not in module._non_persistent_buffers_set
+        }
+        frozen = {
+            key
+            for key, x in places.parameters(module).items()
+            if x is not None and not x.requires_grad
+        }
+        found |= {f"{path}.{key}".lstrip(".") for key in own | frozen}
+    return found
 
 
 def _state(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """Names and tensors as in `state_dict()`, but the tensors themselves, not detached views."""
     for path, module in model.named_modules(remove_duplicate=False):
         prefix = f"{path}." if path else ""
-        for name, parameter in module._parameters.items():
+        for name, parameter in places.parameters(module).items():
             if parameter is not None:
                 yield prefix + name, parameter
-        for name, buffer in module._buffers.items():
+        for name, buffer in places.buffers(module).items():
             if buffer is not None and name not in module._non_persistent_buffers_set:
                 yield prefix + name, buffer

@@ -11,11 +11,21 @@ from polyak.errors import ConfigError, StateError, few
 
 
 class Attachments:
-    """What `attach` has been given so far; the two functions are those of `Attachment`."""
+    """What `attach` has been given so far.
+
+    Args:
+        admit: Called with the parameters of optimizers that are about to be attached; may refuse.
+        before_step: And `on_step`, as of `Attachment`.
+    """
 
     def __init__(
-        self, *, before_step: Callable[[], None], on_step: Callable[[Tensor | None], None]
+        self,
+        *,
+        admit: Callable[[Iterator[Tensor]], None],
+        before_step: Callable[[], None],
+        on_step: Callable[[Tensor | None], None],
     ) -> None:
+        self._admit = admit
         self._before_step = before_step
         self._on_step = on_step
         self._known: list[Attachment] = []
@@ -36,6 +46,7 @@ class Attachments:
                 "the optimizer is attached already; expected one that is not, or each step would "
                 "count twice. Call remove() of the handle that attach() gave first."
             )
+        self._admit(x for root in steppers for x in root.parameters())
         attachment = Attachment(steppers, before_step=self._before_step, on_step=self._on_step)
         self._known.append(attachment)
         return attachment
@@ -46,9 +57,9 @@ class Attachments:
         return [x for attachment in self._known for x in attachment.optimizers]
 
     @property
-    def stepped(self) -> bool:
-        """Whether any optimizer has stepped, be it one of a round that is not over."""
-        return any(attachment.stepped for attachment in self._known)
+    def begun(self) -> bool:
+        """Whether any optimizer has begun to step, be it one of a round that is not over."""
+        return any(attachment.begun for attachment in self._known)
 
     def parameters(self) -> Iterator[Tensor]:
         """All that they write to."""

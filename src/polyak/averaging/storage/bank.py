@@ -51,6 +51,8 @@ class Bank:
         self.remainder: dict[str, dict[str, Tensor]] = {name: {} for name in names}
         """Per average what bfloat16 tensors lack to float32, by key."""
         self._blocks: list[cpu_blocks.Block] = []
+        self.wrote = False
+        """Set by `fold` once something was written."""
         self._allocate(weights, device)
         for name in self.rows:
             for key, x in weights.items():
@@ -114,6 +116,7 @@ class Bank:
             self._lerp([lerp_weights[name] for name in self._lerped], keep)
         for name, snapshots in self._snapshots.items():
             if lerp_weights[name] > 0:
+                self.wrote = True
                 snapshots.take(self.bound)
                 for key, mean in snapshots.mean(self.dtypes):
                     self.put(name, key, mean)
@@ -131,10 +134,13 @@ class Bank:
             source_n = block.source_n(likes)
             source_n = source_n if keep is None else kernels.zero_unless(source_n, keep)
             values_mn, low_mn = block.values_mn[:count], block.remainder_mn
+            # A large block is moved in pieces, of which the second may fail.
+            self.wrote |= source_n.numel() > kernels.SPLIT_TILE
             if low_mn is None:
                 kernels.lerp_block(values_mn, source_n, by_dtype[dtype])
             else:
                 kernels.lerp_split(values_mn, low_mn[:count], source_n, by_dtype[dtype])
+            self.wrote = True
         self._fold_listed(lerp_weights, keep)
 
     def _read(self) -> list[Tensor]:
@@ -205,7 +211,9 @@ class Bank:
         plain = [i for i, key in enumerate(self._listed) if key not in self._narrow]
         folded = {name: self.rows[name] for name in self._lerped}
         rows = [[row[self._listed[i]] for i in plain] for row in folded.values()]
+        self.wrote |= keep is not None
         kernels.lerp_all(rows, [self._listed_live[i] for i in plain], lerp_weights, keep=keep)
+        self.wrote = True
         for x, key in zip(self._listed_live, self._listed, strict=True):
             if key in self._narrow:
                 for (name, row), w in zip(folded.items(), lerp_weights, strict=True):

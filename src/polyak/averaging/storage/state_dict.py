@@ -1,6 +1,6 @@
 """A saved averager's state: how it is sorted, whether it fits, and as one level of tensors."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -8,14 +8,21 @@ import torch
 from torch import Tensor, nn
 
 from polyak.averaging import kernels
-from polyak.averaging.model.weights import Buffers, Weights
+from polyak.averaging.model.buffers import Buffers, is_unaveraged
+from polyak.averaging.model.weights import Weights
 from polyak.errors import ConfigError, WeightMismatchError, few
 
 _BY_AVERAGE = ("tensors", "remainder", "refreshed")
 """Parts of the state that hold tensors by average and key."""
 
 
-def match_layout(own: Weights, record: Mapping[str, Any], *, buffers: Buffers) -> Weights:
+def match_layout(
+    own: Weights,
+    record: Mapping[str, Any],
+    *,
+    buffers: Buffers,
+    admitted: Collection[str] = (),
+) -> Weights:
     """`own`, with what can be stored in more than one way where a state has it.
 
     That is frozen parameters, which may be averaged, and buffers that can be averaged, which may
@@ -25,12 +32,14 @@ def match_layout(own: Weights, record: Mapping[str, Any], *, buffers: Buffers) -
         own: The model's tensors.
         record: What `Store.record` gave.
         buffers: The setting here.
+        admitted: Parameters that are averaged here although they may be frozen.
     """
     rows, copied = record.get("tensors"), record.get("copied")
     if not isinstance(rows, Mapping) or not isinstance(copied, Mapping):
         return own
     first: Mapping[str, Tensor] = next(iter(rows.values()), {})
-    averaged = set(first)
+    vectors = {key for key in own.copied if is_unaveraged(key, own.names)}
+    averaged = set(first) - vectors
     if record.get("buffers") != buffers:
         # Also states of early versions, which do not say it: only what was frozen is known.
         averaged, copied = averaged - own.copied.keys(), {}
@@ -41,14 +50,45 @@ def match_layout(own: Weights, record: Mapping[str, Any], *, buffers: Buffers) -
         for key, x in own.averaged.items()
         if key in copied and not isinstance(x, nn.Parameter)
     }
-    if not (thawed or floating or taken):
+    refrozen = {k: x for k, x in own.averaged.items() if k in admitted and k not in averaged}
+    if not (thawed or floating or taken or refrozen):
         return own
+    taken |= refrozen
     return replace(
         own,
         averaged={k: x for k, x in own.averaged.items() if k not in taken} | thawed | floating,
-        copied={k: x for k, x in own.copied.items() if k not in floating} | taken,
-        frozen={k: x for k, x in own.frozen.items() if k not in thawed},
+        copied={k: x for k, x in own.copied.items() if k not in floating}
+        | {k: x for k, x in taken.items() if k not in refrozen},
+        frozen={k: x for k, x in own.frozen.items() if k not in thawed} | refrozen,
     )
+
+
+def without_averaged_vectors(record: Mapping[str, Any], own: Weights) -> Mapping[str, Any]:
+    """A state in which means of spectral norm's vectors, of early versions, are the model's own.
+
+    Args:
+        record: What `Store.record` gave.
+        own: The model's tensors.
+    """
+    rows, copied = record.get("tensors"), record.get("copied")
+    if not isinstance(rows, Mapping) or not isinstance(copied, Mapping):
+        return record
+    first: Mapping[str, Tensor] = next(iter(rows.values()), {})
+    vectors = {
+        key: x
+        for key, x in own.copied.items()
+        if key in first and key not in copied and is_unaveraged(key, own.names)
+    }
+    if not vectors:
+        return record
+    parts = {
+        part: {
+            name: {key: x for key, x in row.items() if key.rpartition("/")[2] not in vectors}
+            for name, row in record[part].items()
+        }
+        for part in ("tensors", "remainder")
+    }
+    return {**record, **parts, "copied": {**copied, **vectors}}
 
 
 def check_state(

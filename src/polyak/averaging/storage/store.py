@@ -1,6 +1,7 @@
 """What is stored of a model's weights for each average."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 from polyak.averaging import kernels
 from polyak.averaging.model import sharded
 from polyak.averaging.model.live import LiveWeights
+from polyak.averaging.model.spectral import spectral_layers, vectors_of
 from polyak.averaging.model.weights import extra_states
 from polyak.averaging.storage.bank import Bank
 from polyak.averaging.storage.state_dict import (
@@ -16,7 +18,9 @@ from polyak.averaging.storage.state_dict import (
     dtype_names,
     match_layout,
     stored_dtypes,
+    without_averaged_vectors,
 )
+from polyak.errors import StateError
 
 
 class Store:
@@ -48,6 +52,7 @@ class Store:
         self._dtype = dtype
         self._device = device
         self._refreshed: dict[str, dict[str, Tensor]] = {}
+        self._torn = False
         self._allocate()
 
     def _allocate(self) -> None:
@@ -56,9 +61,26 @@ class Store:
         self._bank = Bank(
             self._names, here.averaged, dtypes=dtypes, device=device, snapshots=self._snapshots
         )
-        self._copied = {
-            key: x.detach().to(device or x.device, copy=True) for key, x in here.copied.items()
+        self._copied = {key: self._copy(x) for key, x in here.copied.items()}
+        self._spectral = spectral_layers(self._live.model)
+        self._iterated: dict[str, dict[str, Tensor]] = {}
+        self._bind()
+
+    def _copy(self, x: Tensor) -> Tensor:
+        return x.detach().to(self._device or x.device, copy=True)
+
+    def _bind(self) -> None:
+        """Read from now on what the model consists of; what is copied may have grown."""
+        self._bank.bind(self._live.source.averaged)
+        live = {key: x.detach() for key, x in self._live.source.copied.items()}
+        self._renewed = {
+            key: live[key]
+            for key, held in self._copied.items()
+            if held.layout is not torch.strided or held.shape != live[key].shape
         }
+        same = [key for key in self._copied if key not in self._renewed]
+        self._held = [self._copied[key] for key in same]
+        self._live_copied = [live[key] for key in same]
 
     @torch.inference_mode(False)
     @torch.no_grad()
@@ -71,11 +93,27 @@ class Store:
             WeightMismatchError: if a weight that stays has another shape.
         """
         self._live.track()
+        self._grow()
+
+    @torch.inference_mode(False)
+    @torch.no_grad()
+    def admit(self, parameters: Iterable[Tensor]) -> None:
+        """Average these parameters of an optimizer from now on, frozen at any moment or not.
+
+        Raises:
+            WeightMismatchError: if one was frozen and has moved since.
+        """
+        if self._live.admit(parameters):
+            self._grow()
+
+    def _grow(self) -> None:
+        """Allocate anew for what is to be averaged and copied now, with the values so far."""
         bank, copied = self._bank, self._copied
         self._allocate()
         # A parameter that was frozen is its own average so far.
         self._bank.take_over(bank, self._live.here.averaged)
         self._copied |= {key: x for key, x in copied.items() if key in self._copied}
+        self._bind()
         stored = self._bank.dtypes.keys() | self._copied.keys()
         self._refreshed = {
             name: {key: x for key, x in row.items() if key in stored}
@@ -91,7 +129,7 @@ class Store:
         """Take the live weights in, or what was sent of them once it is down."""
         self._live.ready()
         if self._bank.bound is not self._live.source.averaged:
-            self._bank.bind(self._live.source.averaged)
+            self._bind()
         self._bank.gather()
 
     def finite(self) -> bool:
@@ -109,20 +147,53 @@ class Store:
             lerp_weights: By average; that of snapshots may be above 0 only without `keep`.
             keep: 0-dim bool on a device: whether to move at all; None moves.
         """
-        self._bank.fold(lerp_weights, keep=keep)
-        live = [self._live.source.copied[key].detach() for key in self._copied]
-        held = list(self._copied.values())
+        # Whatever can fail for lack of memory or another shape comes before the first write.
+        self._iterated.clear()
+        live, renewed = self._live_copied, self._renewed
         if keep is not None:
-            pairs = zip(live, held, strict=True)
+            pairs = zip(live, self._held, strict=True)
             live = [torch.where(keep.to(m.device), x.to(m.device), m) for x, m in pairs]
-        if held:
-            torch._foreach_copy_(held, live)
+            # Another shape cannot be chosen on a device.
+            renewed = renewed if not renewed or bool(keep) else {}
+        fresh = {key: self._copy(x) for key, x in renewed.items()}
+        with self._whole_or_torn():
+            self._bank.fold(lerp_weights, keep=keep)
+            if self._held:
+                torch._foreach_copy_(self._held, live)
+        if fresh:
+            self._copied |= fresh
+            self._bind()
+
+    @contextmanager
+    def _whole_or_torn(self) -> Iterator[None]:
+        """Remember if averages are left half moved, whatever it was that stopped them."""
+        self._bank.wrote = False
+        try:
+            yield
+        except BaseException as error:
+            # An interruption may come within a call, after it has written.
+            self._torn = self._bank.wrote or not isinstance(error, Exception)
+            raise
+
+    def refuse_torn(self) -> None:
+        """Refuse to go on with averages that an update left half moved.
+
+        Raises:
+            StateError: then; loading a state mends them.
+        """
+        if self._torn:
+            raise StateError(
+                "an update of the averages was stopped half way, so that some weights have moved "
+                "and others have not; expected whole averages. Load the last state by "
+                "load_state_dict(), or build the averager anew."
+            )
 
     def adopt(self, averages: Mapping[str, Mapping[str, Tensor]]) -> None:
         """Let averages have these values, shards of sharded ones; the rest stays as it is."""
         for name, values in averages.items():
             for key, x in values.items():
                 self._bank.put(name, key, x)
+        self._live.forget_frozen()
         self.drop_refreshed()
 
     def weights(self, name: str) -> dict[str, Tensor]:
@@ -131,13 +202,23 @@ class Store:
         What a bfloat16 average lacks to float32 is added, unless the model is bfloat16 itself:
         then the stored tensor is what it can hold, and can be lent without a copy.
         """
+        self.refuse_torn()
         rows, live = self._bank.rows[name], self._live.here.averaged
         whole = {
             key: kernels.join(rows[key], low)
             for key, low in self._bank.remainder[name].items()
             if live[key].dtype != rows[key].dtype
         }
-        return {**rows, **whole, **self._copied, **self._refreshed.get(name, {})}
+        stored = {**rows, **whole, **self._copied, **self._refreshed.get(name, {})}
+        return {**stored, **self._vectors(name, stored)} if self._spectral else stored
+
+    def _vectors(self, name: str, stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Spectral norm's vectors of an average, computed once an update."""
+        if name not in self._iterated:
+            spread = self._live.found.spread
+            averaged = {k: stored[k] for k in self._bank.rows[name] if k not in spread}
+            self._iterated[name] = vectors_of(self._spectral, averaged, self._copied)
+        return self._iterated[name]
 
     def refresh(self, statistics: Mapping[str, Mapping[str, Tensor]]) -> None:
         """Lay BatchNorm statistics over the averaged ones of each average named."""
@@ -149,15 +230,17 @@ class Store:
     def drop_refreshed(self) -> None:
         """Go back to the averaged statistics."""
         self._refreshed.clear()
+        self._iterated.clear()
 
     def tensors(self, name: str) -> dict[str, Tensor]:
         """Copies of an average's weights under all names of the model's `state_dict()`.
 
         Extra states are the model's own; one that is no tensor is left out.
         """
-        live = self._live.now()
+        live = self._live.check(values=True)
         stored = self._live.whole(self.weights(name))
-        copies = {key: x.detach().clone() for key, x in {**live.frozen, **stored}.items()}
+        held = {**live.frozen, **live.live, **stored}
+        copies = {key: x.detach().clone() for key, x in held.items()}
         return {k: copies[listed] for k, listed in live.names.items()} | extra_states(
             self._live.model
         )
@@ -188,7 +271,9 @@ class Store:
         Raises:
             WeightMismatchError: before anything has changed, if it has other weights.
         """
-        layout = match_layout(self._live.layout, record, buffers=self._live.buffers)
+        own, admitted = self._live.layout, self._live.admitted
+        record = without_averaged_vectors(record, self._live.here)
+        layout = match_layout(own, record, buffers=self._live.buffers, admitted=admitted)
         if layout is self._live.layout:
             check_weights(record, layout, dtypes=self._bank.dtypes)
         else:
@@ -199,6 +284,16 @@ class Store:
             tensors, beside = (sharded.local_all(record[x][name]) for x in ("tensors", "remainder"))
             self._bank.restore(name, tensors, beside, self._live.here.averaged)
         for key, x in sharded.local_all(record["copied"]).items():
-            self._copied[key].copy_(x)
+            held = self._copied[key]
+            if held.layout is torch.strided and held.shape == x.shape:
+                held.copy_(x)
+            else:
+                self._copied[key] = x.to(held.device, held.dtype, copy=True)
+        self._bind()
+        self._torn = False
+        self._live.forget_frozen()
+        # What an optimizer has and the state does not was frozen then: it is the model's so far.
+        if self._live.readmit():
+            self._grow()
         self.drop_refreshed()
         self.refresh({n: sharded.local_all(row) for n, row in record["refreshed"].items()})

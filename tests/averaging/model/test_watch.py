@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from polyak.averaging.model.live import Watch
+from polyak.averaging.model.watch import Watch
 from polyak.averaging.model.weights import sort_weights
 
 
