@@ -380,7 +380,7 @@ class Averager:
 
     def _begin_reading(self, name: str) -> None:
         self._require(name)
-        self._readings.check(name, self._counters, stepped=self._attachments.stepped)
+        self._readings.check(name, self._counters, begun=self._attachments.begun)
 
     def _lent(self, name: str, *, evaluating: bool = False) -> AbstractContextManager[None]:
         """A block in which the model holds an average."""

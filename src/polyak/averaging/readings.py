@@ -37,15 +37,15 @@ class Readings:
         self.told = False
         """Whether the user knows which averages are equal so far, or none is."""
 
-    def check(self, name: str, counters: Counters, *, stepped: bool) -> None:
+    def check(self, name: str, counters: Counters, *, begun: bool) -> None:
         """Look at an average that is about to be read.
 
         Args:
             name: Of the average.
             counters: With everything settled.
-            stepped: Whether an attached optimizer has, if only in a part of a round.
+            begun: Whether an attached optimizer has begun to step.
         """
-        if stepped or counters.steps or counters.updates or counters.skipped:
+        if begun or counters.steps or counters.updates or counters.skipped:
             self.uncounted = False
         if self.uncounted:
             self._check_counted()

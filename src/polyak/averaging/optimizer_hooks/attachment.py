@@ -39,8 +39,8 @@ class Attachment:
     ) -> None:
         self._before_step = before_step
         self._on_step = on_step
-        self.stepped = False
-        """Whether any of the optimizers has, be it one of a round that is not over."""
+        self.begun = False
+        """Whether any of the optimizers has begun to step."""
         self._steppers = [x for root in steppers for x in root.steppers()]
         self._rounds: dict[Stepper | None, Rounds] = {None: Rounds(steppers)}
         self._rounds |= {x: Rounds(x.within) for x in self._steppers if x.within}
@@ -79,6 +79,7 @@ class Attachment:
 
         def ahead(*_: Any) -> None:
             self._before_step()
+            self.begun = True
             stepper.begin(sys._getframe(1))
 
         def after(optimizer: Optimizer, *_: Any) -> None:
@@ -101,6 +102,7 @@ class Attachment:
 
         def around(step: Callable[..., Any], arguments: Any, keywords: Any) -> Any:
             self._before_step()
+            self.begun = True
             frame = sys._getframe()
             stepper.begin(frame)
             result = step(*arguments, **keywords)
@@ -113,7 +115,6 @@ class Attachment:
         self._undo.append(_WatchedStep(optimizer, around).remove)
 
     def _after_step(self, taken: Stepper, found_inf: Tensor | None) -> None:
-        self.stepped = True
         if taken in self._rounds:
             # Of those within it some may have stepped on their own before.
             self._rounds[taken].forget()

@@ -46,12 +46,8 @@ class Attachments:
                 "the optimizer is attached already; expected one that is not, or each step would "
                 "count twice. Call remove() of the handle that attach() gave first."
             )
+        self._admit(x for root in steppers for x in root.parameters())
         attachment = Attachment(steppers, before_step=self._before_step, on_step=self._on_step)
-        try:
-            self._admit(attachment.parameters())
-        except BaseException:
-            attachment.remove()
-            raise
         self._known.append(attachment)
         return attachment
 
@@ -61,9 +57,9 @@ class Attachments:
         return [x for attachment in self._known for x in attachment.optimizers]
 
     @property
-    def stepped(self) -> bool:
-        """Whether any optimizer has stepped, be it one of a round that is not over."""
-        return any(attachment.stepped for attachment in self._known)
+    def begun(self) -> bool:
+        """Whether any optimizer has begun to step, be it one of a round that is not over."""
+        return any(attachment.begun for attachment in self._known)
 
     def parameters(self) -> Iterator[Tensor]:
         """All that they write to."""

@@ -65,6 +65,11 @@ class Stepper:
             if isinstance(found := stepper.optimizer, Optimizer):
                 yield found
 
+    def parameters(self) -> Iterator[Tensor]:
+        """All that they write to."""
+        for optimizer in self.optimizers():
+            yield from _parameters(optimizer)
+
     def begin(self, frame: FrameType) -> None:
         """A call of its `step` begins, which runs in `frame`."""
         if self._around(frame) is None:
@@ -112,8 +117,7 @@ def find_steppers(optimizers: Sequence[Any]) -> list[Stepper]:
 
 def parameters_of(optimizer: Any) -> Iterator[Tensor]:
     """All that an optimizer and those within it write to."""
-    for found in _find_root(optimizer).optimizers():
-        yield from _parameters(found)
+    yield from _find_root(optimizer).parameters()
 
 
 def _find_root(optimizer: Any) -> Stepper:
