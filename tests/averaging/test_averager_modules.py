@@ -176,6 +176,12 @@ def test_a_sparse_buffer_that_changes_beneath_the_same_tensor_is_followed(layout
     model.adjacency.values().mul_(3)
     averager.step()
     assert torch.equal(averager.tensors("ema")["adjacency"].to_dense(), 3 * torch.eye(4))
+    if model.adjacency.layout is torch.sparse_coo:
+        model.adjacency.copy_(torch.ones(4, 4).to_sparse())
+        with torch.inference_mode():
+            averager.step()
+        averager.step()
+        assert torch.equal(averager.tensors("ema")["adjacency"].to_dense(), torch.ones(4, 4))
 
 
 @pytest.mark.filterwarnings("ignore:Sparse:UserWarning")

@@ -158,8 +158,9 @@ class Averager:
 
     def _trains(self, parameters: Iterable[Tensor]) -> None:
         """Average these of the model's parameters from now on, frozen at any moment or not."""
-        self._settle()
-        self._store.admit(parameters)
+        with self._lock:
+            self._updates.settle()
+            self._store.admit(parameters)
 
     def _before_step(self) -> None:
         # A step inside an `applied` block would train the average.
