@@ -51,7 +51,9 @@ class Frozen:
     def bind(self, weights: Mapping[str, Tensor]) -> None:
         """Look at these tensors from now on; a name that is new is noted."""
         local = {name: sharded.local(x).detach() for name, x in weights.items()}
-        bound = {n: (id(weights[n]), x.dtype, x.device, _place(x)) for n, x in local.items()}
+        bound: dict[str, tuple[object, ...]] = {
+            n: (id(weights[n]), x.dtype, x.device, _place(x)) for n, x in local.items()
+        }
         if bound == self._bound:
             return
         self._bound = bound
