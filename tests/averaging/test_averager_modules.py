@@ -8,8 +8,9 @@ import torch
 from support.small_networks import generator
 from torch import Tensor, nn
 
+import polyak
 from polyak import EMA, Averager, Uniform, Window, refresh_batchnorm
-from polyak.errors import StateError
+from polyak.errors import FileError, StateError
 
 KINDS = (EMA(0.9, warmup=None, name="ema"), Uniform(), Window(2))
 
@@ -165,6 +166,14 @@ def test_a_sparse_buffer_is_copied(layout, buffers):
     assert torch.equal(again.tensors("ema")["adjacency"].to_dense(), shown())
     averager.track()
     averager.step()
+
+
+@pytest.mark.filterwarnings("ignore:Sparse:UserWarning")
+def test_a_file_has_no_place_for_a_sparse_buffer(tmp_path):
+    model = nn.Linear(2, 2)
+    model.register_buffer("adjacency", torch.eye(2).to_sparse())
+    with pytest.raises(FileError, match=r"adjacency is sparse.*torch\.save"):
+        polyak.save(Averager(model, KINDS), tmp_path / "file.safetensors")
 
 
 @SPARSE
