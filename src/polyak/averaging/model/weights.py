@@ -91,13 +91,8 @@ class Weights:
                     "states of another number of processes by torch.distributed.checkpoint."
                 )
 
-    def refuse_reshaped(self, got: Mapping[str, Tensor], *, given: bool = False) -> None:
-        """Refuse tensors whose shape is not that of the averaged or frozen one of their name.
-
-        Args:
-            got: The model's of now, or if `given`, somebody else's.
-            given: Whether the model is right then, and not the other way round.
-        """
+    def refuse_reshaped(self, got: Mapping[str, Tensor]) -> None:
+        """Refuse tensors of the model whose shape is no longer that averaged under their name."""
         known = {**self.averaged, **self.frozen}
         expected = {name: self.shapes.get(name, x.shape) for name, x in known.items()}
         changed = [name for name in expected if name in got and got[name].shape != expected[name]]
@@ -110,12 +105,10 @@ class Weights:
             if buffers
             else "Build a new averager after changing a model's layers."
         )
-        where = "the weights given" if given else "the model"
-        whose = "in the model" if given else "in the average"
-        remedy = "Pass weights of the same layers." if given else remedy
         raise WeightMismatchError(
-            f"the shape of {few(changed)} is {_shown(got[name].shape for name in shown)} in "
-            f"{where}; expected {_shown(expected[name] for name in shown)}, as {whose}. {remedy}"
+            f"the shape of {few(changed)} is {_shown(got[name].shape for name in shown)} in the "
+            f"model; expected {_shown(expected[name] for name in shown)}, as in the average. "
+            f"{remedy}"
         )
 
 
