@@ -180,6 +180,7 @@ class Averager:
     def _step(self, found_inf: Tensor | None) -> None:
         refuse_now("step()", self._model)
         with self._lock:
+            self._readings.uncounted = False
             if self._updates.step(found_inf):
                 self._fence_unless_attached()
 
@@ -193,6 +194,7 @@ class Averager:
         """
         refuse_now("update()", self._model)
         with self._lock:
+            self._readings.uncounted = False
             self._updates.update()
             self._fence_unless_attached()
 

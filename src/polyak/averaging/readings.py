@@ -33,7 +33,7 @@ class Readings:
         self._store = store
         self._dtypes = {name: x.dtype for name, x in live.here.averaged.items()}
         self.uncounted = True
-        """Whether averages that have counted nothing hold the weights of the construction."""
+        """Whether nobody has asked to count, adopt or load anything since the construction."""
         self.told = False
         """Whether the user knows which averages are equal so far, or none is."""
 
