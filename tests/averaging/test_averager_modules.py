@@ -8,8 +8,9 @@ import torch
 from support.small_networks import generator
 from torch import Tensor, nn
 
+import polyak
 from polyak import EMA, Averager, Uniform, Window, refresh_batchnorm
-from polyak.errors import StateError
+from polyak.errors import FileError, StateError
 
 KINDS = (EMA(0.9, warmup=None, name="ema"), Uniform(), Window(2))
 
@@ -167,6 +168,14 @@ def test_a_sparse_buffer_is_copied(layout, buffers):
     averager.step()
 
 
+@pytest.mark.filterwarnings("ignore:Sparse:UserWarning")
+def test_a_file_has_no_place_for_a_sparse_buffer(tmp_path):
+    model = nn.Linear(2, 2)
+    model.register_buffer("adjacency", torch.eye(2).to_sparse())
+    with pytest.raises(FileError, match=r"adjacency is sparse.*torch\.save"):
+        polyak.save(Averager(model, KINDS), tmp_path / "file.safetensors")
+
+
 @SPARSE
 @pytest.mark.filterwarnings("ignore:Sparse:UserWarning")
 def test_a_sparse_buffer_that_changes_beneath_the_same_tensor_is_followed(layout):
@@ -176,6 +185,12 @@ def test_a_sparse_buffer_that_changes_beneath_the_same_tensor_is_followed(layout
     model.adjacency.values().mul_(3)
     averager.step()
     assert torch.equal(averager.tensors("ema")["adjacency"].to_dense(), 3 * torch.eye(4))
+    if model.adjacency.layout is torch.sparse_coo:
+        model.adjacency.copy_(torch.ones(4, 4).to_sparse())
+        with torch.inference_mode():
+            averager.step()
+        averager.step()
+        assert torch.equal(averager.tensors("ema")["adjacency"].to_dense(), torch.ones(4, 4))
 
 
 @pytest.mark.filterwarnings("ignore:Sparse:UserWarning")

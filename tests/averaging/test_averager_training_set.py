@@ -309,7 +309,9 @@ def test_a_shape_that_changes_beneath_the_same_parameter_is_refused_with_both(ca
     with torch.no_grad():
         model[0].weight.add_(1)
     model[1].weight.data = torch.randn(6, 4)
-    with pytest.raises(WeightMismatchError, match=r"shape of 1\.weight is \(6, 4\); expected \("):
+    with pytest.raises(
+        WeightMismatchError, match=r"shape of 1\.weight is \(6, 4\) in the model; expected \("
+    ):
         averager.step() if call == "step" else READINGS[call](averager)
     for name, row in before.items():
         assert_same_bits(state[name], row)
@@ -351,7 +353,8 @@ def test_an_averaged_buffer_that_grows_is_refused_with_the_remedy(how):
     else:
         model.cache.data = torch.ones(5)
     with pytest.raises(
-        WeightMismatchError, match=r"is \(5,\); expected \(3,\).*buffers=\{'cache': 'copy'\}"
+        WeightMismatchError,
+        match=r"is \(5,\) in the model; expected \(3,\).*buffers=\{'cache': 'copy'\}",
     ):
         averager.step()
 

@@ -699,6 +699,8 @@ class Invariant(RuleBasedStateMachine):
                 self.averager.tensors("a")
                 state = copy.deepcopy(self.averager.state_dict())
                 fresh = Averager(self.model, KINDS, every=self.every, buffers=self.buffers)
+                if fresh.state_dict()["dtypes"] != state["dtypes"]:
+                    return  # After a cast the averager would have to be told dtype=.
                 fresh.load_state_dict(state)
         except Refused:
             return

@@ -49,8 +49,8 @@ def test_going_to_x_and_back_changes_no_average(kind):
     held = averager.tensors("y")
     y = snapshot(model)["0.weight"].clone()
     optimizer.eval()
+    optimizer.train_mode = True
     with averager.applied("y"), pytest.raises(StateError):
-        optimizer.train_mode = True
         optimizer.step()
     optimizer.train_mode = False
     optimizer.train()

@@ -67,8 +67,8 @@ def select_averaged(
             f"({few(missing)}), {len(extra)} unexpected ({few(extra)}). Name them as in the "
             "model's state_dict(), as polyak.read_foreign(path, model) does."
         )
-    live.refuse_reshaped({key: x for key, x in listed.items() if key in live.averaged})
     taken = {key: listed[key] for key in live.averaged if key in listed}
+    live.refuse_reshaped(taken, given=True)
     if whole := [key for key, x in taken.items() if _must_be_spread(live.averaged[key], x)]:
         raise StateError(
             f"{few(whole)} is not spread over processes as the model's is; expected DTensors. "

@@ -89,9 +89,7 @@ class Averager:
         )
         self._kinds = {kind.label: kind.at_period(every) for kind in kinds}
         self._snapshots = {n: k.snapshots for n, k in self._kinds.items() if k.snapshots}
-        self._attachments = Attachments(
-            admit=self._trains, before_step=self._before_step, on_step=self._step
-        )
+        self._attachments = Attachments(self._trains, self._before_step, self._step)
         self._model = unwrap(model)
         self._live = LiveWeights(self._model, buffers=buffers, device=device)
         self._store = Store(
@@ -100,7 +98,7 @@ class Averager:
         counters = Counters.at_start(self._kinds, every=every)
         self._groups = groups_of(model, self._live.mesh)
         self._updates = Updates(self._kinds, counters, self._live, self._store, nonfinite)
-        self._readings = Readings(self._kinds, self._live, self._store)
+        self._readings = Readings(self._kinds, self._live, self._store, self._attachments.begun)
         # Whoever reads a snapshot from another thread waits for an update to end.
         self._lock = RLock()
         self._updates.check_start()
@@ -180,6 +178,7 @@ class Averager:
     @torch.no_grad()
     def _step(self, found_inf: Tensor | None) -> None:
         refuse_now("step()", self._model)
+        self._readings.uncounted = False
         with self._lock:
             if self._updates.step(found_inf):
                 self._fence_unless_attached()
@@ -193,6 +192,7 @@ class Averager:
             NonFiniteError: for NaN or infinity under `nonfinite="raise"`.
         """
         refuse_now("update()", self._model)
+        self._readings.uncounted = False
         with self._lock:
             self._updates.update()
             self._fence_unless_attached()
@@ -238,7 +238,6 @@ class Averager:
         backward where forward ran, inside or outside: gradients are taken at the weights held then.
         """
         self._begin_reading(name)
-        self._live.check(values=True)
         with self._lent(name, evaluating=True):
             yield self._model
 
@@ -360,7 +359,8 @@ class Averager:
         """In words: half-lives, end of warm-up, ages, rest of the start; now and in a whole run."""
         self._readings.told |= self.updates > 0
         said = explain(self._kinds, self._counters, total_steps=total_steps)
-        return said if self.buffers == "average" else f"{said}\nbuffers: {described(self.buffers)}"
+        rules = self.buffers
+        return said if isinstance(rules, str) else f"{said}\nbuffers: {described(rules)}"
 
     def coinciding(self) -> list[list[str]]:
         """Groups of averages that are equal so far; without having asked, a reading warns."""
@@ -382,11 +382,11 @@ class Averager:
 
     def _begin_reading(self, name: str) -> None:
         self._require(name)
-        self._readings.check(name, self._counters, begun=self._attachments.begun)
+        self._readings.check(name, self._counters)
 
     def _lent(self, name: str, *, evaluating: bool = False) -> AbstractContextManager[None]:
         """A block in which the model holds an average."""
-        live = self._live.now()
+        live = self._live.check(values=True) if evaluating else self._live.now()
         weights = self._store.weights(name)
         return lending(self._live.modules, live, weights, owner=self, evaluating=evaluating)
 

@@ -24,7 +24,7 @@ from polyak.averaging.files.safetensors_file import (
     refuse_unwritable,
 )
 from polyak.averaging.model.sharded import is_sharded
-from polyak.errors import ConfigError, FileError
+from polyak.errors import ConfigError, FileError, few
 from polyak.files import replacing
 
 _SEPARATOR = "/"
@@ -64,13 +64,14 @@ def save(
 
     Raises:
         ConfigError: if `manifest` sets what the averager knows itself.
-        FileError: for a name that holds "/", or a dtype that safetensors does not have.
+        FileError: for a name that holds "/", or a dtype or layout that safetensors has not.
     """
     described = _described(weights, manifest or {})
     if isinstance(weights, Averager):
         weights = {name: weights.tensors(name) for name in weights.names}
         described["dtypes"] = {name: dtypes(state) for name, state in weights.items()}
     _refuse_sharded(weights)
+    _refuse_sparse(weights)
     stored: dict[str, Tensor] = {}
     storages: set[int] = set()
     places: dict[tuple[Any, ...], str] = {}
@@ -171,6 +172,15 @@ def _refuse_sharded(weights: Mapping[str, Mapping[str, Tensor]]) -> None:
             "shards with torch.distributed.checkpoint.save({'averager': averager}, "
             "checkpoint_id=folder), or let every process call polyak.gathered(averager) "
             "and rank 0 save what that gives."
+        )
+
+
+def _refuse_sparse(weights: Mapping[str, Mapping[str, Tensor]]) -> None:
+    states = weights.values()
+    if sparse := {k for s in states for k, x in s.items() if x.layout is not torch.strided}:
+        raise FileError(
+            f"{few(sparse)} is sparse; expected dense tensors, since safetensors has no others. "
+            "Save the averager's state_dict() by torch.save, or weights without it."
         )
 
 

@@ -94,14 +94,12 @@ def is_unaveraged(name: str, names: Collection[str]) -> bool:
     )
 
 
-def described(buffers: Buffers) -> str:
-    """The setting in words.
+def described(buffers: Mapping[str, Treatment]) -> str:
+    """What is done by name, in words.
 
     Example:
         >>> described({"*": "copy", "*.running_*": "average"})
         '*.running_* average, others copy'
     """
-    if isinstance(buffers, str):
-        return buffers
     said = [f"{key} {how}" for key, how in buffers.items() if key != _DEFAULT]
     return ", ".join([*said, f"others {buffers.get(_DEFAULT, 'average')}"])

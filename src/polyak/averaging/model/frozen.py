@@ -39,6 +39,10 @@ class Frozen:
 
     def __init__(self, weights: Mapping[str, Tensor]) -> None:
         self._noted: dict[str, _Noted] = {}
+        self._bound: dict[str, tuple[object, ...]] = {}
+        self._groups: list[_Group] = []
+        self._weights: dict[str, Tensor] = {}
+        self._counted: dict[str, Tensor] = {}
         self.bind(weights)
         self._versions: list[int] | None = self._counts()
 
@@ -47,6 +51,12 @@ class Frozen:
     def bind(self, weights: Mapping[str, Tensor]) -> None:
         """Look at these tensors from now on; a name that is new is noted."""
         local = {name: sharded.local(x).detach() for name, x in weights.items()}
+        bound: dict[str, tuple[object, ...]] = {
+            n: (id(weights[n]), x.dtype, x.device, _place(x)) for n, x in local.items()
+        }
+        if bound == self._bound:
+            return
+        self._bound = bound
         self._weights = {name: x for name, x in local.items() if _readable(x)}
         self._noted = {n: self._noted.get(n) or _note(x) for n, x in self._weights.items()}
         places: dict[tuple[torch.device, torch.dtype], list[str]] = {}
@@ -160,6 +170,10 @@ def guarded(model: nn.Module, frozen: Mapping[str, Tensor]) -> dict[str, Tensor]
     )
     written = {id(x) for module in own for x in module._parameters.values()}
     return {name: x for name, x in frozen.items() if id(x) not in written}
+
+
+def _place(x: Tensor) -> object:
+    return (x.data_ptr(), x.shape, x.stride()) if _readable(x) else None
 
 
 def _readable(x: Tensor) -> bool:

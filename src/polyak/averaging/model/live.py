@@ -135,7 +135,7 @@ class LiveWeights:
                 "or build the averager then."
             )
         # Inside a block modules may merge adapters into what is frozen, and take them out again.
-        if not swap.holds_lent_weights(self.model):
+        if self.layout.frozen and not swap.holds_lent_weights(self.model):
             self._refuse_moved(values=values)
 
     def _refuse_moved(self, *, values: bool) -> None:

@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 import torch
 from torch import Tensor, nn
 
-from polyak.averaging.model import places, sharded
+from polyak.averaging.model import memorised, sharded
 
 
 @contextmanager
@@ -42,7 +42,13 @@ def set_eval(modules: Sequence[nn.Module]) -> None:
         if type(module).train is not nn.Module.train:
             module.eval()
         elif module.training:
-            _set(module, False)
+            # Past nn.Module.__setattr__, which looks for parameters first and takes ten times
+            # longer; TorchScript's modules keep the flag in C++.
+            attributes = vars(module)
+            if "training" in attributes:
+                attributes["training"] = False
+            else:
+                module.training = False
 
 
 def own_train(modules: Sequence[nn.Module]) -> list[nn.Module]:
@@ -68,6 +74,7 @@ def renewing(
     def before() -> None:
         for module in own:
             module.train()
+        memorised.forget(modules)
 
     def after() -> None:
         train()
@@ -82,21 +89,18 @@ def _nothing() -> None:
 
 def _setter(modules: Sequence[nn.Module]) -> Callable[[], None]:
     """Sets each module's flag to what it is now, past its `train`."""
-    flags = [(module, module.training) for module in modules]
+    flags = [(vars(module), module.training) for module in modules]
+    scripted = [module for module in modules if "training" not in vars(module)]
+    script_flags = [(module, module.training) for module in scripted]
 
     def put() -> None:
-        for module, training in flags:
-            _set(module, training)
+        for attributes, training in flags:
+            if "training" in attributes:
+                attributes["training"] = training
+        for module, training in script_flags:
+            module.training = training
 
     return put
-
-
-def _set(module: nn.Module, training: bool) -> None:
-    if places.is_script(module):
-        module.training = training
-        return
-    # Past nn.Module.__setattr__, which looks for parameters first and takes ten times longer.
-    vars(module)["training"] = training
 
 
 def _trainer(own: Sequence[nn.Module]) -> Callable[[], None]:

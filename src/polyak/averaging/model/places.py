@@ -6,7 +6,6 @@ Those hold them in C++, and show them through mappings that lack what a dict has
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 
@@ -48,11 +47,6 @@ class ScriptPlaces:
                 self._places[key] = value
 
 
-def is_script(module: nn.Module) -> bool:
-    """Whether a module is TorchScript's, scripted or traced."""
-    return isinstance(module, torch.jit.ScriptModule)
-
-
 def parameters(module: nn.Module) -> Any:
     """A module's own parameters by name: a dict, or for TorchScript what acts as one."""
     return _dict_like(module._parameters)
@@ -78,4 +72,4 @@ def replace_buffer(modules: Iterable[nn.Module], own: Tensor, value: Tensor) -> 
 
 
 def _dict_like(places: Any) -> Any:
-    return places if isinstance(places, dict) else ScriptPlaces(places)
+    return places if type(places) is dict or isinstance(places, dict) else ScriptPlaces(places)

@@ -5,7 +5,7 @@ block found is given back by an `ExitStack` of plain calls, so that it can be ha
 another block.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from threading import RLock, get_ident
 from weakref import WeakKeyDictionary
@@ -24,6 +24,8 @@ def lend(
     modules: Sequence[nn.Module],
     tensors: Mapping[str, Tensor],
     weights: Mapping[str, Tensor],
+    *,
+    sparse: Collection[str] = (),
 ) -> None:
     """Let each of a model's `tensors` hold the value of the same name in `weights`.
 
@@ -35,12 +37,11 @@ def lend(
         modules: The model and all its parts.
         tensors: Its parameters and buffers by name.
         weights: What they shall hold.
+        sparse: Names of buffers that have no storage to exchange: others are put in their places.
     """
-    # What is sparse has no storage to exchange: another tensor is put in its place.
-    sparse = {name for name in weights if tensors[name].layout is not torch.strided}
     own = {name: tensors[name].data for name in weights if name not in sparse}
-    filled = (places.buffers(module) for module in modules if len(module._buffers))
-    buffers = [(mapping, dict(mapping.items())) for mapping in filled]
+    filled = [places.buffers(module) for module in modules if module._buffers]
+    buffers = [(mapping, dict(mapping)) for mapping in filled]
     put_back = memorised.set_aside(modules)
 
     def give_back() -> None:
@@ -62,8 +63,6 @@ def lend(
         data = own[name]
         same = weight.dtype is data.dtype and weight.device == data.device
         tensors[name].data = weight if same else weight.to(data)
-    # Going to train mode may have computed something of the own weights.
-    memorised.forget(modules)
     renew()
 
 
@@ -91,7 +90,7 @@ def lending(
     plain = {name: x for name, x in given.items() if name not in spread} if spread else given
     with owning(modules, owner) as undo:
         sharded.lend(undo, modules, spread, given)
-        lend(undo, modules, live.stored, plain)
+        lend(undo, modules, live.stored, plain, sparse=live.sparse)
         if evaluating:
             evaluate(undo, modules)
         yield

@@ -51,6 +51,11 @@ class Weights:
         return [name for name, x in self.stored.items() if not isinstance(x, nn.Parameter)]
 
     @cached_property
+    def sparse(self) -> frozenset[str]:
+        """Names of the copied ones that are not dense."""
+        return frozenset(n for n, x in self.copied.items() if x.layout is not torch.strided)
+
+    @cached_property
     def spread(self) -> dict[str, Tensor]:
         """Those that are spread over processes."""
         return {name: x for name, x in self.stored.items() if sharded.is_sharded(x)}
@@ -86,8 +91,13 @@ class Weights:
                     "states of another number of processes by torch.distributed.checkpoint."
                 )
 
-    def refuse_reshaped(self, got: Mapping[str, Tensor]) -> None:
-        """Refuse tensors whose shape is not that of the averaged or frozen one of their name."""
+    def refuse_reshaped(self, got: Mapping[str, Tensor], *, given: bool = False) -> None:
+        """Refuse tensors whose shape is not that of the averaged or frozen one of their name.
+
+        Args:
+            got: The model's of now, or if `given`, somebody else's.
+            given: Whether the model is right then, and not the other way round.
+        """
         known = {**self.averaged, **self.frozen}
         expected = {name: self.shapes.get(name, x.shape) for name, x in known.items()}
         changed = [name for name in expected if name in got and got[name].shape != expected[name]]
@@ -100,9 +110,12 @@ class Weights:
             if buffers
             else "Build a new averager after changing a model's layers."
         )
+        where = "the weights given" if given else "the model"
+        whose = "in the model" if given else "in the average"
+        remedy = "Pass weights of the same layers." if given else remedy
         raise WeightMismatchError(
-            f"the shape of {few(changed)} is {_shown(got[name].shape for name in shown)}; "
-            f"expected {_shown(expected[name] for name in shown)}, as in the average. {remedy}"
+            f"the shape of {few(changed)} is {_shown(got[name].shape for name in shown)} in "
+            f"{where}; expected {_shown(expected[name] for name in shown)}, as {whose}. {remedy}"
         )
 
 

@@ -1,7 +1,6 @@
 """What is stored of a model's weights for each average."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -67,17 +66,19 @@ class Store:
         self._bind()
 
     def _copy(self, x: Tensor) -> Tensor:
-        return x.detach().to(self._device or x.device, copy=True)
+        # Written to later: an inference tensor could not be, outside inference mode.
+        with torch.inference_mode(False):
+            return x.detach().to(self._device or x.device, copy=True)
 
     def _bind(self) -> None:
         """Read from now on what the model consists of; what is copied may have grown."""
         self._bank.bind(self._live.source.averaged)
         live = {key: x.detach() for key, x in self._live.source.copied.items()}
-        self._renewed = {
-            key: live[key]
+        self._renewed = [
+            key
             for key, held in self._copied.items()
             if held.layout is not torch.strided or held.shape != live[key].shape
-        }
+        ]
         same = [key for key in self._copied if key not in self._renewed]
         self._held = [self._copied[key] for key in same]
         self._live_copied = [live[key] for key in same]
@@ -154,26 +155,21 @@ class Store:
             pairs = zip(live, self._held, strict=True)
             live = [torch.where(keep.to(m.device), x.to(m.device), m) for x, m in pairs]
             # Another shape cannot be chosen on a device.
-            renewed = renewed if not renewed or bool(keep) else {}
-        fresh = {key: self._copy(x) for key, x in renewed.items()}
-        with self._whole_or_torn():
+            renewed = renewed if renewed and bool(keep) else []
+        # Sparse ones exchange their values within, so they are looked up now.
+        fresh = {key: self._copy(self._live.source.copied[key]) for key in renewed}
+        self._bank.wrote = False
+        try:
             self._bank.fold(lerp_weights, keep=keep)
             if self._held:
                 torch._foreach_copy_(self._held, live)
-        if fresh:
-            self._copied |= fresh
-            self._bind()
-
-    @contextmanager
-    def _whole_or_torn(self) -> Iterator[None]:
-        """Remember if averages are left half moved, whatever it was that stopped them."""
-        self._bank.wrote = False
-        try:
-            yield
         except BaseException as error:
             # An interruption may come within a call, after it has written.
             self._torn = self._bank.wrote or not isinstance(error, Exception)
             raise
+        if fresh:
+            self._copied |= fresh
+            self._bind()
 
     def refuse_torn(self) -> None:
         """Refuse to go on with averages that an update left half moved.
