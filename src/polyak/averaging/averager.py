@@ -101,7 +101,7 @@ class Averager:
         counters = Counters.at_start(self._kinds, every=every)
         self._groups = groups_of(model, self._live.mesh)
         self._updates = Updates(self._kinds, counters, self._live, self._store, nonfinite)
-        self._readings = Readings(self._kinds, self._live, self._store)
+        self._readings = Readings(self._kinds, self._live, self._store, self._attachments.begun)
         # Whoever reads a snapshot from another thread waits for an update to end.
         self._lock = RLock()
         self._updates.check_start()
@@ -179,8 +179,8 @@ class Averager:
     @torch.no_grad()
     def _step(self, found_inf: Tensor | None) -> None:
         refuse_now("step()", self._model)
+        self._readings.uncounted = False
         with self._lock:
-            self._readings.uncounted = False
             if self._updates.step(found_inf):
                 self._fence_unless_attached()
 
@@ -193,8 +193,8 @@ class Averager:
             NonFiniteError: for NaN or infinity under `nonfinite="raise"`.
         """
         refuse_now("update()", self._model)
+        self._readings.uncounted = False
         with self._lock:
-            self._readings.uncounted = False
             self._updates.update()
             self._fence_unless_attached()
 
@@ -382,7 +382,7 @@ class Averager:
 
     def _begin_reading(self, name: str) -> None:
         self._require(name)
-        self._readings.check(name, self._counters, begun=self._attachments.begun)
+        self._readings.check(name, self._counters)
 
     def _lent(self, name: str, *, evaluating: bool = False) -> AbstractContextManager[None]:
         """A block in which the model holds an average."""

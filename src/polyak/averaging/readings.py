@@ -1,6 +1,6 @@
 """What is said, once each, where an average that is about to be read is not what one thinks."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -25,28 +25,28 @@ class Readings:
         kinds: The averages by name, decays per update.
         live: The weights that are averaged.
         store: The averages' tensors.
+        begun: Whether an attached optimizer has begun to step.
     """
 
-    def __init__(self, kinds: Mapping[str, Average], live: LiveWeights, store: Store) -> None:
+    def __init__(
+        self,
+        kinds: Mapping[str, Average],
+        live: LiveWeights,
+        store: Store,
+        begun: Callable[[], bool],
+    ) -> None:
+        self._begun = begun
         self._kinds = kinds
         self._live = live
         self._store = store
         self._dtypes = {name: x.dtype for name, x in live.here.averaged.items()}
         self.uncounted = True
-        """Whether nobody has asked to count, adopt or load anything since the construction."""
+        """Whether nothing was counted, tried, adopted or loaded since the construction."""
         self.told = False
         """Whether the user knows which averages are equal so far, or none is."""
 
-    def check(self, name: str, counters: Counters, *, begun: bool) -> None:
-        """Look at an average that is about to be read.
-
-        Args:
-            name: Of the average.
-            counters: With everything settled.
-            begun: Whether an attached optimizer has begun to step.
-        """
-        if begun or counters.steps or counters.updates or counters.skipped:
-            self.uncounted = False
+    def check(self, name: str, counters: Counters) -> None:
+        """Look at an average that is about to be read; the counts must be settled."""
         if self.uncounted:
             self._check_counted()
         elif not self.told and counters.updates:
@@ -54,14 +54,18 @@ class Readings:
 
     def _check_counted(self) -> None:
         self._live.check(values=True)  # what is refused by name needs no warning
-        if holds_lent_weights(self._live.model):
+        if holds_lent_weights(self._live.model) or self._begun():
             return
         [held, *_] = self._store.rows.values()
         found, here = self._live.found.averaged, self._live.here.averaged
         # Forward passes move buffers, and a cast rounds.
         own = [n for n, x in found.items() if isinstance(x, nn.Parameter) and n in here]
         names = [n for n in own if here[n].dtype is self._dtypes.get(n)]
-        if not _differ([held[n] for n in names], [here[n] for n in names]):
+        reshaped = any(x.shape != held[n].shape for n, x in here.items() if n in held)
+        if reshaped or not _differ([held[n] for n in names], [here[n] for n in names]):
+            return
+        # Of another thread's step the weights may have been seen, and its beginning not.
+        if self._begun() or not self.uncounted:
             return
         self.uncounted = False
         warn(
@@ -91,7 +95,7 @@ def _differ(held: Sequence[Tensor], live: Sequence[Tensor]) -> bool:
     """Whether samples of the first differ from those of the second, as they would be stored."""
     flags = []
     for m, x in zip(held, live, strict=True):
-        if m.shape != x.shape or not m.numel():
+        if not m.numel():
             continue
         stride = max(1, m.numel() // _SAMPLES)
         kept, now = (y.detach().reshape(-1)[::stride] for y in (m, x))

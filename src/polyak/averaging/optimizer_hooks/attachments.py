@@ -56,7 +56,6 @@ class Attachments:
         """The attached optimizers that still exist, and those within them."""
         return [x for attachment in self._known for x in attachment.optimizers]
 
-    @property
     def begun(self) -> bool:
         """Whether any optimizer has begun to step, be it one of a round that is not over."""
         return any(attachment.begun for attachment in self._known)
