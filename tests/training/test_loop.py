@@ -67,6 +67,9 @@ class _NoAverager:
     def step(self):
         pass
 
+    def coinciding(self):
+        return []
+
     def tensors(self, _name):
         return {}
 
