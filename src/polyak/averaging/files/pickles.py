@@ -7,8 +7,8 @@ from collections.abc import Collection
 
 from torch.serialization import get_unsafe_globals_in_checkpoint
 
+from polyak.averaging.files.layouts.stand_ins import load_with_stand_ins
 from polyak.averaging.files.safetensors_file import Path, damaged, file_format, one_line, quote
-from polyak.averaging.files.stand_ins import load_with_stand_ins
 from polyak.errors import FileError
 
 # Nothing that holds weights needs these; torch's reader blocks most of them whatever one allows.

@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import Tensor
 
+from polyak.averaging.files.layouts.stand_ins import StandIn
 from polyak.averaging.files.safetensors_file import printable
-from polyak.averaging.files.stand_ins import StandIn
 
 Keys = tuple[str, ...]
 

@@ -26,7 +26,7 @@ from polyak.averaging.files.layouts.nesting import (
     parts,
 )
 from polyak.averaging.files.layouts.separation import Part, separated
-from polyak.averaging.files.stand_ins import StandIn
+from polyak.averaging.files.layouts.stand_ins import StandIn
 from polyak.averaging.files.state_dict_keys import held, is_dense, name_by_order, whole
 
 _DEEPEST = 64

@@ -61,7 +61,7 @@ def _load(path: Any, forms: Mapping[str, str]) -> object:
         (_stand_in(i, name, form), name) for i, (name, form) in enumerate(forms.items())
     ]
     # What getattr gives is called or filled in turn, under this name, which no file can mean.
-    known.append((StandIn, "polyak.averaging.files.stand_ins.StandIn"))
+    known.append((StandIn, "polyak.averaging.files.layouts.stand_ins.StandIn"))
     # The list of what is allowed is the process's own: it is as before when this returns.
     with (
         _LOCK,

@@ -15,8 +15,8 @@ from support.small_networks import assert_same_bits, net
 from torch import nn
 
 from polyak.averaging.files.foreign import read_foreign
+from polyak.averaging.files.layouts.stand_ins import StandIn
 from polyak.averaging.files.pickles import read_pickled
-from polyak.averaging.files.stand_ins import StandIn
 from polyak.errors import FileError
 
 
