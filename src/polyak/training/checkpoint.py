@@ -8,7 +8,6 @@ checkpoint/
 
 import shutil
 import time
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from safetensors import SafetensorError
 
 from polyak.averaging import load, save
 from polyak.averaging.files.averages import SavedWeights
-from polyak.errors import FileError, StateError
+from polyak.errors import FileError, StateError, warn
 from polyak.records.runs import sync_folder
 from polyak.records.vocabulary import Stop
 from polyak.training.loop import Run
@@ -93,11 +92,9 @@ class Checkpoints:
                 facts = _facts(saved, path)
                 kept = self._read_kept(facts["kept"], run.device)
             except FileError as error:
-                warnings.warn(
+                warn(
                     f"the checkpoint {path} is left out: {error} The run goes on from the one "
-                    "before, or from its start.",
-                    RuntimeWarning,
-                    stacklevel=2,
+                    "before, or from its start."
                 )
                 continue
             self._check_environment(path, facts["environment"], run.environment())
