@@ -76,8 +76,8 @@ def unknown(what: str, got: str, choices: Iterable[str]) -> str:
 def warn(message: str) -> None:
     """Warn at the line of the user's that led here: the first outside this package and torch.
 
-    torch calls hooks and wraps functions, so between `optimizer.step()` and what it sets off may
-    lie any number of frames of either.
+    torch calls hooks and wraps functions, and a `with` block is entered by contextlib, so between
+    the user's line and what it sets off may lie any number of frames of these.
     """
     frame, level = sys._getframe(1), 2
     while frame.f_back is not None and _root(frame.f_globals) in _PASSED_OVER:
@@ -85,7 +85,7 @@ def warn(message: str) -> None:
     warnings.warn(message, RuntimeWarning, stacklevel=level)
 
 
-_PASSED_OVER = (__name__.partition(".")[0], "torch")
+_PASSED_OVER = (__name__.partition(".")[0], "torch", "contextlib")
 
 
 def _root(names: dict[str, object]) -> str:

@@ -40,13 +40,14 @@ def test_a_reading_without_a_counted_step_names_the_forgotten_attach_once(call, 
         assert warned(averager, again, "ema_0.9") == []
 
 
-def test_it_is_said_at_the_line_that_reads():
+@pytest.mark.parametrize("call", READINGS)
+def test_it_is_said_at_the_line_that_reads(call):
     model = net()
     averager = Averager(model, [0.9])
     drift(model, 1)
     with pytest.warns(RuntimeWarning, match="no step") as caught:
-        averager.module("ema_0.9")
-    assert caught[0].filename == __file__
+        use(averager, call, "ema_0.9")
+    assert caught[0].filename == use.__code__.co_filename
 
 
 @pytest.mark.parametrize("value", range(8))
