@@ -11,7 +11,7 @@ import polyak
 
 ROOT = Path(polyak.__file__).parent
 
-PLAIN = {"checksums", "errors", "files"}
+PLAIN = {"checksums", "errors", "files", "tensor_files"}
 OWN_FILES = PLAIN | {"userfile"}
 """Where a user may name a Python file of theirs."""
 
@@ -21,6 +21,7 @@ MAY_IMPORT = {
     "checksums": set(),
     "errors": set(),
     "files": set(),
+    "tensor_files": {"errors", "files"},
     "userfile": {"errors"},
     "averaging": PLAIN,
     "metrics": {"errors"},

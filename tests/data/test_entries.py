@@ -1,6 +1,5 @@
 import threading
 
-import numpy as np
 import pytest
 import torch
 
@@ -88,7 +87,7 @@ def test_a_failed_write_leaves_nothing_behind(tmp_path, image_set, monkeypatch):
     def fail(*_):
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(np, "save", fail)
+    monkeypatch.setattr(entries, "_write_array", fail)
     with pytest.raises(OSError, match="no space left"):
         entries.write(tmp_path / "entry", image_set(4), image_set(4))
     assert list(tmp_path.iterdir()) == []

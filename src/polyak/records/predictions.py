@@ -9,13 +9,10 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from polyak import checksums
+from polyak import checksums, tensor_files
 from polyak.errors import FileError, unknown
-from polyak.files import replacing
 from polyak.records.vocabulary import RUN_AGAIN
 
 
@@ -28,16 +25,10 @@ class Predictions:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        try:
-            with safe_open(path, framework="pt") as file:
-                self._keys = frozenset(file.keys())
-                # Files of before 23 November 2026 have no checksums.
-                self._sums: dict[str, str] = json.loads((file.metadata() or {}).get("sha256", "{}"))
-        except (SafetensorError, OSError, ValueError) as error:
-            raise FileError(
-                f"{path} cannot be read ({error}); expected the predictions of a finished run. "
-                f"{RUN_AGAIN}"
-            ) from error
+        with tensor_files.opened(path, advice=RUN_AGAIN) as file:
+            self._keys = frozenset(file.keys())
+            # Files of before 23 November 2026 have no checksums.
+            self._sums: dict[str, str] = json.loads((file.metadata() or {}).get("sha256", "{}"))
 
     def arms(self, part: str) -> tuple[str, ...]:
         """The arms with predictions on a part, sorted."""
@@ -73,13 +64,12 @@ class Predictions:
     def _read(self, key: str) -> Tensor:
         if key not in self._keys:
             raise FileError(unknown(f"the tensor in {self._path}", key, sorted(self._keys)))
-        with safe_open(self._path, framework="pt") as file:
+        with tensor_files.opened(self._path, advice=RUN_AGAIN) as file:
             # The file is mapped: written to later, it would change what was found right.
             tensor: Tensor = file.get_tensor(key).clone()
         if self._sums and checksums.of_tensor(tensor) != self._sums.get(key):
-            raise FileError(
-                f"{self._path} is damaged: {key} does not match its checksum; expected a whole "
-                f"file. {RUN_AGAIN}"
+            raise tensor_files.damaged(
+                self._path, f"{key} does not match its checksum", advice=RUN_AGAIN
             )
         return tensor
 
@@ -115,10 +105,9 @@ def write_predictions(
         tensors |= {f"{part}/arm/{arm}": values for arm, values in by_arm.items()}
     for part, by_kind in labels.items():
         tensors |= {f"{part}/{kind}": values for kind, values in by_kind.items()}
-    with replacing(path) as temporary:
-        compact = {key: _compact(values) for key, values in tensors.items()}
-        sums = {key: checksums.of_tensor(values) for key, values in compact.items()}
-        save_file(compact, temporary, metadata={"sha256": json.dumps(sums)})
+    compact = {key: _compact(values) for key, values in tensors.items()}
+    sums = {key: checksums.of_tensor(values) for key, values in compact.items()}
+    tensor_files.write(path, compact, {"sha256": json.dumps(sums)})
 
 
 def _compact(values: Tensor) -> Tensor:

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 
 from polyak.data import load, partition
 from polyak.errors import ConfigError, FileError, NonFiniteError
@@ -77,7 +76,7 @@ def carry_out(
                     session = _Session(folder, checkpoints, on_epoch or _ignore, interruption)
                     _train(job, session, usable)
                     checkpoints.remove()
-    except (OSError, SafetensorError) as error:
+    except OSError as error:
         raise FileError(
             f"the run in {folder.path} cannot go on ({error}); expected a folder that can be "
             "written to, on a disk with free space. Fix that and give the same command again: it "

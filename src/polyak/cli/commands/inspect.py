@@ -13,8 +13,7 @@ from torch import Tensor
 from polyak.averaging.files.averages import SavedWeights
 from polyak.averaging.files.foreign import read_foreign
 from polyak.averaging.files.manifest import dtypes
-from polyak.averaging.files.safetensors_file import printable
-from polyak.errors import few
+from polyak.errors import few, printable
 
 _PLAIN = ("number", "text")
 _SHOWN = 20
