@@ -52,7 +52,8 @@ def study():
         batch_size=32,
     )
     row = Row(label="digits", dataset="digits", architecture="ResNet-8", config=config,
-              learning_rates=(0.1,), seeds=(0,), paper_decays=(0.968, 0.998))
+              learning_rates=(0.1,), seeds=(0,), paper_decays=(0.968, 0.998),
+              search_monitors=("test",))
     return Study(name="small", title="A small study", cost="moments", rows=(row,))
 """
 
