@@ -54,7 +54,7 @@ class Counting:
     def update(self) -> None:
         """Fold the weights in now."""
         refuse_now("update()", self._live.model)
-        self.tried = True
+        self._begin()
         with self._lock:
             self._updates.update()
             self._fence_unless_attached()
@@ -71,10 +71,14 @@ class Counting:
     @torch.no_grad()
     def _on_step(self, found_inf: Tensor | None) -> None:
         refuse_now("step()", self._live.model)
-        self.tried = True
+        self._begin()
         with self._lock:
             if self._updates.step(found_inf):
                 self._fence_unless_attached()
+
+    def _begin(self) -> None:
+        self.tried = True
+        self._live.end_loading()
 
     def _fence_unless_attached(self) -> None:
         """Hold the device back while weights come down, unless its next step will do so itself."""
