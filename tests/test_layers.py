@@ -52,9 +52,12 @@ ROOMS = {
         "optimizer_hooks": MODEL,
         "adoption": MODEL | {"kinds"},
         "updates": MODEL | {"kinds", "storage", "settings", "adoption"},
-        "readings": MODEL | {"kinds", "storage"},
+        "notices": MODEL | {"kinds", "storage"},
+        "readings": MODEL | {"kinds", "storage", "updates", "notices"},
+        "counting": MODEL | {"storage", "optimizer_hooks", "updates"},
         "averager": MODEL
-        | {"kinds", "storage", "batchnorm", "settings", "optimizer_hooks", "updates", "readings"},
+        | {"kinds", "storage", "batchnorm", "settings", "optimizer_hooks", "updates"}
+        | {"counting", "readings"},
         "files": {"averager", "kinds", "kernels", "model.sharded"},
         "__init__": {"averager", "batchnorm", "files", "kinds"},
     },
