@@ -19,12 +19,13 @@ def test_the_id_of_a_run_of_own_code_changes_with_the_code_and_not_with_its_path
         path = tmp_path / folder / "mine.py"
         path.parent.mkdir()
         write_example(path)
-        path.write_text(path.read_text() + change)
+        head, _, rest = path.read_text().partition("classes),\n    )")
+        path.write_text(f"{head}classes),\n    ){change}{rest}")
         (row,) = prepare_rows(load_study(path).rows)
         return {run.id for by_seed in search(row).values() for run in by_seed.values()}
 
     assert len(ids("a")) == 6
-    assert ids("b") == ids("c") != ids("d", "# changed\n")
+    assert ids("b") == ids("c", "# changed\n") != ids("d", ".train()")
 
 
 def test_the_example_never_overwrites(tmp_path):

@@ -1,6 +1,6 @@
 """The paper's networks in their forms for small images, and small ones for CPUs."""
 
-from polyak.models.building import MODELS, ModelConfig, build, pinned
+from polyak.models.building import MODELS, ModelConfig, build, pinned, pinned_whole
 from polyak.models.head_input import features
 from polyak.models.resnet import ResNet, resnet8, resnet18, resnet20, resnet34
 from polyak.models.vgg import VGG, vgg16
@@ -12,6 +12,7 @@ __all__ = [
     "build",
     "features",
     "pinned",
+    "pinned_whole",
     "resnet8",
     "resnet18",
     "resnet20",

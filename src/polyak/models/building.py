@@ -10,6 +10,7 @@ from torch import nn
 from polyak import checksums
 from polyak.errors import ConfigError, unknown
 from polyak.models.initialisation import initialise
+from polyak.models.own_code import code_fingerprint
 from polyak.models.resnet import resnet8, resnet18, resnet20, resnet34
 from polyak.models.vgg import vgg16
 from polyak.models.wide_resnet import wrn28_10
@@ -56,7 +57,9 @@ class ModelConfig:
     """Momentum of wrn28_10's last BatchNorm, in (0, 1]; 0.9 in that code. None: 0.1."""
 
     file_sha256: str | None = None
-    """Checksum of file.py, as `pinned` fills it in: changed code is another run."""
+    """Fingerprint of the code in file.py and beside it that the function reaches, filled in when
+    a run is made: changed code is another run. In runs of before 30 November 2026 the checksum of
+    the file."""
 
     def faults(self) -> list[str]:
         """What is wrong with this configuration, one phrase a fault; empty if nothing.
@@ -90,10 +93,10 @@ class ModelConfig:
 
 
 def pinned(config: ModelConfig) -> ModelConfig:
-    """The configuration with the checksum of its file, if it names one.
+    """The configuration with the fingerprint of its code, if it names a file.
 
     Raises:
-        ConfigError: if the file is missing.
+        ConfigError: if the file is missing or not Python.
     """
     reference = parse_reference(config.name)
     if reference is None or config.file_sha256 is not None:
@@ -102,6 +105,14 @@ def pinned(config: ModelConfig) -> ModelConfig:
         raise ConfigError(
             f"model.name is {config.name!r}; expected a Python file at '{reference[0]}'."
         )
+    return replace(config, file_sha256=code_fingerprint(*reference))
+
+
+def pinned_whole(config: ModelConfig) -> ModelConfig:
+    """The configuration as versions before pinned it: with the checksum of the whole file."""
+    reference = parse_reference(config.name)
+    if reference is None or not reference[0].is_file():
+        return config
     return replace(config, file_sha256=checksums.of_file(reference[0]))
 
 
@@ -172,11 +183,12 @@ def _build_user_model(
             configured with, or the result is not a module.
     """
     build = load_function(path, function, what="model.name", error=ConfigError)
-    got = checksums.of_file(path)
-    if file_sha256 not in (None, got):
+    got = code_fingerprint(path, function)
+    if file_sha256 not in (None, got, checksums.of_file(path)):
         raise ConfigError(
-            f"'{path}' is {got[:12]}; expected {str(file_sha256)[:12]}, as when the run was "
-            "configured. Put the file back, or start the study again: changed code is another run."
+            f"the code of '{path}:{function}' is {got[:12]}; expected {str(file_sha256)[:12]}, as "
+            "when the run was configured. Put the file and what it imports from its folder back, "
+            "or start the study again: changed code is another run."
         )
     with torch.random.fork_rng():
         torch.manual_seed(seed)

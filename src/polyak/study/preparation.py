@@ -2,10 +2,13 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from polyak.data import DataConfig, load, prepare
 from polyak.errors import DataError, FileError
-from polyak.models import pinned
+from polyak.models import pinned, pinned_whole
+from polyak.records.runs import run_folder
+from polyak.study import plan
 from polyak.study.fitting import fit_decays
 from polyak.study.plan import Measurement, Row
 
@@ -29,6 +32,16 @@ def prepare_rows(rows: Sequence[Row], *, hint: Hint = no_hint) -> list[Row]:
     if missing:
         raise DataError("\n".join(missing))
     return [_prepared(row, ready) for row in rows]
+
+
+def as_begun(row: Row, out: Path) -> Row:
+    """The row whose runs an earlier version has begun, if there are any; else the row.
+
+    That named runs of a user's network by the checksum of its whole file.
+    """
+    before = replace(row, config=replace(row.config, model=pinned_whole(row.config.model)))
+    runs = (run for by_seed in plan.search(before).values() for run in by_seed.values())
+    return before if any(run_folder(out, run.id).path.exists() for run in runs) else row
 
 
 def prepare_measurement(measurement: Measurement, *, hint: Hint = no_hint) -> Measurement:

@@ -16,7 +16,7 @@ from polyak.study import plan, selection
 from polyak.study.executors import Executor
 from polyak.study.follow_ups import follow_ups
 from polyak.study.plan import Row, Study
-from polyak.study.preparation import Hint, no_hint, prepare_measurement, prepare_rows
+from polyak.study.preparation import Hint, as_begun, no_hint, prepare_measurement, prepare_rows
 from polyak.study.record import ids_by_seed, missing_results, new_record, record_of
 from polyak.training.config import RunConfig
 from polyak.training.jobs import Job
@@ -86,7 +86,7 @@ def run_study(
         HeldError: if another process is at work on this study.
     """
     study.check()
-    rows = prepare_rows(study.rows, hint=hint)
+    rows = [as_begun(row, out) for row in prepare_rows(study.rows, hint=hint)]
     measurement = study.measurement and prepare_measurement(study.measurement, hint=hint)
     study = replace(study, rows=tuple(rows), measurement=measurement)
     # What the data decides, such as fitted decays, can be at fault too.
