@@ -10,7 +10,9 @@ import importlib
 import importlib.util
 import re
 import sys
-from collections.abc import Callable, Sequence
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from types import ModuleType
@@ -69,6 +71,30 @@ def load_function(
         return function(*args, **kwargs)
 
     return beside_its_file
+
+
+@contextmanager
+def refusing_errors(what: str, path: Path, *, error: type[PolyakError]) -> Iterator[None]:
+    """Make a refusal of whatever code of a user's raises, with the line of theirs.
+
+    Args:
+        what: Whose code runs in the block, for the message.
+        path: The user's file.
+        error: Raised instead.
+    """
+    try:
+        yield
+    except PolyakError:
+        raise
+    except Exception as fault:
+        frames = traceback.extract_tb(fault.__traceback__)
+        folder = path.resolve().parent
+        own = [frame for frame in frames if folder in Path(frame.filename).resolve().parents]
+        place = f" See line {own[-1].lineno} of '{own[-1].filename}'." if own else ""
+        said = (str(fault).strip().splitlines() or [""])[0]
+        raise error(
+            f"{what} raises {type(fault).__name__} ({said}); expected code that runs.{place}"
+        ) from fault
 
 
 def not_python(fault: SyntaxError, what: str) -> str:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from polyak.errors import ConfigError, DataError, FileError
+from polyak.models import ModelConfig
 from polyak.records.locks import HeldError, holding
 from polyak.records.runs import EpochRecord, Score, run_folder
 from polyak.records.studies import read_study
@@ -395,3 +396,45 @@ def test_a_study_that_cannot_be_is_refused_before_anything_is_run(
         _run(replace(study, rows=(replace(row, **change),)), tmp_path, executor)
     assert executor.calls == []
     assert list(tmp_path.iterdir()) == []
+
+
+NETS = """
+from torch import nn
+
+def pair(classes, channels):
+    return nn.Sequential(nn.Flatten(), nn.LSTM(64, classes))
+
+def sure(classes, channels):
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, classes), nn.Softmax(1))
+
+def flat(classes, channels):
+    return nn.Sequential(nn.Conv2d(channels, classes, 8), nn.Flatten())
+"""
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [("pair", "is a tuple; expected a tensor"), ("flat", "no linear layer as its head")],
+)
+def test_a_network_that_cannot_go_through_all_phases_is_refused_before_anything_is_run(
+    study, row, tmp_path, function, message
+):
+    executor = FakeExecutor()
+    with pytest.raises(ConfigError, match=message):
+        _run(with_network(study, row, tmp_path, function), tmp_path / "out", executor)
+    assert executor.calls == []
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_doubtful_network_is_told_once_for_the_study(study, row, tmp_path):
+    study = with_network(study, replace(row, transfer=()), tmp_path, "sure")
+    with pytest.warns(RuntimeWarning, match="seems to end in softmax") as told:
+        _run(study, tmp_path, FakeExecutor())
+    assert len(told) == 1
+    _run(study, tmp_path, FakeExecutor())
+
+
+def with_network(study, row, folder, function):
+    (folder / "nets.py").write_text(NETS)
+    model = ModelConfig(name=f"{folder / 'nets.py'}:{function}")
+    return replace(study, rows=(replace(row, config=replace(row.config, model=model)),))

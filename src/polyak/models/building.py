@@ -14,7 +14,7 @@ from polyak.models.own_code import code_fingerprint
 from polyak.models.resnet import resnet8, resnet18, resnet20, resnet34
 from polyak.models.vgg import vgg16
 from polyak.models.wide_resnet import wrn28_10
-from polyak.userfile import load_function, parse_reference
+from polyak.userfile import load_function, parse_reference, refusing_errors
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "resnet8": resnet8,
@@ -116,6 +116,29 @@ def pinned_whole(config: ModelConfig) -> ModelConfig:
     return replace(config, file_sha256=checksums.of_file(reference[0]))
 
 
+def check_fit(
+    config: ModelConfig, *, classes: int, channels: int, image_size: int, generator_seed: int = 0
+) -> None:
+    """Raise a ConfigError with all faults at once, of a configuration or for such data.
+
+    Arguments as for `build`.
+    """
+    own = parse_reference(config.name) is not None
+    if config.name not in MODELS and not own:
+        raise ConfigError(unknown("model", config.name, (*MODELS, "file.py:build")))
+    faults = config.faults()
+    if classes < 2:
+        faults.append(f"classes is {classes!r}; expected >= 2")
+    if channels < 1:
+        faults.append(f"channels is {channels!r}; expected >= 1")
+    if generator_seed < 0:
+        faults.append(f"generator_seed is {generator_seed!r}; expected >= 0")
+    if not own:
+        faults += _size_faults(config.name, image_size)
+    if faults:
+        raise ConfigError.of(f"model {config.name}", faults)
+
+
 def build(
     config: ModelConfig, *, classes: int, channels: int, image_size: int, generator_seed: int
 ) -> nn.Module:
@@ -140,20 +163,14 @@ def build(
         >>> model(torch.zeros(2, 1, 8, 8)).shape
         torch.Size([2, 10])
     """
+    check_fit(
+        config,
+        classes=classes,
+        channels=channels,
+        image_size=image_size,
+        generator_seed=generator_seed,
+    )
     reference = parse_reference(config.name)
-    if config.name not in MODELS and reference is None:
-        raise ConfigError(unknown("model", config.name, (*MODELS, "file.py:build")))
-    faults = config.faults()
-    if classes < 2:
-        faults.append(f"classes is {classes!r}; expected >= 2")
-    if channels < 1:
-        faults.append(f"channels is {channels!r}; expected >= 1")
-    if generator_seed < 0:
-        faults.append(f"generator_seed is {generator_seed!r}; expected >= 0")
-    if reference is None:
-        faults += _size_faults(config.name, image_size)
-    if faults:
-        raise ConfigError.of(f"model {config.name}", faults)
     if reference is not None:
         return _build_user_model(
             *reference,
@@ -180,7 +197,7 @@ def _build_user_model(
 
     Raises:
         ConfigError: if file or function is missing, the file is not the one that the run was
-            configured with, or the result is not a module.
+            configured with, or the function raises or returns no module.
     """
     build = load_function(path, function, what="model.name", error=ConfigError)
     got = code_fingerprint(path, function)
@@ -190,7 +207,8 @@ def _build_user_model(
             "when the run was configured. Put the file and what it imports from its folder back, "
             "or start the study again: changed code is another run."
         )
-    with torch.random.fork_rng():
+    call = refusing_errors(f"'{path}:{function}'", path, error=ConfigError)
+    with torch.random.fork_rng(), call:
         torch.manual_seed(seed)
         model = build(classes, channels)
     if not isinstance(model, nn.Module):

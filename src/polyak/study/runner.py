@@ -7,8 +7,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from polyak.data.sources import name_of
-from polyak.errors import FileError
+from polyak.errors import FileError, warn
 from polyak.records.locks import holding
 from polyak.records.runs import run_folder
 from polyak.records.studies import RowRecord, StudyRecord, read_study, with_row, write_study
@@ -16,7 +18,14 @@ from polyak.study import plan, selection
 from polyak.study.executors import Executor
 from polyak.study.follow_ups import follow_ups
 from polyak.study.plan import Row, Study
-from polyak.study.preparation import Hint, as_begun, no_hint, prepare_measurement, prepare_rows
+from polyak.study.preparation import (
+    Hint,
+    as_begun,
+    no_hint,
+    prepare_measurement,
+    prepare_rows,
+    try_networks,
+)
 from polyak.study.record import ids_by_seed, missing_results, new_record, record_of
 from polyak.training.config import RunConfig
 from polyak.training.jobs import Job
@@ -65,6 +74,7 @@ def run_study(
     workers: int,
     command: str,
     hint: Hint = no_hint,
+    trial_device: str | None = "cpu",
 ) -> Outcome:
     """Bring `out/<study>/` up to date: search, select, refit, follow-ups, transfer.
 
@@ -79,6 +89,8 @@ def run_study(
         workers: For the record.
         command: For the record: what the user typed.
         hint: What to type where data is missing.
+        trial_device: Where networks of a user's are tried before anything is run. None: only
+            where the runs are carried out.
 
     Raises:
         ConfigError, DataError: before anything is run, if the study cannot be.
@@ -91,6 +103,9 @@ def run_study(
     study = replace(study, rows=tuple(rows), measurement=measurement)
     # What the data decides, such as fitted decays, can be at fault too.
     study.check()
+    if trial_device is not None:
+        for doubt in try_networks(rows, out, device=torch.device(trial_device)):
+            warn(doubt)
     folder = out / study.name
     folder.mkdir(parents=True, exist_ok=True)
     with holding(folder):
