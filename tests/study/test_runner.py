@@ -7,7 +7,7 @@ from polyak.errors import ConfigError, DataError, FileError
 from polyak.models import ModelConfig
 from polyak.records.locks import HeldError, holding
 from polyak.records.runs import EpochRecord, Score, run_folder
-from polyak.records.studies import read_study
+from polyak.records.studies import read_study, write_study
 from polyak.study.runner import Progress, planned, run_study
 from polyak.training.config import RunConfig
 from polyak.training.config_file import read_config
@@ -438,3 +438,40 @@ def with_network(study, row, folder, function):
     (folder / "nets.py").write_text(NETS)
     model = ModelConfig(name=f"{folder / 'nets.py'}:{function}")
     return replace(study, rows=(replace(row, config=replace(row.config, model=model)),))
+
+
+def test_two_studies_of_one_name_do_not_replace_each_other(study, row, tmp_path):
+    """Neither ours nor those that earlier versions recorded, without where they were defined."""
+    other = replace(study, rows=(replace(row, seeds=(7,)),))
+    ours = replace(study, source="/a/ours.py")
+    _run(ours, tmp_path, FakeExecutor())
+    before = (tmp_path / "small" / "plan.json").read_bytes()
+    executor = FakeExecutor()
+    for source in ("/a/theirs.py", "/b/ours.py"):
+        with pytest.raises(ConfigError, match=r"theirs\.py|/b/ours\.py") as refused:
+            _run(replace(other, source=source), tmp_path, executor)
+        assert f"would replace the one of /a/ours.py in {tmp_path}" in str(refused.value)
+    assert executor.calls == []
+    assert (tmp_path / "small" / "plan.json").read_bytes() == before
+    # The same runs from a file that was moved, and other runs from the same file, are its own.
+    _run(replace(study, source="/moved/ours.py"), tmp_path, FakeExecutor())
+    _run(replace(other, source="/moved/ours.py"), tmp_path, FakeExecutor())
+
+
+@pytest.mark.parametrize(
+    ("command", "source", "other"),
+    [
+        ("polyak study ours.py --out x", "/a/ours.py", "/a/theirs.py"),
+        ("polyak study table1 --data a=b", "a=b", "a=c"),
+        ("polyak study table1 --scale tiny", None, "cifar10=c"),
+    ],
+)
+def test_an_earlier_record_says_by_its_command_where_it_was_defined(
+    study, row, tmp_path, command, source, other
+):
+    _run(study, tmp_path, FakeExecutor())
+    write_study(tmp_path / "small", replace(read_study(tmp_path / "small"), command=command))
+    changed = replace(study, rows=(replace(row, seeds=(7,)),))
+    with pytest.raises(ConfigError, match="expected a name for each"):
+        _run(replace(changed, source=other), tmp_path, FakeExecutor())
+    _run(replace(changed, source=source), tmp_path, FakeExecutor())

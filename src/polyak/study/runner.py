@@ -26,7 +26,7 @@ from polyak.study.preparation import (
     prepare_rows,
     try_networks,
 )
-from polyak.study.record import ids_by_seed, missing_results, new_record, record_of
+from polyak.study.record import ids_by_seed, missing_results, new_record, record_of, refuse_another
 from polyak.training.config import RunConfig
 from polyak.training.jobs import Job
 from polyak.training.probe import ProbeConfig
@@ -93,7 +93,8 @@ def run_study(
             where the runs are carried out.
 
     Raises:
-        ConfigError, DataError: before anything is run, if the study cannot be.
+        ConfigError, DataError: before anything is run, if the study cannot be, or its folder is
+            another study's.
         FileError: before anything is run, if a run that is done has lost records to choose from.
         HeldError: if another process is at work on this study.
     """
@@ -103,6 +104,7 @@ def run_study(
     study = replace(study, rows=tuple(rows), measurement=measurement)
     # What the data decides, such as fitted decays, can be at fault too.
     study.check()
+    refuse_another(out / study.name, new_record(study, workers=workers, command=command))
     if trial_device is not None:
         for doubt in try_networks(rows, out, device=torch.device(trial_device)):
             warn(doubt)
