@@ -134,7 +134,8 @@ ROOMS = {
     },
     # The paper's studies stand above the parts that run any study; the runner knows none of them.
     "study": {
-        "plan": set(),
+        "field_types": set(),
+        "plan": {"field_types"},
         "executors": set(),
         "status": set(),
         "fitting": {"plan"},

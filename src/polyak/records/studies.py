@@ -125,6 +125,10 @@ class StudyRecord:
     scale: str | None = None
     """The preset's size, such as "tiny"; None without a preset."""
 
+    source: str | None = None
+    """What defines the study: its file, or data that the command line puts in the paper's places.
+    None where its name says all, and in studies recorded before there was the field."""
+
     seconds: float = 0.0
     """Wall time of all sessions."""
 

@@ -18,7 +18,7 @@ from polyak.records.vocabulary import Selection
 from polyak.report.page import write_report
 from polyak.study import plan
 from polyak.study.options import in_float32, with_more_averages, with_protocol
-from polyak.study.paper.datasets import hint, parse_places
+from polyak.study.paper.datasets import hints, parse_places
 from polyak.study.paper.presets import preset
 from polyak.study.plan import Study
 from polyak.study.preparation import prepare_some
@@ -121,8 +121,9 @@ class StudyCommand:
             clean_holdout=self.clean_holdout,
         )
         if self.dry_run:
-            return _list_runs(study)
-        return carry_through(study, self.where, command=shlex.join(self._words()))
+            return _list_runs(study, self.data)
+        command = shlex.join(self._words())
+        return carry_through(study, self.where, command=command, data=self.data)
 
     def _words(self) -> list[str]:
         """What to type to run the study again."""
@@ -174,8 +175,15 @@ def _write_example(path: Path) -> int:
     return 0
 
 
-def carry_through(study: Study, where: Where, *, command: str) -> int:
-    """Run a study and write its report; what to look at goes to stdout."""
+def carry_through(study: Study, where: Where, *, command: str, data: tuple[str, ...] = ()) -> int:
+    """Run a study and write its report; what to look at goes to stdout.
+
+    Args:
+        study: What to run.
+        where: On what, and where to.
+        command: What to type to run it again.
+        data: What the user put in the paper's places, as NAME=SOURCE.
+    """
     limit = Interruption(seconds_of(where.time_limit))
     console = Console(stderr=True, soft_wrap=True)
     with where.machines.ready() as (executor, workers):
@@ -188,7 +196,8 @@ def carry_through(study: Study, where: Where, *, command: str) -> int:
                 on_progress=within(limit, display),
                 workers=workers,
                 command=command,
-                hint=hint,
+                hint=hints(parse_places(data)),
+                trial_device=where.machines.trial_device,
             )
     page = write_report(where.out, study.name)
     for line in failure_lines(outcome.failures, where.out, device=where.machines.device):
@@ -207,10 +216,10 @@ def _summary(outcome: Outcome) -> str:
     )
 
 
-def _list_runs(study: Study) -> int:
+def _list_runs(study: Study, data: tuple[str, ...]) -> int:
     """The search's runs; only with their data at hand is it known which runs they are."""
     study.check()
-    prepared, missing = prepare_some(study.rows, hint=hint)
+    prepared, missing = prepare_some(study.rows, hint=hints(parse_places(data)))
     if study.measurement is not None:
         print(f"{study.measurement.label}: {title(study.measurement.config)}")
     for row in study.rows:
