@@ -32,10 +32,11 @@ MAY_IMPORT = {
     "study": TRAINING | {"training"},
     "analysis": ANALYSIS,
     "report": ANALYSIS | {"analysis"},
+    "runs": TRAINING | {"training", "analysis", "__init__"},
     "__init__": {"averaging", "errors"},
 }
 MAY_IMPORT["cli"] = set(MAY_IMPORT)
-LAZILY = {"__init__": {"metrics"}}
+LAZILY = {"__init__": {"metrics", "runs"}}
 """What a layer may load by `import_module` only, when it is first asked for."""
 
 MODEL = {"kernels", "model"}
@@ -143,6 +144,12 @@ ROOMS = {
         "runner": {"plan", "executors", "follow_ups", "preparation", "record", "selection"},
         "paper": {"plan", "fitting"},
         "__init__": set(),
+    },
+    "runs": {
+        "run": set(),
+        "pictures": set(),
+        "formats": {"run"},
+        "__init__": {"run", "pictures", "formats"},
     },
     "cli": {
         "console": set(),

@@ -8,8 +8,9 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 
-from polyak.data import load, partition
+from polyak.data import Partition, load, partition
 from polyak.errors import ConfigError, FileError, NonFiniteError
+from polyak.records.cards import Card, commit_of_code, write_card
 from polyak.records.locks import holding
 from polyak.records.runs import EpochRecord, RunFolder, run_folder
 from polyak.records.timings import write_timings
@@ -142,6 +143,7 @@ def _train(config: RunConfig, session: _Session, device: torch.device) -> None:
         trained = run.train(record, on_rest=lambda: session.rest(run))
         write_arms(run, trained, folder)
         write_variants(run, trained, folder)
+        write_card(folder, card_of(data, commit=commit_of_code()))
     except DivergedError as error:
         folder.finish("diverged", epoch=error.epoch, step=error.step, seconds=_seconds(run))
         return
@@ -150,6 +152,18 @@ def _train(config: RunConfig, session: _Session, device: torch.device) -> None:
         folder.finish("diverged", epoch=config.epochs, step=run.step, seconds=_seconds(run))
         return
     folder.finish("done", images=len(data.train_given_n), seconds=_seconds(run))
+
+
+def card_of(data: Partition, *, commit: str | None = None) -> Card:
+    """What is to be known of a run's data where only its weights are."""
+    channels, height, width = data.train_images_nchw.shape[1:]
+    return Card(
+        classes=data.classes,
+        image_shape=(channels, height, width),
+        mean=data.normalisation.mean,
+        std=data.normalisation.std,
+        commit=commit,
+    )
 
 
 def _seconds(run: Run) -> float:
