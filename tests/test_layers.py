@@ -153,11 +153,14 @@ ROOMS = {
     },
     "cli": {
         "console": set(),
+        "json_output": set(),
         "machines": set(),
         "os_errors": set(),
         "run_names": set(),
         "time_limit": set(),
-        "commands": {"console", "machines", "run_names", "time_limit"},
+        "predictions_file": {"run_names"},
+        "commands": {"console", "json_output", "machines", "predictions_file", "run_names"}
+        | {"time_limit"},
         "main": {"commands", "os_errors"},
         "__init__": set(),
     },
