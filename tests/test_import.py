@@ -38,6 +38,7 @@ WINGS = (
     "models",
     "records",
     "report",
+    "runs",
     "study",
     "training",
 )

@@ -33,10 +33,11 @@ MAY_IMPORT = {
     "study": TRAINING | {"training"},
     "analysis": ANALYSIS,
     "report": ANALYSIS | {"analysis"},
+    "runs": TRAINING | {"training", "analysis", "__init__"},
     "__init__": {"averaging", "errors"},
 }
 MAY_IMPORT["cli"] = set(MAY_IMPORT)
-LAZILY = {"__init__": {"metrics"}}
+LAZILY = {"__init__": {"metrics", "runs"}}
 """What a layer may load by `import_module` only, when it is first asked for."""
 
 MODEL = {"kernels", "model"}
@@ -149,13 +150,22 @@ ROOMS = {
         "paper": {"plan", "fitting"},
         "__init__": set(),
     },
+    "runs": {
+        "run": set(),
+        "pictures": set(),
+        "formats": {"run"},
+        "__init__": {"run", "pictures", "formats"},
+    },
     "cli": {
         "console": set(),
+        "json_output": set(),
         "machines": set(),
         "os_errors": set(),
         "run_names": set(),
         "time_limit": set(),
-        "commands": {"console", "machines", "run_names", "time_limit"},
+        "predictions_file": {"run_names"},
+        "commands": {"console", "json_output", "machines", "predictions_file", "run_names"}
+        | {"time_limit"},
         "main": {"commands", "os_errors"},
         "__init__": set(),
     },

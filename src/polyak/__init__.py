@@ -61,11 +61,14 @@ __all__ = [
     "metrics",
     "profile",
     "refresh_batchnorm",
+    "runs",
 ]
 
 
 def __getattr__(name: str) -> ModuleType:
-    """`polyak.metrics`, imported when it is first asked for."""
+    """`polyak.metrics` and `polyak.runs`, imported when they are first asked for."""
     if name == "metrics":
         return import_module("polyak.metrics")
+    if name == "runs":
+        return import_module("polyak.runs")
     raise AttributeError(f"module 'polyak' has no attribute {name!r}")

@@ -1,12 +1,17 @@
 """A cache of its own, a study of moments under the name "small", and what commands say."""
 
+from dataclasses import replace
+
 import pytest
 
 from polyak.cli.main import main
-from polyak.data import DataConfig
+from polyak.data import DataConfig, NoiseConfig
 from polyak.models import ModelConfig
+from polyak.records.runs import run_folder
+from polyak.records.studies import read_study
 from polyak.study.paper import presets
 from polyak.study.plan import Row, Study
+from polyak.study.runner import run_study
 from polyak.training.config import AveragingConfig, RunConfig
 from polyak.training.jobs import carry_out
 from polyak.training.optim import OptimConfig
@@ -64,6 +69,27 @@ class InProcess:
 def here() -> InProcess:
     """An executor for `run_study`."""
     return InProcess(workers=1, device="cpu")
+
+
+@pytest.fixture(scope="session")
+def noisy_out(small, here, cli_cache_folder, tmp_path_factory):
+    """An output folder with the small study, its labels noisy so that an audit has scores."""
+    folder = tmp_path_factory.mktemp("noisy")
+    (row,) = small.rows
+    data = replace(row.config.data, noise=NoiseConfig(kind="symmetric", rate=0.3))
+    study = replace(small, rows=(replace(row, config=replace(row.config, data=data)),))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("POLYAK_CACHE", str(cli_cache_folder))
+        quiet = {"on_progress": lambda progress: None, "workers": 1, "command": "polyak study x"}
+        run_study(study, folder, executor=here, **quiet)
+    return folder
+
+
+@pytest.fixture
+def noisy_search(noisy_out):
+    """The study's search run."""
+    (run,) = read_study(noisy_out / "small").rows[0].search["0.1"].values()
+    return run_folder(noisy_out, run)
 
 
 @pytest.fixture

@@ -276,7 +276,7 @@ def test_a_run_that_ended_has_no_checkpoint_nor_a_lock(done):
     out, config, _ = done
     left = {path.name for path in run_folder(out, config.id).path.iterdir()}
     files = {"config.json", "log.jsonl", "monitor.jsonl", "predictions.safetensors"}
-    assert left == files | {"variants.safetensors", "averages", "DONE"}
+    assert left == files | {"variants.safetensors", "averages", "card.json", "DONE"}
 
 
 def test_a_run_asked_to_stop_leaves_at_the_next_step_and_goes_on_there(done, tmp_path):

@@ -3,6 +3,7 @@
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
@@ -104,14 +105,23 @@ def epoch_cells(epochs: Sequence[EpochRecord], config: RunConfig) -> list[str]:
         f"{last.epoch}/{config.epochs}",
         f"{last.learning_rate:.3g}",
         f"{last.train.loss:.3f}",
-        best_average(epochs),
+        best_cell(epochs),
         f"{images / per_epoch:,.0f}/s",
         clock((config.epochs - last.epoch) * per_epoch),
     ]
 
 
-def best_average(epochs: Sequence[EpochRecord]) -> str:
-    """The most accurate average on the hold-out so far, with its epoch, by what selects."""
+@dataclass(frozen=True, slots=True)
+class Best:
+    """An average at the epoch at which it was most accurate."""
+
+    average: str
+    epoch: int
+    accuracy: float
+
+
+def best_average(epochs: Sequence[EpochRecord]) -> Best | None:
+    """The most accurate average on the hold-out so far, by what selects; None without any."""
     scores = [
         (score.accuracy, -record.epoch, name)
         for record in epochs
@@ -119,9 +129,15 @@ def best_average(epochs: Sequence[EpochRecord]) -> str:
         if name != BASELINE
     ]
     if not scores:
-        return "–"
+        return None
     accuracy, epoch, name = max(scores)
-    return f"{accuracy:.1%} {name} @{-epoch}"
+    return Best(name, -epoch, accuracy)
+
+
+def best_cell(epochs: Sequence[EpochRecord]) -> str:
+    """The same in a table."""
+    best = best_average(epochs)
+    return "–" if best is None else f"{best.accuracy:.1%} {best.average} @{best.epoch}"
 
 
 def failure_lines(failures: Mapping[str, str], out: Path, *, device: str = "cpu") -> list[str]:

@@ -20,6 +20,7 @@ from polyak.cli.commands.export import ExportCommand
 from polyak.cli.commands.inspect import InspectCommand
 from polyak.cli.commands.list import ListCommand
 from polyak.cli.commands.merge import MergeCommand
+from polyak.cli.commands.predict import PredictCommand
 from polyak.cli.commands.report import ReportCommand
 from polyak.cli.commands.status import StatusCommand
 from polyak.cli.commands.study import DemoCommand, StudyCommand
@@ -39,6 +40,7 @@ Command = (
     | Annotated[DataCommand, tyro.conf.subcommand(name="data")]
     | Annotated[EvaluateCommand, tyro.conf.subcommand(name="evaluate")]
     | Annotated[AuditCommand, tyro.conf.subcommand(name="audit")]
+    | Annotated[PredictCommand, tyro.conf.subcommand(name="predict")]
     | Annotated[InspectCommand, tyro.conf.subcommand(name="inspect")]
     | Annotated[ExportCommand, tyro.conf.subcommand(name="export")]
     | Annotated[MergeCommand, tyro.conf.subcommand(name="merge")]

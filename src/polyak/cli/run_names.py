@@ -2,8 +2,11 @@
 
 from pathlib import Path
 
-from polyak.errors import FileError
+from polyak.errors import FileError, few
 from polyak.records.runs import RunFolder, run_folder
+
+OUT = Path("out")
+"""Where an id is looked up unless another output folder is named."""
 
 
 def run_named(name: str, out: Path) -> RunFolder:
@@ -17,5 +20,24 @@ def run_named(name: str, out: Path) -> RunFolder:
             return folder
     raise FileError(
         f"run is {name!r}; expected the folder of a run, or an id in {out / 'runs'}. "
-        "`polyak train` prints the folder, and a study's are named in its plan.json."
+        f"{_instead(Path(name))}"
     )
+
+
+def studies_in(out: Path) -> list[Path]:
+    """The folders of an output folder's studies, by name."""
+    return sorted(plan.parent for plan in out.glob("*/plan.json"))
+
+
+def runs_in(folder: Path) -> list[Path]:
+    """The folders of the runs of an output folder, or of the one that a study lies in."""
+    out = folder.resolve().parent if (folder / "plan.json").is_file() else folder
+    return sorted(config.parent for config in (out / "runs").glob("*/config.json"))
+
+
+def _instead(folder: Path) -> str:
+    """Which folders the user may have meant."""
+    there = [f"'{path}'" for path in runs_in(folder)] if folder.is_dir() else []
+    if there:
+        return f"Give one of {few(there)}; `polyak status '{folder}'` says what each is."
+    return "`polyak train` prints the folder, and a study's are named in its plan.json."

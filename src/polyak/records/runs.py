@@ -6,6 +6,7 @@ averages/     one file an arm           predictions.safetensors   see `predictio
 variants.safetensors   the same of every average at the stops
 checkpoint/   while it has not ended    LOCK           while a process works on it
 timings.json  of a measurement of overhead, see `timings`
+card.json     what the weights need to be used elsewhere, see `cards`
 FAILED        the error of a run that failed, until it is begun again
 """
 
@@ -101,6 +102,11 @@ class RunFolder:
     def timings(self) -> Path:
         """What a measurement of overhead found."""
         return self.path / "timings.json"
+
+    @property
+    def card(self) -> Path:
+        """Classes, image shape and normalisation."""
+        return self.path / "card.json"
 
     @property
     def log(self) -> Path:

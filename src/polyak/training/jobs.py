@@ -14,6 +14,7 @@ from polyak.errors import ConfigError, FileError, NonFiniteError, warn
 from polyak.metrics.inputs import last_step
 from polyak.models import check_fit, try_network
 from polyak.models.trial import IMAGES
+from polyak.records.cards import Card, commit_of_code, write_card
 from polyak.records.locks import holding
 from polyak.records.runs import EpochRecord, RunFolder, run_folder
 from polyak.records.timings import write_timings
@@ -220,6 +221,7 @@ def _train(run: Run, session: _Session) -> None:
         trained = run.train(record, on_rest=lambda: session.rest(run))
         write_arms(run, trained, folder)
         write_variants(run, trained, folder)
+        write_card(folder, card_of(data, commit=commit_of_code()))
     except DivergedError as error:
         folder.finish("diverged", epoch=error.epoch, step=error.step, seconds=_seconds(run))
         return
@@ -228,6 +230,18 @@ def _train(run: Run, session: _Session) -> None:
         folder.finish("diverged", epoch=run.config.epochs, step=run.step, seconds=_seconds(run))
         return
     folder.finish("done", images=len(run.data.train_given_n), seconds=_seconds(run))
+
+
+def card_of(data: Partition, *, commit: str | None = None) -> Card:
+    """What is to be known of a run's data where only its weights are."""
+    channels, height, width = data.train_images_nchw.shape[1:]
+    return Card(
+        classes=data.classes,
+        image_shape=(channels, height, width),
+        mean=data.normalisation.mean,
+        std=data.normalisation.std,
+        commit=commit,
+    )
 
 
 def _seconds(run: Run) -> float:

@@ -301,3 +301,29 @@ def test_a_file_is_never_exported_over_itself(path, refused, where):
     out = path if where == "itself" else path.parent
     assert "expected another file" in refused("export", path, "uniform", out)
     assert path.read_bytes() == before
+
+
+# endings
+
+
+@pytest.mark.parametrize("name", ["a.pt", "a.pth", "a.bin", "a.ckpt", "a.npz", "a.PT"])
+def test_an_ending_that_promises_another_format_is_refused(path, tmp_path, refused, name):
+    polyak.save(trained(), path)
+    said = refused("export", path, "uniform", tmp_path / name)
+    assert "what is written is safetensors; expected that ending" in said
+    assert not (tmp_path / name).exists()
+
+
+@pytest.mark.parametrize("name", ["a.onnx", "a.pt2"])
+def test_a_file_of_weights_does_not_become_a_network(path, tmp_path, refused, name):
+    polyak.save(trained(), path)
+    said = refused("export", path, "uniform", tmp_path / name)
+    assert "which holds a network; expected .safetensors" in said
+    assert not (tmp_path / name).exists()
+
+
+@pytest.mark.parametrize("name", ["ema_0.998", "ema", "a.SafeTensors"])
+def test_an_ending_that_promises_nothing_is_safetensors(path, tmp_path, told, name):
+    polyak.save(trained(), path)
+    told("export", path, "ema_0.9", tmp_path / name)
+    assert safetensors.torch.load_file(tmp_path / name).keys() == network().state_dict().keys()

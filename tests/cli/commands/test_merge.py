@@ -91,3 +91,9 @@ def test_a_dtype_that_the_format_lacks_is_refused_by_name(tmp_path, refused):
     out = tmp_path / "soup.safetensors"
     assert "the dtype of 'w' is complex128" in refused("merge", *paths, "--out", out)
     assert not out.exists()
+
+
+@pytest.mark.parametrize("name", ["soup.pt", "soup.onnx"])
+def test_the_ending_says_what_is_written_or_is_refused(soups, tmp_path, refused, name):
+    assert "safetensors" in refused("merge", *soups, "--out", tmp_path / name)
+    assert not (tmp_path / name).exists()

@@ -70,3 +70,10 @@ def test_too_large_an_error_writes_nothing(kept, tmp_path, refused):
     said = refused("synthesize", *kept[:1], "--decay", 0.2, "--out", out)
     assert "expected at most 0.05" in said
     assert not out.exists()
+
+
+def test_an_ending_of_another_format_is_refused(kept, tmp_path, refused):
+    out = tmp_path / "later.pt"
+    said = refused("synthesize", *kept, "--decay", 0.7, "--out", out)
+    assert "what is written is safetensors" in said
+    assert not out.exists()

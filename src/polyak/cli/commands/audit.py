@@ -1,7 +1,7 @@
 """polyak audit RUN: training labels that are probably wrong."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -10,7 +10,8 @@ import tyro
 from rich.console import Console
 from torch import Tensor
 
-from polyak.analysis.audit import AuditRow, audit_rows, score_results
+from polyak.analysis.audit import AuditRow, ScoreResult, audit_rows, score_results
+from polyak.cli.json_output import print_json
 from polyak.cli.run_names import run_named
 from polyak.data import Partition, load, partition, prepare
 from polyak.data.sources import name_of
@@ -55,6 +56,9 @@ class AuditCommand:
     device: str = "cpu"
     """Where to compute: cpu, cuda."""
 
+    json: bool = False
+    """One JSON object on stdout instead, see docs/json.md."""
+
     def run(self) -> int:
         """Exit code 0."""
         if self.top < 0:
@@ -73,6 +77,10 @@ class AuditCommand:
         results = score_results(predictions, average=self.average)
         about = _about(folder, config, data, self.average)
         write_audit(audit, about, rows, results, _images(rows[: self.top], data))
+        if self.json:
+            shown = _values(audit, about, rows[: self.top], results)
+            print_json("polyak-audit", {**shown, "samples": len(rows)})
+            return 0
         for sentence in audit_sentences(about, rows, results, shown=min(self.top, len(rows))):
             print(sentence)
         print(f"labels: {audit.labels.resolve()}")
@@ -120,6 +128,27 @@ def _about(folder: RunFolder, config: RunConfig, data: Partition, average: str) 
         epoch=int(manifest.get("epoch", config.epochs)),
         epochs=config.epochs,
     )
+
+
+def _values(
+    audit: AuditFolder,
+    about: Audited,
+    rows: Sequence[AuditRow],
+    results: Sequence[ScoreResult],
+) -> dict[str, object]:
+    return {
+        **asdict(about),
+        "labels": audit.labels.resolve(),
+        "page": audit.page.resolve(),
+        "doubtful": [asdict(row) for row in rows],
+        "scores": [
+            {
+                **asdict(result),
+                "precision": [{"first": n, "wrong": share} for n, share in result.precision],
+            }
+            for result in results
+        ],
+    }
 
 
 def _images(rows: Sequence[AuditRow], data: Partition) -> Tensor:

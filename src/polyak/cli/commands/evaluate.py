@@ -1,7 +1,9 @@
 """polyak evaluate STUDY: kept weights on other test images."""
 
+import sys
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass, replace
+from contextlib import redirect_stdout
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -11,6 +13,7 @@ import tyro
 from rich.console import Console
 
 from polyak.analysis.results import Result, evaluation_results, phases_of, write_results_csv
+from polyak.cli.json_output import print_json
 from polyak.cli.run_names import run_named
 from polyak.data import DataConfig, load, partition, prepare
 from polyak.data.sources import name_of
@@ -60,8 +63,21 @@ class EvaluateCommand:
     device: str = "cpu"
     """Where to compute: cpu, cuda."""
 
+    json: bool = False
+    """One JSON object on stdout instead, see docs/json.md; the tables go to stderr."""
+
     def run(self) -> int:
         """Exit code 0."""
+        if not self.json:
+            self._evaluate_rows()
+            return 0
+        with redirect_stdout(sys.stderr):
+            found = self._evaluate_rows()
+        print_json("polyak-evaluate", {"evaluations": found})
+        return 0
+
+    def _evaluate_rows(self) -> list[dict[str, object]]:
+        """Row by row, with the numbers as JSON values at the end."""
         if self.source is None and (self.image_column or self.label_column):
             raise ConfigError(
                 "a column is given without --source; expected both or neither. A run's own "
@@ -90,7 +106,14 @@ class EvaluateCommand:
             if study is not None:
                 write_results_csv(evaluation_table(study, name), results)
                 print(f"numbers: {evaluation_table(study, name).resolve()}")
-        return 0
+        return [
+            {
+                "name": name,
+                "table": study and evaluation_table(study, name).resolve(),
+                "results": [asdict(result) for result in results],
+            }
+            for name, results in tables.items()
+        ]
 
     def _rows(self) -> tuple[Path, Path | None, tuple[RowRecord, ...]]:
         """The output folder, the study's folder if it is one, and whose weights to evaluate."""

@@ -1,6 +1,7 @@
-"""polyak export FILE NAME OUT: one average as a plain state dict."""
+"""polyak export FILE NAME OUT: one average as a plain state dict; or a run's network with it."""
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -8,35 +9,91 @@ from typing import Annotated, Any
 import tyro
 
 from polyak.averaging.files.export import read_named, write_plain
+from polyak.cli.run_names import OUT
 from polyak.errors import ConfigError
+from polyak.records.runs import run_folder
+from polyak.runs import export, load
+
+OF_NETWORKS = (".pt2", ".onnx")
+"""Endings that take a network, which only a run knows."""
+
+_TORCHS = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle", ".tar", ".zip")
+_OTHER_TOOLS = (".npy", ".npz", ".h5", ".hdf5", ".keras", ".gguf", ".msgpack", ".pb", ".tflite")
+OTHERS = (*_TORCHS, *_OTHER_TOOLS, ".json", ".csv")
+"""Endings of formats that weights come in elsewhere. What is none, such as the end of ema_0.998,
+promises nothing."""
 
 
 @dataclass(frozen=True)
 class ExportCommand:
-    """Write one of a file's weights as a plain safetensors state dict, without prefixes."""
+    """Write one of a file's weights, or a run's network with one of its arms, for other tools.
+
+    The ending of OUT says what is written. Of a file: .safetensors, a plain state dict without
+    prefixes. Of a run: that, .pt2 (torch.export) or .onnx (polyak[onnx]), with a JSON card beside.
+    """
 
     file: Annotated[Path, tyro.conf.Positional]
-    """A file that `polyak inspect` knows."""
+    """A file that `polyak inspect` knows, or a run's folder or id in out/."""
 
     name: Annotated[str, tyro.conf.Positional]
-    """Which weights, by the name that `polyak inspect` shows."""
+    """Which weights, by the name that `polyak inspect` shows; of a run an arm, such as
+    ema_acc_bn."""
 
     out: Annotated[Path, tyro.conf.Positional]
-    """The safetensors file to write; one that exists is replaced."""
+    """The file to write; one that exists is replaced."""
 
     def run(self) -> int:
         """Exit code 0."""
+        run = _run_folder(self.file)
+        if run is not None:
+            if self.out.is_dir():
+                raise ConfigError(
+                    f"out is '{self.out}', a folder; expected a file. Name a new one."
+                )
+            card = export(load(run), self.name, self.out)
+            print(f"{self.name} of {run} -> {self.out.resolve()}")
+            print(f"card: {card.resolve()}")
+            return 0
+        check_plain_out([self.file], self.out)
         name, state, manifest = read_named(self.file, self.name)
-        check_overwrites_nothing(self.file, self.out)
         write_plain(state, self.out, _about(manifest, name))
         print(f"{name} of {self.file} -> {self.out.resolve()}")
         return 0
 
 
-def check_overwrites_nothing(file: Path, out: Path) -> None:
-    """Raise a ConfigError where `out` is a folder, or the file that is read."""
-    if out.is_dir() or (out.exists() and out.samefile(file)):
+def check_plain_out(files: Iterable[Path], out: Path) -> None:
+    """Raise a ConfigError where safetensors cannot or should not be written to `out`.
+
+    Args:
+        files: What is read.
+        out: What is to be written.
+    """
+    there = [file for file in files if file.exists()] if out.exists() else []
+    if out.is_dir() or any(out.samefile(file) for file in there):
         raise ConfigError(f"out is {str(out)!r}; expected another file. Name a new one.")
+    ending = out.suffix.lower()
+    if ending in OF_NETWORKS:
+        raise ConfigError(
+            f"out is '{out}', which holds a network; expected .safetensors for weights without "
+            "one. `polyak export` writes it from a run's folder."
+        )
+    if ending in OTHERS:
+        raise ConfigError(
+            f"out is '{out}', and what is written is safetensors; expected that ending. Change it."
+        )
+
+
+def _run_folder(path: Path) -> Path | None:
+    """The folder of a run by its path or id; None for what is none, such as a model's folder."""
+    for folder in (path, run_folder(OUT, str(path)).path):
+        try:
+            record = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+        # `save_pretrained` leaves a config.json too.
+        if isinstance(record, dict) and "kind" in record:
+            return folder
+    return None
 
 
 def _about(manifest: Mapping[str, Any], name: str) -> dict[str, Any]:

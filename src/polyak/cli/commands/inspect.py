@@ -1,4 +1,4 @@
-"""polyak inspect FILE: which weights are these?"""
+"""polyak inspect FILE: which weights are these? Of a run's predictions: which arms, on what?"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,6 +13,8 @@ from torch import Tensor
 from polyak.averaging.files.averages import SavedWeights
 from polyak.averaging.files.foreign import read_foreign
 from polyak.averaging.files.manifest import dtypes
+from polyak.cli.json_output import print_json
+from polyak.cli.predictions_file import check_is_no_output_folder, parts_lines, parts_of
 from polyak.errors import few, printable
 
 _PLAIN = ("number", "text")
@@ -30,9 +32,20 @@ class InspectCommand:
     """A checkpoint of polyak, torch, timm, ema-pytorch, torch-ema, diffusers or Lightning, or a
     folder of `save_pretrained`."""
 
+    json: bool = False
+    """One JSON object on stdout instead, see docs/json.md."""
+
     def run(self) -> int:
         """Exit code 0."""
-        print("\n".join(printable(line) for line in description(self.file)))
+        check_is_no_output_folder(self.file)
+        parts = parts_of(self.file)
+        if self.json:
+            found = {"about": None, "weights": None} if parts else values(self.file)
+            said = {"file": self.file, "predictions": parts or None, **found}
+            print_json("polyak-inspect", said)
+            return 0
+        lines = parts_lines(self.file, parts) if parts else description(self.file)
+        print("\n".join(printable(line) for line in lines))
         return 0
 
 
@@ -61,6 +74,37 @@ def description(path: Path) -> list[str]:
         facts = (_average(manifest, name), _batchnorm(manifest, name, state), _size(state))
         lines += [f"  {fact}" for fact in facts if fact]
     return lines
+
+
+def values(path: Path) -> dict[str, Any]:
+    """The same as JSON values."""
+    saved = read_foreign(path)
+    manifest = saved.manifest
+    weights = []
+    for name, state in saved.items():
+        said = nature(manifest, name)
+        weights.append(
+            {
+                "name": name,
+                "nature": said if said in ("averaged", "raw") else "unknown",
+                "average": _object(manifest, "averages").get(name),
+                "batchnorm": _batchnorm(manifest, name, state),
+                "dtypes": dtypes(state) or None,
+                "tensors": len(state),
+                "parameters": _parameters(state),
+            }
+        )
+    keys = ("tool", "model_class", "epoch", "steps", "updates", "every", "skipped", "buffers")
+    about = {
+        **{key: manifest.get(key) for key in keys},
+        "polyak": manifest.get("polyak"),
+        "torch": manifest.get("torch"),
+        "named": manifest.get("names") != "order",
+        # A file of ours is only read if they agree.
+        "checksums": "polyak" in manifest,
+        "left_out": _left_out(manifest),
+    }
+    return {"about": about, "weights": weights}
 
 
 def nature(manifest: Mapping[str, Any], name: str) -> str:
@@ -114,11 +158,14 @@ def _batchnorm(manifest: Mapping[str, Any], name: str, state: Mapping[str, Tenso
 
 def _size(state: Mapping[str, Tensor]) -> str:
     """Tensors, and elements of those that are not BatchNorm statistics."""
+    return f"{dtypes(state) or 'integers'}, {len(state)} tensors, {_parameters(state):,} parameters"
+
+
+def _parameters(state: Mapping[str, Tensor]) -> int:
     learnt = (x for key, x in state.items() if key.rpartition(".")[2] not in _STATISTICS)
     # Tied weights count once.
     once = {(x.data_ptr(), x.shape): x.numel() for x in learnt}
-    count = sum(once.values())
-    return f"{dtypes(state) or 'integers'}, {len(state)} tensors, {count:,} parameters"
+    return sum(once.values())
 
 
 def _checksums(saved: SavedWeights) -> str:

@@ -1,7 +1,9 @@
 """polyak list: what can be run."""
 
 from dataclasses import dataclass
+from typing import Any
 
+from polyak.cli.json_output import print_json
 from polyak.models import MODELS
 from polyak.study.paper.presets import PAPER_STUDIES, PRESETS, paper_study
 from polyak.study.paper.scales import SCALES
@@ -12,21 +14,43 @@ from polyak.study.runner import planned
 class ListCommand:
     """Show the studies with what they cost, and the models."""
 
+    json: bool = False
+    """One JSON object on stdout instead, see docs/json.md."""
+
     def run(self) -> int:
         """Exit code 0."""
+        found = _choices()
+        if self.json:
+            print_json("polyak-list", found)
+            return 0
         print("studies (polyak study NAME)")
-        for name, build in PRESETS.items():
-            study = build()
-            print(f"  {name:<10}{study.title}; {planned(study)} runs, {study.cost}")
+        for study in found["studies"]:
+            print(f"  {study['name']:<10}{study['title']}; {study['runs']} runs, {study['cost']}")
         print(
             "the paper's tables, figures and appendices (polyak study NAME --scale SCALE "
             "[--controls]); costs are estimates"
         )
-        for name, paper in PAPER_STUDIES.items():
-            print(f"  {name:<10}{paper.title}")
-            for scale in SCALES:
-                sized = paper_study(name, scale)
-                print(f"    {scale:<8}{planned(sized)} runs, {sized.cost}")
+        for paper in found["paper"]:
+            print(f"  {paper['name']:<10}{paper['title']}")
+            for sized in paper["scales"]:
+                print(f"    {sized['scale']:<8}{sized['runs']} runs, {sized['cost']}")
         print("models (--model.name)")
-        print(f"  {', '.join(MODELS)}")
+        print(f"  {', '.join(found['models'])}")
         return 0
+
+
+def _choices() -> dict[str, Any]:
+    """What can be run, as JSON values."""
+    studies = []
+    for name, build in PRESETS.items():
+        study = build()
+        of_study = {"title": study.title, "runs": planned(study), "cost": study.cost}
+        studies.append({"name": name, **of_study})
+    paper = []
+    for name, known in PAPER_STUDIES.items():
+        scales = []
+        for scale in SCALES:
+            sized = paper_study(name, scale)
+            scales.append({"scale": scale, "runs": planned(sized), "cost": sized.cost})
+        paper.append({"name": name, "title": known.title, "scales": scales})
+    return {"studies": studies, "paper": paper, "models": list(MODELS)}

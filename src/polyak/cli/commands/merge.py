@@ -8,7 +8,7 @@ import tyro
 
 from polyak.averaging.files.export import write_plain
 from polyak.averaging.files.merge import NAME, merge
-from polyak.cli.commands.export import check_overwrites_nothing
+from polyak.cli.commands.export import check_plain_out
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,7 @@ class MergeCommand:
 
     def run(self) -> int:
         """Exit code 0."""
-        for file in self.files:
-            check_overwrites_nothing(file, self.out)
+        check_plain_out(self.files, self.out)
         state, about = merge(
             self.files, name=self.name, shares=self.shares, across_runs=self.across_runs
         )

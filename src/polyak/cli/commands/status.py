@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, get_args
 
@@ -13,7 +13,9 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from polyak.cli.console import best_average, clock, title
+from polyak.cli.console import best_average, best_cell, clock, title
+from polyak.cli.json_output import print_json
+from polyak.errors import ConfigError
 from polyak.study.status import RunStatus, State, StudyStatus, overview
 from polyak.training.config import RunConfig
 
@@ -34,8 +36,13 @@ class StatusCommand:
     watch: bool = False
     """Look again every two seconds, until Ctrl-C."""
 
+    json: bool = False
+    """One JSON object on stdout instead, see docs/json.md."""
+
     def run(self) -> int:
         """Exit code 0."""
+        if self.json:
+            return self._print_json()
         console = Console(soft_wrap=True)
         if not console.is_terminal:
             # A file or pipe has no edge to break lines at.
@@ -51,6 +58,41 @@ class StatusCommand:
                     live.update(_tables(overview(self.folder)), refresh=True)
         except KeyboardInterrupt:
             return 0
+
+    def _print_json(self) -> int:
+        if self.watch:
+            raise ConfigError("watch is given with json; expected one of the two. Call it again.")
+        studies = overview(self.folder)
+        print_json("polyak-status", {"studies": [_study_values(study) for study in studies]})
+        return 0
+
+
+def _study_values(study: StudyStatus) -> dict[str, object]:
+    return {
+        "name": study.name,
+        "title": study.title,
+        "fault": study.fault,
+        "unplanned": study.unplanned,
+        "seconds_left": study.seconds_left,
+        "runs": [_run_values(run) for run in study.runs],
+    }
+
+
+def _run_values(run: RunStatus) -> dict[str, object]:
+    best, who = best_average(run.epochs), run.holder
+    return {
+        "id": run.id,
+        "state": run.state,
+        "what": title(run.job) if run.job else None,
+        "epoch": run.epochs[-1].epoch if run.epochs else 0,
+        "epochs": run.job.epochs if isinstance(run.job, RunConfig) else None,
+        "best": best and asdict(best),
+        "checkpoint_age": run.checkpoint_age,
+        "seconds": run.seconds,
+        "seconds_left": run.seconds_left,
+        "process": who and {"pid": who.pid, "host": who.host, "alive": who.alive},
+        "note": run.note or None,
+    }
 
 
 def _tables(studies: Sequence[StudyStatus]) -> Group:
@@ -102,7 +144,7 @@ def _cells(run: RunStatus) -> tuple[str, ...]:
     """In the order of `COLUMNS`."""
     age = "" if run.checkpoint_age is None else f"{clock(run.checkpoint_age)} ago"
     left = "" if run.seconds_left is None else clock(run.seconds_left)
-    best = best_average(run.epochs) if run.epochs else ""
+    best = best_cell(run.epochs) if run.epochs else ""
     what = title(run.job) if run.job else ""
     what = "  ".join(filter(None, (what, _who(run))))
     return run.id, run.state, _epoch(run), best, age, left, what

@@ -9,7 +9,7 @@ import tyro
 from polyak.averaging.files.export import write_plain
 from polyak.averaging.files.synthesize import synthesize
 from polyak.averaging.kinds import EMA, Average, PowerEMA, Uniform
-from polyak.cli.commands.export import check_overwrites_nothing
+from polyak.cli.commands.export import check_plain_out
 from polyak.errors import ConfigError
 
 
@@ -43,8 +43,7 @@ class SynthesizeCommand:
 
     def run(self) -> int:
         """Exit code 0."""
-        for file in self.files:
-            check_overwrites_nothing(file, self.out)
+        check_plain_out(self.files, self.out)
         kind = self._average()
         found = synthesize(self.files, kind, steps=self.steps, largest_error=self.largest_error)
         state, manifest = found[kind.label], found.manifest

@@ -114,15 +114,23 @@ def claims_line(folder: Path) -> str:
     Raises:
         FileError: if claims.json is missing or damaged.
     """
+    return f"claims: {counts(list(claim_verdicts(folder).values()))}"
+
+
+def claim_verdicts(folder: Path) -> dict[str, Verdict]:
+    """The verdict on each claim of a report, by the claim's id, from its folder.
+
+    Raises:
+        FileError: if claims.json is missing or damaged.
+    """
     path = folder / FILE
     try:
-        verdicts = [claim["verdict"] for claim in json.loads(path.read_text())["claims"]]
+        return {claim["id"]: claim["verdict"] for claim in json.loads(path.read_text())["claims"]}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise FileError(
             f"{path} cannot be read ({error}); expected the ledger of a report. "
             "Write the report again."
         ) from error
-    return f"claims: {counts(verdicts)}"
 
 
 def _line(study: StudyRecord, entry: Entry) -> LedgerLine:
