@@ -44,15 +44,15 @@ def file(tmp_path):
 
 @pytest.mark.parametrize(("function", "n"), [("load", 4), ("whole", 6)])
 def test_a_function_may_return_a_pair_or_a_data_set(file, function, n):
-    train, test = decode_user_file(file, function)
-    assert (len(train), len(test)) == (n, 2)
+    made = decode_user_file(file, function)
+    assert (len(made.train), len(made.test)) == (n, 2)
 
 
 def test_files_of_one_name_do_not_meet(file, tmp_path):
     other = tmp_path / "other" / "mine.py"
     other.parent.mkdir()
     other.write_text(SETS.replace("Size(4)", "Size(8)"))
-    assert [len(decode_user_file(path, "load")[0]) for path in (file, other)] == [4, 8]
+    assert [len(decode_user_file(path, "load").train) for path in (file, other)] == [4, 8]
 
 
 def test_an_unknown_function_lists_those_of_the_file(file):
@@ -78,7 +78,7 @@ def test_a_file_that_fails_is_run_again_the_next_time(tmp_path):
     with pytest.raises(ZeroDivisionError):
         decode_user_file(path, "load")
     path.write_text(SETS)
-    assert len(decode_user_file(path, "load")[0]) == 4
+    assert len(decode_user_file(path, "load").train) == 4
 
 
 def test_a_missing_file_is_named(tmp_path):

@@ -17,16 +17,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from polyak import checksums
-from polyak.data.images import ImageSet
+from polyak.data.images import DataSet, ImageSet
 from polyak.files import naming, read_json, staging
 
 _FORMAT = 1
 _ARRAYS = ("train_images", "train_labels", "test_images", "test_labels")
+_FACTS = ("holdout_images", "shared_images", "notes")
 _MANIFEST = "manifest.json"
 
 
-def write(folder: Path, train: ImageSet, test: ImageSet) -> None:
+def write(folder: Path, dataset: DataSet) -> None:
     """Write both sets so that `folder` is either absent or whole, whoever else writes it."""
+    train, test = dataset.train, dataset.test
     with naming(folder), staging(folder.parent) as place:
         # Not the private folder itself: the mask of permissions decides who shares a cache.
         temporary = place / folder.name
@@ -40,6 +42,7 @@ def write(folder: Path, train: ImageSet, test: ImageSet) -> None:
                 _to_disk(file)
             files[path.name] = {"bytes": path.stat().st_size, "sha256": checksums.of_file(path)}
         manifest = {"format": _FORMAT, "classes": list(train.classes), "files": files}
+        manifest |= {name: getattr(dataset, name) for name in _FACTS if getattr(dataset, name)}
         with (temporary / _MANIFEST).open("w") as file:
             json.dump({**manifest, "sha256": _digest(manifest)}, file, indent=1)
             _to_disk(file)
@@ -67,9 +70,10 @@ def faults(folder: Path) -> list[str]:
     return found
 
 
-def read(folder: Path) -> tuple[ImageSet, ImageSet]:
+def read(folder: Path) -> DataSet:
     """Training and test set, memory-mapped, of a folder without faults."""
-    classes = tuple(_manifest(folder)["classes"])
+    manifest = _manifest(folder)
+    classes = tuple(manifest["classes"])
     train, test = (
         ImageSet(
             images_nchw=_mapped(folder / f"{part}_images.npy"),
@@ -78,7 +82,14 @@ def read(folder: Path) -> tuple[ImageSet, ImageSet]:
         )
         for part in ("train", "test")
     )
-    return train, test
+    return DataSet(
+        train=train,
+        test=test,
+        # Entries of earlier versions name none of these.
+        holdout_images=manifest.get("holdout_images", 0),
+        shared_images=manifest.get("shared_images"),
+        notes=tuple(manifest.get("notes", ())),
+    )
 
 
 def _publish(temporary: Path, folder: Path) -> None:

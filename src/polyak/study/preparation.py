@@ -98,12 +98,7 @@ def _prepare_all(configs: Iterable[DataConfig], hint: Hint) -> tuple[Prepared, l
     failed: dict[DataConfig, str] = {}
     for config in configs:
         # Images first and once: a hub that cannot be reached is slow to say so.
-        images = DataConfig(
-            source=config.source,
-            image_column=config.image_column,
-            label_column=config.label_column,
-            fingerprint=config.fingerprint,
-        )
+        images = config.images_only()
         for wanted in (images, config):
             if images in failed or wanted in ready or wanted in failed:
                 continue

@@ -223,6 +223,11 @@ LATER: dict[str, Any] = {
     "batchnorm_images": None,
     "fp32": False,
     "precision": None,
+    "test_split": None,
+    "test_split_seed": 0,
+    "validation": "holdout",
+    "resize": None,
+    "resize_how": "shorter-side-crop",
 }
 """Settings that came after the first runs, with their defaults: where a setting has its default
 it is not in the record, so that the ids of those runs stay what they were."""
