@@ -10,6 +10,7 @@ from polyak.analysis.claims.catalogue import CLAIMS
 from polyak.analysis.claims.cost import costs_little
 from polyak.analysis.claims.evidence import RowEvidence
 from polyak.analysis.claims.ledger import deciding, ledger
+from polyak.analysis.claims.extremes import never_below
 from polyak.analysis.claims.verdicts import assess
 from polyak.analysis.loaded import RunLog
 from polyak.records.runs import EpochRecord, MonitorRecord, Score
@@ -230,3 +231,24 @@ def test_time_added_is_relative_to_the_time_without():
     (found,) = costs_little("steps", "row", {"0": 1.02, "1": 2.1}, {"0": 1.0, "1": 2.0, "2": 1.0})
     assert found.values == {"0": pytest.approx(0.02), "1": pytest.approx(0.05)}
     assert costs_little("steps", "row", {"0": 1.0}, {"1": 1.0}) == []
+
+
+def test_the_worst_five_epochs_are_five_at_the_ends_of_a_run_too():
+    """Three at the end would be the worst here, and are two epochs fewer than what is said."""
+    curve = [0.01] * 8 + [0.004, 0.002, 0.0, -0.02, -0.03]
+    row = RowEvidence(label="row", budget=13, averages=("ema_0.9",))
+    curves = {"0": curve, "1": list(reversed(curve))}
+    own, others = never_below("lead", row, curves, bound=-0.002, part="holdout")
+    worst = sum(curve[-5:]) / 5
+    assert own.values == pytest.approx({"0": worst, "1": worst})
+    # The other seed's worst five are the first of this one, and the last.
+    assert others.values == pytest.approx({"0": 0.01, "1": 0.01})
+    short = never_below("lead", row, {"0": curve[-3:]}, bound=-0.002, part="holdout")
+    assert short[0].values == pytest.approx({"0": sum(curve[-3:]) / 3})
+
+
+def test_rules_are_called_what_tables_call_them(true_world):
+    told = {h.what for h in BY_ID["stops-early"].hypotheses(true_world)}
+    assert told == {
+        f"epoch chosen for EMA ({rule}), share of the budget" for rule in ("acc.", "loss")
+    }
