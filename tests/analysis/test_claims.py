@@ -9,8 +9,8 @@ from support.simulated_studies import rows
 from polyak.analysis.claims.catalogue import CLAIMS
 from polyak.analysis.claims.cost import costs_little
 from polyak.analysis.claims.evidence import RowEvidence
-from polyak.analysis.claims.ledger import deciding, ledger
 from polyak.analysis.claims.extremes import never_below
+from polyak.analysis.claims.ledger import deciding, ledger
 from polyak.analysis.claims.verdicts import assess
 from polyak.analysis.loaded import RunLog
 from polyak.records.runs import EpochRecord, MonitorRecord, Score

@@ -47,10 +47,10 @@ def ledger(rows: Sequence[RowEvidence], claims: Iterable[Claim] = CLAIMS) -> lis
     """Judge every claim by one rule.
 
     All hypotheses of a claim have to be shown (the largest p counts) and one refutes it (the
-    smallest counts, times how many can refute). Support and refutation are corrected over the page's
-    claims by Benjamini and Hochberg's procedure, each at half of 5 %: so of the claims called
-    reproduced at most 2.5 % are expected to be so by chance, and of those called not reproduced
-    as many.
+    smallest counts, times how many can refute). Support and refutation are corrected over the
+    page's claims by Benjamini and Hochberg's procedure, each at half of 5 %: so of the claims
+    called reproduced at most 2.5 % are expected to be so by chance, and of those called not
+    reproduced as many.
 
     Args:
         rows: Evidence of the study's rows.
