@@ -10,6 +10,7 @@ from polyak.analysis.reliability import pooled_reliability
 from polyak.analysis.results import Result, Results, all_runs, phases_of, row_results
 from polyak.analysis.variants import variant_results
 from polyak.metrics import ReliabilityBin
+from polyak.records.evaluations import predictions_of
 from polyak.records.predictions import Predictions
 from polyak.records.runs import Ending, EpochRecord, MonitorRecord, RunFolder, Score, run_folder
 from polyak.records.studies import RowRecord, StudyRecord, read_study
@@ -210,7 +211,7 @@ class _Files:
 
     def predictions(self, run_id: str) -> Predictions:
         if run_id not in self._predictions:
-            self._predictions[run_id] = Predictions(self.folder(run_id).predictions)
+            self._predictions[run_id] = predictions_of(self._out, run_id)
         return self._predictions[run_id]
 
 

@@ -15,26 +15,43 @@ from polyak import checksums, tensor_files
 from polyak.errors import FileError, unknown
 from polyak.records.vocabulary import RUN_AGAIN
 
+_ASK_AGAIN = "Remove it, and run `polyak evaluate --controls` again."
+
 
 class Predictions:
     """The predictions file of a run, read piece by piece.
 
     Parts are "test" and "holdout" with logits, and "train" with predicted classes only.
     Labels are "labels" for test; "given" and "clean" for the others.
+
+    Args:
+        path: The file.
+        later: A second one, of arms that were asked about the same samples afterwards. Of what
+            both hold the first counts.
+        remedy: What to do about damage.
+
+    Raises:
+        FileError: if a file is damaged, or the labels of the two differ.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, later: Path | None = None, *, remedy: str = RUN_AGAIN) -> None:
         self._path = path
-        with tensor_files.opened(path, advice=RUN_AGAIN) as file:
-            self._keys = frozenset(file.keys())
-            # Files of before 23 November 2026 have no checksums.
-            self._sums: dict[str, str] = json.loads((file.metadata() or {}).get("sha256", "{}"))
+        self._remedy = remedy
+        self._keys, self._sums = _contents(path, remedy)
+        self._later = None if later is None else Predictions(later, remedy=_ASK_AGAIN)
+        if self._later is not None:
+            shared = (key for key in self._keys & self._later._keys if "/arm/" not in key)
+            for key in sorted(shared):
+                if not torch.equal(self._read(key), self._later._read(key)):
+                    raise FileError(
+                        f"{later} is about other samples than {path}: {key} differs; expected the "
+                        f"same. {_ASK_AGAIN}"
+                    )
 
     def arms(self, part: str) -> tuple[str, ...]:
         """The arms with predictions on a part, sorted."""
-        return tuple(
-            sorted({key.split("/")[2] for key in self._keys if key.startswith(f"{part}/arm/")})
-        )
+        own = {key.split("/")[2] for key in self._keys if key.startswith(f"{part}/arm/")}
+        return tuple(sorted(own.union(self._later.arms(part) if self._later else ())))
 
     def logits_nk(self, part: str, arm: str) -> Tensor:
         """Logits of an arm, shape (n, k), float32."""
@@ -57,21 +74,33 @@ class Predictions:
         """
         for key in self._keys:
             self._read(key)
+        if self._later is not None:
+            self._later.check()
 
     def __contains__(self, part: str) -> bool:
         return any(key.startswith(f"{part}/") for key in self._keys)
 
     def _read(self, key: str) -> Tensor:
+        if key not in self._keys and self._later is not None:
+            return self._later._read(key)
         if key not in self._keys:
             raise FileError(unknown(f"the tensor in {self._path}", key, sorted(self._keys)))
-        with tensor_files.opened(self._path, advice=RUN_AGAIN) as file:
+        with tensor_files.opened(self._path, advice=self._remedy) as file:
             # The file is mapped: written to later, it would change what was found right.
             tensor: Tensor = file.get_tensor(key).clone()
         if self._sums and checksums.of_tensor(tensor) != self._sums.get(key):
             raise tensor_files.damaged(
-                self._path, f"{key} does not match its checksum", advice=RUN_AGAIN
+                self._path, f"{key} does not match its checksum", advice=self._remedy
             )
         return tensor
+
+
+def _contents(path: Path, remedy: str) -> tuple[frozenset[str], dict[str, str]]:
+    """Names of a file's tensors, and their checksums."""
+    with tensor_files.opened(path, advice=remedy) as file:
+        # Files of before 23 November 2026 have no checksums.
+        sums: dict[str, str] = json.loads((file.metadata() or {}).get("sha256", "{}"))
+        return frozenset(file.keys()), sums
 
 
 def holds(path: Path, part: str, arms: Collection[str]) -> bool:

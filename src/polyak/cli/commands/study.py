@@ -14,7 +14,7 @@ from polyak.cli.machines import Machines
 from polyak.cli.time_limit import seconds_of, within
 from polyak.errors import ConfigError
 from polyak.records.paper_code import parse_paper_code
-from polyak.records.vocabulary import Selection
+from polyak.records.vocabulary import Selection, Switch
 from polyak.report.page import write_report
 from polyak.study import plan
 from polyak.study.options import in_float32, with_more_averages, with_protocol
@@ -86,6 +86,10 @@ class StudyCommand:
     clean_holdout: bool = False
     """An oracle: right labels of the hold-out choose where training labels are wrong."""
 
+    batchnorm_augmentation: Switch = "on"
+    """BatchNorm statistics are recomputed from training images that are cropped and flipped as in
+    training (on), or from the images as they are (off)."""
+
     more_averages: bool = False
     """Also evaluate tail averages, LAWA, power-function EMA and SWAD along the same runs, as a
     study of its own, NAME-more."""
@@ -119,6 +123,7 @@ class StudyCommand:
             paper_code=parse_paper_code(self.paper_code),
             selection=self.selection,
             clean_holdout=self.clean_holdout,
+            batchnorm_augmentation=self.batchnorm_augmentation,
         )
         if self.dry_run:
             return _list_runs(study, self.data)
@@ -132,6 +137,7 @@ class StudyCommand:
         words += [word for pair in self.data for word in ("--data", pair)]
         words += [word for names in self.paper_code for word in ("--paper-code", names)]
         words += ["--selection", self.selection] if self.selection != "paper" else []
+        words += ["--batchnorm-augmentation", "off"] if self.batchnorm_augmentation == "off" else []
         switches = {
             "--clean-holdout": self.clean_holdout,
             "--controls": self.controls,
