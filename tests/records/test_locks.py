@@ -215,7 +215,7 @@ import fcntl
 fcntl.flock = lambda *_: None
 socket.gethostname = lambda: sys.argv[2]
 from polyak.records import locks
-locks.BEAT_SECONDS, locks.PATIENCE_SECONDS = 0.05, 0.5
+locks.BEAT_SECONDS, locks.PATIENCE_SECONDS = 0.05, 4.0
 folder = Path(sys.argv[1])
 try:
     with locks.holding(folder):
