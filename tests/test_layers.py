@@ -152,7 +152,9 @@ ROOMS = {
         "run_names": set(),
         "time_limit": set(),
         "commands": {"console", "machines", "run_names", "time_limit"},
-        "main": {"commands", "os_errors"},
+        "command_list": set(),
+        "parsing": {"command_list"},
+        "main": {"command_list", "os_errors", "parsing"},
         "__init__": set(),
     },
 }

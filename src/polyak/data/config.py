@@ -32,7 +32,7 @@ class NoiseConfig:
     """Which labels of the file, such as worse_label. For kind file."""
 
     fingerprint: str | None = None
-    """SHA-256 of the file, in hexadecimal. Filled in by `prepare`."""
+    """SHA-256 of the file, in hexadecimal. Filled in by preparing it."""
 
     def faults(self) -> list[str]:
         """What is wrong with these settings, one phrase each."""
@@ -95,7 +95,7 @@ class DataConfig:
     """Whether training images are mirrored left to right, each with probability 1/2."""
 
     fingerprint: str | None = None
-    """SHA-256 that identifies the decoded data, in hexadecimal. Filled in by `prepare`."""
+    """SHA-256 that identifies the decoded data, in hexadecimal. Filled in by preparing it."""
 
     def faults(self) -> list[str]:
         """What is wrong with these settings and those of the noise, one phrase each."""

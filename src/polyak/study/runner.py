@@ -43,6 +43,9 @@ class Progress:
     jobs: Mapping[str, Job]
     """By id."""
 
+    before: int = 0
+    """Runs of the study that ended earlier, in other phases or other calls."""
+
 
 @dataclass(slots=True)
 class Outcome:
@@ -238,9 +241,10 @@ def _run_missing(
     by_id = {job.id: job for job in jobs}
     missing = [job for job in by_id.values() if run_folder(out, job.id).ending is None]
     outcome.skipped += len(by_id) - len(missing)
+    before = outcome.done + outcome.skipped + outcome.diverged + len(outcome.failures)
 
     def tick(states: Mapping[str, str]) -> None:
-        on_progress(Progress(name, states, by_id))
+        on_progress(Progress(name, states, by_id, before))
 
     failures = executor(missing, out, tick)
     for run_id, text in failures.items():

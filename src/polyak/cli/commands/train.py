@@ -8,7 +8,7 @@ from typing import Annotated
 import tyro
 from rich.console import Console
 
-from polyak.cli.console import epoch_cells, title
+from polyak.cli.console import HEADINGS, epoch_cells, in_columns, title
 from polyak.cli.time_limit import seconds_of
 from polyak.data import prepare
 from polyak.errors import ConfigError
@@ -45,7 +45,7 @@ class TrainCommand:
     time_limit: str | None = None
     """Such as 9m or 1h30m: write a checkpoint and stop (code 75) before; call again to go on."""
 
-    def check_alone(self, words: Sequence[str]) -> None:
+    def check_words(self, words: Sequence[str]) -> None:
         """Refuse settings of the run beside its file.
 
         Args:
@@ -70,14 +70,16 @@ class TrainCommand:
         config = self._job()
         usable_device(self.device)
         interruption = Interruption(seconds_of(self.time_limit))
-        console = Console(stderr=True, soft_wrap=True)
+        console = Console(stderr=True, soft_wrap=True, highlight=False)
         console.print(f"{title(config)}  →  {run_folder(self.out, config.id).path}")
         epochs: list[EpochRecord] = []
 
         def show(record: EpochRecord) -> None:
             epochs.append(record)
             if isinstance(config, RunConfig):
-                console.print("  ".join(epoch_cells(epochs, config)))
+                if len(epochs) == 1:
+                    console.print(in_columns(HEADINGS))
+                console.print(in_columns(epoch_cells(epochs, config)))
 
         with interruption.by_signals():
             carry_out(
