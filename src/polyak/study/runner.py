@@ -107,14 +107,14 @@ def run_study(
     study = replace(study, rows=tuple(rows), measurement=measurement)
     # What the data decides, such as fitted decays, can be at fault too.
     study.check()
-    refuse_another(out / study.name, new_record(study, workers=workers, command=command))
+    record = new_record(study, out, workers=workers, command=command)
+    refuse_another(out / study.name, record)
     if trial_device is not None:
         for doubt in try_networks(rows, out, device=torch.device(trial_device)):
             warn(doubt)
     folder = out / study.name
     folder.mkdir(parents=True, exist_ok=True)
     with holding(folder):
-        record = new_record(study, workers=workers, command=command)
         session = _Session(
             study=study, record=record, out=out, executor=executor, on_progress=on_progress
         )

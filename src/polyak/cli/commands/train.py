@@ -13,7 +13,7 @@ from polyak.cli.time_limit import seconds_of
 from polyak.data import prepare
 from polyak.errors import ConfigError
 from polyak.metrics import accuracy, cross_entropy
-from polyak.models import pinned
+from polyak.models import pinned, pinned_whole
 from polyak.records.predictions import Predictions
 from polyak.records.runs import EpochRecord, run_folder
 from polyak.training.config import RunConfig
@@ -90,12 +90,15 @@ class TrainCommand:
     def _job(self) -> Job:
         if self.from_file is None:
             self.config.check()
-            model = pinned(self.config.model)
-            return replace(self.config, data=prepare(self.config.data), model=model)
-        job = read_config(self.from_file)
-        if isinstance(job, OverheadConfig):
-            return replace(job, run=replace(job.run, data=prepare(job.run.data)))
-        return replace(job, data=prepare(job.data))
+            model = self.config.model
+            job = replace(self.config, data=prepare(self.config.data), model=pinned(model))
+            # Earlier versions named runs of a user's network by the whole of its file.
+            before = replace(job, model=pinned_whole(model))
+            return before if run_folder(self.out, before.id).path.exists() else job
+        read = read_config(self.from_file)
+        if isinstance(read, OverheadConfig):
+            return replace(read, run=replace(read.run, data=prepare(read.run.data)))
+        return replace(read, data=prepare(read.data))
 
 
 def _report(config: Job, out: Path) -> int:
