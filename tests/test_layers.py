@@ -168,7 +168,9 @@ ROOMS = {
         "predictions_file": {"run_names"},
         "commands": {"console", "json_output", "machines", "predictions_file", "run_names"}
         | {"time_limit"},
-        "main": {"commands", "os_errors"},
+        "command_list": set(),
+        "parsing": {"command_list"},
+        "main": {"command_list", "os_errors", "parsing"},
         "__init__": set(),
     },
 }
