@@ -596,7 +596,10 @@ class Invariant(RuleBasedStateMachine):
             return False
         return True
 
-    @rule(name=st.sampled_from("abc"), way=st.sampled_from(["tensors", "module", "applied"]))
+    @rule(
+        name=st.sampled_from("abc"),
+        way=st.sampled_from(["tensors", "all_tensors", "module", "shared", "applied"]),
+    )
     def read(self, name, way):
         before, modes = own_bits(self.model), [m.training for m in self.model.modules()]
         try:
@@ -612,8 +615,11 @@ class Invariant(RuleBasedStateMachine):
     def _shown(self, name: str, way: str) -> dict[str, Tensor]:
         if way == "tensors":
             return self.averager.tensors(name)
-        if way == "module":
-            return dict(self.averager.module(name).state_dict())
+        if way == "all_tensors":
+            return self.averager.all_tensors()[name]
+        if way in ("module", "shared"):
+            module = self.averager.module(name, share_frozen=way == "shared")
+            return dict(module.state_dict())
         with self.averager.applied(name) as model:
             assert not any(m.training for m in model.modules())
             return {key: x.clone() for key, x in model.state_dict().items()}

@@ -1,7 +1,8 @@
 """Reading a bank: its averages, and what it says about them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -73,7 +74,7 @@ class Readings:
         weights = self._store.weights(name)
         return lending(self._live.modules, live, weights, owner=self._owner, evaluating=evaluating)
 
-    def module(self, name: str) -> nn.Module:
+    def module(self, name: str, *, share_frozen: bool) -> nn.Module:
         """A copy of the model that holds an average."""
         self.begin(name)
         live = self._live.check(values=True)
@@ -83,12 +84,16 @@ class Readings:
             live=live,
             buffers=self._live.buffers,
             owner=self._owner,
+            share_frozen=share_frozen,
         )
 
-    def tensors(self, name: str) -> dict[str, Tensor]:
-        """Copies of an average's weights under the keys of `state_dict()`."""
-        self.begin(name)
-        return self._store.tensors(name)
+    def tensors(
+        self, names: Sequence[str], *, copy: Callable[[Tensor], Any]
+    ) -> dict[str, dict[str, Any]]:
+        """Copies of averages' weights; what they share is one tensor."""
+        for name in names:
+            self.begin(name)
+        return self._store.tensors(names, copy=copy)
 
     def standstill(self, name: str) -> float:
         """Share of an average's values that the next update would leave as they are."""
