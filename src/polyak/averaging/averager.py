@@ -105,7 +105,7 @@ class Averager:
             self._live,
             self._store,
             self._updates,
-            begun=self._counting.begun,
+            self._counting,
             owner=self,
         )
         self._updates.check_start()
@@ -152,12 +152,13 @@ class Averager:
         are not waited for. Steps that gradient accumulation or GradScaler leave out are not
         counted, nor is their round. While an average is applied, a step is refused.
 
-        Parameters that they hold are averaged from now on, frozen at any moment or not. The
-        handle's `remove()` ends the counting.
+        Parameters that they hold are averaged from now on, frozen at any moment or not, and
+        those of `add_param_group` from then on. The handle's `remove()` ends the counting.
 
         Raises:
             ConfigError, StateError: for what is no optimizer, or is attached already.
-            WeightMismatchError: for parameters that were frozen and have moved since.
+            WeightMismatchError: for parameters that were frozen and have moved since; for added
+                ones at the optimizer's next step.
         """
         return self._counting.attach(optimizers)
 

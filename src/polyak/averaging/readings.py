@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from polyak.averaging.counting import Counting
 from polyak.averaging.kinds import Average
 from polyak.averaging.kinds.counters import Counters
 from polyak.averaging.kinds.explain import coinciding, explain
@@ -28,7 +29,7 @@ class Readings:
         live: The weights that are averaged.
         store: The averages' tensors.
         updates: The counts.
-        begun: Whether there was anything to count so far.
+        counting: What is counted.
         owner: Whose weights a model holds while an average is lent to it.
     """
 
@@ -38,8 +39,8 @@ class Readings:
         live: LiveWeights,
         store: Store,
         updates: Updates,
+        counting: Counting,
         *,
-        begun: Callable[[], bool],
         owner: object,
     ) -> None:
         self._kinds = kinds
@@ -47,7 +48,8 @@ class Readings:
         self._store = store
         self._updates = updates
         self._owner = owner
-        self.notices = Notices(kinds, live, store, begun)
+        self._counting = counting
+        self.notices = Notices(kinds, live, store, counting.begun)
 
     @property
     def _counters(self) -> Counters:
@@ -66,6 +68,7 @@ class Readings:
     def begin(self, name: str) -> None:
         """Say what there is to say before an average is read."""
         self.require(name)
+        self._counting.admit_added()
         self.notices.check(name, self._counters)
 
     def lent(self, name: str, *, evaluating: bool = False) -> AbstractContextManager[None]:
