@@ -109,4 +109,16 @@ def departures(study: LoadedStudy) -> list[str]:
     found += [BN_SAFE] if safe else []
     clean = any(row.record.holdout_labels == "clean" for row in study.rows)
     found += [CLEAN_HOLDOUT] if clean else []
-    return found
+    return found + _resized(study)
+
+
+def _resized(study: LoadedStudy) -> list[str]:
+    """How images of another size were brought to the network's, once for each way."""
+    found = []
+    for row in study.rows:
+        data = (row.config or {}).get("data", {})
+        if side := data.get("resize"):
+            squashed = data.get("resize_how") == "squash"
+            way = "both sides scaled" if squashed else "the shorter side scaled, the middle cut out"
+            found.append(f"Images are resized to {side}×{side}: {way}.")
+    return list(dict.fromkeys(found))
