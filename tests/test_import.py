@@ -34,6 +34,7 @@ WINGS = (
     "cli",
     "data",
     "integrations",
+    "loggers",
     "metrics",
     "models",
     "records",

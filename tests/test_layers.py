@@ -28,6 +28,7 @@ MAY_IMPORT = {
     "models": OWN_FILES,
     "data": OWN_FILES,
     "records": PLAIN,
+    "loggers": {"errors", "files", "records"},
     "integrations": PLAIN | {"averaging"},
     "training": TRAINING,
     "study": TRAINING | {"training"},
@@ -158,6 +159,15 @@ ROOMS = {
         "formats": {"run"},
         "__init__": {"run", "pictures", "formats"},
     },
+    "loggers": {
+        "curves": set(),
+        "written": set(),
+        "csv_file": {"curves"},
+        "tensorboard": {"curves", "written"},
+        "wandb": {"curves", "written"},
+        "following": {"curves", "csv_file", "tensorboard", "wandb"},
+        "__init__": set(),
+    },
     "cli": {
         "console": set(),
         "json_output": set(),
@@ -165,9 +175,10 @@ ROOMS = {
         "os_errors": set(),
         "run_names": set(),
         "time_limit": set(),
+        "logs": {"console"},
         "predictions_file": {"run_names"},
-        "commands": {"console", "json_output", "machines", "predictions_file", "run_names"}
-        | {"time_limit"},
+        "commands": {"console", "json_output", "logs", "machines", "predictions_file"}
+        | {"run_names", "time_limit"},
         "command_list": set(),
         "parsing": {"command_list"},
         "main": {"command_list", "os_errors", "parsing"},

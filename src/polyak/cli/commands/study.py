@@ -10,9 +10,11 @@ import tyro
 from rich.console import Console
 
 from polyak.cli.console import StudyDisplay, failure_lines, title
+from polyak.cli.logs import Log, follow_study, followed, logger_fault
 from polyak.cli.machines import Machines
 from polyak.cli.time_limit import seconds_of, within
 from polyak.errors import ConfigError
+from polyak.loggers.following import following
 from polyak.records.paper_code import parse_paper_code
 from polyak.records.vocabulary import Selection, Switch
 from polyak.report.page import write_report
@@ -38,6 +40,10 @@ class Where:
 
     time_limit: str | None = None
     """Such as 9m or 1h30m: write checkpoints and stop (code 75) before; call again to go on."""
+
+    log: Log = ()
+    """Curves of all runs as they grow, to out/logs/: csv, tensorboard (polyak[tensorboard]) or
+    wandb (polyak[wandb]). Can be given several times."""
 
     def words(self) -> list[str]:
         """What to type for the same results, where it is not the default."""
@@ -192,7 +198,10 @@ def carry_through(study: Study, where: Where, *, command: str, data: tuple[str, 
     """
     limit = Interruption(seconds_of(where.time_limit))
     console = Console(stderr=True, soft_wrap=True, highlight=False)
-    with where.machines.ready() as (executor, workers):
+    with (
+        following(where.out, where.log, on_fault=logger_fault(console)) as follower,
+        where.machines.ready() as (executor, workers),
+    ):
         console.print(f"{study.title}: {planned(study)} runs, {workers} at a time ({study.cost})")
         display_of = StudyDisplay(where.out, console, planned=planned(study))
         with display_of.showing() as display:
@@ -200,12 +209,14 @@ def carry_through(study: Study, where: Where, *, command: str, data: tuple[str, 
                 study,
                 where.out,
                 executor=executor,
-                on_progress=within(limit, display),
+                on_progress=within(limit, followed(follower, display)),
                 workers=workers,
                 command=command,
                 hint=hints(parse_places(data)),
                 trial_device=where.machines.trial_device,
             )
+        # Those too that were done before, of which no phase told.
+        follow_study(follower, where.out, study.name)
     page = write_report(where.out, study.name)
     for line in failure_lines(outcome.failures, where.out, device=where.machines.device):
         print(line, file=sys.stderr)

@@ -9,9 +9,11 @@ import tyro
 from rich.console import Console
 
 from polyak.cli.console import HEADINGS, epoch_cells, in_columns, title
+from polyak.cli.logs import Log, logger_fault
 from polyak.cli.time_limit import seconds_of
 from polyak.data import prepare
 from polyak.errors import ConfigError
+from polyak.loggers.following import following
 from polyak.metrics import accuracy, cross_entropy
 from polyak.models import pinned, pinned_whole
 from polyak.records.predictions import Predictions
@@ -22,7 +24,7 @@ from polyak.training.interruption import Interruption
 from polyak.training.jobs import Job, carry_out, usable_device
 from polyak.training.overhead import OverheadConfig
 
-BESIDE_A_FILE = ("--config", "--out", "--device", "--time-limit")
+BESIDE_A_FILE = ("--config", "--out", "--device", "--time-limit", "--log")
 """Flags that say nothing about the run itself."""
 
 
@@ -44,6 +46,10 @@ class TrainCommand:
 
     time_limit: str | None = None
     """Such as 9m or 1h30m: write a checkpoint and stop (code 75) before; call again to go on."""
+
+    log: Log = ()
+    """Curves as they grow, to out/logs/: csv, tensorboard (polyak[tensorboard]) or wandb
+    (polyak[wandb]). Can be given several times."""
 
     def check_words(self, words: Sequence[str]) -> None:
         """Refuse settings of the run beside its file.
@@ -71,17 +77,22 @@ class TrainCommand:
         usable_device(self.device)
         interruption = Interruption(seconds_of(self.time_limit))
         console = Console(stderr=True, soft_wrap=True, highlight=False)
-        console.print(f"{title(config)}  →  {run_folder(self.out, config.id).path}")
         epochs: list[EpochRecord] = []
 
         def show(record: EpochRecord) -> None:
             epochs.append(record)
+            follower.follow(config.id, title(config))
             if isinstance(config, RunConfig):
                 if len(epochs) == 1:
                     console.print(in_columns(HEADINGS))
                 console.print(in_columns(epoch_cells(epochs, config)))
 
-        with interruption.by_signals():
+        with (
+            following(self.out, self.log, on_fault=logger_fault(console)) as follower,
+            interruption.by_signals(),
+        ):
+            console.print(f"{title(config)}  →  {run_folder(self.out, config.id).path}")
+            follower.follow(config.id, title(config))
             carry_out(
                 config, self.out, device=self.device, on_epoch=show, interruption=interruption
             )
