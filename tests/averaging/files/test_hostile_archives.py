@@ -2,6 +2,7 @@
 
 import re
 import tempfile
+import time
 import zipfile
 from contextlib import suppress
 from pathlib import Path
@@ -56,3 +57,25 @@ def test_nothing_in_the_source_unpacks_an_archive():
     unpacks = re.compile(r"extractall|unpack_archive|\btarfile\b|\.extract\(")
     sources = Path(polyak.__file__).parent.rglob("*.py")
     assert not [path for path in sources if unpacks.search(path.read_text(encoding="utf-8"))]
+
+
+def test_an_archive_that_unpacks_to_far_more_than_it_holds_is_refused_before_it_is_read(tmp_path):
+    path = tmp_path / "bomb.pt"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        archive.writestr("bomb/data.pkl", b"\x80\x02" + b"0" * (200 << 20))
+    began = time.process_time()
+    with pytest.raises(FileError, match=r"bomb\.pt has .* bytes and unpacks to 209,715,202"):
+        read_foreign(path)
+    assert time.process_time() - began < 1.0
+    # What torch writes is never refused for its size.
+    torch.save({"w": torch.zeros(1 << 20)}, tmp_path / "zeros.pt")
+    assert read_foreign(tmp_path / "zeros.pt")
+
+
+@pytest.mark.parametrize("name", ["commands.Popen", "runpy.run_path", "importlib.import_module"])
+def test_a_pickle_that_names_what_runs_code_is_not_to_be_opened(tmp_path, name):
+    module, _, function = name.partition(".")
+    path = tmp_path / "evil.pt"
+    path.write_bytes(f"\x80\x02c{module}\n{function}\n(X\x02\x00\x00\x00idtR.".encode("latin-1"))
+    with pytest.raises(FileError, match="do not open it"):
+        read_foreign(path)

@@ -4,6 +4,7 @@ import os
 import pickletools
 import re
 from collections.abc import Collection
+from zipfile import BadZipFile, ZipFile
 
 from torch.serialization import get_unsafe_globals_in_checkpoint
 
@@ -14,16 +15,18 @@ from polyak.tensor_files import damaged
 
 # Nothing that holds weights needs these; torch's reader blocks most of them whatever one allows.
 _NEVER = re.compile(
-    r"(os|posix|nt|sys|subprocess|commands|popen2|pty|shutil|socket|ctypes|runpy|code|codeop"
-    r"|imp|importlib|pkgutil|pickle|_pickle|cPickle|marshal|webbrowser|platform|pdb|timeit|bdb"
-    r"|asyncio|multiprocessing|threading|_thread|signal|urllib|http|ftplib|operator|functools)\..*"
-    r"|(builtins|__builtin__)\.(eval|exec|execfile|compile|__import__|open|input|breakpoint"
-    r"|getattr|setattr|delattr|globals|locals|vars|apply|file)"
+    r"(os|posix|nt|sys|subprocess|commands|popen2|pty|shutil|socket|ctypes|runpy|code|codeop|imp"
+    r"|importlib|pkgutil|marshal|webbrowser|platform|pdb|bdb|timeit)\..*"
+    r"|(pickle|_pickle|cPickle)\.loads?"
+    r"|(builtins|__builtin__)\.(eval|exec|execfile|compile|__import__|open|file|input|breakpoint)"
 )
 # What torch makes tensors with: with a stand-in for them there would be no weights.
 _OF_TENSORS = re.compile(r"torch\.(_\w+|storage|nested|distributed\.tensor)\..*")
 _NOT_INERT = ("persistent_load", "Tensor subclass")
 """In torch's messages on whole modules of before torch 1.6, and on tensors of another class."""
+
+_SLACK = 1 << 20
+"""Bytes that an archive of any size may unpack to."""
 
 _FRAME = "Unsupported operand 149"
 """Torch's message on what begins a pickle of protocol 4."""
@@ -41,6 +44,7 @@ def read_pickled(path: Path) -> tuple[object, list[str]]:
         FileError: if the file is damaged or not of `torch.save`, names what can run commands,
             or needs more than torch's own reader for its tensors.
     """
+    _refuse_bomb(path)
     names: list[str] = []
     while True:
         if any(_NEVER.fullmatch(name) or _OF_TENSORS.fullmatch(name) for name in names):
@@ -54,6 +58,28 @@ def read_pickled(path: Path) -> tuple[object, list[str]]:
                 raise (refusal(path, names) if needed else _unreadable(path, error)) from error
             # An archive is asked for all of them at once, which takes a pass over it.
             names = [*names, met] if names else sorted({met, *_unsafe_globals(path)})
+
+
+def _refuse_bomb(path: Path) -> None:
+    """Refuse an archive that unpacks to far more than it holds; `torch.save` compresses nothing.
+
+    Raises:
+        FileError: naming both sizes.
+    """
+    if file_format(path) != "zip":
+        return
+    try:
+        with ZipFile(path) as archive:
+            unpacked = sum(entry.file_size for entry in archive.infolist())
+    except (BadZipFile, OSError, ValueError, NotImplementedError):
+        return  # what reads it next says what is wrong
+    size = os.path.getsize(path)
+    if unpacked > 2 * size + _SLACK:
+        raise FileError(
+            f"{os.fspath(path)} has {size:,} bytes and unpacks to {unpacked:,}; expected an "
+            "archive of torch.save, which compresses nothing. Do not open it, and ask its author "
+            "for safetensors."
+        )
 
 
 def refusal(path: Path, names: Collection[str]) -> FileError:
