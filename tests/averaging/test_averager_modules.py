@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from support.small_networks import generator
+from support.small_networks import assert_same_bits, generator
 from torch import Tensor, nn
 
 import polyak
@@ -111,6 +111,20 @@ def test_a_module_of_torchscript_holds_an_average_in_eval_mode_and_gets_its_own_
     copied = averager.module("ema")
     assert torch.equal(copied(x), first)
     assert not any(p.requires_grad for p in copied.parameters())
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_copy_of_a_frozen_part_of_torchscript_has_the_models_weights(shared):
+    """torch's own copy of such a part is not frozen any more."""
+    model = nn.Sequential(torch.jit.script(nn.Linear(2, 2)), nn.Linear(2, 2))
+    model[0].weight.requires_grad_(False)
+    averager = Averager(model, [0.9])
+    with torch.no_grad():
+        model[1].weight.add_(1)
+    averager.step()
+    copied = averager.module("ema_0.9", share_frozen=shared)
+    assert_same_bits(dict(copied.state_dict()), averager.tensors("ema_0.9"))
+    assert not any(x.requires_grad for x in copied.parameters())
 
 
 def test_batchnorm_in_a_python_part_beside_torchscript_is_refreshed():

@@ -173,6 +173,25 @@ def test_a_run_that_unfroze_is_resumed_whether_its_optimizer_has_the_group_alrea
         assert_same_bits(resumed.tensors(name), averager.tensors(name))
 
 
+def test_a_new_layer_that_is_frozen_again_before_track_is_averaged_since_its_optimizer_has_it():
+    """Found by the state machine."""
+    model = nn.Sequential(nn.Linear(4, 4))
+    averager = Averager(model, KINDS)
+    model.append(nn.Linear(4, 2))
+    optimizer = sgd_of(model)
+    averager.attach(optimizer)
+    model[1].requires_grad_(False)
+    averager.track()
+    written_out = WrittenOut(model)
+    for seed in range(3):
+        model[1].requires_grad_(True)
+        model(torch.randn(8, 4, generator=generator(seed))).square().mean().backward()
+        model[1].requires_grad_(False)
+        optimizer.step()
+        written_out.fold()
+        written_out.assert_shown(averager)
+
+
 def test_an_optimizer_that_is_no_longer_attached_admits_nothing():
     model = backbone_and_head()
     averager = Averager(model, KINDS)

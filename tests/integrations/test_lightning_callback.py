@@ -27,7 +27,7 @@ with warnings.catch_warnings():
     pl = pytest.importorskip(
         "lightning.pytorch", reason="the extra polyak[integrations] is not installed"
     )
-    from lightning.pytorch.callbacks import ModelCheckpoint
+    from lightning.pytorch.callbacks import BaseFinetuning, ModelCheckpoint
     from lightning.pytorch.plugins.precision import MixedPrecision
 
     from polyak.integrations.lightning import Averaging
@@ -430,3 +430,43 @@ def test_two_processes_keep_the_same_averages_of_parameters(tmp_path):
         assert torch.equal(first[key], second[key])
     state = torch.load(tmp_path / "last.ckpt", weights_only=True)["callbacks"]["polyak.Averaging"]
     assert torch.equal(state["tensors"]["ema_0.9"]["net.0.weight"], first["net.0.weight"])
+
+
+class Unfreezing(BaseFinetuning):
+    """The first layer trains from the second epoch on, with a group of its own."""
+
+    def freeze_before_training(self, module):
+        self.freeze(module.net[0])
+
+    def finetune_function(self, module, epoch, optimizer):
+        if epoch == 1:
+            self.unfreeze_and_add_param_group(module.net[0], optimizer, lr=0.05)
+
+
+class WrittenOut(pl.Callback):
+    """m ← m + 0.1·(x − m) for every parameter after each batch."""
+
+    def on_fit_start(self, trainer, module):
+        self.mean = {name: x.detach().clone() for name, x in module.named_parameters()}
+
+    def on_train_batch_end(self, trainer, module, *_):
+        for name, x in module.named_parameters():
+            self.mean[name].lerp_(x.detach(), 0.1)
+
+
+def test_a_backbone_that_is_unfrozen_later_is_averaged_from_then_on(tmp_path):
+    class Head(Regression):
+        def configure_optimizers(self):
+            trains = [x for x in self.parameters() if x.requires_grad]
+            return torch.optim.SGD(trains, lr=0.1)
+
+    module, written_out = Head(), WrittenOut()
+    callback = Averaging([EMA(0.9, warmup=None, name="ema")], apply="ema")
+    trainer(tmp_path, callback, epochs=3, callbacks=[Unfreezing(), written_out]).fit(
+        module, loader(), loader()
+    )
+    tensors = callback.averager.tensors("ema")
+    moved = module.net[0].weight.detach() - net()[0].weight
+    assert bool(moved.any())
+    for name, mean in written_out.mean.items():
+        torch.testing.assert_close(tensors[name], mean)

@@ -189,6 +189,7 @@ class Averager:
         with self._lock:
             self._updates.settle()
             self._store.track()
+            self._counting.admit_held()
 
     @torch.no_grad()
     def adopt(self, weights: Mapping[str, Mapping[str, Tensor]], *, steps: int) -> None:

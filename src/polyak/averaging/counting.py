@@ -48,6 +48,10 @@ class Counting:
         """Average from now on also what was added to an attached optimizer."""
         self._attachments.admit_added()
 
+    def admit_held(self) -> None:
+        """Average all that attached optimizers hold, frozen at this moment or not."""
+        self._attachments.admit_held()
+
     def step(self) -> None:
         """Count a step by hand, which is refused while an optimizer is attached."""
         refuse_now("step()", self._live.model)

@@ -60,6 +60,9 @@ def copy_holding(
         if not part.training:
             part.train()
     for name, x in sort_weights(copy, buffers=buffers, like=live).stored.items():
+        # Copies of TorchScript's modules train, whether or not these do.
+        if name in live.frozen:
+            continue
         weight = weights[live.names[name]]
         value = weight.detach().to(device=x.device, dtype=x.dtype, copy=True)
         if x.layout is torch.strided:

@@ -59,6 +59,10 @@ class Attachments:
                 self._admit(attachment.parameters())
                 self._known[attachment] = now
 
+    def admit_held(self) -> None:
+        """Admit anew all that they hold, as weights that were unknown may be known now."""
+        self._admit(self.parameters())
+
     @property
     def optimizers(self) -> list[Any]:
         """The attached optimizers that still exist, and those within them."""
