@@ -13,20 +13,31 @@ import polyak
 SEEN = """
 import json, sys
 import polyak
+bare = sorted(sys.modules)
+polyak.Averager
 first = sorted(sys.modules)
 polyak.metrics
-print(json.dumps([first, sorted(sys.modules), polyak.metrics.__name__]))
+print(json.dumps([bare, first, sorted(sys.modules), polyak.metrics.__name__]))
+"""
+SAID = """
+import json, sys
+from polyak.cli.main import main
+try:
+    main(sys.argv[1:])
+except SystemExit:
+    pass
+print(json.dumps(sorted(sys.modules)))
 """
 
 
 @pytest.fixture(scope="module")
 def modules() -> dict[str, list[str]]:
-    """Modules loaded by `import polyak`, and after `polyak.metrics` was asked for."""
+    """Modules loaded by `import polyak`, for `polyak.Averager`, and for `polyak.metrics` too."""
     done = subprocess.run([sys.executable, "-c", SEEN], check=True, capture_output=True, text=True)
-    first, then, name = json.loads(done.stdout)
+    bare, first, then, name = json.loads(done.stdout)
     assert name == "polyak.metrics"
     assert done.stderr == ""
-    return {"import": first, "metrics": then}
+    return {"bare": bare, "import": first, "metrics": then}
 
 
 WINGS = (
@@ -79,8 +90,26 @@ def test_metrics_are_loaded_when_they_are_first_asked_for(modules):
     assert "polyak.metrics" in modules["metrics"]
 
 
-def test_the_averager_is_loaded_at_once(modules):
+def test_the_averager_is_loaded_when_it_is_first_asked_for(modules):
     assert "polyak.averaging.averager" in modules["import"]
+    assert {m for m in modules["bare"] if m.startswith("polyak")} == {"polyak"}
+    assert "torch" not in modules["bare"]
+
+
+@pytest.mark.parametrize("words", [["--help"], ["--version"], [], ["trian"]])
+def test_the_command_says_what_it_can_do_without_torch(words):
+    call = [sys.executable, "-c", SAID, *words]
+    done = subprocess.run(call, check=True, capture_output=True, text=True)
+    loaded = json.loads(done.stdout.splitlines()[-1])
+    roots = {name.partition(".")[0] for name in loaded}
+    assert not roots & {"torch", "numpy", "safetensors", *HEAVY}
+    assert len([name for name in loaded if name.startswith("polyak")]) < 12
+
+
+def test_all_public_names_are_listed_before_any_was_asked_for():
+    code = "import polyak; print(set(polyak.__all__) <= set(dir(polyak)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "True\n"
 
 
 def test_everything_public_exists():

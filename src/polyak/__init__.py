@@ -8,31 +8,34 @@ with averager.applied("ema_0.998"):
 """
 
 from importlib import import_module
-from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
-from polyak.averaging import (
-    EMA,
-    Average,
-    Averager,
-    Exponential,
-    HalfLifeRamp,
-    InverseGamma,
-    PowerEMA,
-    Ratio,
-    SavedWeights,
-    Schedule,
-    Uniform,
-    Update,
-    Window,
-    gathered,
-    load,
-    merge,
-    profile,
-    read_foreign,
-    refresh_batchnorm,
-    save,
-    synthesize,
-)
+if TYPE_CHECKING:
+    from polyak import averaging as averaging
+    from polyak import metrics as metrics
+    from polyak.averaging import (
+        EMA,
+        Average,
+        Averager,
+        Exponential,
+        HalfLifeRamp,
+        InverseGamma,
+        PowerEMA,
+        Ratio,
+        SavedWeights,
+        Schedule,
+        Uniform,
+        Update,
+        Window,
+        gathered,
+        load,
+        merge,
+        profile,
+        read_foreign,
+        refresh_batchnorm,
+        save,
+        synthesize,
+    )
 
 __version__ = "0.1.0"
 __all__ = [
@@ -65,10 +68,19 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> ModuleType:
-    """`polyak.metrics` and `polyak.runs`, imported when they are first asked for."""
-    if name == "metrics":
-        return import_module("polyak.metrics")
-    if name == "runs":
-        return import_module("polyak.runs")
-    raise AttributeError(f"module 'polyak' has no attribute {name!r}")
+_MODULES = ("averaging", "checksums", "errors", "files", "metrics", "runs")
+
+
+def __getattr__(name: str) -> Any:
+    """A public name, imported when it is first asked for: the command's help needs no torch."""
+    if name in _MODULES:
+        return import_module(f"polyak.{name}")
+    if name not in __all__:
+        raise AttributeError(f"module 'polyak' has no attribute {name!r}")
+    value = getattr(import_module("polyak.averaging"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, *_MODULES})

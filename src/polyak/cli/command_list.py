@@ -127,8 +127,8 @@ SYNONYMS = {"learning-rate": "lr", "dataset": "source", "arch": "name", "wd": "w
 
 COMPLETION = "--tyro-print-completion"
 
-_USAGE = """\
-usage: polyak COMMAND [OPTIONS]
+_USAGE = f"""\
+usage: polyak [-h] {{{",".join(COMMANDS)}}}
 
 Weight averaging for PyTorch, and the laboratory that shows what it buys.
 """

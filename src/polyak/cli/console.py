@@ -64,7 +64,9 @@ class StudyDisplay:
             self._lines(progress)
 
     def _lines(self, progress: Progress) -> None:
-        overall = self._overall(progress)
+        if self._first is None:
+            # From here on time and work are counted.
+            self._overall(progress)
         for run_id, state in progress.states.items():
             if state in ("done", "failed") and self._before.get(run_id) != state:
                 finished = sum(s in ("done", "failed") for s in progress.states.values())
@@ -73,7 +75,7 @@ class StudyDisplay:
                     self._console.print(f"phase, run, how it ended, {', '.join(HEADINGS)}")
                     self._headed = True
                 words = f"{progress.phase} {finished}/{len(progress.states)}"
-                ending = self._ending(job, state)
+                ending, overall = self._ending(job, state), self._overall(progress)
                 self._console.print(
                     f"{words}  {title(job)}  {ending}{overall and f'  ({overall})'}"
                 )
@@ -116,7 +118,7 @@ class StudyDisplay:
         self._first = self._first or (now, done)
         started, at_start = self._first
         text = f"{done:.0%} of {self._planned} runs"
-        if done == at_start:
+        if done in (at_start, 1.0):
             return text
         left = (now - started) * (1 - done) / (done - at_start)
         return f"{text}, about {clock(left)} left"
