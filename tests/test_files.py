@@ -1,14 +1,18 @@
 """A reader never sees half a file."""
 
+import errno
 import json
 import os
 import stat
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
 import pytest
 
-from polyak.files import replacing, write_json
+import polyak
+from polyak.files import read_json, replacing, write_csv, write_json
 
 
 def test_the_file_appears_whole(tmp_path):
@@ -54,11 +58,79 @@ def test_a_rename_that_fails_leaves_nothing_behind(tmp_path):
     assert os.listdir(tmp_path) == ["a"]
 
 
-def test_the_temporary_lies_beside_the_target(tmp_path):
+def test_the_temporary_lies_in_a_hidden_folder_beside_the_target(tmp_path):
     """A rename across file systems would not be atomic."""
     with replacing(tmp_path / "a.txt") as temporary:
-        assert temporary.parent == tmp_path
-        assert temporary.name.startswith(".")
+        assert temporary.parent.parent == tmp_path
+        assert temporary.parent.name.startswith(".")
+        # However long the name is that the disk allows, the temporary has it too.
+        assert temporary.name == "a.txt"
+
+
+def test_a_name_as_long_as_the_disk_allows_can_be_written(tmp_path):
+    name = "a" * os.pathconf(tmp_path, "PC_NAME_MAX")
+    write_json(tmp_path / name, {})
+    assert os.listdir(tmp_path) == [name]
+
+
+def test_what_a_killed_process_left_is_removed_by_the_next_that_writes_there(tmp_path):
+    source = (
+        "import os, sys, pathlib; from polyak.files import replacing\n"
+        "with replacing(pathlib.Path(sys.argv[1], 'a.txt')) as t:\n"
+        "    t.write_text('half'); (t.parent / '.tmpX').touch(); os.kill(os.getpid(), 9)"
+    )
+    root = str(Path(polyak.__file__).resolve().parents[1])
+    subprocess.run(
+        [sys.executable, "-c", source, str(tmp_path)], env={**os.environ, "PYTHONPATH": root}
+    )
+    (left,) = os.listdir(tmp_path)
+    assert left.startswith(".polyak-")
+    write_json(tmp_path / "b.json", {})
+    assert os.listdir(tmp_path) == ["b.json"]
+
+
+def test_the_folder_of_a_living_process_and_anothers_hidden_folder_stay(tmp_path):
+    (tmp_path / ".polyak-mine").mkdir()
+    with replacing(tmp_path / "a.txt") as temporary:
+        write_json(tmp_path / "b.json", {})
+        assert temporary.exists()
+    assert sorted(os.listdir(tmp_path)) == [".polyak-mine", "a.txt", "b.json"]
+
+
+def test_an_error_names_the_target_not_the_temporary(tmp_path):
+    with pytest.raises(OSError, match="No space left") as raised, replacing(tmp_path / "a") as t:
+        raise OSError(errno.ENOSPC, "No space left on device", str(t))
+    assert raised.value.filename == str(tmp_path / "a")
+    with pytest.raises(FileNotFoundError) as raised, replacing(tmp_path / "a"):
+        (tmp_path / "other").read_text()
+    assert raised.value.filename == str(tmp_path / "other")
+
+
+@pytest.mark.parametrize(
+    ("cell", "written"),
+    [
+        ("=cmd|'/c calc'!A1", "'=cmd|'/c calc'!A1"),
+        ("@SUM(1)", "'@SUM(1)"),
+        ("+1+1", "'+1+1"),
+        ("-2+3", "'-2+3"),
+        ("-0.5", "-0.5"),
+        ("+1e3", "+1e3"),
+        (-0.5, "-0.5"),
+        ("cat", "cat"),
+        ("\udc80", "\\udc80"),
+        (None, ""),
+    ],
+)
+def test_a_cell_that_a_spreadsheet_would_run_is_quoted_as_text(tmp_path, cell, written):
+    write_csv(tmp_path / "a.csv", ["x", "y"], [[cell, 1]])
+    text = (tmp_path / "a.csv").read_text(encoding="utf-8")
+    assert text == f"x,y\n{written},1\n"
+
+
+def test_json_nested_without_end_is_a_value_error(tmp_path):
+    (tmp_path / "a.json").write_text("[" * 100_000 + "]" * 100_000)
+    with pytest.raises(ValueError, match="nested"):
+        read_json(tmp_path / "a.json")
 
 
 def test_missing_folders_are_made(tmp_path):

@@ -11,7 +11,7 @@ import polyak
 
 ROOT = Path(polyak.__file__).parent
 
-PLAIN = {"checksums", "errors", "files"}
+PLAIN = {"checksums", "errors", "files", "tensor_files"}
 OWN_FILES = PLAIN | {"userfile"}
 """Where a user may name a Python file of theirs."""
 
@@ -21,6 +21,7 @@ MAY_IMPORT = {
     "checksums": set(),
     "errors": set(),
     "files": set(),
+    "tensor_files": {"errors", "files"},
     "userfile": {"errors"},
     "averaging": PLAIN,
     "metrics": {"errors"},
@@ -53,9 +54,12 @@ ROOMS = {
         "optimizer_hooks": MODEL,
         "adoption": MODEL | {"kinds"},
         "updates": MODEL | {"kinds", "storage", "settings", "adoption"},
-        "readings": MODEL | {"kinds", "storage"},
+        "notices": MODEL | {"kinds", "storage"},
+        "readings": MODEL | {"kinds", "storage", "updates", "notices"},
+        "counting": MODEL | {"storage", "optimizer_hooks", "updates"},
         "averager": MODEL
-        | {"kinds", "storage", "batchnorm", "settings", "optimizer_hooks", "updates", "readings"},
+        | {"kinds", "storage", "batchnorm", "settings", "optimizer_hooks", "updates"}
+        | {"counting", "readings"},
         "files": {"averager", "kinds", "kernels", "model.sharded"},
         "__init__": {"averager", "batchnorm", "files", "kinds"},
     },
@@ -77,7 +81,7 @@ ROOMS = {
         "names": set(),
         "numbers": set(),
         "paper": {"numbers"},
-        "facts": {"numbers"},
+        "facts": WORDS,
         "departures": WORDS | {"paper"},
         "tables": WORDS | {"paper", "facts", "departures"},
         "figures": WORDS | {"paper", "tables"},
@@ -91,15 +95,17 @@ ROOMS = {
     },
     "data": {
         "images": set(),
+        "pictures": set(),
         "batches": set(),
         "labels": set(),
         "normalisation": set(),
         "config": set(),
         "fingerprints": {"images"},
         "entries": {"images"},
-        "formats": {"images"},
-        "sources": {"config", "images", "labels", "fingerprints", "formats"},
-        "cache": {"config", "images", "fingerprints", "entries", "formats", "sources"},
+        "formats": {"pictures"},
+        "decoding": {"config", "images", "labels", "pictures", "formats"},
+        "sources": {"config", "images", "labels", "fingerprints", "formats", "decoding"},
+        "cache": {"config", "images", "fingerprints", "entries", "formats", "decoding", "sources"},
         "partition": {"config", "images", "labels", "normalisation", "formats", "cache"},
         "device_images": {"batches", "normalisation", "partition"},
         "__init__": {"batches", "cache", "config", "images", "partition"},
@@ -116,13 +122,13 @@ ROOMS = {
         "config": {"optim"},
         "steps": {"config"},
         "extra_averages": {"config"},
-        "prediction": {"config", "steps"},
+        "prediction": {"config", "randomness", "steps"},
         "logits": {"config", "machine", "prediction"},
-        "later_predictions": {"config", "logits"},
+        "later_predictions": {"config", "logits", "randomness"},
         "evaluation": {"config", "fused_batchnorm", "prediction", "randomness", "steps"},
         "loop": {"config", "optim", "randomness", "machine", "run_state", "selection", "steps"}
         | {"extra_averages", "evaluation"},
-        "arms": {"config", "loop", "prediction", "randomness", "run_state", "steps"},
+        "arms": {"config", "logits", "loop", "prediction", "randomness", "run_state"},
         "checkpoint": {"loop", "machine", "run_state"},
         "overhead": {"config", "fused_batchnorm", "loop", "prediction"},
         "probe": {"config", "optim", "prediction", "randomness"},
@@ -132,7 +138,8 @@ ROOMS = {
     },
     # The paper's studies stand above the parts that run any study; the runner knows none of them.
     "study": {
-        "plan": set(),
+        "field_types": set(),
+        "plan": {"field_types"},
         "executors": set(),
         "status": set(),
         "fitting": {"plan"},

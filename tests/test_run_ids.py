@@ -7,7 +7,7 @@ new since is not in it; `python tests/test_run_ids.py` writes all to stdout, to 
 import hashlib
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from math import ceil
 from pathlib import Path
@@ -24,7 +24,7 @@ from polyak.study.options import with_more_averages, with_protocol
 from polyak.study.paper.presets import PAPER_STUDIES, preset
 from polyak.study.paper.scales import SCALES
 from polyak.study.plan import Row, Study, refit, search, transfer
-from polyak.study.preparation import prepare_measurement, prepare_rows
+from polyak.study.preparation import as_begun, prepare_measurement, prepare_rows
 from polyak.study.user_study import load_study
 from polyak.training.config_file import read_config
 
@@ -180,8 +180,12 @@ def test_with_its_data_at_hand_too(recorded):
     )
 
 
-def test_a_file_of_one_s_own_that_the_first_round_wrote_is_still_a_study(recorded, tmp_path):
-    assert own(tmp_path) == recorded["own file"]
+def test_a_study_of_one_s_own_that_the_first_round_began_goes_on(recorded, tmp_path):
+    """Its code had another fingerprint then."""
+    begun = recorded["own file"]["first"]["search"].split()
+    assert own(tmp_path, begun=begun) == recorded["own file"]
+    (tmp_path / "anew").mkdir()
+    assert own(tmp_path / "anew")["sha256"] != recorded["own file"]["sha256"]
 
 
 def kept_studies() -> dict[str, Any]:
@@ -190,11 +194,14 @@ def kept_studies() -> dict[str, Any]:
     return {path.parent.name: summary(load_study(path)) for path in paths}
 
 
-def own(folder: Path) -> dict[str, Any]:
-    """The example of the first round, as people have it in their folders."""
+def own(folder: Path, *, begun: Sequence[str] = ()) -> dict[str, Any]:
+    """The example of the first round, as people have it in their folders, with runs begun then."""
     path = folder / "mine.py"
     path.write_text((FIXTURE.parent / "mine.py.txt").read_text())
-    return summary(prepared(load_study(path)))
+    for run in begun:
+        (folder / "runs" / run).mkdir(parents=True)
+    study = prepared(load_study(path))
+    return summary(replace(study, rows=tuple(as_begun(row, folder) for row in study.rows)))
 
 
 def test_the_studies_of_kept_results_are_what_they_were(recorded, monkeypatch):
@@ -217,6 +224,6 @@ if __name__ == "__main__":
             "presets": {words: by_switch(make) for words, make in commands().items()},
             "prepared": {words: summary(prepared(make())) for words, make in PREPARED.items()},
             "kept studies": kept_studies(),
-            "own file": own(Path(folder)),
+            "own file": own(Path(folder), begun=sys.argv[1:]),
         }
     sys.stdout.write(json.dumps(everything, indent=1) + "\n")

@@ -10,7 +10,14 @@ from difflib import get_close_matches
 
 
 class PolyakError(Exception):
-    """A fault of the request or of its input, not of this library."""
+    """A fault of the request or of its input, not of this library.
+
+    Its message may be shown anywhere: names that it repeats come from files and from strangers, so
+    control characters in them are shown as their escapes.
+    """
+
+    def __str__(self) -> str:
+        return "\n".join(printable(line) for line in super().__str__().split("\n"))
 
 
 class ConfigError(PolyakError, ValueError):
@@ -52,6 +59,28 @@ class WeightMismatchError(PolyakError, ValueError):
 
 class NonFiniteError(PolyakError, ArithmeticError):
     """Weights or a loss hold NaN or infinity."""
+
+
+def one_line(error: BaseException, limit: int = 200) -> str:
+    """The first line of what an exception says, without control characters."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    words = printable(lines[0]) if lines else type(error).__name__
+    return words if len(words) <= limit else words[:limit] + "…"
+
+
+def printable(text: str) -> str:
+    """Text from elsewhere as a terminal may show it: what is not to be seen becomes its escape.
+
+    That is control characters, marks that turn the direction of writing, and halves of characters
+    (from names of files that are not UTF-8).
+
+    Example:
+        >>> printable("cat \x1b[2J")
+        'cat \\x1b[2J'
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def few(names: Collection[str], limit: int = 3) -> str:

@@ -1,21 +1,31 @@
-"""Writing files so that a reader never sees half of one."""
+"""Writing files so that a reader never sees half of one, and reading JSON that may be damaged."""
 
 import csv
 import json
 import os
+import re
+import shutil
+import socket
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+_STAGING = re.compile(r"\.polyak-(?P<host>.+)-(?P<pid>\d+)-\w+")
+"""A folder in which a process makes what will be renamed into its place."""
 
 
 @contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """A temporary path beside `path` that takes its place when the block ends well.
+    """A temporary path near `path` whose file takes its place when the block ends well.
 
     The file is flushed to disk before it is renamed, so after a crash `path` is either
-    the old file or the whole new one. If the block raises, nothing is left behind.
+    the old file or the whole new one. If the block raises, nothing is left behind; what a killed
+    process leaves, the next call in the same folder removes.
+
+    Raises:
+        OSError: as the block does, and naming `path` where the temporary is meant.
 
     Example:
         >>> with tempfile.TemporaryDirectory() as folder:
@@ -25,19 +35,75 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         'whole'
     """
     target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-    os.close(handle)
-    temporary = Path(name)
-    try:
+    with naming(target), staging(target.parent) as folder:
+        # The target's own name, so that one as long as the disk allows can be written.
+        temporary = folder / target.name
+        # The kernel applies the mask of permissions. Libraries that write elsewhere and rename
+        # make private files, so the mode is set again below.
+        descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+        mode = os.fstat(descriptor).st_mode
+        os.close(descriptor)
         yield temporary
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
-        # mkstemp makes files private; a result should be as readable as its folder allows.
-        temporary.chmod(0o666 & ~_umask())
+        temporary.chmod(mode & 0o777)
         os.replace(temporary, target)
+
+
+@contextmanager
+def staging(parent: Path) -> Iterator[Path]:
+    """An empty hidden folder in `parent` for the length of the block; `parent` is made too.
+
+    Folders that killed processes of this host have left in `parent` are removed.
+    """
+    parent.mkdir(parents=True, exist_ok=True)
+    _sweep(parent)
+    prefix = f".polyak-{socket.gethostname()}-{os.getpid()}-"
+    folder = Path(tempfile.mkdtemp(dir=parent, prefix=prefix))
+    try:
+        yield folder
     finally:
-        temporary.unlink(missing_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def is_staging(path: Path) -> bool:
+    """Whether a path is a folder of `staging`, of whatever process."""
+    return _STAGING.fullmatch(path.name) is not None and path.is_dir()
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Name `path` in errors of the system that name no file, or a temporary of `staging`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or not _is_staged(error.filename):
+            raise
+        raise OSError(error.errno, error.strerror, os.fspath(path)) from error
+
+
+def lives(pid: int) -> bool:
+    """Whether there is a process of that number on this host."""
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        return True
+    except (ProcessLookupError, OverflowError):
+        return False
+    return True
+
+
+def read_json(path: str | os.PathLike[str]) -> Any:
+    """The JSON value in a file, in UTF-8.
+
+    Raises:
+        OSError: if the file cannot be read.
+        ValueError: if it is no JSON, or nested too deeply to be a record.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except RecursionError as error:
+        raise ValueError("brackets are nested without end") from error
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
@@ -49,15 +115,42 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
 def write_csv(
     path: str | os.PathLike[str], heads: Iterable[str], lines: Iterable[Iterable[object]]
 ) -> None:
-    """Write a table as text, atomically."""
-    with replacing(path) as temporary, temporary.open("w", newline="") as file:
+    """Write a table as text in UTF-8, atomically.
+
+    A text that a spreadsheet would take for a formula gets an apostrophe before it, as spreadsheets
+    want it: class names come from strangers. Characters that no UTF-8 can hold are written as their
+    escapes.
+    """
+    with (
+        replacing(path) as temporary,
+        temporary.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file,
+    ):
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(heads)
-        writer.writerows(lines)
+        writer.writerows([_cell(value) for value in line] for line in lines)
 
 
-def _umask() -> int:
-    # The only way to read the mask is to set it.
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def _cell(value: object) -> object:
+    if not isinstance(value, str) or not value.startswith(("=", "+", "-", "@", "\t", "\r")):
+        return value
+    with suppress(ValueError):
+        float(value)
+        return value
+    return f"'{value}"
+
+
+def _is_staged(filename: object) -> bool:
+    if filename is None:
+        return True
+    parts = Path(os.fsdecode(filename)).parts if isinstance(filename, (str, bytes)) else ()
+    return any(_STAGING.fullmatch(part) for part in parts)
+
+
+def _sweep(parent: Path) -> None:
+    host = socket.gethostname()
+    with os.scandir(parent) as entries:
+        found = [entry.path for entry in entries if entry.name.startswith(".polyak-")]
+    for path in found:
+        made = _STAGING.fullmatch(Path(path).name)
+        if made and made["host"] == host and not lives(int(made["pid"])):
+            shutil.rmtree(path, ignore_errors=True)

@@ -9,9 +9,11 @@ from support.simulated_studies import rows
 from polyak.analysis.claims.catalogue import CLAIMS
 from polyak.analysis.claims.cost import costs_little
 from polyak.analysis.claims.evidence import RowEvidence
+from polyak.analysis.claims.extremes import never_below
 from polyak.analysis.claims.ledger import deciding, ledger
 from polyak.analysis.claims.verdicts import assess
 from polyak.analysis.loaded import RunLog
+from polyak.analysis.results import Results
 from polyak.records.runs import EpochRecord, MonitorRecord, Score
 
 BY_ID = {claim.id: claim for claim in CLAIMS}
@@ -230,3 +232,94 @@ def test_time_added_is_relative_to_the_time_without():
     (found,) = costs_little("steps", "row", {"0": 1.02, "1": 2.1}, {"0": 1.0, "1": 2.0, "2": 1.0})
     assert found.values == {"0": pytest.approx(0.02), "1": pytest.approx(0.05)}
     assert costs_little("steps", "row", {"0": 1.0}, {"1": 1.0}) == []
+
+
+def test_the_worst_five_epochs_are_five_at_the_ends_of_a_run_too():
+    """Three at the end would be the worst here, and are two epochs fewer than what is said."""
+    curve = [0.01] * 8 + [0.004, 0.002, 0.0, -0.02, -0.03]
+    row = RowEvidence(label="row", budget=13, averages=("ema_0.9",))
+    curves = {"0": curve, "1": list(reversed(curve))}
+    own, others = never_below("lead", row, curves, bound=-0.002, part="holdout")
+    worst = sum(curve[-5:]) / 5
+    assert own.values == pytest.approx({"0": worst, "1": worst})
+    # The other seed's worst five are the first of this one, and the last.
+    assert others.values == pytest.approx({"0": 0.01, "1": 0.01})
+    short = never_below("lead", row, {"0": curve[-3:]}, bound=-0.002, part="holdout")
+    assert short[0].values == pytest.approx({"0": sum(curve[-3:]) / 3})
+
+
+def test_rules_are_called_what_tables_call_them(true_world):
+    told = {h.what for h in BY_ID["stops-early"].hypotheses(true_world)}
+    assert told == {
+        f"epoch chosen for EMA ({rule}), share of the budget" for rule in ("acc.", "loss")
+    }
+
+
+RIVALS = {"better-than-sgd", "noise", "churn", "calibration", "annealed"}
+RECOMPUTED = {
+    "refit__accuracy__sgd_bn": 0.70,
+    "refit__loss__sgd_bn": 1.0,
+    "refit__churn__sgd_bn": 0.20,
+    "refit__js__sgd_bn": 0.10,
+    "search__ece__sgd_bn": 0.10,
+    "search__ece_scaled__sgd_bn": 0.05,
+    "annealed__accuracy__sgd_bn": 0.72,
+}
+"""SGD's recomputed statistics do nothing for it."""
+RIVAL_AS_GOOD = {
+    "better-than-sgd": {"refit__accuracy__sgd_bn": 0.74},
+    "noise": {"refit__accuracy__sgd_bn": 0.74},
+    "churn": {"refit__js__sgd_bn": 0.04},
+    "calibration": {"search__ece_scaled__sgd_bn": 0.02},
+    "annealed": {"annealed__accuracy__sgd_bn": 0.74},
+}
+
+
+def test_where_recomputing_does_nothing_for_sgd_claims_stand_by_both_comparisons():
+    entries = ledger(rows(np.random.default_rng(0), **RECOMPUTED))
+    assert {entry.verdict for entry in entries} == {"reproduced"}
+    by_both = {entry.claim.id for entry in entries if entry.own is not None}
+    assert by_both == RIVALS == RIVAL_AS_GOOD.keys()
+    assert {entry.own.verdict for entry in entries if entry.own is not None} == {"reproduced"}
+
+
+@pytest.mark.parametrize("claim", RIVAL_AS_GOOD)
+def test_a_gain_over_sgd_that_recomputing_explains_is_none_though_its_own_comparison_has_it(claim):
+    world = rows(np.random.default_rng(0), **RECOMPUTED | RIVAL_AS_GOOD[claim])
+    (entry,) = ledger(world, [BY_ID[claim]])
+    assert entry.verdict == "not reproduced"
+    assert "sgd_bn" in deciding(entry)[0].what
+    assert entry.own is not None
+    assert entry.own.verdict == "reproduced"
+    assert entry.own.tested == tuple(entry.tested[: len(entry.own.tested)])
+
+
+def test_the_best_arm_is_every_arm_so_the_largest_p_counts():
+    world = rows(np.random.default_rng(0), noise=0.02, **RECOMPUTED)
+    (entry,) = ledger(world, [BY_ID["better-than-sgd"]])
+    arms = {hypothesis.what.split(" − ")[1] for hypothesis, _ in entry.tested}
+    assert arms == {
+        "sgd",
+        "sgd_bn",
+        "sgd_stopped",
+        "sgd annealed by then",
+        "sgd_bn annealed by then",
+    }
+    assert entry.p_supported == max(test.p_supported for _, test in entry.tested)
+    ps = [test.p_refuted for _, test in entry.tested]
+    assert entry.p_refuted == pytest.approx(min(1.0, min(ps) * len(ps)))
+
+
+def test_without_recomputed_arms_of_sgd_the_ledger_is_what_it_was(true_world):
+    entries = ledger(true_world)
+    assert all(entry.own is None for entry in entries)
+    # SGD, stopped, is there and no rival.
+    (entry,) = (e for e in entries if e.claim.id == "better-than-sgd")
+    assert len(entry.tested) == 2
+
+
+def test_an_arm_of_sgd_that_some_seeds_lack_is_no_rival():
+    whole = rows(np.random.default_rng(0), **RECOMPUTED)[0]
+    part = Results(r for r in whole.results if (r.arm, r.seed) != ("sgd_stopped", "0"))
+    (entry,) = ledger([replace(whole, results=part)], [BY_ID["better-than-sgd"]])
+    assert not any("sgd_stopped" in hypothesis.what for hypothesis, _ in entry.tested)

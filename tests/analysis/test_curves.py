@@ -8,6 +8,7 @@ from polyak.analysis.curves import (
     learning_curves,
     learning_rates,
     sliding_mean,
+    window_means,
 )
 from polyak.analysis.loaded import RunLog
 from polyak.analysis.seeds import mean_interval
@@ -134,3 +135,18 @@ def test_a_sliding_mean_is_that_of_the_neighbours_that_are_there(numbers, width)
 def test_a_width_without_a_centre_is_refused(width):
     with pytest.raises(ConfigError, match=rf"width is {width}; expected an odd number >= 1"):
         sliding_mean([1.0], width=width)
+
+
+@given(st.lists(st.floats(-1, 1), min_size=1, max_size=30), st.integers(1, 7))
+def test_means_of_windows_are_of_full_windows_at_the_ends_too(values, width):
+    found = window_means(values, width=width)
+    full = min(width, len(values))
+    assert len(found) == len(values) - full + 1
+    for start, mean in enumerate(found):
+        assert mean == pytest.approx(sum(values[start + i] for i in range(full)) / full)
+
+
+def test_windows_of_nothing_are_none_and_of_no_width_are_refused():
+    assert window_means([], width=5) == []
+    with pytest.raises(ConfigError, match="width is 0"):
+        window_means([1.0], width=0)

@@ -226,3 +226,13 @@ def test_findings_are_shown_together_by_the_weakest_and_refuted_by_the_strongest
     assert p_any_refuted(weighed) == pytest.approx(2 * min(w.p_refuted for w in weighed))
     assert p_all_supported([*weighed, assess(hypothesis([0.5]))]) is None
     assert p_all_supported([]) is p_any_refuted([]) is None
+
+
+def test_bonferroni_counts_the_hypotheses_that_can_be_refuted():
+    """As docs/claims.md says: one that may err to the wrong side is no try."""
+    values = {"0": -0.02, "1": -0.03, "2": -0.025}
+    refutes = assess(Hypothesis(what="a", row="", values=values, refuted_at=0.0))
+    cannot = assess(Hypothesis(what="b", row="", values=values, refuted_at=None))
+    assert cannot.p_refuted is None
+    assert p_any_refuted([refutes, cannot]) == refutes.p_refuted
+    assert p_any_refuted([refutes, refutes]) == 2 * refutes.p_refuted

@@ -231,6 +231,13 @@ class Reference:
         self.averaged = self.averaged | names | trains
         self.frozen = self.frozen - names
 
+    def note_frozen(self, model: nn.Module) -> None:
+        """What is frozen is as it was loaded: the model may be loaded after its averages."""
+        for name, x in listed(model).items():
+            if name in self.frozen and x.shape == self.base[name].shape:
+                self._begin(name, x)
+                self.base[name] = x.detach().clone()
+
     def fold(self, model: nn.Module) -> None:
         """One update."""
         found = listed(model)
@@ -299,8 +306,9 @@ class Invariant(RuleBasedStateMachine):
         every=st.sampled_from([1, 1, 2]),
         buffers=st.sampled_from(["average", "average", "copy"]),
         by_hand=st.booleans(),
+        holds_frozen=st.booleans(),
     )
-    def begin(self, data, seed, every, buffers, by_hand):
+    def begin(self, data, seed, every, buffers, by_hand, holds_frozen):
         self.generator = torch.Generator().manual_seed(seed)
         torch.manual_seed(seed)
         chosen = data.draw(
@@ -310,6 +318,7 @@ class Invariant(RuleBasedStateMachine):
         self.model = Model(dict.fromkeys(["linear", *chosen]))
         self.optimizer = data.draw(st.sampled_from(self.optimizers))
         self.by_hand = by_hand and self.optimizer != "two"
+        self.holds_frozen = holds_frozen
         self.every, self.buffers = every, buffers
         if self._tries("freeze") and data.draw(st.booleans()):
             for x in self.model.parameters():
@@ -323,7 +332,7 @@ class Invariant(RuleBasedStateMachine):
 
     def _build(self) -> None:
         """A new averager of the model as it is."""
-        self.was_cast = False
+        self.was_cast = self.resumed = False
         self.averager = Averager(self.model, KINDS, every=self.every, buffers=self.buffers)
         self.reference = Reference(self.model, KINDS, every=self.every, buffers=self.buffers)
         self.reference.attach([], self.model)
@@ -331,26 +340,36 @@ class Invariant(RuleBasedStateMachine):
         self._attach()
 
     def _attach(self) -> None:
-        """New optimizers, of all parameters as they are."""
+        """New optimizers, of all parameters as they are or of those that train."""
         if self.handle is not None:
             self.handle.remove()
-        parameters = list(self.model.parameters())
+            self.handle = None
+        parameters = [x for x in self.model.parameters() if self.holds_frozen or x.requires_grad]
         self.made = OPTIMIZERS[self.optimizer](parameters) if parameters else []
-        if self.made and not self.by_hand:
-            self.handle = self.averager.attach(*self.made)
-            self.reference.attach(parameters, self.model)
+        if not self.made or self.by_hand:
+            return
+        try:
+            with self._judged(looks=False):
+                self.handle = self.averager.attach(*self.made)
+        except Refused:
+            return  # Steps are counted by hand then.
+        self.reference.attach(parameters, self.model)
 
     def noise(self, x: Tensor) -> Tensor:
         # Above 0, since some are variances.
         return (0.1 + torch.rand(x.shape, generator=self.generator)).to(x.dtype)
 
     @contextmanager
-    def _judged(self) -> Iterator[None]:
+    def _judged(self, *, looks: bool = True) -> Iterator[None]:
         """A call that is right, or refused with the name of something that has changed.
+
+        Args:
+            looks: Whether the model must be as it is now from here on, if it was to be loaded.
 
         Raises:
             Refused: then.
         """
+        self.resumed &= not looks
         suspects = self.reference.suspects(self.model)
         held = copy.deepcopy(self.averager._store.record())
         updates = self.averager.updates
@@ -381,7 +400,7 @@ class Invariant(RuleBasedStateMachine):
         def step() -> None:
             for optimizer in self.made:
                 (optimizer.second_step if self.optimizer == "halves" else optimizer.step)()
-            if self.by_hand or not self.made:
+            if self.handle is None:
                 self.averager.step()
 
         try:
@@ -464,8 +483,7 @@ class Invariant(RuleBasedStateMachine):
             return
         x = listed(self.model)[name]
         if how == "in place":
-            with torch.no_grad():
-                x.add_(self.noise(x))
+            self.write_in_place(name)
         elif how == ".data":
             x.data = self.noise(x)
         elif isinstance(x, nn.Parameter):
@@ -479,6 +497,11 @@ class Invariant(RuleBasedStateMachine):
             module, key = self._place(name)
             setattr(module, key, self.noise(x))
 
+    def write_in_place(self, name: str) -> None:
+        x = listed(self.model)[name]
+        with torch.no_grad():
+            x.add_(self.noise(x))
+
     @precondition(lambda self: self._tries("load"))
     @rule(assign=st.booleans())
     def load_into_the_model(self, assign):
@@ -491,6 +514,8 @@ class Invariant(RuleBasedStateMachine):
         tied = len(listed(self.model)) < len(self.model.state_dict())
         script = any(isinstance(m, torch.jit.ScriptModule) for m in self.model.modules())
         self.model.load_state_dict(state, strict=False, assign=assign and not tied and not script)
+        if self.resumed:
+            self.reference.note_frozen(self.model)
         self._attach()
 
     @precondition(lambda self: self._tries("fill"))
@@ -646,7 +671,10 @@ class Invariant(RuleBasedStateMachine):
     def _alone(self, name: str, x: Tensor, autocast: bool) -> Tensor:
         model = copy.deepcopy(self.model)
         if name != "own":
-            model.load_state_dict(self.averager.tensors(name))
+            state = model.state_dict(keep_vars=True)
+            for key, weight in self.averager.tensors(name).items():
+                # Not by loading: what is copied may have had another shape.
+                state[key].data = weight.to(state[key].dtype)
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=autocast):
             return model(x)
 
@@ -696,9 +724,12 @@ class Invariant(RuleBasedStateMachine):
         assert shown.keys() == tensors.keys()
 
     @precondition(lambda self: self._tries("resume"))
-    @rule()
-    def resume(self):
-        """Everything goes on in a new averager; after a cast it would have to be told dtype=."""
+    @rule(data=st.data(), moves=st.booleans())
+    def resume(self, data, moves):
+        """Everything goes on in a new averager; after a cast it would have to be told dtype=.
+
+        Then the model may be loaded, and what is frozen may move before anybody has looked at it.
+        """
         if self.was_cast:
             return
         try:
@@ -707,16 +738,17 @@ class Invariant(RuleBasedStateMachine):
                 state = copy.deepcopy(self.averager.state_dict())
                 fresh = Averager(self.model, KINDS, every=self.every, buffers=self.buffers)
                 fresh.load_state_dict(state)
-                # The model may be loaded after the averages, so that what is frozen is looked at
-                # in the first reading or update after them.
-                fresh.tensors("a")
         except Refused:
             return
+        self.resumed = True
         if self.handle is not None:
             self.handle.remove()
         self.handle = None
         self.averager = fresh
         self._attach()
+        frozen = [name for name in self._plain() if name in self.reference.frozen]
+        if moves and (name := self._chosen(data, frozen)):
+            self.write_in_place(name)
 
 
 class Refused(Exception):

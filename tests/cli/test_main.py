@@ -367,8 +367,10 @@ def test_data_prepare_says_what_the_data_is(capsys):
     ("options", "message"),
     [
         (["--source", "dgits"], "Did you mean 'digits'?"),
-        (["--holdout", "1.5", "--crop-padding", "-1"], "holdout is 1.5; expected 0 < holdout < 1;"),
-        (["--holdout", "1.5", "--crop-padding", "-1"], "crop_padding is -1"),
+        (["--test-split", "1.5", "--resize", "-1"], "test_split is 1.5; expected 0 < test_split"),
+        (["--test-split", "1.5", "--resize", "-1"], "resize is -1"),
+        (["--noise.kind", "symmetric", "--noise.rate", "0.4"], "drawn noise is a run's"),
+        (["--noise.kind", "symmetric"], "noise.rate is 0.0; expected 0 < rate <= 1 where kind is"),
     ],
 )
 def test_data_that_cannot_be_is_code_2(capsys, options, message):
@@ -376,6 +378,14 @@ def test_data_that_cannot_be_is_code_2(capsys, options, message):
     said = capsys.readouterr()
     assert message in said.err
     assert said.out == ""
+
+
+@pytest.mark.parametrize("option", ["--train-limit", "--test-limit", "--holdout", "--crop-padding"])
+def test_data_prepare_does_not_take_what_it_would_ignore(capsys, option):
+    with pytest.raises(SystemExit) as ended:
+        main(["data", "prepare", option, "1"])
+    assert ended.value.code == 2
+    assert option in capsys.readouterr().err
 
 
 def test_report_of_a_folder_without_a_study_is_code_2(tmp_path, capsys):

@@ -7,7 +7,16 @@ from polyak.training.interruption import InterruptedRun, Interruption, before_li
 
 @pytest.mark.parametrize(
     ("limit", "seconds"),
-    [("9m", 540), ("1h30m", 5400), ("45s", 45), ("90", 90), ("2h", 7200), ("1m30s", 90)],
+    [
+        ("9m", 540),
+        ("1h30m", 5400),
+        ("45s", 45),
+        ("90", 90),
+        ("2h", 7200),
+        ("1m30s", 90),
+        ("1h30", 5400),
+        ("5m30", 330),
+    ],
 )
 def test_durations_are_read_as_they_are_written(limit, seconds):
     assert seconds_of(limit) == seconds
@@ -17,7 +26,10 @@ def test_no_limit_is_none():
     assert seconds_of(None) is None
 
 
-@pytest.mark.parametrize("limit", ["", "0", "0m", "-5m", "9 m", "m", "1.5h", "9d", "30m1h", "x"])
+@pytest.mark.parametrize(
+    "limit",
+    ["", "0", "0m", "-5m", "9 m", "m", "1.5h", "9d", "30m1h", "x", "9" * 400 + "h", "9" * 9 + "h"],
+)
 def test_what_is_no_duration_is_refused_with_examples(limit):
     with pytest.raises(ConfigError, match="expected a duration such as 9m, 1h30m or 45s"):
         seconds_of(limit)

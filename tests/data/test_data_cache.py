@@ -28,7 +28,7 @@ def no_decoding(monkeypatch):
         def fail(*_, **__):
             raise AssertionError("decoded again")
 
-        monkeypatch.setattr("polyak.data.formats.idx.decode_idx", fail)
+        monkeypatch.setattr("polyak.data.sources.decode_reading", fail)
 
     return forbid
 
@@ -138,10 +138,12 @@ def test_data_of_a_users_file_is_what_its_arrays_are(tmp_path):
     path = tmp_path / "mine.py"
     path.write_text(
         "import torch\nfrom polyak.data import ImageSet\n"
-        "images = torch.zeros(4, 1, 2, 2, dtype=torch.uint8)\n"
+        "def some(first):\n"
+        "    images = torch.arange(first, first + 16, dtype=torch.uint8).reshape(4, 1, 2, 2)\n"
+        "    labels = torch.arange(4) % 2\n"
+        "    return ImageSet(images_nchw=images, labels_n=labels, classes=('a', 'b'))\n"
         "def load():\n"
-        "    one = ImageSet(images_nchw=images, labels_n=torch.arange(4) % 2, classes=('a', 'b'))\n"
-        "    return one, one\n"
+        "    return some(0), some(100)\n"
     )
     prepared = prepare(DataConfig(source=f"{path}:load"))
     assert load(prepared).train.labels_n.tolist() == [0, 1, 0, 1]

@@ -1,10 +1,9 @@
 import threading
 
-import numpy as np
 import pytest
 import torch
 
-from polyak.data import entries
+from polyak.data import DataSet, entries
 
 NAMES = ["train_images.npy", "train_labels.npy", "test_images.npy", "test_labels.npy"]
 
@@ -12,14 +11,15 @@ NAMES = ["train_images.npy", "train_labels.npy", "test_images.npy", "test_labels
 @pytest.fixture
 def written(tmp_path, image_set):
     train, test = image_set(8, channels=3), image_set(4, channels=3, seed=1)
-    entries.write(tmp_path / "entry", train, test)
+    entries.write(tmp_path / "entry", DataSet(train=train, test=test))
     return tmp_path / "entry", train, test
 
 
 def test_what_was_written_is_read(written):
     folder, *parts = written
     assert entries.faults(folder) == []
-    for read, part in zip(entries.read(folder), parts, strict=True):
+    whole = entries.read(folder)
+    for read, part in zip((whole.train, whole.test), parts, strict=True):
         assert torch.equal(read.images_nchw, part.images_nchw)
         assert torch.equal(read.labels_n, part.labels_n)
         assert read.classes == part.classes
@@ -42,16 +42,16 @@ def test_every_truncated_altered_or_missing_file_is_named(written, name):
 
 def test_writing_to_a_mapped_array_leaves_the_file(written):
     folder, train, _ = written
-    read, _ = entries.read(folder)
+    read = entries.read(folder).train
     read.images_nchw.zero_()
-    assert torch.equal(entries.read(folder)[0].images_nchw, train.images_nchw)
+    assert torch.equal(entries.read(folder).train.images_nchw, train.images_nchw)
     assert entries.faults(folder) == []
 
 
 def test_a_damaged_entry_is_replaced(written):
     folder, train, test = written
     (folder / "test_labels.npy").write_bytes(b"")
-    entries.write(folder, train, test)
+    entries.write(folder, DataSet(train=train, test=test))
     assert entries.faults(folder) == []
     assert [path.name for path in folder.parent.iterdir()] == ["entry"]
 
@@ -59,7 +59,7 @@ def test_a_damaged_entry_is_replaced(written):
 def test_a_sound_entry_is_left_as_it_is(written):
     folder, train, test = written
     before = (folder / "train_images.npy").stat().st_ino
-    entries.write(folder, train, test)
+    entries.write(folder, DataSet(train=train, test=test))
     assert (folder / "train_images.npy").stat().st_ino == before
 
 
@@ -70,7 +70,7 @@ def test_many_writers_at_once_leave_one_whole_entry(tmp_path, image_set):
     def write():
         try:
             for _ in range(5):
-                entries.write(tmp_path / "entry", train, test)
+                entries.write(tmp_path / "entry", DataSet(train=train, test=test))
                 failures.extend(entries.faults(tmp_path / "entry"))
         except Exception as error:
             failures.append(error)
@@ -88,7 +88,7 @@ def test_a_failed_write_leaves_nothing_behind(tmp_path, image_set, monkeypatch):
     def fail(*_):
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(np, "save", fail)
+    monkeypatch.setattr(entries, "_write_array", fail)
     with pytest.raises(OSError, match="no space left"):
-        entries.write(tmp_path / "entry", image_set(4), image_set(4))
+        entries.write(tmp_path / "entry", DataSet(train=image_set(4), test=image_set(4)))
     assert list(tmp_path.iterdir()) == []

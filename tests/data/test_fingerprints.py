@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import pytest
 
-from polyak.data import fingerprints
+from polyak.data import DataSet, fingerprints
 
 
 @pytest.fixture
@@ -37,15 +37,15 @@ def test_the_way_of_reading_matters(files):
 @pytest.mark.parametrize("part", ["images", "labels", "classes"])
 def test_every_part_of_decoded_data_matters(image_set, part):
     train, test = image_set(8), image_set(4)
-    before = fingerprints.of_arrays(train, test)
-    assert fingerprints.of_arrays(image_set(8), image_set(4)) == before
+    before = fingerprints.of_arrays(DataSet(train=train, test=test))
+    assert fingerprints.of_arrays(DataSet(train=image_set(8), test=image_set(4))) == before
     if part == "classes":
         test = replace(test, classes=("a", "b", "c", "d"))
     elif part == "labels":
         test.labels_n[0] = 1
     else:
         test.images_nchw[0, 0, 0, 0] ^= 1
-    assert fingerprints.of_arrays(train, test) != before
+    assert fingerprints.of_arrays(DataSet(train=train, test=test)) != before
 
 
 def test_a_changed_file_has_other_stats_even_with_its_old_time_and_size(files):

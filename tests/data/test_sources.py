@@ -100,7 +100,7 @@ def test_an_empty_training_class_is_refused(class_folder):
 def test_hub_names_and_their_aliases_are_the_same_source(monkeypatch):
     asked = []
     monkeypatch.setattr(
-        "polyak.data.formats.tables.hub_identity", lambda name: asked.append(name) or "x"
+        "polyak.data.formats.tables.hub_identity", lambda name, _: asked.append(name) or "x"
     )
     prints = [
         find(DataConfig(source=source)).identity()

@@ -6,7 +6,7 @@ import pytest
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What the warning of equal averages says is tested in `test_readings.py`."""
+    """What the warning of equal averages says is tested in `test_notices.py`."""
     quiet = pytest.mark.filterwarnings("ignore:.*equal so far:RuntimeWarning")
     for item in items:
         if Path(__file__).parent in item.path.parents:

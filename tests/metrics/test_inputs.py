@@ -5,6 +5,7 @@ import torch
 
 from polyak import metrics
 from polyak.errors import DataError
+from polyak.metrics.inputs import last_step
 
 OF_LABELS = [
     metrics.accuracy,
@@ -86,7 +87,7 @@ def test_dtype_and_gradient_of_the_inputs_do_not_matter(metric):
     """These logits are exact in every format, so the value must be the same to the last bit."""
     expected = metric(GOOD.double(), LABELS)
     for dtype in (torch.float16, torch.bfloat16, torch.float32):
-        assert metric(GOOD.to(dtype).requires_grad_(), LABELS) == expected
+        assert metric(GOOD.to(dtype, copy=True).requires_grad_(), LABELS) == expected
     for dtype in (torch.uint8, torch.int32):
         assert metric(GOOD, LABELS.to(dtype)) == expected
     with torch.inference_mode():
@@ -99,3 +100,77 @@ def test_inputs_are_left_as_they_were(metric):
     metric(logits, labels)
     assert logits.equal(GOOD.double())
     assert labels.equal(LABELS)
+
+
+CALIBRATED = [metrics.ece_equal_mass, metrics.ece_equal_width]
+RANKED = [metrics.auroc, metrics.auroc_interval, lambda x, y: metrics.precision_at(x, y, 1)]
+
+
+@pytest.mark.parametrize("metric", OF_LABELS)
+def test_arrays_and_lists_are_refused_by_name_with_the_remedy(metric):
+    remedy = r"logits is a numpy.ndarray; expected a torch.Tensor. Pass torch.as_tensor\(logits\)"
+    with pytest.raises(DataError, match=remedy):
+        metric(GOOD.numpy(), LABELS)
+    with pytest.raises(DataError, match="logits is a list"):
+        metric(GOOD.tolist(), LABELS)
+    with pytest.raises(DataError, match=r"labels is a numpy\.ndarray"):
+        metric(GOOD, LABELS.numpy())
+
+
+@pytest.mark.parametrize("metric", OF_PAIRS)
+def test_arrays_are_refused_on_either_side_of_a_pair(metric):
+    for pair in ((GOOD.numpy(), GOOD), (GOOD, GOOD.numpy())):
+        with pytest.raises(DataError, match=r"logits_[ab] is a numpy.ndarray"):
+            metric(*pair)
+
+
+@pytest.mark.parametrize(
+    "metric", [*RANKED, *(lambda x, y, m=m: m(x, y, bins=1) for m in CALIBRATED)]
+)
+def test_arrays_are_refused_where_scores_and_confidences_are_wanted(metric):
+    with pytest.raises(DataError, match=r"is a numpy\.ndarray"):
+        metric(torch.tensor([0.5, 0.6]).numpy(), torch.tensor([True, False]))
+    with pytest.raises(DataError, match=r"is a numpy\.ndarray"):
+        metric(torch.tensor([0.5, 0.6]), torch.tensor([True, False]).numpy())
+
+
+OF_ARGMAX = [metrics.accuracy]
+OF_SOFTMAX = [
+    *(metric for metric in OF_LABELS if metric not in OF_ARGMAX),
+    lambda logits, labels: metrics.margins(logits, labels),
+    lambda logits, labels: metrics.sample_losses(logits, labels),
+    lambda logits, labels: floor(logits),
+    lambda logits, labels: metrics.js_divergence(logits, GOOD),
+    lambda logits, labels: metrics.js_divergence(GOOD, logits),
+]
+
+
+@pytest.mark.parametrize("metric", OF_SOFTMAX)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_probabilities_are_warned_of_where_a_softmax_follows(metric, dtype):
+    with pytest.warns(RuntimeWarning, match=r"rows of logits\w* are >= 0 and sum to 1.*\.log\(\)"):
+        metric(GOOD.softmax(dim=1).to(dtype), LABELS)
+    metric(GOOD.softmax(dim=1).log(), LABELS)
+
+
+def test_probabilities_are_fine_where_only_the_largest_counts():
+    probabilities = GOOD.softmax(dim=1)
+    assert metrics.accuracy(probabilities, LABELS) == metrics.accuracy(GOOD, LABELS)
+    assert metrics.churn(probabilities, GOOD) == 0
+    metrics.agreement(probabilities, probabilities, LABELS)
+
+
+@pytest.mark.parametrize(
+    ("outputs", "step"),
+    [
+        (GOOD, None),
+        (GOOD.softmax(1), "softmax"),
+        (GOOD.log_softmax(1), "log_softmax"),
+        (GOOD.sigmoid(), "sigmoid"),
+        (GOOD.relu(), None),
+        (0 * GOOD, None),
+        (-GOOD.abs(), None),
+    ],
+)
+def test_outputs_tell_what_was_applied_to_logits(outputs, step):
+    assert last_step(outputs) == step

@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch import nn
 
+from polyak import checksums
 from polyak.errors import ConfigError
 from polyak.models import ModelConfig, build, pinned
 
@@ -43,8 +44,18 @@ def test_its_weights_depend_on_the_seed_alone_and_torchs_generator_is_put_back(f
     assert not torch.equal(first[1].weight, other[1].weight)
 
 
-def test_a_file_that_changed_since_it_was_pinned_is_refused(file):
+def test_code_that_changed_since_it_was_pinned_is_refused_and_a_comment_is_not(file):
     config = pinned(ModelConfig(name=f"{file}:small"))
+    made(config)
+    file.write_text(NETS.replace("return None", "return 0") + "\n# changed\n")
+    made(config)
+    file.write_text(NETS.replace("channels * 16", "16 * channels"))
+    with pytest.raises(ConfigError, match="changed code is another run"):
+        made(config)
+
+
+def test_the_checksum_of_the_file_that_earlier_runs_have_is_accepted(file):
+    config = ModelConfig(name=f"{file}:small", file_sha256=checksums.of_file(file))
     made(config)
     file.write_text(NETS + "\n# changed\n")
     with pytest.raises(ConfigError, match="changed code is another run"):

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import pytest
@@ -143,7 +144,7 @@ def test_done_is_written_when_all_folders_are_on_disk(tmp_path, monkeypatch):
     folder.arm("sgd").parent.mkdir(parents=True)
     events = []
     monkeypatch.setattr(runs, "sync_folder", lambda path: events.append(path.name))
-    monkeypatch.setattr(runs, "write_json", lambda path, value: events.append(path.name))
+    monkeypatch.setattr(runs, "write_checked", lambda path, value: events.append(path.name))
     folder.finish("done")
     assert events == ["averages", "a", "runs", "DONE"]
 
@@ -153,7 +154,96 @@ def test_tidying_removes_half_written_files_and_nothing_else(tmp_path):
     folder.write_config({})
     (tmp_path / "averages").mkdir()
     (tmp_path / ".a-folder").mkdir()
-    for half in (tmp_path / ".log.jsonl.x7", tmp_path / "averages" / ".sgd.safetensors.x7"):
+    # As this version leaves them, and as the first did.
+    (tmp_path / "averages" / ".polyak-host-7-x7").mkdir()
+    for half in (
+        tmp_path / ".log.jsonl.x7",
+        tmp_path / "averages" / ".sgd.safetensors.x7",
+        tmp_path / "averages" / ".polyak-host-7-x7" / "sgd.safetensors",
+    ):
         half.write_text("half")
     folder.tidy()
     assert {path.name for path in tmp_path.rglob("*")} == {"config.json", "averages", ".a-folder"}
+
+
+def test_an_altered_line_of_an_ended_run_is_named_by_file_and_number(tmp_path):
+    """One digit here would choose another learning rate."""
+    folder = run_folder(tmp_path, "a")
+    folder.write_epochs([_epoch(1), _epoch(2), _epoch(3)])
+    folder.write_monitors([MonitorRecord(epoch=1, monitor="test", scores={"sgd": Score(1.0, 0.5)})])
+    folder.finish("done", seconds=1.0)
+    assert folder.epochs() == [_epoch(1), _epoch(2), _epoch(3)]
+    assert folder.checked
+    for name, read in (("log.jsonl", folder.epochs), ("monitor.jsonl", folder.monitors)):
+        path = folder.path / name
+        whole = path.read_text()
+        lines = whole.splitlines(keepends=True)
+        number = len(lines)
+        path.write_text("".join(lines[:-1]) + lines[-1].replace("0.5", "0.6"))
+        said = rf"line {number} of .*{name} is not as it was written, by its checksum in DONE"
+        with pytest.raises(FileError, match=said):
+            read()
+        path.write_text("".join(lines[:-1]))
+        with pytest.raises(FileError, match=said):
+            read()
+        path.write_text(whole)
+
+
+@pytest.mark.parametrize("name", ["log.jsonl", "monitor.jsonl", "DONE"])
+def test_bytes_that_are_no_text_and_brackets_without_end_are_named(tmp_path, name):
+    folder = run_folder(tmp_path, "a")
+    for content in (b'{"epoch": \x80}', b"[" * 100_000 + b"]" * 100_000):
+        folder.write_epochs([])
+        (folder.path / name).write_bytes(content)
+        reads = {"DONE": folder.facts, "log.jsonl": folder.epochs, "monitor.jsonl": folder.monitors}
+        with pytest.raises(FileError, match=rf"{name}.*Remove the run's folder"):
+            reads[name]()
+        (folder.path / name).unlink()
+
+
+@pytest.mark.parametrize("seconds", ["x", None, True, float("inf"), 10**400, [1]])
+def test_seconds_that_are_no_number_are_named(tmp_path, seconds):
+    folder = run_folder(tmp_path, "a")
+    folder.finish("done", seconds=seconds)
+    with pytest.raises(FileError, match=r"seconds in .*DONE is .*; expected a number"):
+        folder.facts()
+
+
+@pytest.mark.parametrize("value", ["x", None, True, 10**400, [1], {}])
+def test_a_score_or_a_count_that_is_no_number_is_named(tmp_path, value):
+    folder = run_folder(tmp_path, "a")
+    folder.write_epochs([dataclasses.replace(_epoch(1), train=Score(value, 0.5))])
+    with pytest.raises(FileError, match=r"line 1 of .*log\.jsonl"):
+        folder.epochs()
+    folder.write_epochs([dataclasses.replace(_epoch(1), epoch=value)])
+    with pytest.raises(FileError, match=r"line 1 of .*log\.jsonl"):
+        folder.epochs()
+
+
+def test_records_of_before_there_were_checksums_are_read_and_known_as_such(tmp_path):
+    folder = run_folder(tmp_path, "a")
+    folder.write_epochs([_epoch(1)])
+    (folder.path / "DONE").write_text('{"ending": "done", "seconds": 2.5}')
+    assert folder.epochs() == [_epoch(1)]
+    assert folder.facts() == {"ending": "done", "seconds": 2.5}
+    assert not folder.checked
+
+
+@pytest.mark.parametrize("place", ["checkpoint", "averages", "averages/sgd.safetensors", "FAILED"])
+def test_a_symbolic_link_in_a_runs_folder_is_refused_before_anything_is_written(tmp_path, place):
+    folder = run_folder(tmp_path, "a")
+    (tmp_path / "precious").mkdir()
+    link = folder.path / place
+    link.parent.mkdir(parents=True)
+    link.symlink_to(tmp_path / "precious")
+    with pytest.raises(FileError, match=rf"{place} is a symbolic link"):
+        folder.tidy()
+
+
+def test_a_runs_folder_that_is_a_link_is_refused(tmp_path):
+    folder = run_folder(tmp_path, "a")
+    (tmp_path / "elsewhere").mkdir()
+    folder.path.parent.mkdir()
+    folder.path.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(FileError, match="is a symbolic link"):
+        folder.tidy()

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from polyak.errors import FileError
+from polyak.errors import FileError, printable
+from polyak.records.checked import read_checked
 from polyak.records.studies import (
     MeasurementRecord,
     RowRecord,
@@ -27,7 +28,7 @@ def decided(row: RowRecord) -> RowRecord:
     )
 
 
-words = st.text(max_size=8)
+words = st.text(max_size=8).map(printable)
 seeds = st.integers(0, 9).map(str)
 ids = st.text("0123456789abcdef", min_size=12, max_size=12)
 stops = st.builds(
@@ -80,6 +81,14 @@ def test_a_study_comes_back_whole(folder, study):
     assert read_study(folder) == study
 
 
+def test_a_text_that_would_reach_a_terminal_as_more_than_text_comes_back_as_its_escape(tmp_path):
+    """Titles, labels and names come from whoever wrote the folder."""
+    hostile = "\x1b]0;owned\x07 \u202egnp.exe \udc80"
+    write_study(tmp_path, StudyRecord(name="a", title=hostile, command=hostile, rows=()))
+    found = read_study(tmp_path)
+    assert found.title == found.command == r"\x1b]0;owned\x07 \u202egnp.exe \udc80"
+
+
 def _row(label: str, **values) -> RowRecord:
     empty = dict.fromkeys(("seeds", "learning_rates", "averages", "paper_averages"), ())
     return RowRecord(**{"label": label, "dataset": "", "architecture": "", **empty, **values})
@@ -93,7 +102,7 @@ def test_the_plan_holds_no_choice_and_the_choices_no_plan(tmp_path):
     row = _row("a", seeds=(0,), search={"0.1": {"0": "x"}}, chosen_learning_rate=0.1)
     write_study(tmp_path, _study(row))
     plan = json.loads((tmp_path / "plan.json").read_text())
-    choices = json.loads((tmp_path / "choices.json").read_text())
+    choices = read_checked(tmp_path / "choices.json")
     assert choices == {
         "a": {
             "chosen_learning_rate": 0.1,
@@ -161,15 +170,44 @@ def test_a_study_edited_into_what_none_is_is_refused(tmp_path, plan, choices):
     assert read_study(tmp_path).rows == (row,)
     for name, changes in (("plan.json", plan), ("choices.json", choices)):
         record = json.loads((tmp_path / name).read_text())
+        # Whoever edits a record on purpose does as the message says.
+        del record["sha256"]
         (record["rows"][0] if name == "plan.json" else record["a"]).update(changes)
         (tmp_path / name).write_text(json.dumps(record))
-    with pytest.raises(FileError, match="holds no study"):
+    with pytest.raises(FileError, match=r"holds no study .(?!.*checksum)"):
+        read_study(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["plan.json", "choices.json"])
+def test_a_study_that_was_altered_is_refused_and_the_file_is_named(tmp_path, name):
+    row = _row("a", search={"0.1": {"0": "x"}, "0.2": {"0": "y"}}, chosen_learning_rate=0.1)
+    write_study(tmp_path, _study(row))
+    text = (tmp_path / name).read_text()
+    (tmp_path / name).write_text(text.replace("demo", "dema").replace("0.1", "0.2"))
+    with pytest.raises(FileError, match=rf"{name}: it is not as it was written, by its checksum"):
+        read_study(tmp_path)
+
+
+@pytest.mark.parametrize("run", ["../../evil", "/etc/evil", "a/b", "..", ".", "", "a" * 65, "a\n"])
+def test_a_run_whose_id_leads_elsewhere_is_refused(tmp_path, run):
+    for values in (
+        {"refit": {"0": run}},
+        {"search": {"0.1": {"0": run}}},
+        {"transfer": {"t": run}},
+    ):
+        write_study(tmp_path, _study(_row("a", **values)))
+        with pytest.raises(FileError, match="no plain name"):
+            read_study(tmp_path)
+    measured = MeasurementRecord(label="l", dataset="d", architecture="a", run=run)
+    write_study(tmp_path, dataclasses.replace(_study(), measurement=measured))
+    with pytest.raises(FileError, match="no plain name"):
         read_study(tmp_path)
 
 
 def test_wall_time_that_is_no_number_is_refused(tmp_path):
     write_study(tmp_path, _study(_row("a")))
     plan = json.loads((tmp_path / "plan.json").read_text())
+    del plan["sha256"]
     (tmp_path / "plan.json").write_text(json.dumps({**plan, "seconds": "x"}))
     with pytest.raises(FileError, match="holds no study"):
         read_study(tmp_path)

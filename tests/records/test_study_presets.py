@@ -16,7 +16,7 @@ def recorded_earlier(folder, record):
     write_study(folder, record)
     path = folder / "plan.json"
     plan = json.loads(path.read_text())
-    del plan["preset"], plan["scale"]
+    del plan["preset"], plan["scale"], plan["sha256"]
     path.write_text(json.dumps(plan))
 
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from support.slow_results import values
+from support.small_study import write_again
 
 from polyak.analysis.loaded import load_recorded_study
 from polyak.analysis.seeds import paired_difference
@@ -209,8 +210,9 @@ def test_runs_from_before_there_were_variants_say_so(toy):
 
 
 def memorising(out, run_id, clean, wrong, sgd_wrong):
-    run_folder(out, run_id).write_monitors(
-        [
+    write_again(
+        run_folder(out, run_id),
+        monitors=[
             MonitorRecord(
                 epoch=epoch,
                 monitor=monitor,
@@ -224,7 +226,7 @@ def memorising(out, run_id, clean, wrong, sgd_wrong):
             )
             for i, (epoch, w, s) in enumerate(zip((1, 2, 3, 4), wrong, sgd_wrong, strict=True))
             for monitor in ("test", "train_clean", "train_wrong")
-        ]
+        ],
     )
 
 
@@ -268,7 +270,7 @@ def test_a_level_that_a_seed_never_reached_has_no_mean(memorised):
     assert by_level["90"][0].text == "1 of 2 never"
     assert by_level["90"][0].missing
     assert by_level["90"][4].text == "–"
-    run_folder(out, first).write_monitors(kept)
+    write_again(run_folder(out, first), monitors=kept)
 
 
 def test_held_and_cosine_are_compared_after_the_last_epoch(memorised):

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from support.small_study import write_again
 
 from polyak.analysis.loaded import load_recorded_study
 from polyak.analysis.results import all_runs
@@ -80,7 +81,8 @@ def test_curves_hold_the_scores_that_select_under_bn_safe(toy, tmp_path):
     (run_id, *_) = study.rows[0].search["0.1"].values()
     folder = run_folder(out, run_id)
     recomputed = {"ema_0.5": Score(0.5, 0.25)}
-    folder.write_epochs([replace(record, holdout_bn=recomputed) for record in folder.epochs()])
+    records = [replace(record, holdout_bn=recomputed) for record in folder.epochs()]
+    write_again(folder, epochs=records)
     write_archive(out, study.name, tmp_path / "kept")
     own = [
         (int(line["epoch"]), line["weights"], float(line["accuracy"]), float(line["loss"]))

@@ -7,6 +7,7 @@ from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
+from support.small_study import write_again
 
 from polyak.records.runs import Score, run_folder
 from polyak.records.studies import StudyRecord, write_study
@@ -57,21 +58,23 @@ def paper_page(toy, tmp_path_factory):
     row = small.rows[0]
     for run_id in row.chosen_search.values():
         folder = run_folder(out, run_id)
-        folder.write_epochs(
-            [
+        write_again(
+            folder,
+            epochs=[
                 replace(r, holdout=with_peak(r.holdout, PEAKS["holdout"])) if r.epoch == 3 else r
                 for r in folder.epochs()
-            ]
+            ],
         )
     for run_id in row.refit.values():
         folder = run_folder(out, run_id)
-        folder.write_monitors(
-            [
+        write_again(
+            folder,
+            monitors=[
                 replace(r, scores=with_peak(r.scores, PEAKS["test"]))
                 if (r.epoch, r.monitor) == (3, "test")
                 else r
                 for r in folder.monitors()
-            ]
+            ],
         )
     rows = (replace(row, label="humans", dataset="CIFAR-100N", architecture="ResNet-34"),)
     write_study(
@@ -154,7 +157,7 @@ def test_a_study_from_before_plan_json_named_its_preset_has_the_page_of_its_name
     assert b"As in the paper: " in page
     path = tmp_path / name / "plan.json"
     plan = json.loads(path.read_text())
-    del plan["preset"], plan["scale"]
+    del plan["preset"], plan["scale"], plan["sha256"]
     path.write_text(json.dumps(plan))
     assert write_report(tmp_path, name).read_bytes() == page
 

@@ -4,9 +4,10 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from polyak.errors import ConfigError, DataError, FileError
+from polyak.models import ModelConfig
 from polyak.records.locks import HeldError, holding
 from polyak.records.runs import EpochRecord, Score, run_folder
-from polyak.records.studies import read_study
+from polyak.records.studies import read_study, write_study
 from polyak.study.runner import Progress, planned, run_study
 from polyak.training.config import RunConfig
 from polyak.training.config_file import read_config
@@ -299,7 +300,8 @@ def test_a_finished_run_without_all_its_records_is_refused_and_the_choices_stay(
     if epochs is not None:
         folder.write_epochs([records[epoch - 1] for epoch in epochs])
     again = FakeExecutor()
-    expected = r"log\.jsonl (is missing|has \d records).*; expected .* Remove the run's folder"
+    how = r"(is missing|has \d records|cannot be read|is not as it was written)"
+    expected = rf"log\.jsonl {how}.*; expected .* Remove the run's folder"
     with pytest.raises(FileError, match=expected):
         _run(study, tmp_path, again)
     assert again.jobs == []
@@ -395,3 +397,82 @@ def test_a_study_that_cannot_be_is_refused_before_anything_is_run(
         _run(replace(study, rows=(replace(row, **change),)), tmp_path, executor)
     assert executor.calls == []
     assert list(tmp_path.iterdir()) == []
+
+
+NETS = """
+from torch import nn
+
+def pair(classes, channels):
+    return nn.Sequential(nn.Flatten(), nn.LSTM(64, classes))
+
+def sure(classes, channels):
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, classes), nn.Softmax(1))
+
+def flat(classes, channels):
+    return nn.Sequential(nn.Conv2d(channels, classes, 8), nn.Flatten())
+"""
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [("pair", "is a tuple; expected a tensor"), ("flat", "no linear layer as its head")],
+)
+def test_a_network_that_cannot_go_through_all_phases_is_refused_before_anything_is_run(
+    study, row, tmp_path, function, message
+):
+    executor = FakeExecutor()
+    with pytest.raises(ConfigError, match=message):
+        _run(with_network(study, row, tmp_path, function), tmp_path / "out", executor)
+    assert executor.calls == []
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_doubtful_network_is_told_once_for_the_study(study, row, tmp_path):
+    study = with_network(study, replace(row, transfer=()), tmp_path, "sure")
+    with pytest.warns(RuntimeWarning, match="seems to end in softmax") as told:
+        _run(study, tmp_path, FakeExecutor())
+    assert len(told) == 1
+    _run(study, tmp_path, FakeExecutor())
+
+
+def with_network(study, row, folder, function):
+    (folder / "nets.py").write_text(NETS)
+    model = ModelConfig(name=f"{folder / 'nets.py'}:{function}")
+    return replace(study, rows=(replace(row, config=replace(row.config, model=model)),))
+
+
+def test_two_studies_of_one_name_do_not_replace_each_other(study, row, tmp_path):
+    """Neither ours nor those that earlier versions recorded, without where they were defined."""
+    other = replace(study, rows=(replace(row, seeds=(7,)),))
+    ours = replace(study, source="/a/ours.py")
+    _run(ours, tmp_path, FakeExecutor())
+    before = (tmp_path / "small" / "plan.json").read_bytes()
+    executor = FakeExecutor()
+    for source in ("/a/theirs.py", "/b/ours.py"):
+        with pytest.raises(ConfigError, match=r"theirs\.py|/b/ours\.py") as refused:
+            _run(replace(other, source=source), tmp_path, executor)
+        assert f"would replace the one of /a/ours.py in {tmp_path}" in str(refused.value)
+    assert executor.calls == []
+    assert (tmp_path / "small" / "plan.json").read_bytes() == before
+    # The same runs from a file that was moved, and other runs from the same file, are its own.
+    _run(replace(study, source="/moved/ours.py"), tmp_path, FakeExecutor())
+    _run(replace(other, source="/moved/ours.py"), tmp_path, FakeExecutor())
+
+
+@pytest.mark.parametrize(
+    ("command", "source", "other"),
+    [
+        ("polyak study ours.py --out x", "/a/ours.py", "/a/theirs.py"),
+        ("polyak study table1 --data a=b", "a=b", "a=c"),
+        ("polyak study table1 --scale tiny", None, "cifar10=c"),
+    ],
+)
+def test_an_earlier_record_says_by_its_command_where_it_was_defined(
+    study, row, tmp_path, command, source, other
+):
+    _run(study, tmp_path, FakeExecutor())
+    write_study(tmp_path / "small", replace(read_study(tmp_path / "small"), command=command))
+    changed = replace(study, rows=(replace(row, seeds=(7,)),))
+    with pytest.raises(ConfigError, match="expected a name for each"):
+        _run(replace(changed, source=other), tmp_path, FakeExecutor())
+    _run(replace(changed, source=source), tmp_path, FakeExecutor())

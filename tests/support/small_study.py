@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from polyak.records.predictions import write_predictions
-from polyak.records.runs import EpochRecord, MonitorRecord, Score, run_folder
+from polyak.records.runs import EpochRecord, MonitorRecord, RunFolder, Score, run_folder
 from polyak.records.studies import RowRecord, StudyRecord, write_study
 from polyak.records.vocabulary import Stop
 
@@ -153,3 +153,18 @@ def write_rows(out: Path, *rows: RowRecord, title: str = "A small study") -> Stu
     )
     write_study(out / "toy", study)
     return study
+
+
+def write_again(
+    folder: RunFolder,
+    *,
+    epochs: list[EpochRecord] | None = None,
+    monitors: list[MonitorRecord] | None = None,
+) -> None:
+    """Other records for a run that has ended, as if it had ended with them."""
+    facts = folder.facts()
+    if epochs is not None:
+        folder.write_epochs(epochs)
+    if monitors is not None:
+        folder.write_monitors(monitors)
+    folder.finish(facts.pop("ending"), **facts)

@@ -1,3 +1,4 @@
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -7,17 +8,22 @@ from polyak.averaging import load as load_weights
 from polyak.models import build
 from polyak.records.predictions import Predictions
 from polyak.records.runs import run_folder
-from polyak.records.vocabulary import Stop
+from polyak.records.vocabulary import CONTROLS, Stop
 from polyak.training.arms import arms, write_arms
 from polyak.training.config import PRECISIONS
-from polyak.training.logits import logits_of_arms
-from polyak.training.prediction import predict
+from polyak.training.later_predictions import write_controls
+from polyak.training.logits import controls_of, logits_of_arms
+from polyak.training.prediction import predict, recompute_statistics
+from polyak.training.run_state import Trained
 
 ALL = {
     "sgd",
     "swa_bn",
+    "sgd_bn",
     "sgd_stopped",
+    "sgd_stopped_bn",
     "sgd_at_ema",
+    "sgd_at_ema_bn",
     "ema_acc",
     "ema_loss",
     "ema_acc_bn",
@@ -42,6 +48,21 @@ def finished(tiny, start, tmp_path_factory):
     return run, trained, by_name, folder
 
 
+@pytest.fixture
+def as_before(tmp_path):
+    """Makes a finished run one of before there was SGD with recomputed statistics."""
+
+    def strip(folder):
+        copy = run_folder(tmp_path, folder.path.name)
+        shutil.copytree(folder.path, copy.path)
+        for arm in CONTROLS:
+            copy.arm(arm).unlink()
+        copy.finish("done", images=72, seconds=1.0)
+        return copy
+
+    return strip
+
+
 def _saved(folder, name):
     return load_weights(folder.arm(name))[name]
 
@@ -56,6 +77,8 @@ def test_a_run_with_all_stops_has_all_arms_and_a_file_for_each(finished):
     ("name", "rule", "weights"),
     [
         ("sgd_stopped", "sgd", "sgd"),
+        ("sgd_stopped_bn", "sgd", "sgd"),
+        ("sgd_at_ema_bn", "acc", "sgd"),
         ("sgd_at_ema", "acc", "sgd"),
         ("ema_acc", "acc", "ema_0.2"),
         ("ema_acc_bn", "acc", "ema_0.9"),
@@ -176,10 +199,71 @@ def test_a_manifest_says_which_weights_a_file_holds(finished):
     assert "averages" not in sgd
 
 
-def test_without_stops_and_swa_there_is_only_sgd(tiny, start):
+def test_without_stops_and_swa_there_is_only_sgd_with_both_statistics(tiny, start):
     config = replace(tiny, holdout=False, averaging=replace(tiny.averaging, swa=False))
     run = start(config)
-    assert [arm.name for arm in arms(run.train(lambda record: None), config)] == ["sgd"]
+    assert [arm.name for arm in arms(run.train(lambda record: None), config)] == [
+        "sgd",
+        "sgd_bn",
+    ]
+
+
+def test_a_network_without_batchnorm_has_no_sgd_with_recomputed_statistics(tiny):
+    trained = Trained(torch.nn.Linear(1, 1), {"sgd": {"weight": torch.ones(1)}}, {})
+    assert [arm.name for arm in arms(trained, tiny)] == ["sgd"]
+
+
+@pytest.mark.parametrize("paper_code", [(), ("holdout-images", "batchnorm")])
+def test_sgd_of_a_run_of_before_gets_the_statistics_that_the_run_would_have_given_it(
+    tiny, start, tmp_path, as_before, paper_code
+):
+    run = start(replace(tiny, paper_code=paper_code, epochs=2))
+    folder = run_folder(tmp_path / "now", run.config.id)
+    write_arms(run, run.train(lambda record: None), folder)
+    then = as_before(folder)
+    assert controls_of(then) == ["sgd_bn", "sgd_stopped_bn", "sgd_at_ema_bn"]
+    folder.finish("done", images=72, seconds=1.0)
+    assert controls_of(folder) == []
+    path = tmp_path / "controls.safetensors"
+    common = {"config": run.config, "data": run.data, "device": run.device}
+    write_controls(path, then, arms=controls_of(then), **common)
+    now, later = Predictions(folder.predictions), Predictions(path)
+    for arm in CONTROLS:
+        for part in ("test", "holdout"):
+            assert torch.equal(later.logits_nk(part, arm), now.logits_nk(part, arm))
+        # Chunks of images may end elsewhere; verdicts are what counts.
+        assert torch.equal(later.predicted_n("train", arm), now.predicted_n("train", arm))
+    for part, kind in (("test", "labels"), ("holdout", "given"), ("train", "clean")):
+        assert torch.equal(later.labels_n(part, kind), now.labels_n(part, kind))
+
+
+def test_statistics_of_the_images_as_they_are_are_an_option_of_the_run(tiny, start):
+    """Of the stem, whose inputs do not depend on other statistics."""
+    run = start(replace(tiny, batchnorm_augmentation="off", epochs=2))
+    x_nchw = run.images.normalise(run.data.train_images_nchw)
+    seen = torch.nn.functional.conv2d(x_nchw, run.model.stem.weight, padding=1)
+    recompute_statistics(run.model, run.images, run.config)
+    mean = run.model.norm.running_mean.clone()
+    assert torch.allclose(mean, seen.mean(dim=(0, 2, 3)), atol=1e-5)
+    recompute_statistics(run.model, run.images, run.config, augmentation="on")
+    assert not torch.allclose(run.model.norm.running_mean, mean, atol=1e-5)
+    # Statistics after an epoch, for selection and monitors, are made in the same way.
+    batches = [x for x, _ in run.evaluation.batchnorm_batches()]
+    drawn = torch.cat(batches).flatten(1).sum(dim=1).sort().values
+    assert torch.allclose(drawn, x_nchw.flatten(1).sum(dim=1).sort().values, atol=1e-4)
+
+
+def test_statistics_are_recomputed_again_for_all_arms_alike(finished):
+    run, _, _, folder = finished
+    ask = {"images_nchw": {"test": run.data.test_images_nchw}, "arms": ("sgd", "swa_bn", "sgd_bn")}
+    ask |= {"config": run.config, "data": run.data, "device": run.device}
+    saved, on, off = (
+        logits_of_arms(folder, **ask, augmentation=how)["test"] for how in (None, "on", "off")
+    )
+    assert torch.equal(saved["sgd"], off["sgd"])
+    for arm in ("swa_bn", "sgd_bn"):
+        assert torch.equal(saved[arm], on[arm])
+        assert not torch.equal(saved[arm], off[arm])
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)

@@ -7,13 +7,16 @@ import pytest
 import torch
 
 from polyak.averaging import load as load_weights
+from polyak.data import load, partition
 from polyak.errors import ConfigError, DataError, FileError
+from polyak.models import ModelConfig
 from polyak.records.predictions import Predictions
 from polyak.records.runs import run_folder
 from polyak.records.vocabulary import Stop
 from polyak.training.interruption import InterruptedRun, Interruption
-from polyak.training.jobs import carry_out
+from polyak.training.jobs import carry_out, doubts
 from polyak.training.optim import OptimConfig
+from polyak.training.overhead import OverheadConfig
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +109,93 @@ def test_data_that_was_not_prepared_is_refused_with_the_command(tiny, tmp_path):
     config = replace(tiny, data=replace(tiny.data, fingerprint=None))
     with pytest.raises(DataError, match="polyak data prepare --source digits"):
         carry_out(config, tmp_path)
-    assert run_folder(tmp_path, config.id).ending is None
+    assert list(tmp_path.iterdir()) == []
+
+
+NET = """
+from torch import nn
+
+def build(classes, channels):
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, classes))
+
+def few(classes, channels):
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 1))
+
+def frozen(classes, channels):
+    return build(classes, channels).requires_grad_(False)
+
+def sure(classes, channels):
+    return build(classes, channels).append(nn.Softmax(1))
+
+def log_sure(classes, channels):
+    return build(classes, channels).append(nn.LogSoftmax(1))
+
+def squashed(classes, channels):
+    return build(classes, channels).append(nn.Sigmoid())
+
+class Draws(nn.Dropout):
+    def train(self, mode=True):
+        return super().train()
+
+def draws(classes, channels):
+    return build(classes, channels).append(Draws())
+"""
+
+
+@pytest.fixture
+def net(tmp_path):
+    path = tmp_path / "net.py"
+    path.write_text(NET)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "error"),
+    [
+        ("{net}:few", r"expected \(16, 10\), one logit for each class"),
+        ("{net}:frozen", "frozen"),
+        ("{net}:fwe", "Did you mean 'few'"),
+        ("vgg16", "image_size is 8; expected >= 32"),
+    ],
+)
+def test_whatever_is_refused_is_refused_before_there_is_a_folder(tiny, tmp_path, net, name, error):
+    config = replace(tiny, model=ModelConfig(name=name.format(net=net)))
+    for job in (config, OverheadConfig(run=config, averages=(0, 1), every=(1,), rounds=1)):
+        with pytest.raises(ConfigError, match=error):
+            carry_out(job, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("function", "doubt"),
+    [
+        ("sure", "seems to end in softmax, by its outputs; expected logits"),
+        ("log_sure", "seems to end in log_softmax"),
+        ("squashed", "seems to end in sigmoid"),
+        ("draws", "gives other outputs when it is evaluated again"),
+        ("build", None),
+    ],
+)
+def test_what_is_hardly_meant_is_a_doubt(tiny, net, function, doubt):
+    config = replace(tiny, model=ModelConfig(name=f"{net}:{function}"))
+    data = partition(load(tiny.data), tiny.data, holdout=True)
+    found = doubts(config, data, torch.device("cpu"))
+    assert len(found) == (doubt is not None)
+    assert doubt is None or f"{net}:{function} {doubt}" in found[0]
+
+
+@pytest.mark.filterwarnings("ignore:the rows of logits are >= 0")
+def test_a_doubtful_network_is_trained_with_a_warning_at_its_first_sitting(tiny, tmp_path, net):
+    config = replace(tiny, epochs=2, model=ModelConfig(name=f"{net}:sure"))
+    softmax = pytest.warns(RuntimeWarning, match="seems to end in softmax")
+    with softmax, pytest.raises(KeyboardInterrupt):
+        carry_out(config, tmp_path, on_epoch=stop)
+    carry_out(config, tmp_path)
+    assert run_folder(tmp_path, config.id).ending == "done"
+
+
+def stop(_epoch):
+    raise KeyboardInterrupt
 
 
 def test_the_result_does_not_depend_on_where_it_lies(done, tmp_path):

@@ -105,6 +105,20 @@ def sliding_mean(values: Sequence[float], *, width: int) -> list[float]:
     return [sum(window) / len(window) for window in windows]
 
 
+def window_means(values: Sequence[float], *, width: int) -> list[float]:
+    """Means over each `width` neighbours, none narrower; over all values where there are fewer.
+
+    Example:
+        >>> window_means([0.0, 3.0, 6.0, 0.0], width=3)
+        [3.0, 3.0]
+    """
+    if width < 1:
+        raise ConfigError(f"width is {width!r}; expected >= 1. 1 smooths nothing.")
+    full = min(width, len(values))
+    windows = (values[i : i + full] for i in range(len(values) - full + 1)) if values else ()
+    return [sum(window) / full for window in windows]
+
+
 def _scores(log: RunLog) -> Iterator[tuple[str, int, Mapping[str, Score]]]:
     for record in log.epochs:
         yield "train", record.epoch, {BASELINE: record.train}

@@ -5,13 +5,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-
+from polyak import tensor_files
 from polyak.analysis.reliability import pooled_reliability
 from polyak.analysis.results import Result, Results, all_runs, phases_of, row_results
 from polyak.analysis.variants import variant_results
-from polyak.errors import FileError
 from polyak.metrics import ReliabilityBin
+from polyak.records.evaluations import predictions_of
 from polyak.records.predictions import Predictions
 from polyak.records.runs import Ending, EpochRecord, MonitorRecord, RunFolder, Score, run_folder
 from polyak.records.studies import RowRecord, StudyRecord, read_study
@@ -212,7 +211,7 @@ class _Files:
 
     def predictions(self, run_id: str) -> Predictions:
         if run_id not in self._predictions:
-            self._predictions[run_id] = Predictions(self.folder(run_id).predictions)
+            self._predictions[run_id] = predictions_of(self._out, run_id)
         return self._predictions[run_id]
 
 
@@ -281,13 +280,8 @@ def _has_batchnorm(folder: RunFolder) -> bool | None:
     path = folder.arm(BASELINE)
     if not path.exists():
         return None
-    try:
-        with safe_open(path, framework="pt") as file:
-            names = file.keys()
-    except SafetensorError as error:
-        raise FileError(
-            f"{path} cannot be read ({error}); expected the weights of a finished run. {RUN_AGAIN}"
-        ) from error
+    with tensor_files.opened(path, advice=RUN_AGAIN) as file:
+        names = file.keys()
     return any("running_var" in name for name in names)
 
 

@@ -126,7 +126,8 @@ def write_results(path: Path, results: Iterable[Result]) -> None:
     )
     table = pyarrow.Table.from_pylist([asdict(result) for result in results], schema=schema)
     with replacing(path) as temporary:
-        pyarrow.parquet.write_table(table, temporary)
+        # Readers that ask for it (page_checksum_verification=True) see that a file was altered.
+        pyarrow.parquet.write_table(table, temporary, write_page_checksum=True)
 
 
 def write_results_csv(path: Path, results: Iterable[Result]) -> None:

@@ -1,7 +1,7 @@
 """The bank: several averages of one model's weights, updated together."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from functools import partial
 from threading import RLock
 from typing import Any
@@ -12,24 +12,21 @@ from torch import Tensor, nn
 from polyak.averaging.batchnorm.batches import Forward
 from polyak.averaging.batchnorm.moments import groups_of
 from polyak.averaging.batchnorm.refresh import statistics_of
+from polyak.averaging.counting import Counting
 from polyak.averaging.kinds import Average, as_averages
 from polyak.averaging.kinds.counters import Counters
-from polyak.averaging.kinds.explain import coinciding, explain
-from polyak.averaging.kinds.profile import profile_in_bank
 from polyak.averaging.kinds.records import to_record
-from polyak.averaging.model.buffers import Buffers, described
-from polyak.averaging.model.copies import copy_holding
+from polyak.averaging.model.buffers import Buffers
 from polyak.averaging.model.live import LiveWeights
-from polyak.averaging.model.swap import lending, refuse_now
+from polyak.averaging.model.swap import refuse_now
 from polyak.averaging.model.weights import unwrap
 from polyak.averaging.optimizer_hooks.attachment import Attachment
-from polyak.averaging.optimizer_hooks.attachments import Attachments
 from polyak.averaging.readings import Readings
 from polyak.averaging.settings import NonFinite, check_module, check_settings
 from polyak.averaging.storage.state_dict import check_state
 from polyak.averaging.storage.store import Store
 from polyak.averaging.updates import Updates
-from polyak.errors import ConfigError, StateError, unknown
+from polyak.errors import StateError
 
 
 class Averager:
@@ -45,8 +42,8 @@ class Averager:
         buffers: "average" treats floating-point buffers like parameters (Cai et al. 2021),
             "copy" takes over the model's at each update, "live" reads them from it. One word, or
             words by names and patterns of `state_dict()`: a name decides before patterns, of
-            those the last that matches, then "*", else "average"; frozen parameters may be named,
-            too. Integer and sparse buffers and vectors of spectral norm are never averaged.
+            those the last that matches, then "*", else "average". Frozen parameters may be
+            named, too. Integer and sparse buffers and vectors of spectral norm are never averaged.
         dtype: Of the averages; None keeps the weights', with float32 for half precision.
             bfloat16 keeps the rest of a float32 beside it, so that nothing is lost.
         device: Where the averages live; None means beside the weights. "cpu" for a model on a
@@ -92,7 +89,6 @@ class Averager:
         )
         self._kinds = {kind.label: kind.at_period(every) for kind in kinds}
         self._snapshots = {n: k.snapshots for n, k in self._kinds.items() if k.snapshots}
-        self._attachments = Attachments(self._admit, self._before_step, self._step)
         self._model = unwrap(model)
         self._live = LiveWeights(self._model, buffers=buffers, device=device)
         self._store = Store(
@@ -101,9 +97,17 @@ class Averager:
         counters = Counters.at_start(self._kinds, every=every)
         self._groups = groups_of(model, self._live.mesh)
         self._updates = Updates(self._kinds, counters, self._live, self._store, nonfinite)
-        self._readings = Readings(self._kinds, self._live, self._store, self._attachments.begun)
         # Whoever reads a snapshot from another thread waits for an update to end.
         self._lock = RLock()
+        self._counting = Counting(self._live, self._store, self._updates, self._lock)
+        self._readings = Readings(
+            self._kinds,
+            self._live,
+            self._store,
+            self._updates,
+            begun=self._counting.begun,
+            owner=self,
+        )
         self._updates.check_start()
 
     @property
@@ -155,16 +159,7 @@ class Averager:
             ConfigError, StateError: for what is no optimizer, or is attached already.
             WeightMismatchError: for parameters that were frozen and have moved since.
         """
-        return self._attachments.add(optimizers)
-
-    def _admit(self, parameters: Iterable[Tensor]) -> None:
-        with self._lock:
-            self._updates.settle()
-            self._store.admit(parameters)
-
-    def _before_step(self) -> None:
-        refuse_now("optimizer.step()", self._model)
-        self._live.fence()
+        return self._counting.attach(optimizers)
 
     def step(self) -> None:
         """Count one optimizer step, and update when `every` steps have gone by.
@@ -172,19 +167,8 @@ class Averager:
         A step of which the update fails is not counted, and no average changes. Refused while an
         optimizer is attached, whose steps count without it.
         """
-        refuse_now("step()", self._model)
-        self._attachments.refuse("step()")
-        self._step(None)
+        self._counting.step()
 
-    @torch.no_grad()
-    def _step(self, found_inf: Tensor | None) -> None:
-        refuse_now("step()", self._model)
-        self._readings.uncounted = False
-        with self._lock:
-            if self._updates.step(found_inf):
-                self._fence_unless_attached()
-
-    @torch.no_grad()
     def update(self) -> None:
         """Fold the model's weights into every average now.
 
@@ -192,11 +176,7 @@ class Averager:
             WeightMismatchError: if weights appeared, vanished, changed shape, or moved frozen.
             NonFiniteError: for NaN or infinity under `nonfinite="raise"`.
         """
-        refuse_now("update()", self._model)
-        self._readings.uncounted = False
-        with self._lock:
-            self._updates.update()
-            self._fence_unless_attached()
+        self._counting.update()
 
     def track(self) -> None:
         """Average from now on also what trains now; what was averaged stays so, frozen or not.
@@ -226,31 +206,36 @@ class Averager:
         refuse_now("adopt()", self._model)
         with self._lock:
             self._updates.adopt(weights, steps=steps)
-            self._readings.uncounted = False
+            self._counting.tried = True
 
     @contextmanager
     def applied(self, name: str) -> Iterator[nn.Module]:
         """Let the model hold an average, in eval mode, for the length of the block.
 
         On leaving, also by an exception, its own weights and every module's train flag are back.
-        Blocks nest; of those that overlap otherwise the latest counts, and another thread's are
-        refused. Inside, `step`, `update` and `state_dict` are refused. Parameters are lent, not
-        copied: whoever writes to them inside writes to the average. Buffers may be written to. Run
-        backward where forward ran, inside or outside: gradients are taken at the weights held then.
+        Inside, `step`, `update` and `state_dict` are refused. Blocks nest; of those that overlap
+        otherwise the latest counts, and another thread's are refused.
+
+        Parameters are lent, not copied: whoever writes to them inside writes to the average.
+        Buffers may be written to. Run backward where forward ran, inside or outside: gradients
+        are taken at the weights held then.
         """
-        self._begin_reading(name)
-        with self._lent(name, evaluating=True):
+        with self._lock:
+            self._readings.begin(name)
+        with self._readings.lent(name, evaluating=True):
             yield self._model
 
     @torch.no_grad()
     def module(self, name: str) -> nn.Module:
-        """A copy that holds an average, in eval mode, without gradients; not of a sharded model."""
+        """A copy of the model that holds an average, in eval mode and without gradients.
+
+        It has the model's own dtypes. Later updates and steps do not reach it.
+
+        Raises:
+            StateError: for a model that is spread over processes.
+        """
         with self._lock:
-            self._begin_reading(name)
-            live = self._live.check(values=True)
-            return copy_holding(
-                self._model, self._store.weights(name), live=live, buffers=self.buffers, owner=self
-            )
+            return self._readings.module(name)
 
     @torch.no_grad()
     def tensors(self, name: str) -> dict[str, Tensor]:
@@ -260,8 +245,7 @@ class Averager:
         states are the model's, if tensors. Of a sharded model they are DTensors.
         """
         with self._lock:
-            self._begin_reading(name)
-            return self._store.tensors(name)
+            return self._readings.tensors(name)
 
     @torch.no_grad()
     def standstill(self, name: str) -> float:
@@ -270,11 +254,10 @@ class Averager:
         Of the values that differ from the model's, in [0, 1]: near 1 for a decay too slow for the
         average's dtype, whose step w·(x − m) is lost in rounding; 0 if none differs.
         """
-        self._require(name)
+        self._readings.require(name)
         refuse_now("standstill()", self._model)
-        counters = self._counters
-        w = self._kinds[name].weight(counters.next_update(), counters.folded[name])
-        return self._store.standstill(name, w)
+        with self._lock:
+            return self._readings.standstill(name)
 
     def refresh_batchnorm(
         self,
@@ -297,12 +280,13 @@ class Averager:
         """
         refuse_now("refresh_batchnorm()", self._model)
         chosen = [names] if isinstance(names, str) else self.names if names is None else names
-        for name in chosen:
-            self._begin_reading(name)
+        with self._lock:
+            for name in chosen:
+                self._readings.begin(name)
         statistics = statistics_of(
             self._model,
             batches,
-            {name: partial(self._lent, name) for name in chosen},
+            {name: partial(self._readings.lent, name) for name in chosen},
             groups=self._groups if all_ranks else [],
             max_samples=max_samples,
             forward=forward,
@@ -338,35 +322,42 @@ class Averager:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue exactly where `state_dict()` was taken; what is frozen since stays averaged.
 
-        A ConfigError or WeightMismatchError says what a saved bank has that this one has not.
+        Raises:
+            ConfigError: for other averages, another period or other `buffers`.
+            WeightMismatchError: for other weights, or averages of another dtype.
         """
         refuse_now("load_state_dict()", self._model)
         with self._lock:
             check_state(state, self._record(), snapshots=self._snapshots)
             self._store.restore(state)
             self._counters.restore(state["history"])
-            self._readings.uncounted = False
+            self._counting.tried = True
 
     def profile(self, name: str) -> tuple[float, ...]:
         """Weights of the initial weights and of each update so far in an average; they sum to 1.
 
-        A StateError says if they depend on steps that skipped or additional updates left unknown.
+        Raises:
+            StateError: if they depend on steps that skipped or additional updates left unknown.
         """
-        self._require(name)
-        counters = self._counters
-        return profile_in_bank(self._kinds[name], counters, folded=counters.folded[name])
+        with self._lock:
+            return self._readings.profile(name)
 
     def explain(self, *, total_steps: int | None = None) -> str:
-        """In words: half-lives, end of warm-up, ages, rest of the start; now and in a whole run."""
-        self._readings.told |= self.updates > 0
-        said = explain(self._kinds, self._counters, total_steps=total_steps)
-        rules = self.buffers
-        return said if isinstance(rules, str) else f"{said}\nbuffers: {described(rules)}"
+        """In words: half-lives, end of warm-up, mean ages, share of the initial weights left.
+
+        Args:
+            total_steps: Of a whole run, to say the same of its end; None says how it is now.
+        """
+        with self._lock:
+            return self._readings.explain(total_steps=total_steps)
 
     def coinciding(self) -> list[list[str]]:
-        """Groups of averages that are equal so far; without having asked, a reading warns."""
-        self._readings.told = True
-        return coinciding(self._kinds, steps=self._counters.position, updates=self.updates)
+        """Groups of averages that are equal so far, mostly because warm-up still sets their decays.
+
+        To compare them tells nothing. Who has not asked is warned at the first reading.
+        """
+        with self._lock:
+            return self._readings.coinciding()
 
     def __reduce__(self) -> Any:  # deepcopy asks for this, too
         raise StateError(
@@ -379,22 +370,3 @@ class Averager:
         """The counts, nothing being open any more."""
         with self._lock:
             return self._updates.counters
-
-    def _begin_reading(self, name: str) -> None:
-        self._require(name)
-        self._readings.check(name, self._counters)
-
-    def _lent(self, name: str, *, evaluating: bool = False) -> AbstractContextManager[None]:
-        """A block in which the model holds an average."""
-        live = self._live.check(values=True) if evaluating else self._live.now()
-        weights = self._store.weights(name)
-        return lending(self._live.modules, live, weights, owner=self, evaluating=evaluating)
-
-    def _fence_unless_attached(self) -> None:
-        """Hold the device back while weights come down, unless its next step will do so itself."""
-        if not self._attachments.write_all(self._live.parameters):
-            self._live.fence()
-
-    def _require(self, name: str) -> None:
-        if name not in self._kinds:
-            raise ConfigError(unknown("average", name, self._kinds))

@@ -1,31 +1,34 @@
-"""What is said, once each, where an average that is about to be read is not what one thinks."""
+"""Reading a bank: its averages, and what it says about them."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 
-import torch
 from torch import Tensor, nn
 
-from polyak.averaging import kernels
 from polyak.averaging.kinds import Average
 from polyak.averaging.kinds.counters import Counters
-from polyak.averaging.kinds.explain import equal_groups, equal_until
+from polyak.averaging.kinds.explain import coinciding, explain
+from polyak.averaging.kinds.profile import profile_in_bank
+from polyak.averaging.model.buffers import described
+from polyak.averaging.model.copies import copy_holding
 from polyak.averaging.model.live import LiveWeights
-from polyak.averaging.model.swap import holds_lent_weights
+from polyak.averaging.model.swap import lending
+from polyak.averaging.notices import Notices
 from polyak.averaging.storage.store import Store
-from polyak.errors import warn
-
-_SAMPLES = 64
-"""Values of a weight that are looked at, to see if training has moved it."""
+from polyak.averaging.updates import Updates
+from polyak.errors import ConfigError, unknown
 
 
 class Readings:
-    """Warns of steps that nobody counts, and of averages that are still equal.
+    """What is read of one bank; what is open is closed before.
 
     Args:
-        kinds: The averages by name, decays per update.
+        kinds: The averages by name.
         live: The weights that are averaged.
         store: The averages' tensors.
-        begun: Whether an attached optimizer has begun to step.
+        updates: The counts.
+        begun: Whether there was anything to count so far.
+        owner: Whose weights a model holds while an average is lent to it.
     """
 
     def __init__(
@@ -33,77 +36,81 @@ class Readings:
         kinds: Mapping[str, Average],
         live: LiveWeights,
         store: Store,
+        updates: Updates,
+        *,
         begun: Callable[[], bool],
+        owner: object,
     ) -> None:
-        self._begun = begun
         self._kinds = kinds
         self._live = live
         self._store = store
-        self._dtypes = {name: x.dtype for name, x in live.here.averaged.items()}
-        self.uncounted = True
-        """Whether nothing was counted, tried, adopted or loaded since the construction."""
-        self.told = False
-        """Whether the user knows which averages are equal so far, or none is."""
+        self._updates = updates
+        self._owner = owner
+        self.notices = Notices(kinds, live, store, begun)
 
-    def check(self, name: str, counters: Counters) -> None:
-        """Look at an average that is about to be read; the counts must be settled."""
-        if self.uncounted:
-            self._check_counted()
-        elif not self.told and counters.updates:
-            self._check_equal(name, counters)
+    @property
+    def _counters(self) -> Counters:
+        return self._updates.counters
 
-    def _check_counted(self) -> None:
-        self._live.check(values=True)  # what is refused by name needs no warning
-        if holds_lent_weights(self._live.model) or self._begun():
-            return
-        [held, *_] = self._store.rows.values()
-        found, here = self._live.found.averaged, self._live.here.averaged
-        # Forward passes move buffers, and a cast rounds.
-        own = [n for n, x in found.items() if isinstance(x, nn.Parameter) and n in here]
-        names = [n for n in own if here[n].dtype is self._dtypes.get(n)]
-        reshaped = any(x.shape != held[n].shape for n, x in here.items() if n in held)
-        if reshaped or not _differ([held[n] for n in names], [here[n] for n in names]):
-            return
-        # Of another thread's step the weights may have been seen, and its beginning not.
-        if self._begun() or not self.uncounted:
-            return
-        self.uncounted = False
-        warn(
-            "no step has been counted although the weights have moved; every average is still the "
-            "initial weights. Call attach(optimizer), or step() after each optimizer step, or "
-            "build the averager once the weights are loaded."
+    def require(self, name: str) -> Average:
+        """The kind of an average.
+
+        Raises:
+            ConfigError: if there is none of that name.
+        """
+        if name not in self._kinds:
+            raise ConfigError(unknown("average", name, self._kinds))
+        return self._kinds[name]
+
+    def begin(self, name: str) -> None:
+        """Say what there is to say before an average is read."""
+        self.require(name)
+        self.notices.check(name, self._counters)
+
+    def lent(self, name: str, *, evaluating: bool = False) -> AbstractContextManager[None]:
+        """A block in which the model holds an average, if `evaluating` in eval mode."""
+        live = self._live.check(values=True) if evaluating else self._live.now()
+        weights = self._store.weights(name)
+        return lending(self._live.modules, live, weights, owner=self._owner, evaluating=evaluating)
+
+    def module(self, name: str) -> nn.Module:
+        """A copy of the model that holds an average."""
+        self.begin(name)
+        live = self._live.check(values=True)
+        return copy_holding(
+            self._live.model,
+            self._store.weights(name),
+            live=live,
+            buffers=self._live.buffers,
+            owner=self._owner,
         )
 
-    def _check_equal(self, name: str, counters: Counters) -> None:
-        steps, updates = counters.position, counters.updates
-        groups = equal_groups(self._kinds, steps=steps, updates=updates)
-        self.told = not groups
-        for reason, names in groups:
-            if name in names:
-                self.told = True
-                until = equal_until([self._kinds[n] for n in names], counters)
-                end = "" if until is None else f", all of them until step {until}"
-                warn(
-                    f"{' = '.join(names)}: equal so far, {reason}{end}. To compare them tells "
-                    "nothing; coinciding() says which averages are one."
-                )
-                return
+    def tensors(self, name: str) -> dict[str, Tensor]:
+        """Copies of an average's weights under the keys of `state_dict()`."""
+        self.begin(name)
+        return self._store.tensors(name)
 
+    def standstill(self, name: str) -> float:
+        """Share of an average's values that the next update would leave as they are."""
+        kind, counters = self.require(name), self._counters
+        w = kind.weight(counters.next_update(), counters.folded[name])
+        return self._store.standstill(name, w)
 
-@torch.no_grad()
-def _differ(held: Sequence[Tensor], live: Sequence[Tensor]) -> bool:
-    """Whether samples of the first differ from those of the second, as they would be stored."""
-    flags = []
-    for m, x in zip(held, live, strict=True):
-        if not m.numel():
-            continue
-        stride = max(1, m.numel() // _SAMPLES)
-        kept, now = (y.detach().reshape(-1)[::stride] for y in (m, x))
-        if kernels.needs_remainder(m.dtype):
-            now, _ = kernels.split(now.float())
-        flags.append((kept != now.to(kept)).any())
-    # One look at each device, which is waited for once.
-    by_device: dict[torch.device, list[Tensor]] = {}
-    for flag in flags:
-        by_device.setdefault(flag.device, []).append(flag)
-    return any(bool(torch.stack(found).any()) for found in by_device.values())
+    def profile(self, name: str) -> tuple[float, ...]:
+        """Weights of the initial weights and of each update so far in an average."""
+        kind, counters = self.require(name), self._counters
+        return profile_in_bank(kind, counters, folded=counters.folded[name])
+
+    def explain(self, *, total_steps: int | None) -> str:
+        """The averages in words, and what happens to buffers if that goes by name."""
+        counters = self._counters
+        self.notices.told |= counters.updates > 0
+        said = explain(self._kinds, counters, total_steps=total_steps)
+        rules = self._live.buffers
+        return said if isinstance(rules, str) else f"{said}\nbuffers: {described(rules)}"
+
+    def coinciding(self) -> list[list[str]]:
+        """Groups of averages that are equal so far."""
+        self.notices.told = True
+        counters = self._counters
+        return coinciding(self._kinds, steps=counters.position, updates=counters.updates)

@@ -36,6 +36,11 @@ class Machines:
     gpus_per_run: float = 0.0
     """What Ray sets apart for each run; with 0.25 four runs share a GPU."""
 
+    @property
+    def trial_device(self) -> str | None:
+        """Where networks can be tried before a study: None if only a cluster has the device."""
+        return self.device if self.executor == "local" or self.device == "cpu" else None
+
     @contextmanager
     def ready(self) -> Iterator[tuple[Executor, int]]:
         """An executor for the length of the block, and how many runs it does at a time.

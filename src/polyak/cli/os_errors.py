@@ -4,6 +4,8 @@ import errno
 import os
 import select
 
+from polyak.errors import printable
+
 STDOUT, STDERR = 1, 2
 
 _AGAIN = "Fix that and give the same command again: it goes on where it was."
@@ -17,6 +19,11 @@ _KIND = (
     "Give another path, or move away what is there."
 )
 _ANSWERING = f"cannot be read or written ({{}}); expected a disk that answers. {_AGAIN}"
+_LOCKS = (
+    "cannot be locked ({}); expected storage that has locks, as local disks do and some network "
+    "storage does not. Give an output folder elsewhere."
+)
+_LINK = "cannot be used ({}); expected a file or folder of its own. Replace the link by it."
 
 MESSAGES = {
     errno.ENOSPC: _SPACE,
@@ -29,6 +36,10 @@ MESSAGES = {
     errno.EEXIST: _KIND,
     errno.ENAMETOOLONG: "cannot be used ({}); expected a shorter path. Give another one.",
     errno.EIO: _ANSWERING,
+    errno.ENOLCK: _LOCKS,
+    errno.ENOTSUP: _LOCKS,
+    errno.ENOSYS: _LOCKS,
+    errno.ELOOP: _LINK,
     errno.ESTALE: _ANSWERING,
 }
 
@@ -41,7 +52,10 @@ def message_of(error: OSError) -> str | None:
         'out cannot be written (Read-only file system); ex'
     """
     message = MESSAGES.get(error.errno or 0)
-    return f"{error.filename or 'a file'} {message.format(error.strerror)}" if message else None
+    if message is None:
+        return None
+    name = printable(os.fsdecode(error.filename)) if error.filename else "a file"
+    return f"{name} {message.format(error.strerror)}"
 
 
 def nobody_reads() -> bool:

@@ -2,7 +2,7 @@
 
 from polyak.data.batches import augment, epoch_batches
 from polyak.data.cache import load, prepare
-from polyak.data.config import DataConfig, NoiseConfig
+from polyak.data.config import DataConfig, NoiseConfig, SourceConfig
 from polyak.data.images import DataSet, ImageSet
 from polyak.data.partition import Partition, partition
 
@@ -10,6 +10,7 @@ from polyak.data.partition import Partition, partition
 __all__ = [
     "DataConfig",
     "NoiseConfig",
+    "SourceConfig",
     "DataSet",
     "ImageSet",
     "Partition",

@@ -10,20 +10,26 @@ import json
 import os
 import shlex
 import shutil
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 from torch import Tensor
 
 from polyak import checksums
 from polyak.data import entries, fingerprints, sources
-from polyak.data.config import DataConfig, NoiseConfig
+from polyak.data.config import DataConfig, NoiseConfig, SourceConfig
+from polyak.data.decoding import images_in_both
 from polyak.data.formats.cifar_n import read_cifar_n
 from polyak.data.images import DataSet
-from polyak.errors import ConfigError, DataError, FileError
+from polyak.errors import ConfigError, DataError, FileError, warn
 from polyak.files import replacing, write_json
 
 Root = str | os.PathLike[str] | None
+
+_SHARED_SHARE = 0.001
+"""Of the test images that are training images too, from which on it is worth a warning."""
 
 
 def cache_root(root: Root = None) -> Path:
@@ -34,7 +40,10 @@ def cache_root(root: Root = None) -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "polyak"
 
 
-def prepare(config: DataConfig, *, root: Root = None) -> DataConfig:
+Config = TypeVar("Config", bound=SourceConfig)
+
+
+def prepare(config: Config, *, root: Root = None) -> Config:
     """Decode a source into the cache if it is not there yet, and fill in what identifies it.
 
     With `config.fingerprint` given and in the cache, the source is not looked at, so that a
@@ -59,18 +68,21 @@ def prepare(config: DataConfig, *, root: Root = None) -> DataConfig:
     if wanted is None or entries.faults(folder / "data" / wanted):
         fingerprint = _prepare_source(config, folder)
         if wanted not in (None, fingerprint):
+            fingerprint = _prepare_as_earlier(config, folder)
+        if wanted not in (None, fingerprint):
             raise DataError(
                 f"source {config.source!r} has the fingerprint {fingerprint[:12]}…; expected "
                 f"{str(wanted)[:12]}…. It has changed since the configuration was written."
             )
         config = replace(config, fingerprint=fingerprint)
-    if config.noise.kind == "file":
+    _warn_of_shared(config, folder)
+    if isinstance(config, DataConfig) and config.noise.kind == "file":
         labels_n = load(config, root=root).train.labels_n
-        config = replace(config, noise=_prepare_noise(config.noise, labels_n, folder))
+        config = replace(config, noise=prepare_noise(config.noise, labels_n, root=root))
     return config
 
 
-def load(config: DataConfig, *, root: Root = None) -> DataSet:
+def load(config: SourceConfig, *, root: Root = None) -> DataSet:
     """Read a prepared data set from the cache, memory-mapped; nothing else is looked at.
 
     Checksums of all arrays are compared first.
@@ -89,9 +101,8 @@ def load(config: DataConfig, *, root: Root = None) -> DataSet:
     found = entries.faults(folder)
     if found:
         raise FileError(f"{'; '.join(found)}. Run `{command}`, which replaces it.")
-    train, test = entries.read(folder)
     name = sources.name_of(config.source)
-    return DataSet(train=train, test=test, name=name, fingerprint=config.fingerprint)
+    return replace(entries.read(folder), name=name, fingerprint=config.fingerprint)
 
 
 def noise_file(noise: NoiseConfig, *, root: Root = None) -> Path:
@@ -110,42 +121,70 @@ def noise_file(noise: NoiseConfig, *, root: Root = None) -> Path:
     return path
 
 
-def _prepare_noise(noise: NoiseConfig, clean_labels_n: Tensor, folder: Path) -> NoiseConfig:
-    path = noise_file(noise, root=folder)
+def prepare_noise(noise: NoiseConfig, clean_labels_n: Tensor, *, root: Root = None) -> NoiseConfig:
+    """Check a noise file against the labels that it stands for, and keep a copy of it.
+
+    Raises:
+        DataError, FileError: if it is another data set's, or changed.
+    """
+    path = noise_file(noise, root=root)
     read_cifar_n(path, noise.key or "", clean_labels_n)
     fingerprint = checksums.of_file(path)
-    copy = folder / "labels" / f"{fingerprint}.pt"
-    if path != copy:
+    copy = cache_root(root) / "labels" / f"{fingerprint}.pt"
+    # One that is there and whole stays, so that a cache may be for reading only.
+    if path != copy and not (copy.is_file() and checksums.of_file(copy) == fingerprint):
         with replacing(copy) as temporary:
             shutil.copyfile(path, temporary)
     return replace(noise, fingerprint=fingerprint)
 
 
-def _prepare_source(config: DataConfig, folder: Path) -> str:
+def _prepare_source(config: SourceConfig, folder: Path) -> str:
     """Fingerprint of a source, which is in the cache afterwards."""
     source = sources.find(config)
     # Taken first, so that a change while the files are read is seen the next time.
-    stats = fingerprints.of_stats(source.files) if source.files else None
+    stats = fingerprints.of_stats(source.files, reading=source.reading) if source.files else None
     index = folder / "index" / f"{_index_key(config)}.json"
     known = _known_fingerprint(index, stats)
     if known and not entries.faults(folder / "data" / known):
         return known
     fingerprint = source.identity() if source.identity else None
     if fingerprint is None or entries.faults(folder / "data" / fingerprint):
-        train, test = source.decode()
-        DataSet(train=train, test=test).check()
-        fingerprint = fingerprint or fingerprints.of_arrays(train, test)
-        entries.write(folder / "data" / fingerprint, train, test)
+        dataset = source.decode()
+        dataset.check()
+        fingerprint = fingerprint or fingerprints.of_arrays(dataset)
+        shared = images_in_both(dataset.train, dataset.test)
+        entries.write(folder / "data" / fingerprint, replace(dataset, shared_images=shared))
     if stats:
-        write_json(index, {"source": config.source, "stats": stats, "fingerprint": fingerprint})
+        # It only saves time, and a complete cache may be for reading only.
+        with suppress(OSError):
+            write_json(index, {"source": config.source, "stats": stats, "fingerprint": fingerprint})
     return fingerprint
 
 
-def _index_key(config: DataConfig) -> str:
+def _prepare_as_earlier(config: SourceConfig, folder: Path) -> str:
+    """The fingerprint without the source's own hold-out, which earlier versions did not read."""
+    return _prepare_source(replace(config, validation="ignore"), folder)
+
+
+def _warn_of_shared(config: SourceConfig, folder: Path) -> None:
+    """Warn if test images are training images; the known sets have a handful among thousands."""
+    found = entries.read(folder / "data" / str(config.fingerprint))
+    count, n = found.shared_images or 0, len(found.test)
+    if count and count >= _SHARED_SHARE * n:
+        warn(
+            f"{count} of the {n} test images of source {config.source!r} are training images too, "
+            "pixel by pixel: test accuracy says nothing of new images. Take them out of either "
+            "part."
+        )
+
+
+def _index_key(config: SourceConfig) -> str:
     path = Path(config.source).expanduser()
     place = str(path.resolve()) if path.exists() else config.source
-    text = json.dumps([config.source in sources.NAMES, place, config.image_column,
-                       config.label_column])  # fmt: skip
+    key: list[object] = [config.source in sources.NAMES, place]
+    key += [config.image_column, config.label_column]
+    options = config.decoding() | ({} if config.validation == "holdout" else {"validation": "no"})
+    text = json.dumps([*key, options] if options else key)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 

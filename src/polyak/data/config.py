@@ -1,10 +1,12 @@
 """What to train on: the settings of a data set, its hold-out, its label noise and augmentation."""
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Literal, get_args
 
 NoiseKind = Literal["none", "symmetric", "asymmetric", "file"]
+Validation = Literal["holdout", "ignore"]
+ResizeHow = Literal["shorter-side-crop", "squash"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,6 +47,11 @@ class NoiseConfig:
             found.append(f"noise.rate is {self.rate!r}; expected 0 <= rate <= 1")
         elif self.rate and not drawn:
             found.append(f"noise.rate is {self.rate!r}; expected 0 where kind is {self.kind!r}")
+        elif drawn and not self.rate:
+            # Else the run would train on right labels, and its page would speak of noise.
+            found.append(
+                f"noise.rate is {self.rate!r}; expected 0 < rate <= 1 where kind is {self.kind!r}"
+            )
         if self.seed < 0:
             found.append(f"noise.seed is {self.seed!r}; expected >= 0")
         for name, value in (("file", self.file), ("key", self.key)):
@@ -58,19 +65,77 @@ class NoiseConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class DataConfig:
-    """A data set and what training does with it."""
+class SourceConfig:
+    """A data set and how it is decoded: all that its entry in the cache depends on."""
 
     source: str = "digits"
     """digits, digits-parity, fashion-mnist, cifar10, cifar100, tiny-imagenet, another data set of
-    the Hugging Face hub as owner/name, a folder (parquet files, IDX files, class folders or
-    Tiny-ImageNet's own tree), or file.py:load."""
+    the Hugging Face hub as owner/name, a folder or file (docs/data.md lists what is read), or
+    file.py:load."""
 
     image_column: str | None = None
     """Column that holds the images, for tables. None: the only one that can."""
 
     label_column: str | None = None
     """Column that holds the labels, for tables. None: fine_label, else the only one that can."""
+
+    test_split: float | None = None
+    """Share of the images to set apart as the test set, in (0, 1), of a source that has none: a
+    stratified draw. None: the source has a test set."""
+
+    test_split_seed: int = 0
+    """Seed of that draw. The same for all runs of a study, whatever their own seed."""
+
+    validation: Validation = "holdout"
+    """What a source's own validation split is, beside a test split. holdout: search runs select
+    on it, refits train on it too. ignore: it is not read, and the hold-out is drawn."""
+
+    resize: int | None = None
+    """Side in pixels of the square to which all images are resized. None: they share one size."""
+
+    resize_how: ResizeHow = "shorter-side-crop"
+    """shorter-side-crop: scale the shorter side, cut the middle out. squash: scale both sides."""
+
+    fingerprint: str | None = None
+    """SHA-256 that identifies the decoded data, in hexadecimal. Filled in by `prepare`."""
+
+    def faults(self) -> list[str]:
+        """What is wrong with these settings, one phrase each."""
+        found = []
+        if not self.source:
+            found.append("source is ''; expected a name or a path")
+        for name in ("image_column", "label_column"):
+            if getattr(self, name) == "":
+                found.append(f"{name} is ''; expected a name or None")
+        if self.test_split is not None and not 0 < self.test_split < 1:
+            found.append(f"test_split is {self.test_split!r}; expected 0 < test_split < 1 or None")
+        if self.test_split_seed < 0:
+            found.append(f"test_split_seed is {self.test_split_seed!r}; expected >= 0")
+        elif self.test_split_seed and self.test_split is None:
+            found.append(
+                f"test_split_seed is {self.test_split_seed!r}; expected 0 where test_split is None"
+            )
+        if self.resize is not None and self.resize < 1:
+            found.append(f"resize is {self.resize!r}; expected >= 1 pixel or None")
+        for name, kind in (("validation", Validation), ("resize_how", ResizeHow)):
+            if getattr(self, name) not in get_args(kind):
+                choices = ", ".join(get_args(kind))
+                found.append(f"{name} is {getattr(self, name)!r}; expected one of {choices}")
+        return found + _fingerprint_faults("fingerprint", self.fingerprint)
+
+    def decoding(self) -> dict[str, object]:
+        """The settings of the decoding that are not as they always were, for fingerprints."""
+        chosen: dict[str, object] = {}
+        if self.test_split is not None:
+            chosen |= {"test_split": self.test_split, "test_split_seed": self.test_split_seed}
+        if self.resize is not None:
+            chosen |= {"resize": self.resize, "resize_how": self.resize_how}
+        return chosen
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DataConfig(SourceConfig):
+    """A data set and what training does with it."""
 
     train_limit: int | None = None
     """Number of training images to keep, hold-out included: a fixed stratified draw, in which a
@@ -94,17 +159,9 @@ class DataConfig:
     flip: bool = True
     """Whether training images are mirrored left to right, each with probability 1/2."""
 
-    fingerprint: str | None = None
-    """SHA-256 that identifies the decoded data, in hexadecimal. Filled in by `prepare`."""
-
     def faults(self) -> list[str]:
         """What is wrong with these settings and those of the noise, one phrase each."""
-        found = []
-        if not self.source:
-            found.append("source is ''; expected a name or a path")
-        for name in ("image_column", "label_column"):
-            if getattr(self, name) == "":
-                found.append(f"{name} is ''; expected a name or None")
+        found = SourceConfig.faults(self)
         for name in ("train_limit", "test_limit"):
             limit = getattr(self, name)
             if limit is not None and limit < 1:
@@ -115,7 +172,11 @@ class DataConfig:
             found.append(f"split_seed is {self.split_seed!r}; expected >= 0")
         if self.crop_padding < 0:
             found.append(f"crop_padding is {self.crop_padding!r}; expected >= 0")
-        return found + _fingerprint_faults("fingerprint", self.fingerprint) + self.noise.faults()
+        return found + self.noise.faults()
+
+    def images_only(self) -> "DataConfig":
+        """The same source, decoded the same way, with the defaults for what a run does with it."""
+        return DataConfig(**{f.name: getattr(self, f.name) for f in fields(SourceConfig)})
 
 
 def _fingerprint_faults(what: str, value: str | None) -> list[str]:

@@ -47,7 +47,13 @@ class DeviceImages:
             object.__setattr__(self, name, value)
 
     def batches(
-        self, batch_size: int, *, order: torch.Generator, draws: torch.Generator, skip: int = 0
+        self,
+        batch_size: int,
+        *,
+        order: torch.Generator,
+        draws: torch.Generator,
+        skip: int = 0,
+        augmented: bool = True,
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """One epoch of the training part: normalised images and given labels.
 
@@ -56,16 +62,16 @@ class DeviceImages:
             order: Generator of the order.
             draws: Generator of crops and flips.
             skip: Batches of this order to leave out at its beginning, without draws for them.
+            augmented: Whether to crop and flip; without, the images as they are.
         """
+        padding, flip = (self.padding, self.flip) if augmented else (0, False)
         batches = epoch_batches(len(self.labels_n), batch_size, order)
         for chosen_b in islice(batches, skip, None):
-            drawn = draw_crops_and_flips(
-                len(chosen_b), padding=self.padding, flip=self.flip, generator=draws
-            )
+            drawn = draw_crops_and_flips(len(chosen_b), padding=padding, flip=flip, generator=draws)
             # Drawn on the CPU, so that every device sees the same; no wait for the device.
             index_b, corner_b2, mirrored_b = (sent(x, self.device) for x in (chosen_b, *drawn))
             images = crop_and_flip(
-                self.images_nchw[index_b], corner_b2, mirrored_b, padding=self.padding
+                self.images_nchw[index_b], corner_b2, mirrored_b, padding=padding
             )
             yield self.normalise(images), self.labels_n[index_b]
 

@@ -7,45 +7,46 @@ import errno
 import hashlib
 import json
 import os
-import shutil
-import tempfile
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from polyak import checksums
-from polyak.data.images import ImageSet
+from polyak.data.images import DataSet, ImageSet
+from polyak.files import naming, read_json, staging
 
 _FORMAT = 1
 _ARRAYS = ("train_images", "train_labels", "test_images", "test_labels")
+_FACTS = ("holdout_images", "shared_images", "notes")
 _MANIFEST = "manifest.json"
 
 
-def write(folder: Path, train: ImageSet, test: ImageSet) -> None:
+def write(folder: Path, dataset: DataSet) -> None:
     """Write both sets so that `folder` is either absent or whole, whoever else writes it."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".writing-"))
-    try:
+    train, test = dataset.train, dataset.test
+    with naming(folder), staging(folder.parent) as place:
+        # Not the private folder itself: the mask of permissions decides who shares a cache.
+        temporary = place / folder.name
+        temporary.mkdir()
         tensors = (train.images_nchw, train.labels_n, test.images_nchw, test.labels_n)
         files = {}
         for name, tensor in zip(_ARRAYS, tensors, strict=True):
             path = temporary / f"{name}.npy"
             with path.open("wb") as file:
-                np.save(file, tensor.numpy())
+                _write_array(file, tensor.numpy())
                 _to_disk(file)
             files[path.name] = {"bytes": path.stat().st_size, "sha256": checksums.of_file(path)}
         manifest = {"format": _FORMAT, "classes": list(train.classes), "files": files}
+        manifest |= {name: getattr(dataset, name) for name in _FACTS if getattr(dataset, name)}
         with (temporary / _MANIFEST).open("w") as file:
             json.dump({**manifest, "sha256": _digest(manifest)}, file, indent=1)
             _to_disk(file)
-        # mkdtemp makes folders private; a cache may be shared.
-        temporary.chmod(0o755)
         _publish(temporary, folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def faults(folder: Path) -> list[str]:
@@ -69,9 +70,10 @@ def faults(folder: Path) -> list[str]:
     return found
 
 
-def read(folder: Path) -> tuple[ImageSet, ImageSet]:
+def read(folder: Path) -> DataSet:
     """Training and test set, memory-mapped, of a folder without faults."""
-    classes = tuple(_manifest(folder)["classes"])
+    manifest = _manifest(folder)
+    classes = tuple(manifest["classes"])
     train, test = (
         ImageSet(
             images_nchw=_mapped(folder / f"{part}_images.npy"),
@@ -80,7 +82,14 @@ def read(folder: Path) -> tuple[ImageSet, ImageSet]:
         )
         for part in ("train", "test")
     )
-    return train, test
+    return DataSet(
+        train=train,
+        test=test,
+        # Entries of earlier versions name none of these.
+        holdout_images=manifest.get("holdout_images", 0),
+        shared_images=manifest.get("shared_images"),
+        notes=tuple(manifest.get("notes", ())),
+    )
 
 
 def _publish(temporary: Path, folder: Path) -> None:
@@ -94,18 +103,13 @@ def _publish(temporary: Path, folder: Path) -> None:
         # Another process was faster, or what is there is damaged.
         if not faults(folder):
             return
-        aside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".damaged-"))
-        try:
+        with staging(folder.parent) as aside, suppress(FileNotFoundError):
             os.rename(folder, aside / "entry")
-        except FileNotFoundError:
-            pass
-        finally:
-            shutil.rmtree(aside, ignore_errors=True)
     raise OSError(f"folder '{folder}' keeps being changed by others.")
 
 
 def _manifest(folder: Path) -> dict[str, Any]:
-    manifest: dict[str, Any] = json.loads((folder / _MANIFEST).read_text())
+    manifest: dict[str, Any] = read_json(folder / _MANIFEST)
     if manifest.pop("sha256") != _digest(manifest):
         raise ValueError("its checksum is wrong")
     if manifest["format"] != _FORMAT:
@@ -120,6 +124,12 @@ def _digest(manifest: dict[str, Any]) -> str:
 def _mapped(path: Path) -> Tensor:
     # Copy-on-write: processes share the pages, and torch takes no read-only array in silence.
     return torch.from_numpy(np.load(path, mmap_mode="c"))
+
+
+def _write_array(file: BinaryIO, array: NDArray[Any]) -> None:
+    """What `np.save` writes; its own way of writing has no number in the error of a full disk."""
+    np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array))
+    file.write(np.ascontiguousarray(array).data)
 
 
 def _to_disk(file: Any) -> None:

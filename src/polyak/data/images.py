@@ -72,6 +72,15 @@ class DataSet:
     fingerprint: str | None = None
     """SHA-256 of the source, in hexadecimal; None for data that no cache knows."""
 
+    holdout_images: int = 0
+    """How many images at the end of `train` are the source's own hold-out; 0: one is drawn."""
+
+    shared_images: int | None = None
+    """How many test images are training images too, pixel by pixel; None: nobody counted."""
+
+    notes: tuple[str, ...] = ()
+    """What of the source was left out or read otherwise than one may think, a phrase each."""
+
     def check(self) -> None:
         """Raise a DataError that names every fault of both sets, if there is one."""
         found = self.train.faults("train", every_class=True) + self.test.faults("test")
@@ -83,6 +92,11 @@ class DataSet:
         shapes = [tuple(part.images_nchw.shape[1:]) for part in (self.train, self.test)]
         if shapes[0] != shapes[1]:
             found.append(f"test has images of shape {shapes[1]}; expected train's {shapes[0]}")
+        if not 0 <= self.holdout_images < max(len(self.train), 1):
+            found.append(
+                f"holdout_images is {self.holdout_images!r}; expected 0 <= holdout_images < "
+                f"{len(self.train)}, the number of training images"
+            )
         if found:
             raise DataError("; ".join(found) + ".")
 

@@ -74,8 +74,8 @@ def partition(
     Args:
         dataset: What `load` gives.
         config: The settings; `source` and columns are not looked at.
-        holdout: Whether to hold out the share `config.holdout`, as search runs do. Refits train
-            on everything.
+        holdout: Whether to hold out the source's own validation split, where it has one, else
+            the share `config.holdout`, as search runs do. Refits train on everything.
         root: Folder of the cache that holds the noise file's copy, instead of $POLYAK_CACHE.
 
     Raises:
@@ -87,7 +87,10 @@ def partition(
     given_n = _given_labels(clean_n, len(dataset.train.classes), config, root)
     kept_n = _limited(clean_n, config.train_limit)
     held_n = kept_n[:0]
-    if holdout:
+    if holdout and dataset.holdout_images:
+        own_n = kept_n >= len(dataset.train) - dataset.holdout_images
+        kept_n, held_n = kept_n[~own_n], kept_n[own_n]
+    elif holdout:
         first, second = split(len(kept_n), holdout=config.holdout, seed=config.split_seed)
         kept_n, held_n = kept_n[first], kept_n[second]
     found = _label_faults(given_n[kept_n], clean_n[kept_n], dataset.train.classes)

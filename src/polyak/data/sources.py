@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,8 +11,12 @@ import numpy as np
 import torch
 
 from polyak.data import fingerprints
-from polyak.data.config import DataConfig
-from polyak.data.formats import folders, idx, tables
+from polyak.data.config import SourceConfig
+from polyak.data.decoding import assemble
+from polyak.data.decoding import decode as decode_reading
+from polyak.data.formats import idx, tables
+from polyak.data.formats.found import Found, Reading, Split, Wanted, array_split, refuse_test_split
+from polyak.data.formats.layouts import find_layout
 from polyak.data.images import DataSet, ImageSet
 from polyak.data.labels import stratified_order
 from polyak.errors import ConfigError, DataError, unknown
@@ -25,23 +29,24 @@ HUB_NAMES = {
 }
 NAMES = ("digits", "digits-parity", "fashion-mnist", *HUB_NAMES)
 _DIGITS_TEST_IMAGES = 360
+_WINDOWS = re.compile(r"[A-Za-z]:[\\/].*|.*\\.*")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
     """A source that was found but not yet decoded."""
 
-    decode: Callable[[], tuple[ImageSet, ImageSet]]
+    decode: Callable[[], DataSet]
     """Training and test set."""
 
     files: Mapping[str, Path] = field(default_factory=dict)
     """Every file that the result depends on, by name; empty where that is not known."""
 
+    reading: str = ""
+    """Where files alone do not say it: how they are read."""
+
     identity: Callable[[], str] | None = None
     """Fingerprint without decoding. None: it is that of the decoded arrays."""
-
-    columns: bool = False
-    """Whether it is a table, so that columns can be named."""
 
 
 def name_of(source: str) -> str:
@@ -52,79 +57,109 @@ def name_of(source: str) -> str:
     return source if source in NAMES else Path(source).expanduser().resolve().name
 
 
-def find(config: DataConfig) -> Source:
+def find(config: SourceConfig) -> Source:
     """The source that a configuration names, from the outside: nothing is decoded yet.
 
     Raises:
         DataError: if it is no known name, no path and not owner/name, or a part is missing.
     """
-    source = _find(config.source, (config.image_column, config.label_column))
-    for name in ("image_column", "label_column"):
-        column = getattr(config, name)
-        if column is not None and not source.columns:
-            raise DataError(
-                f"{name} is {column!r}; expected None, as source {config.source!r} is not a table."
-            )
-    return source
+    reference = parse_reference(config.source)
+    if reference:
+        _refuse_columns(config)
+        return Source(decode=partial(_decode_user_file, *reference, config))
+    found = _find(config.source, _wanted(config))
+    if not found.columns:
+        _refuse_columns(config)
+    return Source(
+        decode=lambda: decode_reading(found.read(), config),
+        files=found.files,
+        reading=_reading(found, config),
+        identity=_identity(found, config),
+    )
 
 
-def decode(config: DataConfig) -> DataSet:
+def decode(config: SourceConfig) -> DataSet:
     """Decode a source, without any cache, limit, noise or split.
 
     Raises:
         ConfigError, DataError, FileError: if the settings or the data are at fault.
     """
-    found = config.faults()
-    if found:
-        raise ConfigError.of("data", found)
+    faults = config.faults()
+    if faults:
+        raise ConfigError.of("data", faults)
     source = find(config)
-    train, test = source.decode()
-    fingerprint = source.identity() if source.identity else fingerprints.of_arrays(train, test)
-    dataset = DataSet(train=train, test=test, name=name_of(config.source), fingerprint=fingerprint)
+    dataset = source.decode()
+    fingerprint = source.identity() if source.identity else fingerprints.of_arrays(dataset)
+    dataset = replace(dataset, name=name_of(config.source), fingerprint=fingerprint)
     dataset.check()
     return dataset
 
 
-def decode_user_file(path: Path, function: str) -> tuple[ImageSet, ImageSet]:
-    """Run the function, which takes nothing and returns a DataSet or (train, test).
+def decode_user_file(path: Path, function: str) -> DataSet | ImageSet:
+    """Run the function, which takes nothing and returns a DataSet, (train, test), or all images
+    as one ImageSet.
 
     Raises:
         DataError: if file or function is missing or the result is something else. What the
             function itself raises is passed on.
     """
     made = load_function(path, function, what="source", error=DataError)()
-    if isinstance(made, DataSet):
-        return made.train, made.test
-    if isinstance(made, tuple) and [type(part) for part in made] == [ImageSet, ImageSet]:
+    if isinstance(made, DataSet | ImageSet):
         return made
+    if isinstance(made, tuple) and [type(part) for part in made] == [ImageSet, ImageSet]:
+        return DataSet(train=made[0], test=made[1])
     raise DataError(
         f"'{path}:{function}' returned a {type(made).__name__}; "
-        "expected a polyak.data.DataSet or a tuple (train, test) of ImageSets."
+        "expected a polyak.data.DataSet, a tuple (train, test) of ImageSets, or one ImageSet of "
+        "all images with test_split."
     )
 
 
-def _find(source: str, columns: tables.Columns) -> Source:
-    reference = parse_reference(source)
-    if reference:
-        return Source(decode=partial(decode_user_file, *reference))
-    if source in ("digits", "digits-parity"):
-        return Source(
-            decode=partial(_decode_digits, parity=source == "digits-parity"), files=_digits_files()
+def _decode_user_file(path: Path, function: str, config: SourceConfig) -> DataSet:
+    if config.resize is not None:
+        raise DataError(
+            f"resize is {config.resize!r}, and '{path}:{function}' gives finished images; expected "
+            "resize None. Resize them in that function."
         )
+    made = decode_user_file(path, function)
+    if isinstance(made, ImageSet) and config.test_split is None:
+        raise DataError(
+            f"'{path}:{function}' returned one ImageSet; expected a test set too. Return "
+            "(train, test), or give test_split, such as 0.2 (`--data.test-split 0.2`)."
+        )
+    if isinstance(made, ImageSet):
+        made.check("train")
+        return assemble({"train": made}, config)
+    if config.test_split is not None:
+        raise DataError(
+            f"test_split is given, and '{path}:{function}' returned a test set; expected "
+            "test_split None. Leave it out."
+        )
+    return made
+
+
+def _wanted(config: SourceConfig) -> Wanted:
+    return Wanted(
+        image_column=config.image_column,
+        label_column=config.label_column,
+        test_split=config.test_split is not None,
+        validation=config.validation == "holdout",
+    )
+
+
+def _find(source: str, wanted: Wanted) -> Found:
+    if source in ("digits", "digits-parity"):
+        return _digits(parity=source == "digits-parity", wanted=wanted)
     if source == "fashion-mnist":
-        return _idx(idx.DEBIAN_FOLDER)
+        return idx.found_in(idx.DEBIAN_FOLDER, wanted)
     path = Path(source).expanduser()
     if source not in HUB_NAMES and path.exists():
-        return _in_folder(path, columns)
+        return find_layout(path, wanted)
+    if _WINDOWS.fullmatch(source):
+        raise DataError(f"source is '{source}'; expected a folder or file there.")
     hub_name = HUB_NAMES.get(source, source)
     if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", hub_name):
-        return Source(
-            decode=partial(tables.decode_hub, hub_name, columns),
-            identity=lambda: fingerprints.of_text(
-                tables.hub_identity(hub_name), kind="hub", columns=columns
-            ),
-            columns=True,
-        )
+        return tables.find_hub(hub_name, wanted)
     if "/" in source:
         raise DataError(f"source is {source!r}; expected a folder there.")
     raise DataError(
@@ -133,48 +168,45 @@ def _find(source: str, columns: tables.Columns) -> Source:
     )
 
 
-def _in_folder(path: Path, columns: tables.Columns) -> Source:
-    if not path.is_dir():
-        raise DataError(f"source is '{path}', a file; expected a folder or file.py:load.")
-    if idx.is_idx_folder(path):
-        return _idx(path)
-    by_split = folders.parquet_files(path)
-    if by_split:
-        files = {f"{split}/{p.name}": p for split, paths in by_split.items() for p in paths}
-        return Source(
-            decode=partial(tables.decode_parquet, by_split, columns),
-            files=files,
-            identity=partial(fingerprints.of_files, files, kind="parquet", columns=columns),
-            columns=True,
+def _identity(found: Found, config: SourceConfig) -> Callable[[], str] | None:
+    columns = (config.image_column, config.label_column) if found.columns else ()
+    options = config.decoding()
+    if found.identity is not None:
+        text = found.identity
+        return lambda: fingerprints.of_text(
+            text(), kind=found.kind, columns=columns, options=options
         )
-    if folders.is_tiny_imagenet(path):
-        files = folders.tiny_imagenet_files(path)
-        return Source(
-            decode=partial(folders.decode_tiny_imagenet, files),
-            files=files,
-            identity=partial(fingerprints.of_files, files, kind="tiny-imagenet"),
-        )
-    class_folders = folders.class_folders(path)
-    if class_folders:
-        files = folders.files_below(class_folders)
-        return Source(
-            decode=partial(tables.decode_image_folder, class_folders),
-            files=files,
-            identity=partial(fingerprints.of_files, files, kind="imagefolder"),
-        )
-    raise DataError(
-        f"folder '{path}' holds no data set; expected parquet files (train-*.parquet, "
-        "test-*.parquet), IDX files, train/<class>/ and test/<class>/, or Tiny-ImageNet's tree."
+    if found.kind in _BY_ARRAYS:
+        return None
+    return partial(
+        fingerprints.of_files, found.files, kind=found.kind, columns=columns, options=options
     )
 
 
-def _idx(folder: Path) -> Source:
-    files = idx.idx_files(folder)
-    return Source(
-        decode=partial(idx.decode_idx, files),
-        files=files,
-        identity=partial(fingerprints.of_files, files, kind="idx"),
-    )
+def _reading(found: Found, config: SourceConfig) -> str:
+    """How files are read, where it is not as earlier versions read the same files."""
+    options = ",".join(f"{name}={value}" for name, value in config.decoding().items())
+    return f"{'' if found.kind in _AS_EVER else found.kind}{options}"
+
+
+def _refuse_columns(config: SourceConfig) -> None:
+    for name in ("image_column", "label_column"):
+        column = getattr(config, name)
+        if column is not None:
+            raise DataError(
+                f"{name} is {column!r}; expected None, as source {config.source!r} is not a table."
+            )
+
+
+_BY_ARRAYS = ("digits",)
+_AS_EVER = ("digits", "idx", "parquet", "tiny-imagenet", "imagefolder", "hub")
+"""Kinds of the first version, whose files name nothing else."""
+
+
+def _digits(*, parity: bool, wanted: Wanted) -> Found:
+    refuse_test_split(wanted, "digits is fixed")
+    read = partial(_read_digits, parity=parity)
+    return Found(kind="digits", read=read, files=_digits_files())
 
 
 def _digits_files() -> dict[str, Path]:
@@ -188,19 +220,27 @@ def _digits_files() -> dict[str, Path]:
     return {"digits": path} if path.is_file() else {}
 
 
-def _decode_digits(*, parity: bool) -> tuple[ImageSet, ImageSet]:
+def _read_digits(*, parity: bool) -> Reading:
     """8×8 grey digits, and a test set that is the same for digits and their parity."""
     from sklearn.datasets import load_digits
 
     digits = load_digits()
     # Theirs count from 0 to 16.
     pixels = np.rint(digits.images * (255 / 16)).astype(np.uint8)
-    digit_n = torch.from_numpy(digits.target.astype(np.int64))
-    order = stratified_order(digit_n, generator=torch.Generator().manual_seed(0))
-    whole = ImageSet(
-        images_nchw=torch.from_numpy(pixels).unsqueeze(1),
-        labels_n=digit_n % 2 if parity else digit_n,
+    digit_n = digits.target.astype(np.int64)
+    order = stratified_order(
+        torch.from_numpy(digit_n), generator=torch.Generator().manual_seed(0)
+    ).numpy()
+    labels = digit_n % 2 if parity else digit_n
+
+    def part(role: str, index: "np.ndarray[tuple[int], np.dtype[np.int64]]") -> Split:
+        chosen = np.sort(index)
+        return array_split(pixels[chosen], labels[chosen], role)
+
+    return Reading(
+        splits={
+            "train": part("train", order[_DIGITS_TEST_IMAGES:]),
+            "test": part("test", order[:_DIGITS_TEST_IMAGES]),
+        },
         classes=("even", "odd") if parity else tuple(str(d) for d in range(10)),
     )
-    test, train = order[:_DIGITS_TEST_IMAGES], order[_DIGITS_TEST_IMAGES:]
-    return whole.take(train.sort().values), whole.take(test.sort().values)

@@ -51,8 +51,8 @@ def agreement(logits_a_nk: Tensor, logits_b_nk: Tensor, labels_n: Tensor) -> Agr
         >>> agreement(a, b, torch.tensor([0, 1]))
         Agreement(both_right=0.0, flipped=0.5, both_wrong=0.5, differently_wrong=0.5)
     """
-    a_nk, b_nk = paired_logits(logits_a_nk, logits_b_nk)
-    _, long_n = labelled_logits(a_nk, labels_n)
+    a_nk, b_nk = paired_logits(logits_a_nk, logits_b_nk, argmax_only=True)
+    _, long_n = labelled_logits(a_nk, labels_n, argmax_only=True)
     a_n, b_n = a_nk.argmax(dim=1), b_nk.argmax(dim=1)
     right_a_n, right_b_n = a_n == long_n, b_n == long_n
     wrong_n = ~(right_a_n | right_b_n)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from polyak.errors import ConfigError, DataError, unknown
-from polyak.metrics.inputs import labelled_logits, wide_logits
+from polyak.metrics.inputs import check_tensors, labelled_logits, wide_logits
 
 Scheme = Literal["equal_mass", "equal_width"]
 
@@ -229,6 +229,7 @@ def _top_label(wide_nk: Tensor, long_n: Tensor) -> tuple[Tensor, Tensor]:
 
 def _scored(confidence_n: Tensor, correct_n: Tensor) -> tuple[Tensor, Tensor]:
     """Both as float64 after the checks that `ece_equal_mass` and `ece_equal_width` promise."""
+    check_tensors(confidence=confidence_n, correct=correct_n)
     if confidence_n.ndim != 1 or confidence_n.numel() < 1 or confidence_n.shape != correct_n.shape:
         raise DataError(
             f"the shape of confidence is {tuple(confidence_n.shape)} and of correct "

@@ -29,7 +29,7 @@ def accuracy(logits_nk: Tensor, labels_n: Tensor) -> float:
         >>> accuracy(torch.tensor([[2.0, 1.0], [0.0, 3.0]]), torch.tensor([0, 0]))
         0.5
     """
-    wide_nk, long_n = labelled_logits(logits_nk, labels_n)
+    wide_nk, long_n = labelled_logits(logits_nk, labels_n, argmax_only=True)
     return (wide_nk.argmax(dim=1) == long_n).double().mean().item()
 
 

@@ -36,7 +36,7 @@ def churn(logits_a_nk: Tensor, logits_b_nk: Tensor) -> float:
         >>> churn(torch.tensor([[2.0, 1.0], [0.0, 3.0]]), torch.tensor([[9.0, 1.0], [1.0, 0.0]]))
         0.5
     """
-    a_nk, b_nk = paired_logits(logits_a_nk, logits_b_nk)
+    a_nk, b_nk = paired_logits(logits_a_nk, logits_b_nk, argmax_only=True)
     return (a_nk.argmax(dim=1) != b_nk.argmax(dim=1)).double().mean().item()
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from polyak.errors import ConfigError, DataError
+from polyak.metrics.inputs import check_tensors
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +159,7 @@ def _share_under(values: Tensor, others: Tensor) -> Tensor:
 
 
 def _checked(scores_n: Tensor, positive_n: Tensor) -> Tensor:
+    check_tensors(scores=scores_n, positives=positive_n)
     if scores_n.ndim != 1 or scores_n.shape != positive_n.shape or not len(scores_n):
         raise DataError(
             f"the shapes of scores and positives are {tuple(scores_n.shape)} and "

@@ -1,8 +1,9 @@
 """The paper's networks in their forms for small images, and small ones for CPUs."""
 
-from polyak.models.building import MODELS, ModelConfig, build, pinned
+from polyak.models.building import MODELS, ModelConfig, build, check_fit, pinned, pinned_whole
 from polyak.models.head_input import features
 from polyak.models.resnet import ResNet, resnet8, resnet18, resnet20, resnet34
+from polyak.models.trial import try_network
 from polyak.models.vgg import VGG, vgg16
 from polyak.models.wide_resnet import WideResNet, wrn28_10
 
@@ -10,8 +11,11 @@ __all__ = [
     "MODELS",
     "ModelConfig",
     "build",
+    "check_fit",
     "features",
     "pinned",
+    "pinned_whole",
+    "try_network",
     "resnet8",
     "resnet18",
     "resnet20",

@@ -10,10 +10,11 @@ from torch import nn
 from polyak import checksums
 from polyak.errors import ConfigError, unknown
 from polyak.models.initialisation import initialise
+from polyak.models.own_code import code_fingerprint
 from polyak.models.resnet import resnet8, resnet18, resnet20, resnet34
 from polyak.models.vgg import vgg16
 from polyak.models.wide_resnet import wrn28_10
-from polyak.userfile import load_function, parse_reference
+from polyak.userfile import load_function, parse_reference, refusing_errors
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "resnet8": resnet8,
@@ -56,7 +57,9 @@ class ModelConfig:
     """Momentum of wrn28_10's last BatchNorm, in (0, 1]; 0.9 in that code. None: 0.1."""
 
     file_sha256: str | None = None
-    """Checksum of file.py, as `pinned` fills it in: changed code is another run."""
+    """Fingerprint of the code in file.py and beside it that the function reaches, filled in when
+    a run is made: changed code is another run. In runs of before 30 November 2026 the checksum of
+    the file."""
 
     def faults(self) -> list[str]:
         """What is wrong with this configuration, one phrase a fault; empty if nothing.
@@ -90,10 +93,10 @@ class ModelConfig:
 
 
 def pinned(config: ModelConfig) -> ModelConfig:
-    """The configuration with the checksum of its file, if it names one.
+    """The configuration with the fingerprint of its code, if it names a file.
 
     Raises:
-        ConfigError: if the file is missing.
+        ConfigError: if the file is missing or not Python.
     """
     reference = parse_reference(config.name)
     if reference is None or config.file_sha256 is not None:
@@ -102,7 +105,38 @@ def pinned(config: ModelConfig) -> ModelConfig:
         raise ConfigError(
             f"model.name is {config.name!r}; expected a Python file at '{reference[0]}'."
         )
+    return replace(config, file_sha256=code_fingerprint(*reference))
+
+
+def pinned_whole(config: ModelConfig) -> ModelConfig:
+    """The configuration as versions before pinned it: with the checksum of the whole file."""
+    reference = parse_reference(config.name)
+    if reference is None or not reference[0].is_file():
+        return config
     return replace(config, file_sha256=checksums.of_file(reference[0]))
+
+
+def check_fit(
+    config: ModelConfig, *, classes: int, channels: int, image_size: int, generator_seed: int = 0
+) -> None:
+    """Raise a ConfigError with all faults at once, of a configuration or for such data.
+
+    Arguments as for `build`.
+    """
+    own = parse_reference(config.name) is not None
+    if config.name not in MODELS and not own:
+        raise ConfigError(unknown("model", config.name, (*MODELS, "file.py:build")))
+    faults = config.faults()
+    if classes < 2:
+        faults.append(f"classes is {classes!r}; expected >= 2")
+    if channels < 1:
+        faults.append(f"channels is {channels!r}; expected >= 1")
+    if generator_seed < 0:
+        faults.append(f"generator_seed is {generator_seed!r}; expected >= 0")
+    if not own:
+        faults += _size_faults(config.name, image_size)
+    if faults:
+        raise ConfigError.of(f"model {config.name}", faults)
 
 
 def build(
@@ -129,20 +163,14 @@ def build(
         >>> model(torch.zeros(2, 1, 8, 8)).shape
         torch.Size([2, 10])
     """
+    check_fit(
+        config,
+        classes=classes,
+        channels=channels,
+        image_size=image_size,
+        generator_seed=generator_seed,
+    )
     reference = parse_reference(config.name)
-    if config.name not in MODELS and reference is None:
-        raise ConfigError(unknown("model", config.name, (*MODELS, "file.py:build")))
-    faults = config.faults()
-    if classes < 2:
-        faults.append(f"classes is {classes!r}; expected >= 2")
-    if channels < 1:
-        faults.append(f"channels is {channels!r}; expected >= 1")
-    if generator_seed < 0:
-        faults.append(f"generator_seed is {generator_seed!r}; expected >= 0")
-    if reference is None:
-        faults += _size_faults(config.name, image_size)
-    if faults:
-        raise ConfigError.of(f"model {config.name}", faults)
     if reference is not None:
         return _build_user_model(
             *reference,
@@ -169,16 +197,18 @@ def _build_user_model(
 
     Raises:
         ConfigError: if file or function is missing, the file is not the one that the run was
-            configured with, or the result is not a module.
+            configured with, or the function raises or returns no module.
     """
     build = load_function(path, function, what="model.name", error=ConfigError)
-    got = checksums.of_file(path)
-    if file_sha256 not in (None, got):
+    got = code_fingerprint(path, function)
+    if file_sha256 not in (None, got, checksums.of_file(path)):
         raise ConfigError(
-            f"'{path}' is {got[:12]}; expected {str(file_sha256)[:12]}, as when the run was "
-            "configured. Put the file back, or start the study again: changed code is another run."
+            f"the code of '{path}:{function}' is {got[:12]}; expected {str(file_sha256)[:12]}, as "
+            "when the run was configured. Put the file and what it imports from its folder back, "
+            "or start the study again: changed code is another run."
         )
-    with torch.random.fork_rng():
+    call = refusing_errors(f"'{path}:{function}'", path, error=ConfigError)
+    with torch.random.fork_rng(), call:
         torch.manual_seed(seed)
         model = build(classes, channels)
     if not isinstance(model, nn.Module):

@@ -1,6 +1,6 @@
 """One process at a time in a folder."""
 
-import fcntl
+import errno
 import json
 import os
 import socket
@@ -12,7 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from polyak.errors import PolyakError
+from filelock import FileLock, Timeout
+
+from polyak.errors import PolyakError, printable
+from polyak.files import lives
 
 NAME = "LOCK"
 BEAT_SECONDS = 10.0
@@ -43,7 +46,7 @@ class Holder:
     def alive(self) -> bool:
         """Whether it still works there, as far as can be told from here."""
         if self.here and self.pid is not None:
-            return _lives(self.pid)
+            return lives(self.pid)
         return self.silent_seconds < PATIENCE_SECONDS
 
 
@@ -58,7 +61,7 @@ def holder(folder: Path) -> Holder | None:
     pid, host = owner.get("pid"), owner.get("host")
     return Holder(
         pid=pid if isinstance(pid, int) else None,
-        host=host if isinstance(host, str) else None,
+        host=printable(host) if isinstance(host, str) else None,
         silent_seconds=max(0.0, silent),
     )
 
@@ -77,8 +80,7 @@ def holding(folder: Path) -> Iterator[None]:
         HeldError: if another process holds the folder.
     """
     path = folder / NAME
-    descriptor = _locked(path)
-    try:
+    with _locked(path) as descriptor:
         owner = {"pid": os.getpid(), "host": socket.gethostname(), "started": time.time()}
         before = _owner(descriptor)
         if before and before.get("host") != owner["host"]:
@@ -89,29 +91,37 @@ def holding(folder: Path) -> Iterator[None]:
             with _beating(descriptor, owner):
                 yield
         finally:
-            # Before the lock is given up: afterwards the name may be another's.
-            path.unlink(missing_ok=True)
+            # Before the lock is given up: afterwards the name may be another's. A system that does
+            # not remove open files (Windows) has it removed by the library.
+            with suppress(OSError):
+                path.unlink()
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[int]:
+    """The kernel's lock on the file at `path`, and a descriptor of it to read and write."""
+    descriptors: list[int] = []
+    # A moment of patience, since whoever held it may be removing the file.
+    lock = FileLock(path, timeout=0.2, fallback_to_soft=False, on_acquired=descriptors.append)
+    try:
+        lock.acquire(poll_interval=0.02)
+    except Timeout as error:
+        raise HeldError(_held(path, _owner_at(path))) from error
+    except OSError as error:
+        raise _refused(path, error) from error
+    try:
+        yield descriptors[0]
     finally:
-        os.close(descriptor)
+        lock.release()
 
 
-def _locked(path: Path) -> int:
-    """A descriptor of the lock file at `path`, with the kernel's lock on it."""
-    while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # Whoever held it may have removed the file between the two calls above.
-            if _is_at(descriptor, path):
-                return descriptor
-        except BlockingIOError as error:
-            message = _held(path, _owner(descriptor))
-            os.close(descriptor)
-            raise HeldError(message) from error
-        except BaseException:
-            os.close(descriptor)
-            raise
-        os.close(descriptor)
+def _refused(path: Path, error: OSError) -> OSError:
+    """The error of a system that gives no lock, in words of its own where it has none to give."""
+    if error.errno in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
+        return OSError(error.errno, f"{error.strerror}: this storage has no locks", str(path))
+    if error.errno == errno.ELOOP:
+        return OSError(error.errno, "it is a symbolic link", str(path))
+    return error
 
 
 def _await_silence(path: Path, owner: dict[str, Any]) -> None:
@@ -159,30 +169,15 @@ def _beating(descriptor: int, owner: dict[str, Any]) -> Iterator[None]:
 
 def _write(descriptor: int, owner: dict[str, Any]) -> None:
     text = json.dumps(owner).encode()
-    os.pwrite(descriptor, text, 0)
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    os.write(descriptor, text)
     os.ftruncate(descriptor, len(text))
     os.fsync(descriptor)
 
 
-def _is_at(descriptor: int, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(descriptor), path.stat())
-    except FileNotFoundError:
-        return False
-
-
-def _lives(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except PermissionError:
-        return True
-    except (ProcessLookupError, OverflowError):
-        return False
-    return True
-
-
 def _owner(descriptor: int) -> dict[str, Any]:
-    return _parsed(os.pread(descriptor, 4096, 0))
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    return _parsed(os.read(descriptor, 4096))
 
 
 def _owner_at(path: Path) -> dict[str, Any]:
@@ -196,14 +191,19 @@ def _parsed(text: bytes) -> dict[str, Any]:
     """What a lock file says, or nothing where its writer was killed before it said it."""
     try:
         owner = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return owner if isinstance(owner, dict) else {}
 
 
+def _who(owner: dict[str, Any]) -> str:
+    if not owner:
+        return "a process that has not said yet which it is"
+    return f"process {owner.get('pid', 'unknown')} on {owner.get('host', 'this host')}"
+
+
 def _held(path: Path, owner: dict[str, Any]) -> str:
     return (
-        f"{path.parent} is held by process {owner.get('pid', 'unknown')} on "
-        f"{owner.get('host', 'this host')}; expected a folder that nobody else is working in. "
+        f"{path.parent} is held by {_who(owner)}; expected a folder that nobody else works in. "
         "Wait for it, or stop it, and give the same command again."
     )

@@ -9,14 +9,13 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from polyak import checksums
+from polyak import checksums, tensor_files
 from polyak.errors import FileError, unknown
-from polyak.files import replacing
 from polyak.records.vocabulary import RUN_AGAIN
+
+_ASK_AGAIN = "Remove it, and run `polyak evaluate --controls` again."
 
 
 class Predictions:
@@ -24,26 +23,35 @@ class Predictions:
 
     Parts are "test" and "holdout" with logits, and "train" with predicted classes only.
     Labels are "labels" for test; "given" and "clean" for the others.
+
+    Args:
+        path: The file.
+        later: A second one, of arms that were asked about the same samples afterwards. Of what
+            both hold the first counts.
+        remedy: What to do about damage.
+
+    Raises:
+        FileError: if a file is damaged, or the labels of the two differ.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, later: Path | None = None, *, remedy: str = RUN_AGAIN) -> None:
         self._path = path
-        try:
-            with safe_open(path, framework="pt") as file:
-                self._keys = frozenset(file.keys())
-                # Files of before 23 November 2026 have no checksums.
-                self._sums: dict[str, str] = json.loads((file.metadata() or {}).get("sha256", "{}"))
-        except (SafetensorError, OSError, ValueError) as error:
-            raise FileError(
-                f"{path} cannot be read ({error}); expected the predictions of a finished run. "
-                f"{RUN_AGAIN}"
-            ) from error
+        self._remedy = remedy
+        self._keys, self._sums = _contents(path, remedy)
+        self._later = None if later is None else Predictions(later, remedy=_ASK_AGAIN)
+        if self._later is not None:
+            shared = (key for key in self._keys & self._later._keys if "/arm/" not in key)
+            for key in sorted(shared):
+                if not torch.equal(self._read(key), self._later._read(key)):
+                    raise FileError(
+                        f"{later} is about other samples than {path}: {key} differs; expected the "
+                        f"same. {_ASK_AGAIN}"
+                    )
 
     def arms(self, part: str) -> tuple[str, ...]:
         """The arms with predictions on a part, sorted."""
-        return tuple(
-            sorted({key.split("/")[2] for key in self._keys if key.startswith(f"{part}/arm/")})
-        )
+        own = {key.split("/")[2] for key in self._keys if key.startswith(f"{part}/arm/")}
+        return tuple(sorted(own.union(self._later.arms(part) if self._later else ())))
 
     def logits_nk(self, part: str, arm: str) -> Tensor:
         """Logits of an arm, shape (n, k), float32."""
@@ -66,22 +74,33 @@ class Predictions:
         """
         for key in self._keys:
             self._read(key)
+        if self._later is not None:
+            self._later.check()
 
     def __contains__(self, part: str) -> bool:
         return any(key.startswith(f"{part}/") for key in self._keys)
 
     def _read(self, key: str) -> Tensor:
+        if key not in self._keys and self._later is not None:
+            return self._later._read(key)
         if key not in self._keys:
             raise FileError(unknown(f"the tensor in {self._path}", key, sorted(self._keys)))
-        with safe_open(self._path, framework="pt") as file:
+        with tensor_files.opened(self._path, advice=self._remedy) as file:
             # The file is mapped: written to later, it would change what was found right.
             tensor: Tensor = file.get_tensor(key).clone()
         if self._sums and checksums.of_tensor(tensor) != self._sums.get(key):
-            raise FileError(
-                f"{self._path} is damaged: {key} does not match its checksum; expected a whole "
-                f"file. {RUN_AGAIN}"
+            raise tensor_files.damaged(
+                self._path, f"{key} does not match its checksum", advice=self._remedy
             )
         return tensor
+
+
+def _contents(path: Path, remedy: str) -> tuple[frozenset[str], dict[str, str]]:
+    """Names of a file's tensors, and their checksums."""
+    with tensor_files.opened(path, advice=remedy) as file:
+        # Files of before 23 November 2026 have no checksums.
+        sums: dict[str, str] = json.loads((file.metadata() or {}).get("sha256", "{}"))
+        return frozenset(file.keys()), sums
 
 
 def holds(path: Path, part: str, arms: Collection[str]) -> bool:
@@ -115,10 +134,9 @@ def write_predictions(
         tensors |= {f"{part}/arm/{arm}": values for arm, values in by_arm.items()}
     for part, by_kind in labels.items():
         tensors |= {f"{part}/{kind}": values for kind, values in by_kind.items()}
-    with replacing(path) as temporary:
-        compact = {key: _compact(values) for key, values in tensors.items()}
-        sums = {key: checksums.of_tensor(values) for key, values in compact.items()}
-        save_file(compact, temporary, metadata={"sha256": json.dumps(sums)})
+    compact = {key: _compact(values) for key, values in tensors.items()}
+    sums = {key: checksums.of_tensor(values) for key, values in compact.items()}
+    tensor_files.write(path, compact, {"sha256": json.dumps(sums)})
 
 
 def _compact(values: Tensor) -> Tensor:

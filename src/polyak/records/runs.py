@@ -11,18 +11,25 @@ FAILED        the error of a run that failed, until it is begun again
 """
 
 import json
+import math
 import os
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
-from polyak.errors import FileError
-from polyak.files import replacing, write_json
+from polyak.errors import FileError, one_line
+from polyak.files import is_staging, replacing, write_json
+from polyak.records.checked import first_difference, line_sums, read_checked, write_checked
 from polyak.records.vocabulary import RUN_AGAIN
 
 Ending = Literal["done", "diverged"]
 Record = TypeVar("Record")
+
+_RECORDS = ("log.jsonl", "monitor.jsonl")
+_LINES = "lines"
+"""Member of DONE: checksums of the lines of each record of many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,11 +138,31 @@ class RunFolder:
         return self.path / "checkpoint"
 
     def tidy(self) -> None:
-        """Remove what sessions left that failed or were killed; for who holds the folder."""
+        """Remove what sessions left that failed or were killed; for who holds the folder.
+
+        Raises:
+            FileError: if something in it is a symbolic link, which could lead anywhere.
+        """
+        self.refuse_links()
         (self.path / "FAILED").unlink(missing_ok=True)
-        for path in self.path.rglob(".*"):
+        for path in list(self.path.rglob(".*")):
             if path.is_file():
                 path.unlink()
+            elif is_staging(path):
+                shutil.rmtree(path)
+
+    def refuse_links(self) -> None:
+        """Refuse a folder in which something would be written, or removed, elsewhere.
+
+        Raises:
+            FileError: naming the symbolic link.
+        """
+        for path in (self.path, *self.path.rglob("*")):
+            if path.is_symlink():
+                raise FileError(
+                    f"{path} is a symbolic link; expected files and folders of the run's own. "
+                    "Move what it leads to in its place, or link the whole output folder."
+                )
 
     def fail(self, text: str) -> None:
         """Record why a session failed; the next one begins with removing it."""
@@ -154,11 +181,52 @@ class RunFolder:
         """Mark the run as ended, when all else is on disk; nothing is written after this."""
         for folder in (self.path / "averages", self.path, self.path.parent):
             sync_folder(folder)
-        write_json(self.path / "DONE", {"ending": ending, **facts})
+        records = {
+            name: line_sums(_text(self.path / name))
+            for name in _RECORDS
+            if (self.path / name).exists()
+        }
+        write_checked(self.path / "DONE", {"ending": ending, **facts, _LINES: records})
 
     def facts(self) -> dict[str, Any]:
-        """What `finish` was told: at least the ending and the seconds."""
+        """What `finish` was told: at least the ending and the seconds.
+
+        Raises:
+            FileError: if it is not as it was written, or its seconds are no number.
+        """
+        facts = self._done()
+        seconds = facts.get("seconds", 0.0)
+        if not _is_number(seconds) or not math.isfinite(seconds):
+            raise FileError(
+                f"seconds in {self.path / 'DONE'} is {seconds!r:.40}; expected a number. "
+                f"{RUN_AGAIN}"
+            )
+        facts.pop(_LINES, None)
+        return facts
+
+    @property
+    def checked(self) -> bool:
+        """Whether an ended run's records have checksums; those of before 30 November 2026 have
+        not."""
+        return _LINES in self._done()
+
+    def _done(self) -> dict[str, Any]:
         return _json(self.path / "DONE")
+
+    def _lines(self, name: str) -> list[str]:
+        """The lines of a record of many, compared with their checksums once the run has ended."""
+        path = self.path / name
+        sums = self._done().get(_LINES, {}) if (self.path / "DONE").exists() else {}
+        if not path.exists() and not sums.get(name):
+            return []
+        text = _text(path)
+        changed = first_difference(text, sums[name]) if name in sums else None
+        if changed is not None:
+            raise FileError(
+                f"line {changed} of {path} is not as it was written, by its checksum in DONE; "
+                f"expected the record of a run that has ended. {RUN_AGAIN}"
+            )
+        return text.splitlines()
 
     def write_config(self, config: Mapping[str, Any]) -> None:
         """Record what was asked for."""
@@ -174,7 +242,7 @@ class RunFolder:
 
     def epochs(self) -> list[EpochRecord]:
         """The epochs so far."""
-        return list(_records(self.log, epoch_record))
+        return list(_records(self.log, self._lines(self.log.name), epoch_record))
 
     def write_monitors(self, records: list[MonitorRecord]) -> None:
         """Write monitor.jsonl anew."""
@@ -182,7 +250,8 @@ class RunFolder:
 
     def monitors(self) -> list[MonitorRecord]:
         """The monitors' records so far."""
-        return list(_records(self.path / "monitor.jsonl", monitor_record))
+        path = self.path / "monitor.jsonl"
+        return list(_records(path, self._lines(path.name), monitor_record))
 
 
 def run_folder(out: Path, run_id: str) -> RunFolder:
@@ -201,11 +270,16 @@ def sync_folder(path: Path) -> None:
 
 
 def epoch_record(line: dict[str, Any]) -> EpochRecord:
-    """An epoch's record from its JSON values."""
+    """An epoch's record from its JSON values.
+
+    Raises:
+        KeyError, TypeError: if they are not those of one.
+    """
     return EpochRecord(
         **{
             **line,
-            "train": Score(**line["train"]),
+            **_numbers(line, "epoch", "step", "learning_rate", "seconds"),
+            "train": _score(line["train"]),
             "holdout": _scores(line["holdout"]),
             # Runs recorded before there was such a choice have no such scores.
             "holdout_bn": _scores(line.get("holdout_bn", {})),
@@ -214,24 +288,54 @@ def epoch_record(line: dict[str, Any]) -> EpochRecord:
 
 
 def monitor_record(line: dict[str, Any]) -> MonitorRecord:
-    """A monitor's record from its JSON values."""
-    return MonitorRecord(**{**line, "scores": _scores(line["scores"])})
+    """A monitor's record from its JSON values.
+
+    Raises:
+        KeyError, TypeError: if they are not those of one.
+    """
+    return MonitorRecord(**{**line, **_numbers(line, "epoch"), "scores": _scores(line["scores"])})
 
 
 def _scores(values: Mapping[str, Any]) -> dict[str, Score]:
-    return {name: Score(**score) for name, score in values.items()}
+    return {name: _score(score) for name, score in values.items()}
+
+
+def _score(values: Mapping[str, Any]) -> Score:
+    return Score(**{**values, **_numbers(values, "loss", "accuracy")})
+
+
+def _numbers(values: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    """Members that must be numbers, as they are."""
+    for name in names:
+        if not _is_number(values[name]):
+            raise TypeError(f"{name} is {values[name]!r:.40}")
+    return {name: values[name] for name in names}
+
+
+def _is_number(value: object) -> bool:
+    """Whether a JSON value is a number that a float can hold."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return isinstance(value, float) or abs(value) < 2**63
 
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        value = json.loads(path.read_text())
+        return read_checked(path)
     except (OSError, ValueError) as error:
         raise FileError(
-            f"{path} cannot be read ({error}); expected a JSON file of a run. {RUN_AGAIN}"
+            f"{path} cannot be read ({one_line(error)}); expected a JSON file of a run. {RUN_AGAIN}"
         ) from error
-    if not isinstance(value, dict):
-        raise FileError(f"{path} holds {value!r}; expected a JSON object. {RUN_AGAIN}")
-    return value
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise FileError(
+            f"{path} cannot be read ({one_line(error)}); expected text that a run wrote. "
+            f"{RUN_AGAIN}"
+        ) from error
 
 
 def _write_lines(path: Path, lines: list[dict[str, Any]]) -> None:
@@ -239,13 +343,13 @@ def _write_lines(path: Path, lines: list[dict[str, Any]]) -> None:
         temporary.write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
-def _records(path: Path, parse: Callable[[dict[str, Any]], Record]) -> Iterator[Record]:
-    if not path.exists():
-        return
-    for number, text in enumerate(path.read_text().splitlines(), start=1):
+def _records(
+    path: Path, lines: list[str], parse: Callable[[dict[str, Any]], Record]
+) -> Iterator[Record]:
+    for number, text in enumerate(lines, start=1):
         try:
             yield parse(json.loads(text))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise FileError(
                 f"line {number} of {path} is {text[:40]!r}; expected JSON of a record. {RUN_AGAIN}"
             ) from error

@@ -4,15 +4,14 @@ plan.json     rows and the ids of their runs      choices.json  what selection c
 results.parquet                                   report/index.html
 """
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from polyak.errors import FileError
-from polyak.files import write_json
+from polyak.errors import FileError, printable
+from polyak.records.checked import read_checked, write_checked
 from polyak.records.vocabulary import RULES, Stop
 
 
@@ -126,6 +125,10 @@ class StudyRecord:
     scale: str | None = None
     """The preset's size, such as "tiny"; None without a preset."""
 
+    source: str | None = None
+    """What defines the study: its file, or data that the command line puts in the paper's places.
+    None where its name says all, and in studies recorded before there was the field."""
+
     seconds: float = 0.0
     """Wall time of all sessions."""
 
@@ -139,8 +142,8 @@ def write_study(folder: Path, study: StudyRecord) -> None:
     """Write plan.json and choices.json."""
     plan = asdict(study)
     choices = {row["label"]: {key: row.pop(key) for key in _CHOICES} for row in plan["rows"]}
-    write_json(folder / "plan.json", plan)
-    write_json(folder / "choices.json", choices)
+    write_checked(folder / "plan.json", plan)
+    write_checked(folder / "choices.json", choices)
 
 
 def read_study(folder: Path) -> StudyRecord:
@@ -150,13 +153,16 @@ def read_study(folder: Path) -> StudyRecord:
         FileError: if the folder holds no study, or one that was edited by hand into something else.
     """
     try:
-        plan = json.loads((folder / "plan.json").read_text())
-        choices = json.loads((folder / "choices.json").read_text())
-        rows = tuple(_row({**row, **choices[row["label"]]}) for row in plan.pop("rows"))
+        plan = _read(folder / "plan.json")
+        choices = _read(folder / "choices.json")
+        rows = tuple(_row(_printable({**row, **choices[row["label"]]})) for row in plan.pop("rows"))
+        plan = _printable(plan)
         measured = plan.pop("measurement", None)
         plan["seconds"] = float(plan["seconds"])
         if "preset" not in plan:
             plan |= _preset_by_name(plan["name"], measured=bool(measured))
+        if measured and not _is_id(measured["run"]):
+            raise ValueError("the measurement has an id that is no plain name")
         return StudyRecord(
             **plan, rows=rows, measurement=MeasurementRecord(**measured) if measured else None
         )
@@ -180,6 +186,15 @@ def _preset_by_name(name: str, *, measured: bool) -> dict[str, str | None]:
     return {"preset": preset and preset[1], "scale": scale and scale[1]}
 
 
+def _printable(value: Any) -> Any:
+    """A record's texts as a terminal or a page may show them, wherever it came from."""
+    if isinstance(value, str):
+        return printable(value)
+    if isinstance(value, dict):
+        return {key: _printable(x) for key, x in value.items()}
+    return [_printable(x) for x in value] if isinstance(value, list) else value
+
+
 def _row(values: dict[str, Any]) -> RowRecord:
     for key in ("seeds", "learning_rates", "averages", "paper_averages", "paper_code"):
         # Studies recorded before there was paper_code have none.
@@ -192,11 +207,23 @@ def _row(values: dict[str, Any]) -> RowRecord:
     return row
 
 
+def _is_id(value: object) -> bool:
+    """Whether it can be the name of a run's folder: a study's folder may come from elsewhere."""
+    return isinstance(value, str) and re.fullmatch(r"[A-Za-z0-9_-]{1,64}", value) is not None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return read_checked(path)
+    except ValueError as error:
+        raise ValueError(f"{path.name}: {error}") from error
+
+
 def _check_row(row: RowRecord) -> None:
     """Refuse what `write_study` writes of no study, such as a choice that was not searched."""
     ids = [*row.search.values(), row.refit, row.transfer, *row.follow_ups.values()]
-    if not all(isinstance(run, str) for runs in ids for run in runs.values()):
-        raise ValueError(f"a run of row {row.label!r} has an id that is not text")
+    if not all(_is_id(run) for runs in ids for run in runs.values()):
+        raise ValueError(f"a run of row {row.label!r} has an id that is no plain name")
     learning_rates = [*row.seed_learning_rates.values(), row.chosen_learning_rate]
     for learning_rate in learning_rates:
         if learning_rate is not None and f"{learning_rate:g}" not in row.search:

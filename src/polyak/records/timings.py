@@ -1,13 +1,12 @@
 """What a measurement of overhead leaves: timings.json, one case for each bank that was tried."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from polyak.errors import FileError
-from polyak.files import write_json
+from polyak.records.checked import read_checked, write_checked
 from polyak.records.vocabulary import RUN_AGAIN
 
 
@@ -59,7 +58,7 @@ class Timings:
 
 def write_timings(path: Path, timings: Timings) -> None:
     """Write timings.json."""
-    write_json(path, asdict(timings))
+    write_checked(path, asdict(timings))
 
 
 def read_timings(path: Path) -> Timings:
@@ -69,7 +68,7 @@ def read_timings(path: Path) -> Timings:
         FileError: if it is missing or damaged.
     """
     try:
-        values = json.loads(path.read_text())
+        values = read_checked(path)
         cases = tuple(_timing(case) for case in values.pop("cases"))
         return Timings(cases=cases, **values)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

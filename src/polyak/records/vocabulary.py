@@ -12,10 +12,16 @@ BASELINE = "sgd"
 
 # Arms are sets of weights that a finished run is evaluated as. That of plain training after the
 # last epoch is `BASELINE`; "_bn": BatchNorm statistics recomputed.
+SGD_BN = "sgd_bn"
+"""Its last weights, recomputed: SGD treated as averages are."""
 SGD_STOPPED = "sgd_stopped"
 """Plain training at its own best hold-out epoch."""
+SGD_STOPPED_BN = "sgd_stopped_bn"
+"""The same, recomputed."""
 SGD_AT_EMA = "sgd_at_ema"
 """Plain training at the epoch of `EMA_ACC`: tells stopping from averaging."""
+SGD_AT_EMA_BN = "sgd_at_ema_bn"
+"""The same, recomputed."""
 EMA_ACC = "ema_acc"
 """The most accurate average at its epoch."""
 EMA_ACC_BN = "ema_acc_bn"
@@ -29,8 +35,11 @@ SWA_BN = "swa_bn"
 
 ARMS = (
     BASELINE,
+    SGD_BN,
     SGD_STOPPED,
+    SGD_STOPPED_BN,
     SGD_AT_EMA,
+    SGD_AT_EMA_BN,
     EMA_ACC,
     EMA_ACC_BN,
     EMA_LOSS,
@@ -38,6 +47,9 @@ ARMS = (
     SWA_BN,
 )
 """The arms of every study, in the order of its tables."""
+CONTROLS = {SGD_BN: BASELINE, SGD_STOPPED_BN: SGD_STOPPED, SGD_AT_EMA_BN: SGD_AT_EMA}
+"""SGD's arms with recomputed statistics, of networks that have some, and whose weights they are.
+Runs of before 30 November 2026 lack them; `polyak evaluate --controls` makes them."""
 PROBED_ARMS = (BASELINE, SGD_AT_EMA, EMA_ACC_BN, EMA_LOSS_BN)
 """Those of which a linear probe is trained."""
 
@@ -65,6 +77,9 @@ recomputed ones."""
 Monitor = Literal["test", "test_bn", "holdout_bn", "train_given", "train_clean", "train_wrong"]
 """What a run can evaluate each epoch for figures; nothing that selects sees it."""
 MONITORS: tuple[Monitor, ...] = get_args(Monitor)
+
+Switch = Literal["on", "off"]
+SWITCH: tuple[Switch, ...] = get_args(Switch)
 
 Statistics = Literal["averaged", "recomputed"]
 """BatchNorm statistics of a variant."""

@@ -1,10 +1,10 @@
 """The page of a label audit, and its tables as CSV."""
 
-import csv
 from base64 import b64encode
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -20,7 +20,7 @@ from polyak.analysis.audit import (
     confusions,
     verdict,
 )
-from polyak.files import replacing
+from polyak.files import replacing, write_csv
 from polyak.metrics import Estimate
 from polyak.records.audits import AuditFolder
 from polyak.records.vocabulary import BASELINE
@@ -84,9 +84,9 @@ def write_audit(
         results: How good the ranking is; empty where the clean labels are not known.
         images_nchw: uint8 images of the first rows, which the page shows, in their order.
     """
-    _write_csv(folder.labels, (_label_line(row, about.classes) for row in rows))
+    _write_table(folder.labels, [_label_line(row, about.classes) for row in rows])
     if results:
-        _write_csv(folder.scores, map(_score_line, results))
+        _write_table(folder.scores, [_score_line(result) for result in results])
     else:
         folder.scores.unlink(missing_ok=True)
     html = render_audit(about, rows, results, images_nchw)
@@ -225,14 +225,8 @@ def _score_line(result: ScoreResult) -> dict[str, Any]:
     return line
 
 
-def _write_csv(path: Any, lines: Iterable[Mapping[str, Any]]) -> None:
-    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = None
-        for line in lines:
-            if writer is None:
-                writer = csv.DictWriter(file, fieldnames=list(line))
-                writer.writeheader()
-            writer.writerow(line)
+def _write_table(path: Path, lines: Sequence[Mapping[str, object]]) -> None:
+    write_csv(path, lines[0] if lines else (), (line.values() for line in lines))
 
 
 def data_uri(image_chw: Tensor) -> str:

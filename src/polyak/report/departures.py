@@ -17,6 +17,11 @@ CLEAN_HOLDOUT = (
     "hold-out, where training labels are wrong."
 )
 
+STATISTICS_AS_THEY_ARE = (
+    "BatchNorm statistics are recomputed from the training images as they are, without the crops "
+    "and flips of training."
+)
+
 
 def smaller(row: LoadedRow) -> list[str]:
     """What a row has less of than the paper, a phrase each; empty where nothing is less."""
@@ -109,4 +114,10 @@ def departures(study: LoadedStudy) -> list[str]:
     found += [BN_SAFE] if safe else []
     clean = any(row.record.holdout_labels == "clean" for row in study.rows)
     found += [CLEAN_HOLDOUT] if clean else []
-    return found
+    plain = any(statistics_augmentation(row) == "off" for row in study.rows)
+    return found + ([STATISTICS_AS_THEY_ARE] if plain else [])
+
+
+def statistics_augmentation(row: LoadedRow) -> str:
+    """Whether the images that BatchNorm statistics are recomputed from are augmented: on, off."""
+    return str((row.config or {}).get("batchnorm_augmentation", "on"))

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from polyak.analysis.loaded import LoadedRow, LoadedRun
-from polyak.records.vocabulary import Phase
+from polyak.records.vocabulary import CONTROLS, Phase
+from polyak.report.names import arm_name
 from polyak.report.numbers import counted, joined, percent_digits
 
 NOT_MEASURED = "not measured"
@@ -59,6 +60,7 @@ def settings(row: LoadedRow) -> list[tuple[str, str]]:
         ("training", f"{config.get('epochs')} epochs, batch {config.get('batch_size')}"),
         ("optimiser", _optimiser(optim)),
         ("averages", _averages(row, averaging)),
+        ("BatchNorm", _statistics(row, config)),
         ("computed in", _precision(config)),
     ]
     return [(name, text) for name, text in found if text]
@@ -92,6 +94,7 @@ def problems(row: LoadedRow) -> list[str]:
             found.append(f"The linear probe on {target} is not finished.")
     if record.failure is None and record.stops and not record.refit and record.refits:
         found.append("No refit was run yet.")
+    found += _partly_asked(row)
     if len(record.seeds) == 1:
         found.append(
             "There is one seed. Numbers have no interval, and nothing here says what is chance."
@@ -109,6 +112,36 @@ def _ended_badly(phase: Phase, runs: Mapping[str, LoadedRun]) -> list[str]:
         "it is left out of all numbers below."
         for ending, seeds in by_ending.items()
     ]
+
+
+def _partly_asked(row: LoadedRow) -> list[str]:
+    """That SGD with recomputed statistics is of some runs only, so its means are of fewer seeds."""
+    found = []
+    for phase in row.phases:
+        runs = row.done(phase)
+        for arm, source in CONTROLS.items():
+            known, of = (
+                row.results.by_seed(phase=phase, arm=name, metric="accuracy")
+                for name in (arm, source)
+            )
+            if known and known.keys() < of.keys() <= runs.keys():
+                found.append(
+                    f"{arm_name(arm)} is there for {_seeds(list(known))} of the "
+                    f"{_PHASE_WORDS[phase]} only: call polyak evaluate --controls again."
+                )
+    return found
+
+
+def _statistics(row: LoadedRow, config: Mapping[str, Any]) -> str:
+    """How statistics are recomputed for the arms that say + BN."""
+    if row.batchnorm is False:
+        return ""
+    data = config.get("data", {})
+    ways = {"cropped": data.get("crop_padding", 4), "flipped": data.get("flip", True)}
+    done = " and ".join(way for way, given in ways.items() if given)
+    off = config.get("batchnorm_augmentation", "on") == "off"
+    how = f"{done} as in training" if done and not off else "as they are"
+    return f"statistics for “+ BN” recomputed in one pass over the training images, {how}"
 
 
 def _seeds(seeds: list[str]) -> str:

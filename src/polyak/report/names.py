@@ -7,14 +7,21 @@ from polyak.records.vocabulary import Rule
 
 ARMS: dict[str, tuple[str, str]] = {
     "sgd": ("SGD", "the weights of plain training after the last epoch; the paper's baseline"),
+    "sgd_bn": (
+        "SGD + BN",
+        "the same weights, BatchNorm statistics recomputed as those of the averages are: tells "
+        "averaging from recomputing",
+    ),
     "sgd_stopped": (
         "SGD, stopped",
         "plain training at its own most accurate hold-out epoch: stopping without averaging",
     ),
+    "sgd_stopped_bn": ("SGD, stopped + BN", "the same, BatchNorm statistics recomputed"),
     "sgd_at_ema": (
         "SGD at EMA’s epoch",
         "plain training at the epoch that was chosen for EMA (acc.): same moment, no averaging",
     ),
+    "sgd_at_ema_bn": ("SGD at EMA’s epoch + BN", "the same, BatchNorm statistics recomputed"),
     "ema_acc": (
         "EMA (acc.)",
         "the average and epoch of highest hold-out accuracy, BatchNorm statistics averaged along",

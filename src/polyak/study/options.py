@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from polyak.errors import ConfigError
 from polyak.records.paper_code import OF_RUNS, PAPER_CODE
-from polyak.records.vocabulary import MORE_AVERAGES, Selection
+from polyak.records.vocabulary import MORE_AVERAGES, Selection, Switch
 from polyak.study.plan import Row, Study
 
 
@@ -14,6 +14,7 @@ def with_protocol(
     paper_code: tuple[str, ...] = (),
     selection: Selection = "paper",
     clean_holdout: bool = False,
+    batchnorm_augmentation: Switch = "on",
 ) -> Study:
     """The study with these switches on in every row, under a name of its own.
 
@@ -24,6 +25,7 @@ def with_protocol(
         paper_code: Names of `PAPER_CODE`, in its order.
         selection: "bn_safe" chooses averages with recomputed BatchNorm statistics.
         clean_holdout: An oracle: right labels of the hold-out choose.
+        batchnorm_augmentation: "off" recomputes BatchNorm statistics from the images as they are.
 
     Raises:
         ConfigError: for a study that measures, where nothing is chosen.
@@ -31,6 +33,7 @@ def with_protocol(
     parts = ["paper-code"] if paper_code == tuple(PAPER_CODE) else list(paper_code)
     parts += ["bn-safe"] if selection == "bn_safe" else []
     parts += ["clean-holdout"] if clean_holdout else []
+    parts += ["bn-augmentation-off"] if batchnorm_augmentation == "off" else []
     if not parts:
         return study
     if study.measurement is not None:
@@ -42,6 +45,8 @@ def with_protocol(
     def switched(row: Row) -> Row:
         labels = "clean" if clean_holdout else row.config.holdout_labels
         config = replace(row.config, selection=selection, holdout_labels=labels)
+        if batchnorm_augmentation == "off":
+            config = replace(config, batchnorm_augmentation="off")
         return with_paper_code(replace(row, config=config), paper_code)
 
     return replace(

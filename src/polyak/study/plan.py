@@ -12,6 +12,7 @@ from polyak.data.sources import name_of
 from polyak.errors import ConfigError, unknown
 from polyak.records.paper_code import OF_RUNS, PAPER_CODE
 from polyak.records.vocabulary import PROBED_ARMS, FollowUp, Monitor, Stop
+from polyak.study.field_types import repeated, with_right_types
 from polyak.training.config import PAPER_DECAYS, RunConfig
 from polyak.training.overhead import OverheadConfig
 from polyak.training.probe import ProbeConfig
@@ -87,6 +88,11 @@ class Row:
         found += [
             unknown("paper_code", n, PAPER_CODE) for n in self.paper_code if n not in PAPER_CODE
         ]
+        found += repeated(
+            search_monitors=self.search_monitors,
+            refit_monitors=self.refit_monitors,
+            follow_ups=self.follow_ups,
+        )
         if self.transfer and not self.refits:
             found.append("transfer is given where refits is False; expected refits to probe")
         if len({name_of(target.source) for target in self.transfer}) != len(self.transfer):
@@ -131,21 +137,44 @@ class Study:
     scale: str | None = None
     """The preset's size."""
 
+    source: str | None = None
+    """What defines the study: its file, or data that the command line puts in the paper's places;
+    None where its name says all."""
+
     def check(self) -> None:
         """Raise a ConfigError that names every fault of every row."""
+        self.settled()
+
+    def settled(self) -> "Study":
+        """The study with tuples where lists were given.
+
+        Raises:
+            ConfigError: that names every fault of every row.
+        """
+        study, faults = with_right_types(self)
+        for place, row in enumerate(study.rows):
+            faults = [fault.replace(f"rows[{place}].", f"{row.label}: ", 1) for fault in faults]
+        faults += study._faults_of_values()
+        if faults:
+            raise ConfigError.of(f"study {study.name}", faults)
+        if study.measurement is not None:
+            study.measurement.config.check()
+        return study
+
+    def _faults_of_values(self) -> list[str]:
         faults = _faults_of_name(self.name)
         faults += [f"{row.label}: {fault}" for row in self.rows for fault in row.faults()]
-        if len({row.label for row in self.rows}) != len(self.rows):
+        labels = [row.label for row in self.rows]
+        if len(set(labels)) != len(labels):
             faults.append("two rows have one label; expected different ones")
         faults += [
-            f"{row.label}: {unknown('against', row.against, [r.label for r in self.rows])}"
+            f"{row.label}: {unknown('against', row.against, labels)}"
             for row in self.rows
-            if row.against is not None and row.against not in {r.label for r in self.rows}
+            if row.against is not None and row.against not in labels
         ]
-        if faults:
-            raise ConfigError.of(f"study {self.name}", faults)
-        if self.measurement is not None:
-            self.measurement.config.check()
+        if not self.rows and self.measurement is None:
+            faults.append("rows is (); expected at least one")
+        return faults
 
 
 def _faults_of_name(name: str) -> list[str]:

@@ -2,12 +2,18 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from pathlib import Path
 
-from polyak.data import DataConfig, load, prepare
+import torch
+
+from polyak.data import DataConfig, load, partition, prepare
 from polyak.errors import DataError, FileError
-from polyak.models import pinned
+from polyak.models import pinned, pinned_whole
+from polyak.records.runs import run_folder
+from polyak.study import plan
 from polyak.study.fitting import fit_decays
 from polyak.study.plan import Measurement, Row
+from polyak.training.jobs import doubts
 
 Prepared = dict[DataConfig, DataConfig]
 Hint = Callable[[DataConfig], str]
@@ -29,6 +35,36 @@ def prepare_rows(rows: Sequence[Row], *, hint: Hint = no_hint) -> list[Row]:
     if missing:
         raise DataError("\n".join(missing))
     return [_prepared(row, ready) for row in rows]
+
+
+def as_begun(row: Row, out: Path) -> Row:
+    """The row whose runs an earlier version has begun, if there are any; else the row.
+
+    That named runs of a user's network by the checksum of its whole file.
+    """
+    before = replace(row, config=replace(row.config, model=pinned_whole(row.config.model)))
+    runs = (run for by_seed in plan.search(before).values() for run in by_seed.values())
+    return before if any(run_folder(out, run.id).path.exists() for run in runs) else row
+
+
+def try_networks(rows: Sequence[Row], out: Path, *, device: torch.device) -> list[str]:
+    """Try the network of every row of which nothing was run, before anything is.
+
+    Returns:
+        What is strange but may be meant.
+
+    Raises:
+        ConfigError: if one cannot be trained or does not fit to its data, in training or transfer.
+    """
+    found: list[str] = []
+    for row in rows:
+        searched = [run for by_seed in plan.search(row).values() for run in by_seed.values()]
+        if all(run_folder(out, run.id).path.exists() for run in searched):
+            continue
+        data = partition(load(row.config.data), row.config.data, holdout=True)
+        targets = [partition(load(target), target, holdout=False) for target in row.transfer]
+        found += doubts(searched[0], data, device, targets=targets)
+    return list(dict.fromkeys(found))
 
 
 def prepare_measurement(measurement: Measurement, *, hint: Hint = no_hint) -> Measurement:
@@ -62,12 +98,7 @@ def _prepare_all(configs: Iterable[DataConfig], hint: Hint) -> tuple[Prepared, l
     failed: dict[DataConfig, str] = {}
     for config in configs:
         # Images first and once: a hub that cannot be reached is slow to say so.
-        images = DataConfig(
-            source=config.source,
-            image_column=config.image_column,
-            label_column=config.label_column,
-            fingerprint=config.fingerprint,
-        )
+        images = config.images_only()
         for wanted in (images, config):
             if images in failed or wanted in ready or wanted in failed:
                 continue

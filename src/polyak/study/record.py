@@ -1,10 +1,13 @@
 """A study's record: as it begins, and what a row lacks when all phases are over."""
 
+import shlex
 from collections.abc import Collection, Mapping
+from itertools import pairwise
 from pathlib import Path
 
+from polyak.errors import ConfigError, FileError
 from polyak.records.runs import run_folder
-from polyak.records.studies import MeasurementRecord, RowRecord, StudyRecord
+from polyak.records.studies import MeasurementRecord, RowRecord, StudyRecord, read_study
 from polyak.study import plan
 from polyak.study.plan import Measurement, Row, Study
 from polyak.training.config import RunConfig
@@ -19,10 +22,47 @@ def new_record(study: Study, *, workers: int, command: str) -> StudyRecord:
         command=command,
         preset=study.preset,
         scale=study.scale,
+        source=study.source,
         rows=tuple(_row(row) for row in study.rows),
         measurement=None if measured is None else _measurement(measured),
         workers=workers,
     )
+
+
+def refuse_another(folder: Path, study: StudyRecord) -> None:
+    """Raise a ConfigError if a study's folder holds one that was defined elsewhere.
+
+    The same runs are the same study, wherever its file lies now.
+    """
+    try:
+        there = read_study(folder)
+    except FileError:
+        return
+    ours, theirs = _source(study), _source(there)
+    if there.source is None and ours.endswith(".py"):
+        # Earlier versions recorded the command alone, whose folder nobody knows.
+        ours, theirs = Path(ours).name, Path(theirs).name
+    if ours == theirs or _searches(there) == _searches(study):
+        return
+    raise ConfigError(
+        f"study {study.name!r} of {ours or 'that name'} would replace the one of "
+        f"{theirs or 'that name'} in {folder}, which has other runs; expected a name for each. "
+        f"Change its name, give another --out, or remove {folder}: its runs stay."
+    )
+
+
+def _source(study: StudyRecord) -> str:
+    """What defines a study: its file, data in the paper's places, or nothing but its name."""
+    if study.source is not None:
+        return study.source
+    words = shlex.split(study.command)
+    data = [pair for flag, pair in pairwise(words) if flag == "--data"]
+    return next((word for word in words[2:3] if word.endswith(".py")), " ".join(sorted(data)))
+
+
+def _searches(study: StudyRecord) -> list[object]:
+    measured = study.measurement and study.measurement.run
+    return [measured, *(row.search for row in study.rows)]
 
 
 def record_of(study: StudyRecord, row: Row) -> RowRecord:

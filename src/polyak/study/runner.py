@@ -7,8 +7,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from polyak.data.sources import name_of
-from polyak.errors import FileError
+from polyak.errors import FileError, warn
 from polyak.records.locks import holding
 from polyak.records.runs import run_folder
 from polyak.records.studies import RowRecord, StudyRecord, read_study, with_row, write_study
@@ -16,8 +18,15 @@ from polyak.study import plan, selection
 from polyak.study.executors import Executor
 from polyak.study.follow_ups import follow_ups
 from polyak.study.plan import Row, Study
-from polyak.study.preparation import Hint, no_hint, prepare_measurement, prepare_rows
-from polyak.study.record import ids_by_seed, missing_results, new_record, record_of
+from polyak.study.preparation import (
+    Hint,
+    as_begun,
+    no_hint,
+    prepare_measurement,
+    prepare_rows,
+    try_networks,
+)
+from polyak.study.record import ids_by_seed, missing_results, new_record, record_of, refuse_another
 from polyak.training.config import RunConfig
 from polyak.training.jobs import Job
 from polyak.training.probe import ProbeConfig
@@ -65,6 +74,7 @@ def run_study(
     workers: int,
     command: str,
     hint: Hint = no_hint,
+    trial_device: str | None = "cpu",
 ) -> Outcome:
     """Bring `out/<study>/` up to date: search, select, refit, follow-ups, transfer.
 
@@ -79,18 +89,25 @@ def run_study(
         workers: For the record.
         command: For the record: what the user typed.
         hint: What to type where data is missing.
+        trial_device: Where networks of a user's are tried before anything is run. None: only
+            where the runs are carried out.
 
     Raises:
-        ConfigError, DataError: before anything is run, if the study cannot be.
+        ConfigError, DataError: before anything is run, if the study cannot be, or its folder is
+            another study's.
         FileError: before anything is run, if a run that is done has lost records to choose from.
         HeldError: if another process is at work on this study.
     """
     study.check()
-    rows = prepare_rows(study.rows, hint=hint)
+    rows = [as_begun(row, out) for row in prepare_rows(study.rows, hint=hint)]
     measurement = study.measurement and prepare_measurement(study.measurement, hint=hint)
     study = replace(study, rows=tuple(rows), measurement=measurement)
     # What the data decides, such as fitted decays, can be at fault too.
     study.check()
+    refuse_another(out / study.name, new_record(study, workers=workers, command=command))
+    if trial_device is not None:
+        for doubt in try_networks(rows, out, device=torch.device(trial_device)):
+            warn(doubt)
     folder = out / study.name
     folder.mkdir(parents=True, exist_ok=True)
     with holding(folder):

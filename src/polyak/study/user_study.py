@@ -1,9 +1,16 @@
 """Studies that a user writes: a Python file with `study() -> Study`."""
 
+import re
+import traceback
+from dataclasses import fields, replace
 from pathlib import Path
 
-from polyak.errors import ConfigError
-from polyak.study.plan import Study
+from polyak.data import DataConfig, NoiseConfig
+from polyak.errors import ConfigError, unknown
+from polyak.models import ModelConfig
+from polyak.study.plan import Row, Study
+from polyak.training.config import AveragingConfig, RunConfig
+from polyak.training.optim import OptimConfig
 from polyak.userfile import load_function
 
 EXAMPLE = '''\
@@ -62,34 +69,68 @@ def study() -> Study:
         seeds=(0, 1, 2),
         refit_monitors=("test", "train_clean", "train_wrong"),
     )
-    return Study(name="mine", title="A study of mine", cost="two minutes", rows=(row,))
+    return Study(name="{name}", title="A study of mine", cost="two minutes", rows=(row,))
 '''
+
+_CLASSES = (
+    Study,
+    Row,
+    RunConfig,
+    DataConfig,
+    NoiseConfig,
+    ModelConfig,
+    OptimConfig,
+    AveragingConfig,
+)
 
 
 def load_study(path: Path) -> Study:
     """The study that a file defines; its code is run.
 
     Raises:
-        ConfigError: if there is no such file, or no function `study` in it that returns a Study.
+        ConfigError: if there is no such file, or no function `study` in it that returns a Study,
+            or with all faults of that.
     """
-    made = load_function(path, "study", what="study", error=ConfigError)()
+    function = load_function(path, "study", what="study", error=ConfigError)
+    try:
+        made = function()
+    except TypeError as error:
+        message = _wrong_fields(error, path)
+        if message is None:
+            raise
+        raise ConfigError(message) from error
     if not isinstance(made, Study):
         raise ConfigError(
             f"study() of '{path}' returned a {type(made).__name__}; "
             "expected a polyak.study.plan.Study."
         )
-    return made
+    return replace(made.settled(), source=str(path.resolve()))
+
+
+def _wrong_fields(error: TypeError, path: Path) -> str | None:
+    """The message for a call of one of our classes with unknown or missing fields, in the file."""
+    line = traceback.extract_tb(error.__traceback__)[-1]
+    found = re.fullmatch(r"(\w+)\.__init__\(\) (.*)", str(error))
+    kind = {each.__name__: each for each in _CLASSES}.get(found[1]) if found else None
+    if found is None or kind is None or Path(line.filename).resolve() != path.resolve():
+        return None
+    place = f"line {line.lineno} of '{path}'"
+    names = [field.name for field in fields(kind)]
+    surplus = re.fullmatch(r"got an unexpected keyword argument '(\w+)'", found[2])
+    if surplus:
+        return f"{place}: {unknown(f'field of {kind.__name__}', surplus[1], names)}"
+    return f"{place}: {kind.__name__} {found[2]}; expected its fields by name: {', '.join(names)}."
 
 
 def write_example(path: Path) -> None:
-    """A commented study to start from.
+    """A commented study to start from; its name is the file's.
 
     Raises:
         ConfigError: if something is there already.
     """
     try:
         with path.open("x", encoding="utf-8") as file:
-            file.write(EXAMPLE)
+            file.write(EXAMPLE.replace("{name}", _name_for(path)))
     except FileExistsError:
         raise ConfigError(
             f"init is '{path}'; expected a file that does not exist yet. Choose another name."
@@ -98,3 +139,15 @@ def write_example(path: Path) -> None:
         raise ConfigError(
             f"init is '{path}'; expected a file that can be written ({error.strerror})."
         ) from error
+
+
+def _name_for(path: Path) -> str:
+    """A name of a study's folder, from that of its file: two files are two studies.
+
+    Example:
+        >>> _name_for(Path("my nets.py")), _name_for(Path("runs.py"))
+        ('my-nets', 'study-runs')
+    """
+    words = re.sub(r"[^\w.+-]+|^[^A-Za-z0-9]+", "-", path.stem).strip("-") or "mine"
+    usable = re.match(r"[A-Za-z0-9]", words) and words not in ("runs", "audits")
+    return words if usable else f"study-{words}"

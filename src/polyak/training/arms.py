@@ -12,12 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from polyak.averaging import refresh_batchnorm, save
+from polyak.averaging import save
 from polyak.records.predictions import Predictions, write_predictions
 from polyak.records.runs import RunFolder
 from polyak.records.vocabulary import (
     AVERAGES_RULES,
     BASELINE,
+    CONTROLS,
     EMA_ACC,
     EMA_ACC_BN,
     EMA_LOSS,
@@ -29,11 +30,11 @@ from polyak.records.vocabulary import (
     variant_name,
 )
 from polyak.training.config import RunConfig
+from polyak.training.logits import has_statistics
 from polyak.training.loop import Run
-from polyak.training.prediction import BATCHNORM_BATCH, predict
+from polyak.training.prediction import predict, recompute_statistics
 from polyak.training.randomness import generator
 from polyak.training.run_state import State, Trained
-from polyak.training.steps import lowered
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +63,21 @@ def arms(trained: Trained, config: RunConfig) -> Iterator[Arm]:
     tail_bn, …    the run's `more_averages` after the last epoch, recomputed
     lawa_acc_bn, power_acc_bn, lawa_loss_bn, power_loss_bn
                   those that mean something at any time, at the epochs of ema_acc and ema_loss
+    sgd_bn, …     each of SGD's with statistics recomputed, where the network has some: tells
+                  averaging from recomputing
 
     Where the run selects with recomputed statistics, the chosen average stands in place of the
     longest window.
     """
+    for arm in _as_trained(trained, config):
+        yield arm
+        if has_statistics(arm.weights):
+            names = [name for name, source in CONTROLS.items() if source == arm.name]
+            yield from (Arm(name, arm.weights, True, arm.origin) for name in names)
+
+
+def _as_trained(trained: Trained, config: RunConfig) -> Iterator[Arm]:
+    """All but SGD with recomputed statistics."""
     longest = None if config.selection == "bn_safe" else config.averaging.names[-1]
     final = {"epoch": config.epochs}
     yield Arm(BASELINE, trained.last[BASELINE], False, {"source": BASELINE, **final})
@@ -202,23 +214,11 @@ def load_arm(run: Run, arm: Arm) -> None:
     """Make the run's model say what an arm says."""
     run.load_weights(arm.weights)
     if arm.refresh:
-        # Every arm sees the same augmented images, so that arms differ by weights alone.
-        seed = run.config.seed
-        batches = run.images.batches(
-            BATCHNORM_BATCH,
-            order=generator(seed, "final batchnorm order"),
-            draws=generator(seed, "final batchnorm augmentation"),
-        )
-        with torch.no_grad(), lowered(run.device, run.config.saved_precision)():
-            refresh_batchnorm(run.model, batches, pooled="batchnorm" not in run.config.paper_code)
+        recompute_statistics(run.model, run.images, run.config)
 
 
 def _equal(arm: Arm, other: Arm) -> bool:
     if arm.weights is other.weights:
         return arm.refresh == other.refresh
-    same_use = arm.refresh == other.refresh or not _has_statistics(arm.weights)
+    same_use = arm.refresh == other.refresh or not has_statistics(arm.weights)
     return same_use and all(torch.equal(x, other.weights[key]) for key, x in arm.weights.items())
-
-
-def _has_statistics(weights: State) -> bool:
-    return any(key.endswith("running_var") for key in weights)

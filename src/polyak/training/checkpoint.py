@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 
 from polyak.averaging import load, save
 from polyak.averaging.files.averages import SavedWeights
@@ -65,8 +64,8 @@ class Checkpoints:
             return
         try:
             self._write(run, path)
-        except (OSError, SafetensorError) as error:
-            reason = getattr(error, "strerror", None) or str(error)
+        except OSError as error:
+            reason = error.strerror or str(error)
             raise FileError(
                 f"{path} cannot be written ({reason}); expected a folder that can be written to, "
                 "with room for a checkpoint. Fix that and give the same command again: it goes "
@@ -157,9 +156,10 @@ class Checkpoints:
     def _remove_all_but(self, retained: set[Path]) -> None:
         self._referred = {path: self._referred[path] for path in retained}
         names = {path.name for path in retained}.union(*self._referred.values())
-        for path in self._folder.glob("*.safetensors"):
-            if path.name not in names:
-                path.unlink()
+        for pattern in ("at-*.safetensors", "kept-*.safetensors"):
+            for path in self._folder.glob(pattern):
+                if path.name not in names:
+                    path.unlink()
 
     def _check_environment(self, path: Path, then: dict[str, Any], now: dict[str, Any]) -> None:
         found = differences(then, now)

@@ -15,10 +15,12 @@ from polyak.records.vocabulary import (
     MONITORS,
     MORE_AVERAGES,
     RULES,
+    SWITCH,
     Monitor,
     MoreAverage,
     Selection,
     Stop,
+    Switch,
 )
 from polyak.training.optim import OptimConfig, unknown_settings
 
@@ -134,6 +136,10 @@ class RunConfig:
     and with the same crops all through the run; a few thousand do. None: all, cropped anew. What
     is evaluated when the run is over always has statistics of all."""
 
+    batchnorm_augmentation: Switch = "on"
+    """Whether BatchNorm statistics are recomputed from training images that are cropped and flipped
+    as in training, or from the images as they are."""
+
     fp32: bool = False
     """Compute in float32 on GPUs too, where the default is bfloat16 with float32 weights,
     statistics and averages."""
@@ -164,6 +170,9 @@ class RunConfig:
             )
         if self.batchnorm_images is not None:
             faults += _at_least_one(self, "batchnorm_images")
+        if self.batchnorm_augmentation not in SWITCH:
+            given = self.batchnorm_augmentation
+            faults.append(unknown("batchnorm_augmentation", given, SWITCH))
         faults += [unknown("monitor", m, MONITORS) for m in self.monitors if m not in MONITORS]
         strange = [name for name in self.paper_code if name not in OF_RUNS]
         faults += [unknown("paper_code", name, OF_RUNS) for name in strange]
@@ -221,8 +230,14 @@ LATER: dict[str, Any] = {
     "bootstrap": None,
     "keep": "every",
     "batchnorm_images": None,
+    "batchnorm_augmentation": "on",
     "fp32": False,
     "precision": None,
+    "test_split": None,
+    "test_split_seed": 0,
+    "validation": "holdout",
+    "resize": None,
+    "resize_how": "shorter-side-crop",
 }
 """Settings that came after the first runs, with their defaults: where a setting has its default
 it is not in the record, so that the ids of those runs stay what they were."""

@@ -1,12 +1,12 @@
 """The config.json of a run's folder, read back, so that one run can be repeated alone."""
 
-import json
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
-from polyak.errors import FileError
+from polyak.errors import FileError, one_line
+from polyak.files import read_json
 from polyak.training.config import RunConfig
 from polyak.training.jobs import Job
 from polyak.training.overhead import OverheadConfig
@@ -70,10 +70,11 @@ def read_run_config(path: Path) -> RunConfig:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        record = json.loads(path.read_text())
+        record = read_json(path)
     except (OSError, ValueError) as error:
         raise FileError(
-            f"{path} cannot be read ({error}); expected the config.json of a run's folder."
+            f"{path} cannot be read ({one_line(error)}); expected the config.json of a run's "
+            "folder."
         ) from error
     if not isinstance(record, dict):
         raise FileError(f"{path} holds {record!r:.40}; expected a JSON object of a run.")

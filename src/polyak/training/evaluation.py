@@ -86,7 +86,7 @@ class Evaluation:
         ]
 
     def batchnorm_batches(self) -> Batches:
-        """One pass over the run's training part with its augmentation, for recomputation.
+        """One pass over the run's training part, for recomputation.
 
         Where only some images are taken they and their crops are the same after every epoch, so
         that what the others would have changed is the same for all epochs.
@@ -95,7 +95,8 @@ class Evaluation:
         if self.batchnorm_images is not None:
             order = generator(self._config.seed, "batchnorm order")
             draws = generator(self._config.seed, "batchnorm augmentation")
-        return self._images.batches(BATCHNORM_BATCH, order=order, draws=draws)
+        augmented = self._config.batchnorm_augmentation == "on"
+        return self._images.batches(BATCHNORM_BATCH, order=order, draws=draws, augmented=augmented)
 
     @contextmanager
     def _refreshed(self, averager: Averager) -> Iterator[None]:

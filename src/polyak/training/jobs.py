@@ -1,15 +1,19 @@
 """Carrying out one piece of work in its folder, from the prepared cache to DONE."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
+from torch import Tensor
 
 from polyak.data import Partition, load, partition
-from polyak.errors import ConfigError, FileError, NonFiniteError
+from polyak.data.normalisation import normalise
+from polyak.errors import ConfigError, FileError, NonFiniteError, warn
+from polyak.metrics.inputs import last_step
+from polyak.models import check_fit, try_network
+from polyak.models.trial import IMAGES
 from polyak.records.cards import Card, commit_of_code, write_card
 from polyak.records.locks import holding
 from polyak.records.runs import EpochRecord, RunFolder, run_folder
@@ -25,6 +29,8 @@ from polyak.training.probe import ProbeConfig, run_probe
 
 Job = RunConfig | ProbeConfig | OverheadConfig
 OnEpoch = Callable[[EpochRecord], None]
+OnDoubt = Callable[[str], None]
+"""Told what is strange about a network that is trained all the same."""
 
 
 def carry_out(
@@ -35,10 +41,12 @@ def carry_out(
     on_epoch: OnEpoch | None = None,
     interruption: Interruption | None = None,
     checkpoint_seconds: float = SECONDS,
+    on_doubt: OnDoubt = warn,
 ) -> None:
     """Do a job and leave its result in `out/runs/<id>/`; nothing is done if it is there.
 
-    A run that was begun before goes on from its checkpoint.
+    A run that was begun before goes on from its checkpoint. A new one has a folder only when all
+    is known that can be refused.
 
     Args:
         job: A training run, a probe or a measurement; its data must be prepared.
@@ -47,8 +55,10 @@ def carry_out(
         on_epoch: Called with each epoch's record.
         interruption: Asked between two steps whether to leave.
         checkpoint_seconds: Time between checkpoints; no part of what the run is.
+        on_doubt: See `doubts`.
 
     Raises:
+        ConfigError, DataError: if its settings, data and network are not there or do not fit.
         HeldError: if another process works on it.
         InterruptedRun: if it was asked to leave and did, with a checkpoint.
         FileError: if its folder cannot be written to.
@@ -63,6 +73,7 @@ def carry_out(
     job.check()
     usable = usable_device(device)
     keep_freed_memory()
+    work = None if folder.path.exists() else _work(job, usable, on_doubt)
     try:
         folder.path.mkdir(parents=True, exist_ok=True)
         with holding(folder.path):
@@ -70,15 +81,17 @@ def carry_out(
             if folder.ending is None:
                 folder.tidy()
                 folder.write_config(job.record())
+                work = work or _work(job, usable)
                 if isinstance(job, ProbeConfig):
-                    _probe(job, out, usable)
+                    _probe(job, work.data, out, usable)
                 elif isinstance(job, OverheadConfig):
-                    _measure(job, folder, usable, interruption)
+                    _measure(job, work.data, folder, usable, interruption)
                 else:
                     session = _Session(folder, checkpoints, on_epoch or _ignore, interruption)
-                    _train(job, session, usable)
+                    assert work.run is not None
+                    _train(work.run, session)
                     checkpoints.remove()
-    except (OSError, SafetensorError) as error:
+    except OSError as error:
         raise FileError(
             f"the run in {folder.path} cannot go on ({error}); expected a folder that can be "
             "written to, on a disk with free space. Fix that and give the same command again: it "
@@ -102,6 +115,73 @@ def usable_device(name: str) -> torch.device:
             "machine with a GPU and a build of torch for it."
         ) from error
     return device
+
+
+def doubts(
+    config: RunConfig,
+    data: Partition,
+    device: torch.device,
+    *,
+    targets: Sequence[Partition] = (),
+) -> list[str]:
+    """What is strange about a run's network but may be meant; nothing is trained.
+
+    Args:
+        config: The run.
+        data: What it trains on.
+        device: Where to try it.
+        targets: What its features are to be probed on.
+
+    Raises:
+        ConfigError: if the network does not fit to the data, or cannot be trained.
+    """
+    classes = len(data.classes)
+    for part in (data, *targets):
+        channels, size = part.train_images_nchw.shape[1:3]
+        check_fit(config.model, classes=classes, channels=channels, image_size=size)
+    images, *others = (_some_images(part, device) for part in (data, *targets))
+    found = try_network(config.model, images, classes=classes, targets=others)
+    return [] if found is None else [f"model {config.model.name} {x}" for x in _doubts(*found)]
+
+
+def _doubts(logits_bk: Tensor, again_bk: Tensor) -> Iterator[str]:
+    if not torch.allclose(logits_bk, again_bk, rtol=1e-3, atol=1e-5):
+        yield (
+            "gives other outputs when it is evaluated again; expected the same in eval mode. "
+            "Every score of it is a draw: let it draw only while self.training."
+        )
+    step = last_step(logits_bk)
+    if step is not None:
+        yield (
+            f"seems to end in {step}, by its outputs; expected logits, to which the loss and all "
+            "metrics apply the softmax themselves. Leave that last step out."
+        )
+
+
+def _some_images(data: Partition, device: torch.device) -> Tensor:
+    """A few training images as the network takes them."""
+    images_nchw = data.train_images_nchw[:IMAGES].to(device)
+    return normalise(images_nchw, *data.normalisation.factors(device))
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """What a job works with beside its folder."""
+
+    data: Partition
+    run: Run | None
+    """Of a job that trains."""
+
+
+def _work(job: Job, device: torch.device, on_doubt: OnDoubt | None = None) -> _Work:
+    """Everything that can be refused is refused here; with `on_doubt` the network is tried."""
+    trained = job.run if isinstance(job, OverheadConfig) else job
+    holdout = isinstance(trained, RunConfig) and trained.holdout
+    data = partition(load(trained.data), trained.data, holdout=holdout)
+    if on_doubt is not None and isinstance(trained, RunConfig):
+        for doubt in doubts(trained, data, device):
+            on_doubt(doubt)
+    return _Work(data, Run(job, data, device=device) if isinstance(job, RunConfig) else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,10 +208,8 @@ class _Session:
             raise self.interruption.error()
 
 
-def _train(config: RunConfig, session: _Session, device: torch.device) -> None:
+def _train(run: Run, session: _Session) -> None:
     folder = session.folder
-    data = partition(load(config.data), config.data, holdout=config.holdout)
-    run = Run(config, data, device=device)
     if session.checkpoints.resume(run):
         session.record(run)
 
@@ -149,9 +227,9 @@ def _train(config: RunConfig, session: _Session, device: torch.device) -> None:
         return
     except NonFiniteError:
         # A run that evaluates nothing as it goes can break in its very last step.
-        folder.finish("diverged", epoch=config.epochs, step=run.step, seconds=_seconds(run))
+        folder.finish("diverged", epoch=run.config.epochs, step=run.step, seconds=_seconds(run))
         return
-    folder.finish("done", images=len(data.train_given_n), seconds=_seconds(run))
+    folder.finish("done", images=len(run.data.train_given_n), seconds=_seconds(run))
 
 
 def card_of(data: Partition, *, commit: str | None = None) -> Card:
@@ -172,12 +250,12 @@ def _seconds(run: Run) -> float:
 
 def _measure(
     config: OverheadConfig,
+    data: Partition,
     folder: RunFolder,
     device: torch.device,
     interruption: Interruption | None,
 ) -> None:
     started = time.monotonic()
-    data = partition(load(config.run.data), config.run.data, holdout=True)
 
     def leave_if_asked() -> None:
         if interruption is not None and interruption.made:
@@ -188,9 +266,8 @@ def _measure(
     folder.finish("done", seconds=round(time.monotonic() - started, 3))
 
 
-def _probe(config: ProbeConfig, out: Path, device: torch.device) -> None:
+def _probe(config: ProbeConfig, data: Partition, out: Path, device: torch.device) -> None:
     started = time.monotonic()
-    data = partition(load(config.data), config.data, holdout=False)
     classes = {run.id: len(load(run.data).train.classes) for run in config.backbones}
     run_probe(config, data, classes, out, device=device)
     seconds = round(time.monotonic() - started, 3)

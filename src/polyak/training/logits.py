@@ -15,10 +15,10 @@ from polyak.data.device_images import DeviceImages
 from polyak.errors import FileError, StateError, unknown
 from polyak.models import build
 from polyak.records.runs import RunFolder
-from polyak.records.vocabulary import BASELINE
+from polyak.records.vocabulary import BASELINE, CONTROLS, Switch
 from polyak.training.config import Precision, RunConfig
 from polyak.training.machine import memory_format_for
-from polyak.training.prediction import predict
+from polyak.training.prediction import predict, recompute_statistics
 
 CHUNK = 4096
 """Images that are normalised at a time: a whole training set as float32 may not fit."""
@@ -38,6 +38,21 @@ def kept_arms(folder: RunFolder) -> list[str]:
             "done. Its averages are written when it ends."
         )
     return sorted(path.stem for path in folder.arm(BASELINE).parent.glob("*.safetensors"))
+
+
+def controls_of(folder: RunFolder) -> list[str]:
+    """SGD's arms with recomputed statistics that a run has not kept and whose weights it has."""
+    kept = kept_arms(folder)
+    return [
+        arm
+        for arm, source in CONTROLS.items()
+        if arm not in kept and source in kept and has_statistics(arm_weights(folder, source)[0])
+    ]
+
+
+def has_statistics(weights: Mapping[str, Any]) -> bool:
+    """Whether weights are of a network that has BatchNorm with running statistics."""
+    return any(key.endswith("running_var") for key in weights)
 
 
 def arm_weights(folder: RunFolder, arm: str) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -60,12 +75,14 @@ def logits_of_arms(
     data: Partition,
     arms: Sequence[str],
     device: torch.device,
+    augmentation: Switch | None = None,
     on_arm: OnArm = lambda arm: None,
 ) -> dict[str, dict[str, Tensor]]:
     """Ask arms about images, without crop or flip, normalised like the run's own.
 
-    Arms are as saved: those with recomputed BatchNorm statistics have them. What is computed in is
-    what the run's own predictions were.
+    Arms are as saved: those with recomputed BatchNorm statistics have them; those of
+    `controls_of` get them now, as the run would have given them. What is computed in is what the
+    run's own predictions were.
 
     Args:
         folder: Of the finished run.
@@ -74,6 +91,8 @@ def logits_of_arms(
         data: What the run trained on, for the normalisation.
         arms: Which of its arms.
         device: Where to compute.
+        augmentation: All recomputed statistics are recomputed again, from training images with
+            crops and flips or as they are. None: only those that are missing, as the run has it.
         on_arm: Called with each arm's name before its turn.
 
     Returns:
@@ -91,12 +110,17 @@ def logits_of_arms(
         generator_seed=0,
     )
     layout = memory_format_for(model, image_size=size, device=device)
-    images = DeviceImages(data, padding=0, flip=False, device=device, memory_format=layout)
+    images = DeviceImages(data, config.data.crop_padding, config.data.flip, device, layout)
     model = model.to(device, memory_format=layout)  # type: ignore[call-overload]  # torch's stub omits it
     said: dict[str, dict[str, Tensor]] = {part: {} for part in images_nchw}
     for arm in arms:
         on_arm(arm)
-        model.load_state_dict(arm_weights(folder, arm)[0])
+        missing = arm in CONTROLS and not folder.arm(arm).exists()
+        weights, manifest = arm_weights(folder, CONTROLS[arm] if missing else arm)
+        model.load_state_dict(weights)
+        again = augmentation is not None and bool(manifest.get("refreshed_batchnorm"))
+        if missing or again:
+            recompute_statistics(model, images, config, augmentation=augmentation)
         for part, pixels_nchw in images_nchw.items():
             said[part][arm] = _logits(model, images, pixels_nchw, config.saved_precision)
     return said

@@ -6,11 +6,15 @@ Shape suffixes: n samples, c channels, h height, w width, k classes.
 import torch
 from torch import Tensor, nn
 
+from polyak.averaging import refresh_batchnorm
 from polyak.averaging.model.modes import eval_mode
+from polyak.data.device_images import DeviceImages
 from polyak.errors import NonFiniteError
 from polyak.metrics import accuracy, cross_entropy
 from polyak.records.runs import Score
-from polyak.training.config import Precision
+from polyak.records.vocabulary import Switch
+from polyak.training.config import Precision, RunConfig
+from polyak.training.randomness import generator
 from polyak.training.steps import lowered
 
 EVALUATION_BATCH = 256
@@ -41,6 +45,33 @@ def predict(model: nn.Module, images_nchw: Tensor, *, precision: Precision = "fl
             "the logits hold NaN or infinity; expected finite values. Lower the learning rate."
         )
     return logits_nk
+
+
+def recompute_statistics(
+    model: nn.Module,
+    images: DeviceImages,
+    config: RunConfig,
+    *,
+    augmentation: Switch | None = None,
+) -> None:
+    """Give a model the BatchNorm statistics of its weights, from one pass over the run's data.
+
+    All weights see the same images, so that arms differ by weights alone.
+
+    Args:
+        model: With the weights of an arm.
+        images: What the run trained on, with its crops and flips.
+        config: Of the run.
+        augmentation: Whether images are cropped and flipped; None: as the run has it.
+    """
+    batches = images.batches(
+        BATCHNORM_BATCH,
+        order=generator(config.seed, "final batchnorm order"),
+        draws=generator(config.seed, "final batchnorm augmentation"),
+        augmented=(augmentation or config.batchnorm_augmentation) == "on",
+    )
+    with torch.no_grad(), lowered(images.device, config.saved_precision)():
+        refresh_batchnorm(model, batches, pooled="batchnorm" not in config.paper_code)
 
 
 def score(logits_nk: Tensor, labels_n: Tensor) -> Score:

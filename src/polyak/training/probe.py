@@ -79,7 +79,7 @@ class ProbeConfig:
         return {
             "kind": "probe",
             **without_defaults(values),
-            "data": asdict(self.data),
+            "data": without_defaults(asdict(self.data)),
             "backbones": [run.id for run in self.backbones],
         }
 

@@ -85,7 +85,7 @@ def test_a_copy_that_is_not_down_is_not_waited_for_before_it_must(monkeypatch):
     offloaded(monkeypatch, LateTransfer)
     model = net()
     averager = Averager(model, [EMA(0.0, warmup=None)], device="cpu", every=3)
-    monkeypatch.setattr(averager, "_fence_unless_attached", lambda: None)
+    monkeypatch.setattr(averager._counting, "_fence_unless_attached", lambda: None)
     transfer = averager._live.staging._transfer
     for _ in range(5):
         averager.step()

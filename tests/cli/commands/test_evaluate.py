@@ -2,15 +2,21 @@
 
 import csv
 import shutil
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
+from matplotlib.figure import Figure
+from safetensors.torch import load_file, save_file
 
 from polyak.cli.main import main
-from polyak.data import DataConfig, load, partition, prepare
+from polyak.data import DataConfig, NoiseConfig, load, partition, prepare
 from polyak.models import build
 from polyak.records.runs import run_folder
 from polyak.records.studies import read_study
+from polyak.records.vocabulary import CONTROLS
+from polyak.report.archive import write_archive
 from polyak.study.runner import run_study
 from polyak.training.config_file import read_run_config
 from polyak.training.logits import arm_weights
@@ -33,16 +39,41 @@ def load():
 @pytest.fixture(scope="module")
 def kept(small, here, cli_cache_folder, tmp_path_factory):
     """A study of a search and a refit, evaluated on 60 of the 360 test digits."""
-    out = tmp_path_factory.mktemp("out")
+    return carried_out(small, tmp_path_factory.mktemp("out"), here, cli_cache_folder)
+
+
+def carried_out(study, out, here, cache):
+    """A study's runs, made in this process."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("POLYAK_CACHE", str(cli_cache_folder))
-        quiet = {
-            "on_progress": lambda progress: None,
-            "workers": 1,
-            "command": "polyak study small",
-        }
-        run_study(small, out, executor=here, **quiet)
+        patch.setenv("POLYAK_CACHE", str(cache))
+        quiet = {"on_progress": lambda progress: None, "workers": 1, "command": "polyak study"}
+        run_study(study, out, executor=here, **quiet)
     return out
+
+
+@pytest.fixture(scope="module")
+def annealed_too(small, here, cli_cache_folder, tmp_path_factory):
+    """The study with two seeds, wrong labels, and SGD annealed in the average's budget."""
+    (row,) = small.rows
+    noise = NoiseConfig(kind="symmetric", rate=0.3)
+    config = replace(row.config, data=replace(row.config.data, noise=noise))
+    row = replace(row, config=config, seeds=(0, 1), follow_ups=("annealed",))
+    study = replace(small, rows=(row,))
+    return carried_out(study, tmp_path_factory.mktemp("annealed"), here, cli_cache_folder)
+
+
+@pytest.fixture
+def of_before(annealed_too, tmp_path):
+    """The same as code made it that knew no SGD with recomputed statistics."""
+    shutil.copytree(annealed_too, tmp_path, dirs_exist_ok=True)
+    for run in (tmp_path / "runs").iterdir():
+        folder = run_folder(tmp_path, run.name)
+        for arm in CONTROLS:
+            folder.arm(arm).unlink()
+        said = load_file(folder.predictions)
+        told = {key: x for key, x in said.items() if key.split("/")[-1] not in CONTROLS}
+        save_file(told, folder.predictions)
+    return tmp_path / "small"
 
 
 @pytest.fixture
@@ -176,3 +207,75 @@ def test_what_cannot_be_evaluated_is_refused(finished, tmp_path, refused):
     for run in (tmp_path / "runs").iterdir():
         (run / "DONE").unlink()
     assert "no run of" in refused("evaluate", finished)
+
+
+def numbers(study):
+    """Every number of a study's page, and the page; its figures are not the matter."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Figure, "savefig", lambda self, file, **options: Path(file).touch())
+        write_archive(study.parent, study.name, study / "kept")
+    lines = lines_of(study / "kept" / "results.csv")
+    keys = ("phase", "target", "arm", "seed", "metric")
+    found = {tuple(line[key] for key in keys): line["value"] for line in lines}
+    return found, (study / "kept" / "index.html").read_text()
+
+
+def test_a_study_of_before_gets_the_page_that_it_would_have_today(of_before, annealed_too, capsys):
+    """SGD + BN of all its runs, annealed ones too, from the weights that they kept."""
+    before, page = numbers(of_before)
+    assert "SGD + BN" not in page
+    runs = of_before.parent / "runs"
+    as_it_was = {path: path.read_bytes() for path in runs.rglob("*") if path.is_file()}
+    assert main(["evaluate", str(of_before), "--controls"]) == 0
+    said = capsys.readouterr()
+    assert "on the 60 test images of the runs" in said.out
+    assert "SGD, stopped + BN" in said.out
+    assert said.out.rstrip().endswith(f"page with them: polyak report {of_before.resolve()}")
+    assert {path: path.read_bytes() for path in runs.rglob("*") if path.is_file()} == as_it_was
+    assert not (of_before / "evaluations").exists()
+    after, page = numbers(of_before)
+    assert "SGD + BN" in page
+    today, _ = numbers(annealed_too / "small")
+    assert after == today
+    assert {key[0] for key in after.keys() - before.keys() if key[2] == "sgd_bn"} == {
+        "search",
+        "refit",
+        "annealed",
+    }
+    assert before.items() <= after.items()
+    # What is there is not computed again, and from now on it is evaluated with the rest.
+    assert main(["evaluate", str(of_before), "--controls"]) == 0
+    assert capsys.readouterr() == (said.out, "")
+    assert main(["evaluate", str(of_before), "--test-limit", "50"]) == 0
+    assert {"sgd_bn", "sgd"} <= {line["arm"] for line in table_in(of_before)}
+
+
+def test_a_damaged_or_foreign_file_of_controls_is_named_with_what_to_do(of_before, refused, capsys):
+    assert main(["evaluate", str(of_before), "--controls"]) == 0
+    capsys.readouterr()
+    path, other = sorted((of_before.parent / "evaluations" / "controls").iterdir())[:2]
+    whole = path.read_bytes()
+    path.write_bytes(whole[:100])
+    said = refused("report", of_before)
+    assert str(path) in said
+    assert "Remove it, and run `polyak evaluate --controls` again." in said
+    said = load_file(other)
+    save_file({**said, "test/labels": said["test/labels"].flip(0)}, other)
+    path.write_bytes(whole)
+    assert "is about other samples than" in refused("report", of_before)
+
+
+def test_all_recomputed_statistics_can_be_made_of_the_images_as_they_are(finished, capsys):
+    words = ["evaluate", str(finished), "--test-limit", "60"]
+    assert main(words) == 0
+    assert main([*words, "--batchnorm-augmentation", "off"]) == 0
+    assert "-bn-augmentation-off" in capsys.readouterr().out
+    as_trained, plain = (
+        {tuple(line[k] for k in ("phase", "arm", "metric")): line["value"] for line in lines}
+        for lines in map(lines_of, sorted((finished / "evaluations").iterdir()))
+    )
+    assert as_trained.keys() == plain.keys()
+    changed = {key[1] for key, value in plain.items() if as_trained[key] != value}
+    assert changed == {arm for _, arm, _ in plain if arm.endswith("_bn")}
+    # Temperatures are of the hold-out with statistics of the same kind.
+    assert as_trained["search", "sgd_bn", "temperature"] != plain["search", "sgd_bn", "temperature"]

@@ -2,13 +2,14 @@ import gzip
 
 import numpy as np
 import pytest
+from support.decoded import decoded
 
-from polyak.data.formats.idx import DEBIAN_FOLDER, decode_idx, idx_files, read_idx
+from polyak.data.formats.idx import DEBIAN_FOLDER, idx_files, read_idx
 from polyak.errors import DataError, FileError
 
 
 def test_the_four_files_become_two_sets(idx_folder, pixels):
-    train, test = decode_idx(idx_files(idx_folder))
+    train, test = decoded(idx_folder)
     assert np.array_equal(train.images_nchw.numpy(), pixels(12, 5, 5)[:, None])
     assert np.array_equal(test.images_nchw.numpy(), pixels(6, 5, 5, seed=1)[:, None])
     assert test.labels_n.tolist() == [0, 1, 2, 0, 1, 2]
@@ -56,7 +57,7 @@ def test_gzip_is_known_by_content_not_by_name(tmp_path, write_idx):
 def test_debians_fashion_mnist_has_its_published_statistics():
     if not DEBIAN_FOLDER.is_dir():
         pytest.skip("Debian's package dataset-fashion-mnist is not installed")
-    train, test = decode_idx(idx_files(DEBIAN_FOLDER))
+    train, test = decoded(DEBIAN_FOLDER)
     assert train.images_nchw.shape == (60_000, 1, 28, 28)
     assert train.classes[9] == "Ankle boot"
     assert train.labels_n.bincount().tolist() == [6000] * 10

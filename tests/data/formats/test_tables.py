@@ -5,9 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from support.decoded import decoded
 
 import polyak.data.formats.tables as tables
-from polyak.data.formats.folders import class_folders, parquet_files
+from polyak.data.formats.columns import find_columns
+from polyak.data.formats.found import Wanted
 from polyak.errors import DataError
 
 datasets = pytest.importorskip("datasets")
@@ -22,7 +24,7 @@ def stored(folder: Path, images, labels, names=("a", "b"), write=None):
     """The same rows as training and test files."""
     for split in ("train", "test"):
         write(folder / f"{split}.parquet", images, {"label": list(names)}, label=labels)
-    return parquet_files(folder)
+    return folder
 
 
 @pytest.fixture(autouse=True)
@@ -34,7 +36,7 @@ def quiet():
 
 
 def test_cifar100_is_read_with_its_fine_labels(cifar100_folder, pixels):
-    train, test = tables.decode_parquet(parquet_files(cifar100_folder), NONE)
+    train, test = decoded(cifar100_folder)
     assert train.classes == ("apple", "bear", "worm")
     assert train.labels_n.tolist() == [i % 3 for i in range(9)]
     assert np.array_equal(train.images_nchw.numpy(), pixels(9, 8, 8, 3).transpose(0, 3, 1, 2))
@@ -44,13 +46,13 @@ def test_cifar100_is_read_with_its_fine_labels(cifar100_folder, pixels):
 
 
 def test_a_named_column_wins(cifar100_folder):
-    train, _ = tables.decode_parquet(parquet_files(cifar100_folder), ("img", "coarse_label"))
+    train, _ = decoded(cifar100_folder, ("img", "coarse_label"))
     assert train.classes == ("animal", "fruit")
     assert train.labels_n.tolist() == [1, 0, 0] * 3
 
 
 def test_class_folders_are_read_with_brackets_in_their_path(class_folder, pixels):
-    train, test = tables.decode_image_folder(class_folders(class_folder))
+    train, test = decoded(class_folder)
     assert train.classes == test.classes == ("cat", "dog")
     assert train.labels_n.tolist() == [0, 0, 0, 1, 1, 1]
     assert np.array_equal(train.images_nchw[4].numpy(), pixels(6, 7, 3, seed=11).transpose(2, 0, 1))
@@ -71,7 +73,7 @@ def test_class_folders_are_read_with_brackets_in_their_path(class_folder, pixels
     ],
 )  # fmt: skip
 def test_columns_are_found_by_type_or_named(features, columns, expected):
-    assert tables.find_columns(features, columns) == expected
+    assert find_columns(features, columns) == expected
 
 
 @pytest.mark.parametrize(
@@ -87,7 +89,7 @@ def test_columns_are_found_by_type_or_named(features, columns, expected):
 )
 def test_columns_that_cannot_be_told_are_listed(features, columns, phrase):
     with pytest.raises(DataError, match=phrase):
-        tables.find_columns(features, columns)
+        find_columns(features, columns)
 
 
 @pytest.mark.parametrize("bare", [True, False])
@@ -104,13 +106,13 @@ def test_tables_of_other_writers_are_read(tmp_path, pixels, bare):
     for split in ("train", "test"):
         table = pyarrow.table({"picture": encoded, "digit": [0, 1]})
         parquet.write_table(table, tmp_path / f"{split}.parquet")
-    train, _ = tables.decode_parquet(parquet_files(tmp_path), NONE)
+    train, _ = decoded(tmp_path)
     assert np.array_equal(train.images_nchw.numpy(), pixels(2, 4, 5, 3).transpose(0, 3, 1, 2))
 
 
 def test_integers_become_classes_in_their_order(tmp_path, pixels, write_parquet):
     files = stored(tmp_path, list(pixels(4, 3, 3)), [7, 5, 5, 9], names=(), write=write_parquet)
-    train, _ = tables.decode_parquet(files, NONE)
+    train, _ = decoded(files)
     assert train.classes == ("5", "7", "9")
     assert train.labels_n.tolist() == [1, 0, 0, 2]
 
@@ -119,17 +121,17 @@ def test_integers_that_only_test_has_are_refused(tmp_path, pixels, write_parquet
     write_parquet(tmp_path / "train.parquet", list(pixels(2, 3, 3)), {}, label=[0, 1])
     write_parquet(tmp_path / "test.parquet", list(pixels(2, 3, 3)), {}, label=[0, 2])
     with pytest.raises(DataError, match="test holds 2, which no row of train has"):
-        tables.decode_parquet(parquet_files(tmp_path), NONE)
+        decoded(tmp_path)
 
 
 def test_text_becomes_classes_if_it_is_named(tmp_path, pixels, write_parquet):
     for split in ("train", "test"):
         path = tmp_path / f"{split}.parquet"
         write_parquet(path, list(pixels(3, 3, 3)), {}, label=["dog", "ant", "dog"])
-    files = parquet_files(tmp_path)
+    files = tmp_path
     with pytest.raises(DataError, match="0 columns can be it; expected one of label\\. Name it"):
-        tables.decode_parquet(files, NONE)
-    train, test = tables.decode_parquet(files, (None, "label"))
+        decoded(files)
+    train, test = decoded(files, (None, "label"))
     assert train.classes == test.classes == ("ant", "dog")
     assert train.labels_n.tolist() == test.labels_n.tolist() == [1, 0, 1]
 
@@ -138,24 +140,24 @@ def test_text_with_gaps_is_refused(tmp_path, pixels, write_parquet):
     for split in ("train", "test"):
         write_parquet(tmp_path / f"{split}.parquet", list(pixels(2, 3, 3)), {}, label=["dog", None])
     with pytest.raises(DataError, match="'label' has rows without a label"):
-        tables.decode_parquet(parquet_files(tmp_path), (None, "label"))
+        decoded(tmp_path, (None, "label"))
 
 
 def test_rows_without_a_label_are_refused(tmp_path, pixels, write_parquet):
     files = stored(tmp_path, list(pixels(2, 3, 3)), [0, None], names=(), write=write_parquet)
     with pytest.raises(DataError, match="'label' has rows without a label"):
-        tables.decode_parquet(files, NONE)
+        decoded(files)
 
 
 def test_grey_images_keep_one_channel_and_mixed_ones_become_rgb(tmp_path, pixels, write_parquet):
     grey = list(pixels(2, 3, 3))
     files = stored(tmp_path / "grey", grey, [0, 1], write=write_parquet)
-    train, _ = tables.decode_parquet(files, NONE)
+    train, _ = decoded(files)
     assert np.array_equal(train.images_nchw.numpy(), np.stack(grey)[:, None])
 
     mixed = [grey[0], pixels(3, 3, 3), grey[1]]
     files = stored(tmp_path / "mixed", mixed, [0, 1, 0], write=write_parquet)
-    train, _ = tables.decode_parquet(files, NONE)
+    train, _ = decoded(files)
     assert torch.equal(train.images_nchw[0, 0], train.images_nchw[0, 2])
     assert np.array_equal(train.images_nchw[0, 1].numpy(), grey[0])
     assert train.images_nchw.shape == (3, 3, 3, 3)
@@ -164,33 +166,40 @@ def test_grey_images_keep_one_channel_and_mixed_ones_become_rgb(tmp_path, pixels
 def test_images_of_several_sizes_are_refused_with_the_sizes(tmp_path, pixels, write_parquet):
     images = [pixels(3, 3), pixels(3, 5), pixels(3, 5)]
     files = stored(tmp_path, images, [0, 1, 1], write=write_parquet)
-    with pytest.raises(DataError, match=r"2 sizes, 5×3 \(4 times\), 3×3 \(2 times\)"):
-        tables.decode_parquet(files, NONE)
+    with pytest.raises(
+        DataError, match=r"2 sizes, 5×3 \(4 times, .*\), 3×3 \(2 times, such as .*row 0 of"
+    ):
+        decoded(files)
 
 
 def test_images_of_16_bits_are_refused(tmp_path, write_parquet):
     deep = [np.full((3, 3), 40_000, np.uint16)] * 2
     files = stored(tmp_path, deep, [0, 1], write=write_parquet)
-    with pytest.raises(DataError, match="train image 0 has mode I;16; expected 8 bits"):
-        tables.decode_parquet(files, NONE)
+    with pytest.raises(
+        DataError,
+        match=r"train image 0 \(row 0 of '.*train\.parquet'.* has mode I;16; expected 8 bits",
+    ):
+        decoded(files)
 
 
 def test_a_damaged_image_is_named_by_its_place(class_folder):
     (class_folder / "train" / "dog" / "0.png").write_bytes(b"no image")
-    with pytest.raises(DataError, match="train image 3 cannot be decoded"):
-        tables.decode_image_folder(class_folders(class_folder))
+    with pytest.raises(
+        DataError, match=r"train image 3 \('.*/train/dog/0\.png'\) cannot be decoded"
+    ):
+        decoded(class_folder)
 
 
 def test_a_truncated_parquet_file_is_refused(cifar100_folder):
-    path = parquet_files(cifar100_folder)["train"][0]
+    path = cifar100_folder / "cifar100" / "train-00000-of-00001.parquet"
     path.write_bytes(path.read_bytes()[:200])
     with pytest.raises(DataError, match="the parquet source cannot be read"):
-        tables.decode_parquet(parquet_files(cifar100_folder), NONE)
+        decoded(cifar100_folder)
 
 
 def test_reading_is_silent_and_leaves_progress_bars_as_they_were(cifar100_folder, capfd):
     datasets.enable_progress_bars()
-    tables.decode_parquet(parquet_files(cifar100_folder), NONE)
+    decoded(cifar100_folder)
     assert capfd.readouterr() == ("", "")
     assert datasets.is_progress_bar_enabled()
     assert not huggingface_hub.utils.are_progress_bars_disabled()
@@ -198,7 +207,8 @@ def test_reading_is_silent_and_leaves_progress_bars_as_they_were(cifar100_folder
 
 def test_a_data_set_of_the_hub_is_read_by_its_splits(monkeypatch, cifar100_folder):
     """Validation is the test set where there is no other, as for Tiny-ImageNet."""
-    files = {split: str(paths[0]) for split, paths in parquet_files(cifar100_folder).items()}
+    home = cifar100_folder / "cifar100"
+    files = {split: str(home / f"{split}-00000-of-00001.parquet") for split in ("train", "test")}
     local = datasets.load_dataset(
         "parquet", data_files=files, cache_dir=str(cifar100_folder / "cache")
     )
@@ -209,16 +219,17 @@ def test_a_data_set_of_the_hub_is_read_by_its_splits(monkeypatch, cifar100_folde
         return datasets.DatasetDict({"train": local["train"], "valid": local["test"]})
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    train, test = tables.decode_hub("owner/name", NONE)
-    assert (len(train), len(test)) == (9, 6)
-    assert tables.hub_identity("owner/name") == tables.hub_identity("owner/name") != ""
+    read = tables.read_hub("owner/name", Wanted()).splits
+    assert {role: len(split) for role, split in read.items()} == {"train": 9, "test": 6}
+    identity = tables.hub_identity("owner/name", Wanted())
+    assert identity == tables.hub_identity("owner/name", Wanted()) != ""
     assert set(asked) == {"owner/name"}
 
 
 def test_a_hub_data_set_without_test_images_is_refused(monkeypatch):
     monkeypatch.setattr(datasets, "load_dataset", lambda name: {"train": [], "extra": []})
     with pytest.raises(DataError, match=r"splits train, extra; expected train and one of test"):
-        tables.decode_hub("owner/name", NONE)
+        tables.read_hub("owner/name", Wanted())
 
 
 def test_an_unreachable_hub_is_an_error_that_says_so(monkeypatch):
@@ -227,13 +238,13 @@ def test_an_unreachable_hub_is_an_error_that_says_so(monkeypatch):
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     with pytest.raises(DataError, match=r"owner/name cannot be read \(Couldn't reach .* network"):
-        tables.decode_hub("owner/name", NONE)
+        tables.read_hub("owner/name", Wanted())
 
 
 def test_a_missing_library_is_an_error_that_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(DataError, match=r"Install `polyak\[study\]`"):
-        tables.decode_hub("owner/name", NONE)
+        tables.read_hub("owner/name", Wanted())
 
 
 def test_real_cifar10_rows_are_read(real_data, tmp_path):
@@ -246,7 +257,7 @@ def test_real_cifar10_rows_are_read(real_data, tmp_path):
         rows = next(whole.iter_batches(batch_size=300))
         part = pyarrow.Table.from_batches([rows], schema=whole.schema_arrow)
         parquet.write_table(part, tmp_path / f"{split}-00000-of-00001.parquet")
-    train, test = tables.decode_parquet(parquet_files(tmp_path), NONE)
+    train, test = decoded(tmp_path)
     assert train.images_nchw.shape == test.images_nchw.shape == (300, 3, 32, 32)
     assert train.classes[6] == "frog"
     # The first labels of CIFAR-10's first training batch and of its test batch.
@@ -257,7 +268,7 @@ def test_real_cifar10_rows_are_read(real_data, tmp_path):
 
 @pytest.mark.slow
 def test_the_whole_of_real_cifar10_is_balanced(real_data):
-    train, test = tables.decode_parquet(parquet_files(real_data / "cifar10-jpeg"), NONE)
+    train, test = decoded(real_data / "cifar10-jpeg")
     assert train.labels_n.bincount().tolist() == [5000] * 10
     assert test.labels_n.bincount().tolist() == [1000] * 10
     # The field's means, which JPEG hardly moves.

@@ -132,7 +132,7 @@ def test_damaged_weights_are_named(toy, tmp_path):
         path = run_folder(tmp_path, run_id).arm("sgd")
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(b"nothing")
-    with pytest.raises(FileError, match="cannot be read"):
+    with pytest.raises(FileError, match="is damaged"):
         judge(load_recorded_study(tmp_path, study))
 
 

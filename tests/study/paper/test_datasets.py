@@ -3,7 +3,7 @@ import pytest
 from polyak.data import DataConfig, NoiseConfig
 from polyak.data.sources import NAMES
 from polyak.errors import ConfigError
-from polyak.study.paper.datasets import IMAGES, LABELS, PLACES, hint, parse_places, title_of
+from polyak.study.paper.datasets import IMAGES, LABELS, PLACES, hints, parse_places, title_of
 
 
 def test_a_source_may_hold_an_equals_sign():
@@ -47,10 +47,19 @@ def test_only_a_source_of_the_papers_name_has_the_papers_name(source, title):
 
 
 def test_a_hint_says_what_to_give_for_what_is_missing():
-    assert hint(DataConfig(source="cifar100")) == " Give it with --data cifar100=FOLDER."
+    assert hints({})(DataConfig(source="cifar100")) == " Give it with --data cifar100=FOLDER."
     file = LABELS["cifar100n"].file
     noise = NoiseConfig(kind="file", file=file, key="noisy_label")
-    assert hint(DataConfig(source="elsewhere", noise=noise)) == (
+    assert hints({})(DataConfig(source="elsewhere", noise=noise)) == (
         " Give it with --data cifar100n=path/to/CIFAR-100_human.pt."
     )
-    assert hint(DataConfig(source="elsewhere")) == ""
+    assert hints({})(DataConfig(source="elsewhere")) == ""
+
+
+def test_a_hint_names_the_place_of_what_was_given():
+    hint = hints({"cifar10": "/nope", "cifar100n": "labels.pt"})
+    assert hint(DataConfig(source="/nope")) == " That is --data cifar10=/nope."
+    noise = NoiseConfig(kind="file", file="labels.pt", key="noisy_label")
+    assert (
+        hint(DataConfig(source="cifar100", noise=noise)) == " That is --data cifar100n=labels.pt."
+    )

@@ -135,6 +135,7 @@ CLAIMS: tuple[Claim, ...] = (
         needs="finished refits",
         preset="table1",
         hypotheses=in_each(tables.better_than_sgd),
+        rivals=in_each(tables.better_than_any_sgd),
     ),
     Claim(
         id="noise",
@@ -145,6 +146,7 @@ CLAIMS: tuple[Claim, ...] = (
         needs="finished refits on wrong labels",
         preset="table2",
         hypotheses=in_each(tables.better_than_stopped_sgd_under_noise),
+        rivals=in_each(tables.better_than_any_sgd_under_noise),
     ),
     Claim(
         id="fits-noise",
@@ -174,6 +176,7 @@ CLAIMS: tuple[Claim, ...] = (
         needs="finished refits of at least three seeds",
         preset="table3",
         hypotheses=in_each(tables.disagrees_less),
+        rivals=in_each(tables.disagrees_less_than_any_sgd),
     ),
     Claim(
         id="loss-beats-accuracy",
@@ -194,6 +197,7 @@ CLAIMS: tuple[Claim, ...] = (
         needs=SEARCH,
         preset="table5",
         hypotheses=in_each(tables.better_calibrated),
+        rivals=in_each(tables.better_calibrated_than_any_sgd),
     ),
     Claim(
         id="bootstrap",
@@ -222,5 +226,6 @@ CLAIMS: tuple[Claim, ...] = (
         needs="finished refits, and SGD annealed by their stopping epochs",
         preset="table1 --controls",
         hypotheses=in_each(one_change.beats_annealed_sgd),
+        rivals=in_each(one_change.beats_annealed_sgd_recomputed),
     ),
 )

@@ -5,7 +5,15 @@ from dataclasses import dataclass
 
 from polyak.analysis.claims.evidence import RowEvidence
 from polyak.analysis.claims.verdicts import Hypothesis, Side
-from polyak.records.vocabulary import Phase
+from polyak.records.vocabulary import (
+    BASELINE,
+    SGD_AT_EMA,
+    SGD_AT_EMA_BN,
+    SGD_BN,
+    SGD_STOPPED,
+    SGD_STOPPED_BN,
+    Phase,
+)
 
 WORTH = {"accuracy": 0.002, "loss": 0.01, "churn": 0.002, "js": 0.001, "ece": 0.002}
 """Smallest effects of interest: half the smallest gain in accuracy that the paper reports, and
@@ -22,6 +30,11 @@ METRICS = {
     "ece": "ECE",
     "ece_scaled": "ECE with a temperature",
 }
+SGD_ARMS = (BASELINE, SGD_BN, SGD_STOPPED, SGD_STOPPED_BN, SGD_AT_EMA, SGD_AT_EMA_BN)
+"""Plain training after the last epoch and at two stops, with statistics as trained and recomputed:
+whoever would have SGD could have had any of these."""
+
+_ANNEALED: tuple[tuple[Phase, str], ...] = (("annealed", BASELINE), ("annealed", SGD_BN))
 FRACTION_OF_IMAGES = ("accuracy", "churn")
 
 Hypotheses = Callable[[Sequence[RowEvidence]], list[Hypothesis]]
@@ -50,6 +63,11 @@ class Claim:
 
     hypotheses: Hypotheses
     """From a study's rows; nothing where no row has the evidence."""
+
+    rivals: Hypotheses = lambda rows: []
+    """The same against SGD's other arms, of rows that have SGD with recomputed statistics: an
+    average that beats SGD is to beat the best of them, and so each. Nothing where a claim is not
+    about an average against SGD."""
 
 
 def in_each(hypotheses: Callable[[RowEvidence], Sequence[Hypothesis]]) -> Hypotheses:
@@ -96,17 +114,27 @@ def gain(
     *,
     metric: str,
     phase: Phase = "refit",
+    of: Phase | None = None,
     target: str = "test",
     better: str | None = None,
 ) -> list[Hypothesis]:
-    """One arm is better than another in a metric: a hypothesis, or none where no seed has both."""
+    """One arm is better than another in a metric: a hypothesis, or none where no seed has both.
+
+    Args:
+        row: With the numbers.
+        ours: The arm that is to be better.
+        baseline: The other.
+        metric: Of `METRICS`.
+        phase: Whose models are compared.
+        of: The baseline's, where it is another.
+        target: What is tested on.
+        better: What is said to be better; None: metric and arms.
+    """
     kind = metric.removesuffix("_scaled")
     pairwise = kind in ("churn", "js")
     values = paired(
-        *(
-            row.results.by_seed(phase=phase, arm=arm, metric=metric, target=target)
-            for arm in (ours, baseline)
-        )
+        row.results.by_seed(phase=phase, arm=ours, metric=metric, target=target),
+        row.results.by_seed(phase=of or phase, arm=baseline, metric=metric, target=target),
     )
     if pairwise:
         values = pseudo_values(values)
@@ -124,6 +152,41 @@ def gain(
             resolution=row.half_an_image(target) if kind in FRACTION_OF_IMAGES else 0.0,
         )
     ]
+
+
+def best_of_sgd(
+    row: RowEvidence, ours: str, *, metric: str, phase: Phase = "refit", besides: tuple[Phase, str]
+) -> list[Hypothesis]:
+    """One arm is better than every arm of SGD in a metric, so than the best: one hypothesis each.
+
+    No arm is chosen, so none by what it is judged by. All seeds that have the average have the
+    arm, or it does not count. Nothing for a row without SGD's last weights recomputed.
+
+    Args:
+        row: With the numbers.
+        ours: The average's arm.
+        metric: Of `METRICS`.
+        phase: Whose models are compared; with refits those that were annealed count too.
+        besides: Phase and arm that the claim is about already.
+    """
+    mine = row.results.by_seed(phase=phase, arm=ours, metric=metric)
+    if not row.results.by_seed(phase=phase, arm=SGD_BN, metric=metric):
+        return []
+    found = []
+    for of, arm in (*((phase, arm) for arm in SGD_ARMS), *(_ANNEALED if phase == "refit" else ())):
+        theirs = row.results.by_seed(phase=of, arm=arm, metric=metric)
+        if (of, arm) != besides and theirs and mine.keys() <= theirs.keys():
+            when = " annealed by then" if of == "annealed" else ""
+            found += gain(
+                row,
+                ours,
+                arm,
+                metric=metric,
+                phase=phase,
+                of=of,
+                better=f"{METRICS[metric]}, {ours} − {arm}{when}",
+            )
+    return found
 
 
 def paired(ours: Mapping[str, float], baseline: Mapping[str, float]) -> dict[str, float]:

@@ -27,6 +27,9 @@ EARLIER = 0.02
 SPENT = 0.01
 """A learning rate has gone to 0 below this share of its peak."""
 
+_CHOSEN = {"acc": "EMA (acc.)", "loss": "EMA (loss)"}
+"""What is chosen by each rule."""
+
 
 def never_behind(row: RowEvidence) -> list[Hypothesis]:
     """The best average is not below SGD in any five epochs together."""
@@ -99,7 +102,7 @@ def stops_early_on_average(row: RowEvidence) -> list[Hypothesis]:
     """Seeds stop before three quarters of the budget, in the mean."""
     return [
         Hypothesis(
-            what=f"epoch chosen for EMA ({rule}.), share of the budget",
+            what=f"epoch chosen for {name}, share of the budget",
             row=row.label,
             values=values,
             side="below",
@@ -108,7 +111,7 @@ def stops_early_on_average(row: RowEvidence) -> list[Hypothesis]:
             unit="share",
             resolution=0.5 / row.budget,
         )
-        for rule in ("acc", "loss")
+        for rule, name in _CHOSEN.items()
         if (values := {seed: at[rule].epoch / row.budget for seed, at in _stops(row).items()})
     ]
 

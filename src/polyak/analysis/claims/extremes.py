@@ -8,12 +8,12 @@ from collections.abc import Callable, Mapping, Sequence
 
 from polyak.analysis.claims.evidence import RowEvidence
 from polyak.analysis.claims.verdicts import Hypothesis
-from polyak.analysis.curves import sliding_mean
+from polyak.analysis.curves import window_means
 from polyak.analysis.loaded import Scores
 from polyak.records.vocabulary import BASELINE
 
 SMOOTHING = 5
-"""Epochs of the sliding mean, as in the paper's figure 1; three at the ends of a run."""
+"""Epochs of the mean over neighbours, as in the paper's figure 1."""
 
 Extreme = Callable[[Sequence[float]], float]
 
@@ -63,9 +63,10 @@ def never_below(
 
     Two numbers, since each may err to one side only. The worst epochs of a seed are too low by
     that seed's noise: they can show the claim and not refute it. Those that are worst in the
-    other seeds need not be this seed's: they can refute it.
+    other seeds need not be this seed's: they can refute it. Five are five at the ends of a run too;
+    only a run that is shorter has fewer.
     """
-    smooth = {seed: sliding_mean(curve, width=SMOOTHING) for seed, curve in curves.items()}
+    smooth = {seed: window_means(curve, width=SMOOTHING) for seed, curve in curves.items()}
     places = place_in_others(smooth, min)
     worst = {
         "its worst five epochs": ({s: min(x) for s, x in smooth.items()}, None),

@@ -1,7 +1,7 @@
 """The ledger of a study: every claim with its evidence, and a verdict."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from polyak.analysis.claims.catalogue import CLAIMS
 from polyak.analysis.claims.claim import Claim
@@ -21,6 +21,8 @@ from polyak.analysis.claims.verdicts import (
 
 VERDICTS: tuple[Verdict, ...] = ("reproduced", "not reproduced", "underpowered", "not run")
 
+Tested = tuple[Hypothesis, HypothesisTest]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
@@ -28,7 +30,7 @@ class Entry:
 
     claim: Claim
     verdict: Verdict
-    tested: tuple[tuple[Hypothesis, HypothesisTest], ...] = ()
+    tested: tuple[Tested, ...] = ()
     p_supported: float | None = None
     """p of the claim's being false, all hypotheses together; None where it cannot be tested."""
 
@@ -42,15 +44,23 @@ class Entry:
     survives_holm: bool = False
     """Whether the verdict holds after the stricter correction, too."""
 
+    own: "Entry | None" = None
+    """Of a claim that is judged against SGD's best arm: as its own comparison alone bears it out.
+    """
+
 
 def ledger(rows: Sequence[RowEvidence], claims: Iterable[Claim] = CLAIMS) -> list[Entry]:
     """Judge every claim by one rule.
 
     All hypotheses of a claim have to be shown (the largest p counts) and one refutes it (the
-    smallest counts, times their number). Support and refutation are corrected over the page's
-    claims by Benjamini and Hochberg's procedure, each at half of 5 %: so of the claims called
-    reproduced at most 2.5 % are expected to be so by chance, and of those called not reproduced
-    as many.
+    smallest counts, times how many can refute). Support and refutation are corrected over the
+    page's claims by Benjamini and Hochberg's procedure, each at half of 5 %: so of the claims
+    called reproduced at most 2.5 % are expected to be so by chance, and of those called not
+    reproduced as many.
+
+    Where a row has SGD with recomputed statistics, a claim that an average beats SGD has to hold
+    against every arm of SGD, so against the best, and none is chosen by what it is judged by.
+    What its own comparison says stands beside it, judged as if all claims were by theirs.
 
     Args:
         rows: Evidence of the study's rows.
@@ -59,6 +69,22 @@ def ledger(rows: Sequence[RowEvidence], claims: Iterable[Claim] = CLAIMS) -> lis
     tested = {
         claim: [(found, assess(found)) for found in claim.hypotheses(rows)] for claim in claims
     }
+    own = _judged(tested)
+    rivals = {
+        claim: [(rival, assess(rival)) for rival in claim.rivals(rows)] if found else []
+        for claim, found in tested.items()
+    }
+    if not any(rivals.values()):
+        return own
+    strict = _judged({claim: [*found, *rivals[claim]] for claim, found in tested.items()})
+    return [
+        replace(entry, own=by_own) if rivals[entry.claim] else entry
+        for entry, by_own in zip(strict, own, strict=True)
+    ]
+
+
+def _judged(tested: Mapping[Claim, Sequence[Tested]]) -> list[Entry]:
+    """A verdict on each claim, corrected for all of them."""
     tests = {claim: [w for _, w in found] for claim, found in tested.items()}
     supported = {claim: p for claim, t in tests.items() if (p := p_all_supported(t)) is not None}
     refuted = {claim: p for claim, t in tests.items() if (p := p_any_refuted(t)) is not None}
@@ -80,7 +106,7 @@ def ledger(rows: Sequence[RowEvidence], claims: Iterable[Claim] = CLAIMS) -> lis
     ]
 
 
-def deciding(entry: Entry) -> tuple[Hypothesis, HypothesisTest] | None:
+def deciding(entry: Entry) -> Tested | None:
     """The hypothesis on which the verdict hangs: the most refuted, else the least supported."""
     if not entry.tested:
         return None

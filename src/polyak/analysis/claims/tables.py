@@ -1,6 +1,6 @@
 """Claims about the final models: what the paper's tables compare (section 4)."""
 
-from polyak.analysis.claims.claim import gain
+from polyak.analysis.claims.claim import best_of_sgd, gain
 from polyak.analysis.claims.evidence import RowEvidence
 from polyak.analysis.claims.verdicts import Hypothesis
 from polyak.records.vocabulary import BASELINE, EMA_ACC_BN, EMA_LOSS_BN, SGD_STOPPED
@@ -15,11 +15,27 @@ def better_than_sgd(row: RowEvidence) -> list[Hypothesis]:
     return accuracy + gain(row, EMA_ACC_BN, BASELINE, metric="loss")
 
 
+def better_than_any_sgd(row: RowEvidence) -> list[Hypothesis]:
+    """The same against SGD's other arms."""
+    return [
+        found
+        for metric in ("accuracy", "loss")
+        for found in best_of_sgd(row, EMA_ACC_BN, metric=metric, besides=("refit", BASELINE))
+    ]
+
+
 def better_than_stopped_sgd_under_noise(row: RowEvidence) -> list[Hypothesis]:
     """Where labels are wrong, EMA (acc.) is more accurate than SGD at its own best epoch."""
     if not row.images.get("wrong"):
         return []
     return gain(row, EMA_ACC_BN, SGD_STOPPED, metric="accuracy")
+
+
+def better_than_any_sgd_under_noise(row: RowEvidence) -> list[Hypothesis]:
+    """The same against SGD's other arms."""
+    if not row.images.get("wrong"):
+        return []
+    return best_of_sgd(row, EMA_ACC_BN, metric="accuracy", besides=("refit", SGD_STOPPED))
 
 
 def sgd_fits_wrong_labels(row: RowEvidence) -> list[Hypothesis]:
@@ -44,6 +60,15 @@ def disagrees_less(row: RowEvidence) -> list[Hypothesis]:
     """Two runs of EMA (loss) disagree less than two of SGD."""
     churn = gain(row, EMA_LOSS_BN, BASELINE, metric="churn")
     return churn + gain(row, EMA_LOSS_BN, BASELINE, metric="js")
+
+
+def disagrees_less_than_any_sgd(row: RowEvidence) -> list[Hypothesis]:
+    """The same against SGD's other arms."""
+    return [
+        found
+        for metric in ("churn", "js")
+        for found in best_of_sgd(row, EMA_LOSS_BN, metric=metric, besides=("refit", BASELINE))
+    ]
 
 
 def loss_beats_accuracy(row: RowEvidence) -> list[Hypothesis]:
@@ -83,3 +108,16 @@ def better_calibrated(row: RowEvidence) -> list[Hypothesis]:
         for metric in ("ece", "ece_scaled")
     ]
     return found[0] + found[1] if all(found) else []
+
+
+def better_calibrated_than_any_sgd(row: RowEvidence) -> list[Hypothesis]:
+    """The same against SGD's other arms."""
+    if not better_calibrated(row):
+        return []
+    return [
+        found
+        for metric in ("ece", "ece_scaled")
+        for found in best_of_sgd(
+            row, EMA_LOSS_BN, metric=metric, phase="search", besides=("search", SGD_STOPPED)
+        )
+    ]

@@ -172,7 +172,11 @@ def p_all_supported(tests: Sequence[HypothesisTest]) -> float | None:
 
 
 def p_any_refuted(tests: Sequence[HypothesisTest]) -> float | None:
-    """p of no hypothesis being refuted: the smallest times how many were tried (Bonferroni)."""
+    """p of no hypothesis being refuted: the smallest times how many could be (Bonferroni).
+
+    A hypothesis whose values may err to the wrong side, or have no spread, cannot be refuted and
+    is no try.
+    """
     known = [test.p_refuted for test in tests if test.p_refuted is not None]
     return min(1.0, min(known) * len(known)) if known else None
 

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
+from polyak import tensor_files
 from polyak.averaging.averager import Averager
 from polyak.averaging.files.manifest import (
     RECORD,
@@ -25,7 +25,6 @@ from polyak.averaging.files.safetensors_file import (
 )
 from polyak.averaging.model.sharded import is_sharded
 from polyak.errors import ConfigError, FileError, few
-from polyak.files import replacing
 
 _SEPARATOR = "/"
 
@@ -65,6 +64,7 @@ def save(
     Raises:
         ConfigError: if `manifest` sets what the averager knows itself.
         FileError: for a name that holds "/", or a dtype or layout that safetensors has not.
+        OSError: if the disk refuses, naming `path`.
     """
     described = _described(weights, manifest or {})
     if isinstance(weights, Averager):
@@ -87,8 +87,7 @@ def save(
                 stored[full] = _of_its_own(tensor, storages)
     refuse_unwritable(stored)
     metadata = metadata_of(index, stored, described)
-    with replacing(path) as temporary:
-        save_file(stored, temporary, metadata=metadata)
+    tensor_files.write(path, stored, metadata)
 
 
 def load(path: str | os.PathLike[str]) -> SavedWeights:

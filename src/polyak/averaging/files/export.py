@@ -5,13 +5,12 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from safetensors.torch import save_file
 from torch import Tensor
 
+from polyak import tensor_files
 from polyak.averaging.files.foreign import EXPORTED, read_foreign
 from polyak.averaging.files.safetensors_file import Path, refuse_unwritable
 from polyak.errors import ConfigError, FileError, unknown
-from polyak.files import replacing
 
 
 def read_named(path: Path, name: str | None) -> tuple[str, dict[str, Tensor], dict[str, Any]]:
@@ -56,9 +55,9 @@ def write_plain(state: Mapping[str, Tensor], out: Path, about: Mapping[str, Any]
 
     Raises:
         FileError: for a dtype that safetensors does not have.
+        OSError: if the disk refuses, naming `out`.
     """
     refuse_unwritable(state)
     # The format refuses tied weights and views; a plain state dict has every name anyway.
     plain = {key: x.detach().clone().contiguous() for key, x in state.items()}
-    with replacing(out) as temporary:
-        save_file(plain, temporary, metadata={"format": "pt", EXPORTED: json.dumps(about)})
+    tensor_files.write(out, plain, {"format": "pt", EXPORTED: json.dumps(about)})

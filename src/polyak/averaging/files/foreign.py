@@ -17,12 +17,11 @@ from polyak.averaging.files.manifest import RECORD
 from polyak.averaging.files.pickles import read_pickled, refusal
 from polyak.averaging.files.safetensors_file import (
     Path,
-    damaged,
     file_format,
-    one_line,
     read_safetensors,
 )
-from polyak.errors import FileError, WeightMismatchError
+from polyak.errors import FileError, WeightMismatchError, one_line
+from polyak.tensor_files import damaged
 
 EXPORTED = "polyak_export"
 """Key of the metadata in which an exported average keeps its manifest."""

@@ -21,8 +21,9 @@ import torch
 from torch import Tensor
 
 from polyak import checksums
-from polyak.averaging.files.safetensors_file import Path, damaged, one_line, quote
-from polyak.errors import FileError
+from polyak.averaging.files.safetensors_file import Path, quote
+from polyak.errors import FileError, one_line
+from polyak.tensor_files import damaged
 
 FORMAT = 1
 RECORD, RECORD_CHECKSUM = "polyak", "polyak_sha256"

@@ -9,10 +9,10 @@ from torch import Tensor
 
 from polyak.averaging.files.export import read_named
 from polyak.averaging.files.manifest import dtypes
-from polyak.averaging.files.safetensors_file import Path, printable
+from polyak.averaging.files.safetensors_file import Path
 from polyak.averaging.files.same_network import OneNetwork
 from polyak.averaging.kernels import averageable
-from polyak.errors import ConfigError, StateError, few
+from polyak.errors import ConfigError, StateError, few, printable
 
 NAME = "merged"
 _ORIGIN = ("run", "seed")

@@ -8,12 +8,17 @@ from collections.abc import Collection
 from torch.serialization import get_unsafe_globals_in_checkpoint
 
 from polyak.averaging.files.layouts.stand_ins import load_with_stand_ins
-from polyak.averaging.files.safetensors_file import Path, damaged, file_format, one_line, quote
-from polyak.errors import FileError
+from polyak.averaging.files.safetensors_file import Path, file_format, quote
+from polyak.errors import FileError, one_line
+from polyak.tensor_files import damaged
 
 # Nothing that holds weights needs these; torch's reader blocks most of them whatever one allows.
 _NEVER = re.compile(
-    r"(os|posix|nt|sys|subprocess)\..*|(builtins|__builtin__)\.(eval|exec|compile|__import__)"
+    r"(os|posix|nt|sys|subprocess|commands|popen2|pty|shutil|socket|ctypes|runpy|code|codeop"
+    r"|imp|importlib|pkgutil|pickle|_pickle|cPickle|marshal|webbrowser|platform|pdb|timeit|bdb"
+    r"|asyncio|multiprocessing|threading|_thread|signal|urllib|http|ftplib|operator|functools)\..*"
+    r"|(builtins|__builtin__)\.(eval|exec|execfile|compile|__import__|open|input|breakpoint"
+    r"|getattr|setattr|delattr|globals|locals|vars|apply|file)"
 )
 # What torch makes tensors with: with a stand-in for them there would be no weights.
 _OF_TENSORS = re.compile(r"torch\.(_\w+|storage|nested|distributed\.tensor)\..*")

@@ -1,16 +1,15 @@
 """Files of tensors by their content, never by their name; safetensors read whole or refused."""
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Iterable, Mapping
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save
 from torch import Tensor
 
 from polyak.errors import FileError, few
+from polyak.tensor_files import opened
 
 Path = str | os.PathLike[str]
 
@@ -55,7 +54,7 @@ def read_safetensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
     Raises:
         FileError: for a damaged file, or a dtype that this torch does not have.
     """
-    with _opened(path) as file:
+    with opened(path) as file:
         # The library maps the file: written to later, it would change under a tensor whose
         # checksum was found right.
         tensors = {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118 (no dict)
@@ -68,17 +67,8 @@ def read_metadata(path: Path) -> dict[str, str]:
     Raises:
         FileError: for a damaged file.
     """
-    with _opened(path) as file:
+    with opened(path) as file:
         return dict(file.metadata() or {})
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[Any]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            yield file
-    except Exception as error:  # what a hostile header raises besides SafetensorError is open
-        raise damaged(path, one_line(error)) from error
 
 
 def refuse_unwritable(tensors: Mapping[str, Tensor]) -> None:
@@ -104,25 +94,6 @@ def _is_writable(dtype: torch.dtype) -> bool:
     except (KeyError, ValueError, SafetensorError):
         return False
     return True
-
-
-def damaged(path: Path, why: str) -> FileError:
-    """The error for a file whose content is not what was written."""
-    return FileError(
-        f"{os.fspath(path)} is damaged ({why}); expected a whole file. Take the copy before it."
-    )
-
-
-def one_line(error: BaseException, limit: int = 200) -> str:
-    """The first line of what an exception says, without control characters."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    words = printable(lines[0]) if lines else type(error).__name__
-    return words if len(words) <= limit else words[:limit] + "…"
-
-
-def printable(text: str) -> str:
-    """Text from a file as a terminal may show it: control characters become "�"."""
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 def quote(names: Iterable[str]) -> str:

@@ -5,8 +5,10 @@ has happened to it. Loading the same values again is no movement, nor what round
 adapter is merged into a weight and taken out again.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -73,6 +75,15 @@ class Frozen:
         # Of a tensor that was put in another's place no earlier count is known.
         self._versions = None
 
+    @torch.inference_mode(False)
+    @torch.no_grad()
+    def renew(self, name: str, weight: Tensor) -> None:
+        """Note a weight anew as it is; `bind` must follow."""
+        x = sharded.local(weight).detach()
+        if name in self._noted and _readable(x):
+            self._noted[name] = _note(x)
+            self._bound = {}
+
     def _counts(self) -> list[int]:
         return [x._version for x in self._counted.values()]
 
@@ -126,6 +137,52 @@ class _Group:
         if not bool(bad.any()):
             return []
         return [name for name, differs in zip(self.names, bad.tolist(), strict=True) if differs]
+
+
+class Loads:
+    """Tells of each of a model's parameters that is loaded into it, from now on.
+
+    Args:
+        model: Modules of TorchScript in it take no hooks: what is above them tells of theirs.
+        then: Called with the name and the parameter.
+    """
+
+    def __init__(self, model: nn.Module, then: Callable[[str, Tensor], None]) -> None:
+        self._then: Callable[[str, Tensor], None] | None = then
+        self._undo: list[Callable[[], None]] = []
+        for path, module in model.named_modules():
+            if not isinstance(module, torch.jit.ScriptModule):
+                hook = partial(self._tell, f"{path}." if path else "")
+                self._undo.append(module.register_load_state_dict_post_hook(hook).remove)
+
+    def _tell(self, prefix: str, module: nn.Module, _: object) -> None:
+        if self._then is None:
+            return
+        parts = [(f"{name}.", m) for name, m in module.named_children() if _is_scripted(m)]
+        for path, part in [("", module), *parts]:
+            for key, x in part.named_parameters(recurse=part is not module):
+                self._then(f"{prefix}{path}{key}", x)
+
+    def end(self) -> None:
+        """Tell no more."""
+        for undo in self._undo:
+            undo()
+        self._undo.clear()
+
+    def __deepcopy__(self, _: object) -> "Loads":
+        return Loads(nn.Module(), _ignore)
+
+    def __reduce__(self) -> Any:
+        # A copy of the model has the hooks, which nobody listens to.
+        return Loads, (nn.Module(), _ignore)
+
+
+def _ignore(*_: object) -> None:
+    pass
+
+
+def _is_scripted(module: nn.Module) -> bool:
+    return isinstance(module, torch.jit.ScriptModule)
 
 
 def _note(x: Tensor) -> _Noted:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from polyak.averaging import kernels
 from polyak.averaging.model import sharded, swap, transfer
 from polyak.averaging.model.buffers import Buffers, normalised, refuse_unmatched
-from polyak.averaging.model.frozen import Frozen, guarded
+from polyak.averaging.model.frozen import Frozen, Loads, guarded
 from polyak.averaging.model.watch import Watch
 from polyak.averaging.model.weights import Weights, copy_infinite, selectable, sort_weights
 from polyak.errors import ConfigError, WeightMismatchError, few
@@ -37,6 +37,7 @@ class LiveWeights:
         self.admitted: frozenset[str] = frozenset()
         """Names of parameters that are averaged, frozen or not, since an optimizer has them."""
         self._device = device
+        self._loads: Loads | None = None
         self.staging: transfer.Staging | None = None
         sharded.refuse_flat(model.modules())
         sharded.reshard(list(model.modules()))
@@ -122,12 +123,14 @@ class LiveWeights:
             WeightMismatchError: also if a frozen weight has moved.
             ConfigError: if nothing is averaged.
         """
+        self.end_loading()
         found = self.now()
         self.refuse_unsound(values=values)
         return found
 
     def refuse_unsound(self, *, values: bool) -> None:
         """Refuse if nothing is averaged or what is frozen has moved; `values` as in `check`."""
+        self.end_loading()
         if not self.layout.averaged:
             raise ConfigError(
                 "nothing of the model is averaged, since none of its parameters trains; expected "
@@ -139,9 +142,8 @@ class LiveWeights:
             self._refuse_moved(values=values)
 
     def _refuse_moved(self, *, values: bool) -> None:
-        if self._frozen is None:
-            self._note()
-        elif (values or self._frozen.written()) and (moved := self._frozen.moved()):
+        assert self._frozen is not None
+        if (values or self._frozen.written()) and (moved := self._frozen.moved()):
             raise WeightMismatchError(
                 f"{few(moved)} has moved although it does not train; expected it as it was when "
                 "the averager was built. Build the averager after loading weights; or call "
@@ -149,9 +151,28 @@ class LiveWeights:
                 f"averaged; or say what it is: buffers={{{moved[0]!r}: 'live'}}."
             )
 
-    def forget_frozen(self) -> None:
-        """Note what is frozen anew at the next update or reading: it is as it must be then."""
-        self._frozen = None
+    def note_frozen(self) -> None:
+        """Note what is frozen anew, as averages go on from another state.
+
+        And again what is loaded into the model until the next step, update or reading, since the
+        model may be loaded after its averages.
+        """
+        self.end_loading()
+        self._note()
+        self._loads = Loads(self.model, self._renew)
+
+    def _renew(self, name: str, weight: Tensor) -> None:
+        if self._frozen is not None:
+            self._frozen.renew(name, weight)
+
+    def end_loading(self) -> None:
+        """What is frozen must be from now on as it is."""
+        if self._loads is None:
+            return
+        self._loads.end()
+        self._loads = None
+        assert self._frozen is not None
+        self._frozen.bind(guarded(self.model, self.found.frozen))
 
     def track(self) -> None:
         """Sort anew: what trains now is averaged, and what was averaged or copied stays so.
@@ -198,12 +219,10 @@ class LiveWeights:
         fresh = self.admitted & self.layout.frozen.keys()
         if fresh:
             self.arrange(with_averaged(self.layout, fresh))
-            self.forget_frozen()
         return bool(fresh)
 
     def _moved(self, frozen: Mapping[str, Tensor]) -> list[str]:
-        if self._frozen is None:
-            return []
+        assert self._frozen is not None
         self._frozen.bind(guarded(self.model, frozen))
         return self._frozen.moved()
 

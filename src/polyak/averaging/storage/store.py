@@ -189,7 +189,7 @@ class Store:
         for name, values in averages.items():
             for key, x in values.items():
                 self._bank.put(name, key, x)
-        self._live.forget_frozen()
+        self._live.note_frozen()
         self.drop_refreshed()
 
     def weights(self, name: str) -> dict[str, Tensor]:
@@ -287,7 +287,7 @@ class Store:
                 self._copied[key] = x.to(held.device, held.dtype, copy=True)
         self._bind()
         self._torn = False
-        self._live.forget_frozen()
+        self._live.note_frozen()
         # What an optimizer has and the state does not was frozen then: it is the model's so far.
         if self._live.readmit():
             self._grow()

@@ -1,7 +1,7 @@
 """polyak evaluate STUDY: kept weights on other test images."""
 
 import sys
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -18,17 +18,23 @@ from polyak.cli.run_names import run_named
 from polyak.data import DataConfig, load, partition, prepare
 from polyak.data.sources import name_of
 from polyak.errors import ConfigError, StateError, unknown
-from polyak.records.evaluations import evaluation_file, evaluation_table
+from polyak.records.evaluations import (
+    controls_file,
+    evaluation_file,
+    evaluation_table,
+    predictions_of,
+)
 from polyak.records.predictions import Predictions, holds
 from polyak.records.runs import RunFolder, run_folder
 from polyak.records.studies import RowRecord, read_study
+from polyak.records.vocabulary import Switch
 from polyak.report.names import ordered
 from polyak.report.sections.evaluation import evaluation_lines
 from polyak.training.config import RunConfig
 from polyak.training.config_file import read_run_config
 from polyak.training.jobs import usable_device
-from polyak.training.later_predictions import write_test_predictions
-from polyak.training.logits import kept_arms
+from polyak.training.later_predictions import write_controls, write_test_predictions
+from polyak.training.logits import controls_of, kept_arms
 
 
 @dataclass(frozen=True)
@@ -36,7 +42,8 @@ class EvaluateCommand:
     """Evaluate the kept weights of a study or a run on other test images; nothing is trained.
 
     Without --source on the run's own data set: all of its test images where the run used some.
-    What is there already is not computed again.
+    What is there already is not computed again. With --controls alone on the images that the runs
+    were evaluated on, for the study's page.
     """
 
     what: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER")]
@@ -56,6 +63,14 @@ class EvaluateCommand:
 
     arms: tuple[str, ...] = ()
     """Which weights, such as sgd ema_acc_bn, of the runs that kept them. None: all."""
+
+    controls: bool = False
+    """Give SGD's kept weights recomputed BatchNorm statistics, in runs that were made before they
+    got some (SGD + BN), so that the study's page, written again, compares averages with them."""
+
+    batchnorm_augmentation: Switch | None = None
+    """Recompute all BatchNorm statistics that are recomputed ("+ BN") once more, from training
+    images that are cropped and flipped (on) or as they are (off). None: as the runs have it."""
 
     out: Path = Path("out")
     """Output folder in which an id is looked up."""
@@ -85,23 +100,29 @@ class EvaluateCommand:
             )
         device = usable_device(self.device)
         out, study, rows = self._rows()
-        tables: dict[str, list[Result]] = {}
         runs = {row.label: list(_ended(out, row)) for row in rows}
         _check_arms(self.arms, (run for ended in runs.values() for run in ended))
-        for row in rows:
-            ended = runs[row.label]
-            if ended:
-                name, predictions = self._evaluate(out, ended, device)
-                own = {run.path.name: Predictions(run.predictions) for run in ended}
-                results = evaluation_results(row, own, predictions, target=name)
-                tables.setdefault(name, []).extend(results)
-                print(f"on the {_images(predictions):,} test images of {name}")
-                print("\n".join(evaluation_lines(row.label, results)))
-        if not tables:
+        if not any(runs.values()):
             raise StateError(
                 f"no run of {self.what!r} has ended; expected one. Weights are written when a run "
                 "ends: `polyak status` says how far they are."
             )
+        for run in {run.path: run for ended in runs.values() for run in ended}.values():
+            self._ask_controls(out, run, device)
+        ended_rows = [row for row in rows if runs[row.label]]
+        if self._controls_alone:
+            for row in ended_rows:
+                _print_own(row, {run.path.name: run for run in runs[row.label]}, out)
+            print(f"page with them: polyak report {study or 'STUDY'}")
+            return 0
+        tables: dict[str, list[Result]] = {}
+        for row in ended_rows:
+            name, predictions = self._evaluate(out, runs[row.label], device)
+            own = {run.path.name: self._own(out, name, run) for run in runs[row.label]}
+            results = evaluation_results(row, own, predictions, target=name)
+            tables.setdefault(name, []).extend(results)
+            print(f"on the {_images(predictions):,} test images of {name}")
+            print("\n".join(evaluation_lines(row.label, results)))
         for name, results in tables.items():
             if study is not None:
                 write_results_csv(evaluation_table(study, name), results)
@@ -114,6 +135,12 @@ class EvaluateCommand:
             }
             for name, results in tables.items()
         ]
+
+    @property
+    def _controls_alone(self) -> bool:
+        """Whether nothing but SGD + BN on the runs' own images is asked for."""
+        others = (self.source, self.test_limit, self.batchnorm_augmentation)
+        return self.controls and all(option is None for option in others)
 
     def _rows(self) -> tuple[Path, Path | None, tuple[RowRecord, ...]]:
         """The output folder, the study's folder if it is one, and whose weights to evaluate."""
@@ -133,9 +160,10 @@ class EvaluateCommand:
         for run in ended:
             config = read_run_config(run.path / "config.json")
             wanted = self._wanted(config.data)
-            name = _name(wanted)
+            name = self._name(wanted)
             path = evaluation_file(out, name, run.path.name)
-            arms = [arm for arm in kept_arms(run) if arm in self.arms or not self.arms]
+            there = [*kept_arms(run), *_asked_controls(out, run)]
+            arms = sorted(arm for arm in there if arm in self.arms or not self.arms)
             if not holds(path, "test", arms):
                 own = prepare(config.data)
                 write_test_predictions(
@@ -146,10 +174,43 @@ class EvaluateCommand:
                     evaluated_on=partition(load(wanted), wanted, holdout=False),
                     arms=arms,
                     device=device,
+                    augmentation=self.batchnorm_augmentation,
                     on_arm=partial(_show, console, run.path.name),
                 )
             predictions[run.path.name] = Predictions(path)
         return name, predictions
+
+    def _ask_controls(self, out: Path, run: RunFolder, device: torch.device) -> None:
+        """Ask SGD + BN about a run's own images, where the run lacks it and it is wanted."""
+        missing = controls_of(run) if self.controls or self.arms else []
+        wanted = [arm for arm in missing if arm in self.arms or not self.arms]
+        path = controls_file(out, run.path.name)
+        if not wanted or holds(path, "test", wanted):
+            return
+        config = read_run_config(run.path / "config.json")
+        own = prepare(config.data)
+        write_controls(
+            path,
+            run,
+            config=config,
+            data=partition(load(own), own, holdout=config.holdout),
+            arms=missing,
+            device=device,
+            on_arm=partial(_show, Console(stderr=True, soft_wrap=True), run.path.name),
+        )
+
+    def _own(self, out: Path, name: str, run: RunFolder) -> Predictions:
+        """What temperatures are fitted on: the hold-out, with statistics of the same kind."""
+        if self.batchnorm_augmentation is None:
+            return predictions_of(out, run.path.name)
+        return Predictions(evaluation_file(out, name, run.path.name))
+
+    def _name(self, data: DataConfig) -> str:
+        """What an evaluation is called; other images or statistics have another name."""
+        size = "" if data.test_limit is None else f"-{data.test_limit}"
+        given = self.batchnorm_augmentation
+        statistics = "" if given is None else f"-bn-augmentation-{given}"
+        return f"{name_of(data.source)}{size}-{str(data.fingerprint)[:8]}{statistics}"
 
     def _wanted(self, own: DataConfig) -> DataConfig:
         """Whose test images to take."""
@@ -198,17 +259,25 @@ def _ended(out: Path, row: RowRecord) -> Iterator[RunFolder]:
 
 def _check_arms(arms: Collection[str], runs: Iterable[RunFolder]) -> None:
     """Refuse arms that none of the runs kept."""
-    kept = {arm for run in runs for arm in kept_arms(run)} if arms else set()
+    kept = {a for run in runs for a in (*kept_arms(run), *controls_of(run))} if arms else set()
     for arm in arms:
         if kept and arm not in kept:
             raise ConfigError(unknown("arm", arm, ordered(kept)))
 
 
-def _name(data: DataConfig) -> str:
-    """What an evaluation is called; other images have another name."""
-    size = "" if data.test_limit is None else f"-{data.test_limit}"
-    return f"{name_of(data.source)}{size}-{str(data.fingerprint)[:8]}"
+def _asked_controls(out: Path, run: RunFolder) -> list[str]:
+    """SGD + BN as far as it was asked after the run's end."""
+    path = controls_file(out, run.path.name)
+    asked = Predictions(path).arms("test") if path.exists() else ()
+    return [arm for arm in controls_of(run) if arm in asked]
 
 
-def _images(predictions: dict[str, Predictions]) -> int:
+def _print_own(row: RowRecord, runs: Mapping[str, RunFolder], out: Path) -> None:
+    own = {run_id: predictions_of(out, run_id) for run_id in runs}
+    results = evaluation_results(row, own, own, target="test")
+    print(f"on the {_images(own):,} test images of the runs")
+    print("\n".join(evaluation_lines(row.label, results)))
+
+
+def _images(predictions: Mapping[str, Predictions]) -> int:
     return len(next(iter(predictions.values())).labels_n("test"))

@@ -13,10 +13,9 @@ from torch import Tensor
 from polyak.averaging.files.averages import SavedWeights
 from polyak.averaging.files.foreign import read_foreign
 from polyak.averaging.files.manifest import dtypes
-from polyak.averaging.files.safetensors_file import printable
 from polyak.cli.json_output import print_json
 from polyak.cli.predictions_file import check_is_no_output_folder, parts_lines, parts_of
-from polyak.errors import few
+from polyak.errors import few, printable
 
 _PLAIN = ("number", "text")
 _SHOWN = 20

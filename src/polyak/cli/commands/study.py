@@ -16,11 +16,11 @@ from polyak.cli.time_limit import seconds_of, within
 from polyak.errors import ConfigError
 from polyak.loggers.following import following
 from polyak.records.paper_code import parse_paper_code
-from polyak.records.vocabulary import Selection
+from polyak.records.vocabulary import Selection, Switch
 from polyak.report.page import write_report
 from polyak.study import plan
 from polyak.study.options import in_float32, with_more_averages, with_protocol
-from polyak.study.paper.datasets import hint, parse_places
+from polyak.study.paper.datasets import hints, parse_places
 from polyak.study.paper.presets import preset
 from polyak.study.plan import Study
 from polyak.study.preparation import prepare_some
@@ -92,6 +92,10 @@ class StudyCommand:
     clean_holdout: bool = False
     """An oracle: right labels of the hold-out choose where training labels are wrong."""
 
+    batchnorm_augmentation: Switch = "on"
+    """BatchNorm statistics are recomputed from training images that are cropped and flipped as in
+    training (on), or from the images as they are (off)."""
+
     more_averages: bool = False
     """Also evaluate tail averages, LAWA, power-function EMA and SWAD along the same runs, as a
     study of its own, NAME-more."""
@@ -125,10 +129,12 @@ class StudyCommand:
             paper_code=parse_paper_code(self.paper_code),
             selection=self.selection,
             clean_holdout=self.clean_holdout,
+            batchnorm_augmentation=self.batchnorm_augmentation,
         )
         if self.dry_run:
-            return _list_runs(study)
-        return carry_through(study, self.where, command=shlex.join(self._words()))
+            return _list_runs(study, self.data)
+        command = shlex.join(self._words())
+        return carry_through(study, self.where, command=command, data=self.data)
 
     def _words(self) -> list[str]:
         """What to type to run the study again."""
@@ -137,6 +143,7 @@ class StudyCommand:
         words += [word for pair in self.data for word in ("--data", pair)]
         words += [word for names in self.paper_code for word in ("--paper-code", names)]
         words += ["--selection", self.selection] if self.selection != "paper" else []
+        words += ["--batchnorm-augmentation", "off"] if self.batchnorm_augmentation == "off" else []
         switches = {
             "--clean-holdout": self.clean_holdout,
             "--controls": self.controls,
@@ -180,8 +187,15 @@ def _write_example(path: Path) -> int:
     return 0
 
 
-def carry_through(study: Study, where: Where, *, command: str) -> int:
-    """Run a study and write its report; what to look at goes to stdout."""
+def carry_through(study: Study, where: Where, *, command: str, data: tuple[str, ...] = ()) -> int:
+    """Run a study and write its report; what to look at goes to stdout.
+
+    Args:
+        study: What to run.
+        where: On what, and where to.
+        command: What to type to run it again.
+        data: What the user put in the paper's places, as NAME=SOURCE.
+    """
     limit = Interruption(seconds_of(where.time_limit))
     console = Console(stderr=True, soft_wrap=True)
     with (
@@ -197,7 +211,8 @@ def carry_through(study: Study, where: Where, *, command: str) -> int:
                 on_progress=within(limit, followed(follower, display)),
                 workers=workers,
                 command=command,
-                hint=hint,
+                hint=hints(parse_places(data)),
+                trial_device=where.machines.trial_device,
             )
         # Those too that were done before, of which no phase told.
         follow_study(follower, where.out, study.name)
@@ -218,10 +233,10 @@ def _summary(outcome: Outcome) -> str:
     )
 
 
-def _list_runs(study: Study) -> int:
+def _list_runs(study: Study, data: tuple[str, ...]) -> int:
     """The search's runs; only with their data at hand is it known which runs they are."""
     study.check()
-    prepared, missing = prepare_some(study.rows, hint=hint)
+    prepared, missing = prepare_some(study.rows, hint=hints(parse_places(data)))
     if study.measurement is not None:
         print(f"{study.measurement.label}: {title(study.measurement.config)}")
     for row in study.rows:

@@ -1,142 +1,184 @@
-"""Finding the files of a data set in a folder: parquet files, class folders, Tiny-ImageNet."""
+"""Folders of pictures with a folder for each class, within a folder for each split or without.
 
-import re
-from collections.abc import Mapping
+Each picture is of the class whose folder it lies in; what lies elsewhere is refused or said.
+"""
+
+from collections import Counter
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-import torch
+import numpy as np
 
-from polyak.data.formats.pictures import PictureStack, opened
-from polyak.data.formats.tables import TEST_NAMES
-from polyak.data.images import ImageSet
+from polyak.data.formats.found import Found, Reading, Split, Wanted, by_split, roles, split_named
+from polyak.data.formats.walk import LITTER, Tree, is_picture, listed, walk
 from polyak.errors import DataError, few
 
-_PARQUET = re.compile(r"(?P<split>train|test|validation|valid|val)([-._].*)?\.parquet")
-_SHARD = re.compile(r"-(?P<number>\d{5})-of-(?P<total>\d{5})\.parquet$")
+# The endings that the `imagefolder` of `datasets` looked at, with which earlier versions read.
+_EARLIER_ENDINGS = frozenset(
+    (".apng", ".blp", ".bmp", ".bufr", ".bw", ".cur", ".dcx", ".dds", ".dib", ".emf",
+     ".eps", ".fit", ".fits", ".flc", ".fli", ".ftc", ".ftu", ".gbr", ".gif", ".grib",
+     ".icb", ".icns", ".ico", ".iim", ".im", ".j2c", ".j2k", ".jfif", ".jp2", ".jpc",
+     ".jpe", ".jpeg", ".jpf", ".jpg", ".jpx", ".mpeg", ".mpg", ".msp", ".pbm", ".pcd",
+     ".pcx", ".pgm", ".png", ".pnm", ".ppm", ".ps", ".psd", ".pxr", ".ras", ".rgb", ".rgba",
+     ".sgi", ".tga", ".tif", ".tiff", ".vda", ".vst", ".webp", ".wmf", ".xbm", ".xpm",)
+)  # fmt: skip
 
 
-def parquet_files(folder: Path) -> dict[str, list[Path]]:
-    """Paths under "train" and "test", or nothing if the folder has no parquet files.
+@dataclass(frozen=True, kw_only=True)
+class ClassFolders:
+    """The pictures of one split by path, and what else lies there."""
 
-    They lie in the folder itself or in one folder below, as in the hub's repositories, and begin
-    with the name of their split. Without test files, validation files are the test set.
+    pictures: dict[str, Path]
+    """By class/name, in the order of these paths."""
+
+    classes: tuple[str, ...]
+    """Names of the folders that hold pictures."""
+
+    left_out: tuple[str, ...]
+    """What is not read, a phrase each."""
+
+    as_earlier: bool
+    """Whether earlier versions read the same pictures with the same labels."""
+
+
+def find(path: Path, wanted: Wanted) -> Found | None:
+    """Class folders in `path`, or in folders of it that are named like splits."""
+    if not path.is_dir():
+        return None
+    folders = [p for p in listed(path) if p.is_dir() and p.name.lower() not in LITTER]
+    split_folders = [p for p in folders if split_named(p.name) and _holds_classes(p)]
+    if any(split_named(p.name) == "train" for p in split_folders):
+        named = by_split((p.name for p in split_folders), where=path)
+        used = roles(named, wanted, what=f"folder '{path}'")
+        trees = {role: walk(path / name) for role, name in used.items()}
+        others = [p.name for p in folders if p.name not in named.values()]
+        notes = [f"folder '{name}', which is no split of class folders" for name in others]
+        unread = set(named.values()) - set(used.values())
+        return _found(trees, [*notes, *(f"folder '{name}', as asked" for name in unread)])
+    classes = [p for p in folders if _has_pictures(p)]
+    if len(classes) < 2 or all(split_named(p.name) for p in classes):
+        return None
+    tree = roles({"train": path}, wanted, what=f"folder '{path}', which has class folders only,")
+    whole = walk(tree["train"])
+    kept = {p.name for p in classes}
+    inner = Tree(
+        root=path,
+        files={name: p for name, p in whole.files.items() if name.split("/")[0] in kept},
+        folders=tuple(f for f in whole.folders if f.split("/")[0] in kept),
+        linked=whole.linked,
+    )
+    others = [p.name for p in listed(path) if p.name not in kept]
+    notes = [f"'{name}', which is no folder of pictures" for name in others]
+    return _found({"train": inner}, notes)
+
+
+def class_folders(tree: Tree) -> ClassFolders:
+    """Every picture of a tree that has a folder for each class.
 
     Raises:
-        DataError: if a split or a shard is missing, or several folders below have such files.
+        DataError: that names a picture beside the class folders, or in a folder inside one.
     """
-    homes = [folder, *sorted(path for path in folder.iterdir() if path.is_dir())]
-    homes = [home for home in homes if any(_PARQUET.fullmatch(p.name) for p in home.iterdir())]
-    if len(homes) > 1:
-        names = ", ".join(f"'{home}'" for home in homes)
-        raise DataError(f"folder '{folder}' holds several data sets; expected one of {names}.")
-    if not homes:
-        return {}
-    splits: dict[str, list[Path]] = {}
-    for path in sorted(homes[0].iterdir()):
-        match = _PARQUET.fullmatch(path.name)
-        if match:
-            splits.setdefault(match["split"], []).append(path)
-    test = next((split for split in TEST_NAMES if split in splits), None)
-    if "train" not in splits or test is None:
-        raise DataError(
-            f"folder '{homes[0]}' has parquet files of {', '.join(splits)}; expected train and "
-            f"one of {', '.join(TEST_NAMES)}."
-        )
-    found = {"train": splits["train"], "test": splits[test]}
-    for paths in found.values():
-        _check_shards(paths)
-    return found
+    pictures: dict[str, Path] = {}
+    beside: list[str] = []
+    deeper: list[str] = []
+    left_out: Counter[str] = Counter()
+    for name, path in tree.files.items():
+        parents = name.split("/")[:-1]
+        litter = next((part for part in parents if part.lower() in LITTER), None)
+        if litter:
+            left_out[f"in folders '{litter}'"] += 1
+        elif not is_picture(path):
+            left_out["that are no pictures"] += 1
+        else:
+            group = (beside, None, deeper)[min(len(parents), 2)]
+            if group is None:
+                pictures[name] = path
+            else:
+                group.append(name)
+    _refuse_others(tree, beside, deeper)
+    classes = tuple(sorted({name.split("/")[0] for name in pictures}))
+    empty = [
+        f for f in tree.folders if "/" not in f and f.lower() not in LITTER and f not in classes
+    ]
+    phrases = [f"{count} files {what}" for what, count in sorted(left_out.items())]
+    if empty:
+        phrases.append(f"{len(empty)} folders without a picture ({few(empty)})")
+    return ClassFolders(
+        pictures=pictures,
+        classes=classes,
+        left_out=tuple(phrases),
+        as_earlier=not [f for f in tree.linked if f]
+        and set(pictures) == {name for name in tree.files if _read_earlier(name)},
+    )
 
 
-def class_folders(folder: Path) -> dict[str, Path]:
-    """Folders under "train" and "test" that hold a folder for each class; or nothing."""
-    test = next((name for name in TEST_NAMES if _has_folders(folder / name)), None)
-    if not _has_folders(folder / "train"):
-        return {}
-    if test is None:
-        raise DataError(
-            f"folder '{folder}' has class folders in train only; expected them in one of "
-            f"{', '.join(TEST_NAMES)} too."
-        )
-    return {"train": folder / "train", "test": folder / test}
+def _found(trees: dict[str, Tree], notes: list[str]) -> Found:
+    parts = {role: class_folders(tree) for role, tree in trees.items()}
+    notes = [f"left out: {note}" for note in notes]
+    notes += [f"left out of {role}: {p}" for role, part in parts.items() for p in part.left_out]
+    return Found(
+        # Where earlier versions read something else, what they cached is not this.
+        kind="imagefolder" if all(p.as_earlier for p in parts.values()) else "class folders",
+        files={f"{role}/{n}": p for role, tree in trees.items() for n, p in tree.files.items()},
+        read=partial(_read, parts, notes),
+    )
 
 
-def files_below(folders: Mapping[str, Path]) -> dict[str, Path]:
-    """Every file below the folders, named by split and path within it."""
-    return {
-        f"{split}/{path.relative_to(folder).as_posix()}": path
-        for split, folder in folders.items()
-        for path in folder.rglob("*")
-        if path.is_file()
-    }
-
-
-def is_tiny_imagenet(folder: Path) -> bool:
-    """Whether the folder is Tiny-ImageNet's own tree rather than one of class folders."""
-    annotated = (folder / "val" / "val_annotations.txt").is_file()
-    return annotated or next(folder.glob("train/*/images"), None) is not None
-
-
-def tiny_imagenet_files(folder: Path) -> dict[str, Path]:
-    """The images of train and val and the annotations of val, by their path in the folder."""
-    annotations = folder / "val" / "val_annotations.txt"
-    paths = [*folder.glob("train/*/images/*.JPEG"), *folder.glob("val/images/*.JPEG")]
-    if not annotations.is_file() or not {path.relative_to(folder).parts[0] for path in paths} >= {
-        "train",
-        "val",
-    }:
-        raise DataError(
-            f"folder '{folder}' is not a complete Tiny-ImageNet; expected "
-            "train/<wnid>/images/*.JPEG, val/images/*.JPEG and val/val_annotations.txt."
-        )
-    return {path.relative_to(folder).as_posix(): path for path in [*paths, annotations]}
-
-
-def decode_tiny_imagenet(files: Mapping[str, Path]) -> tuple[ImageSet, ImageSet]:
-    """Training set, and the official validation split as test set, as in the paper."""
-    trained = sorted(name for name in files if name.startswith("train/"))
-    classes = tuple(sorted({name.split("/")[1] for name in trained}))
+def _read(parts: dict[str, ClassFolders], notes: list[str]) -> Reading:
+    classes = tuple(sorted({name for part in parts.values() for name in part.classes}))
     label_of = {name: label for label, name in enumerate(classes)}
-    labels = {name: label_of[name.split("/")[1]] for name in trained}
-    for line in files["val/val_annotations.txt"].read_text().splitlines():
-        image, wnid = line.split("\t")[:2]
-        if wnid not in label_of:
-            raise DataError(f"val image {image} is of class {wnid!r}; expected a class of train.")
-        labels[f"val/images/{image}"] = label_of[wnid]
-    tested = sorted(name for name in files if name.startswith("val/images/"))
-    if {*trained, *tested} != set(labels):
-        odd = {*trained, *tested} ^ set(labels)
-        raise DataError(
-            f"val_annotations.txt and val/images disagree on {len(odd)} images ({few(odd)}); "
-            "expected one line for each image. Unpack the archive again."
-        )
-    stack = PictureStack()
-    parts = stack.finish(
-        *(
-            stack.add(opened(files[name] for name in names), len(names), what=what)
-            for what, names in (("train", trained), ("val", tested))
-        )
+    return Reading(
+        splits={
+            role: picture_files(
+                list(part.pictures.values()),
+                [label_of[name.split("/")[0]] for name in part.pictures],
+                role,
+            )
+            for role, part in parts.items()
+        },
+        classes=classes,
+        notes=notes,
     )
-    train, test = (
-        ImageSet(
-            images_nchw=images_nchw,
-            labels_n=torch.tensor([labels[name] for name in names]),
-            classes=classes,
-        )
-        for images_nchw, names in zip(parts, (trained, tested), strict=True)
+
+
+def picture_files(paths: list[Path], labels: list[int], what: str) -> Split:
+    """A split of picture files with the numbers of their classes."""
+    return Split(
+        labels=np.array(labels, np.int64),
+        pictures=lambda: iter(paths),
+        place=lambda index: f"{what} image {index} ('{paths[index]}')",
     )
-    return train, test
 
 
-def _has_folders(folder: Path) -> bool:
-    return folder.is_dir() and any(path.is_dir() for path in folder.iterdir())
+def _read_earlier(name: str) -> bool:
+    *parents, file = name.split("/")
+    hidden = file.startswith(".") or any(part.startswith((".", "__")) for part in parents)
+    ending = Path(file).suffix.lower()
+    return ending in _EARLIER_ENDINGS and not hidden and "::" not in name
 
 
-def _check_shards(paths: list[Path]) -> None:
-    shards = [match for path in paths if (match := _SHARD.search(path.name))]
-    expected = int(shards[0]["total"]) if shards else 0
-    if shards and len(paths) != expected:
+def _refuse_others(tree: Tree, beside: list[str], deeper: list[str]) -> None:
+    if beside:
         raise DataError(
-            f"folder '{paths[0].parent}' has {len(paths)} of the {expected} files "
-            f"'{paths[0].name}' …; expected all. Copy the others there."
+            f"folder '{tree.root}' has {len(beside)} pictures beside its class folders "
+            f"({few(beside)}); expected each picture in the folder of its class. Move them there "
+            "or take them away."
         )
+    if deeper:
+        inner = sorted({name.rpartition("/")[0] for name in deeper})
+        raise DataError(
+            f"folder '{tree.root}' has {len(deeper)} pictures in folders inside class folders "
+            f"({few(inner)}); expected each picture in the folder of its class itself. Move them "
+            "up, or make those folders classes of their own."
+        )
+
+
+def _holds_classes(folder: Path) -> bool:
+    """Whether it is a split rather than a class: trains are pictured too."""
+    below = [p for p in listed(folder) if p.is_dir() and p.name.lower() not in LITTER]
+    return bool(below) and (not _has_pictures(folder) or any(_has_pictures(p) for p in below))
+
+
+def _has_pictures(folder: Path) -> bool:
+    return any(path.is_file() and is_picture(path) for path in listed(folder))

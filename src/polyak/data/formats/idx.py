@@ -5,13 +5,13 @@ import hashlib
 import math
 import zlib
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from polyak.data.images import ImageSet
+from polyak.data.formats.found import Found, Reading, Wanted, array_split, refuse_test_split
+from polyak.data.pictures import Pixels
 from polyak.errors import DataError, FileError
 
 DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
@@ -29,9 +29,18 @@ _FASHION_CLASSES = (
 _FASHION_TRAIN_LABELS = "657fbd221bfc9f4198cc14b5619cc33ec57c58dd0e47af4d99d6650759e869a7"
 
 
-def is_idx_folder(folder: Path) -> bool:
-    """Whether any of the four files is there."""
-    return any(_find(folder, stem) for stem in STEMS.values())
+def find(path: Path, wanted: Wanted) -> Found | None:
+    """The four files, if any of them is there."""
+    if not path.is_dir() or not any(_find(path, stem) for stem in STEMS.values()):
+        return None
+    return found_in(path, wanted)
+
+
+def found_in(folder: Path, wanted: Wanted) -> Found:
+    """The four files of a folder that must have them."""
+    files = idx_files(folder)
+    refuse_test_split(wanted, f"folder '{folder}' holds IDX files")
+    return Found(kind="idx", files=files, read=partial(read_files, files))
 
 
 def idx_files(folder: Path) -> dict[str, Path]:
@@ -47,25 +56,22 @@ def idx_files(folder: Path) -> dict[str, Path]:
     return {what: path for what, path in found.items() if path is not None}
 
 
-def decode_idx(files: Mapping[str, Path]) -> tuple[ImageSet, ImageSet]:
+def read_files(files: Mapping[str, Path]) -> Reading:
     """Training and test set of the four files that `idx_files` found."""
     labels = {part: read_idx(files[f"{part} labels"]) for part in ("train", "test")}
-    digest = hashlib.sha256(labels["train"].numpy().tobytes()).hexdigest()
+    digest = hashlib.sha256(labels["train"].tobytes()).hexdigest()
     fashion = digest == _FASHION_TRAIN_LABELS
     highest = max(int(part.max()) for part in labels.values())
-    classes = _FASHION_CLASSES if fashion else tuple(str(c) for c in range(highest + 1))
-    train, test = (
-        ImageSet(
-            images_nchw=read_idx(files[f"{part} images"]).unsqueeze(1),
-            labels_n=labels[part].long(),
-            classes=classes,
-        )
-        for part in ("train", "test")
+    return Reading(
+        splits={
+            part: array_split(read_idx(files[f"{part} images"]), labels[part], part)
+            for part in ("train", "test")
+        },
+        classes=_FASHION_CLASSES if fashion else tuple(str(c) for c in range(highest + 1)),
     )
-    return train, test
 
 
-def read_idx(path: Path) -> Tensor:
+def read_idx(path: Path) -> Pixels:
     """The uint8 array of one IDX file.
 
     Format: two zero bytes, the type (8 for uint8), the number of dimensions, each dimension as a
@@ -86,7 +92,7 @@ def read_idx(path: Path) -> Tensor:
             f"file '{path}' holds {len(data) - start} values; expected {math.prod(shape)}, "
             f"as its header gives the shape {tuple(shape)}. Copy it again."
         )
-    return torch.from_numpy(np.frombuffer(data, np.uint8, offset=start).copy()).reshape(shape)
+    return np.frombuffer(data, np.uint8, offset=start).reshape(shape)
 
 
 def _find(folder: Path, stem: str) -> Path | None:

@@ -1,171 +1,301 @@
 """Tables with an image and a label column, read through Hugging Face's `datasets`.
 
 `datasets` is imported when a function here is called, never before.
+
+Shape suffixes: h height, w width, c channels.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from glob import escape
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from shutil import rmtree
+from tempfile import mkdtemp
 from typing import Any
+from weakref import finalize
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from polyak.data.formats.pictures import PictureStack
-from polyak.data.images import ImageSet
-from polyak.errors import DataError, unknown
+from polyak.data.formats.columns import find_columns, is_text
+from polyak.data.formats.found import OWN_FUNCTION, SPELLINGS, Found, Reading, Split, Wanted, roles
+from polyak.data.pictures import Pixels, Raw
+from polyak.errors import DataError
 
-TEST_NAMES = ("test", "validation", "valid", "val")
-"""Names of the split to test on, the first that is there; train's is always train."""
+BATCH = 256
+"""Rows that are in memory at a time while pictures are read."""
 
-Columns = tuple[str | None, str | None]
-"""Image and label column as the user named them."""
-
-Decoded = tuple[ImageSet, ImageSet]
+Place = Callable[[str, int], str]
+"""Where a row of a split lies, for messages."""
 
 
-def decode_parquet(files: Mapping[str, Sequence[Path]], columns: Columns) -> Decoded:
-    """Training and test set of parquet files, given as paths under "train" and "test"."""
-    # `datasets` takes patterns, so brackets in a folder's name must be escaped.
-    patterns = {split: [escape(str(path)) for path in paths] for split, paths in files.items()}
-    return _decode_local("parquet", columns, data_files=patterns)
-
-
-def decode_image_folder(folders: Mapping[str, Path]) -> Decoded:
-    """Training and test set of folders that hold one folder of images for each class."""
-    patterns = {split: f"{escape(str(folder))}/**" for split, folder in folders.items()}
-    return _decode_local(
-        "imagefolder", (None, None), data_files=patterns, drop_labels=False, drop_metadata=True
+def find_hub(name: str, wanted: Wanted) -> Found:
+    """A data set of the hub by its name, from its cache where it is there."""
+    return Found(
+        kind="hub",
+        read=partial(read_hub, name, wanted),
+        identity=partial(hub_identity, name, wanted),
+        columns=True,
     )
 
 
-def decode_hub(name: str, columns: Columns) -> Decoded:
-    """Training and test set of a data set of the hub, from its cache where it is there."""
-    with _reading(name):
-        splits = _library().load_dataset(name)
-    return _decode(_train_and_test(splits, name), columns)
+def read_hub(name: str, wanted: Wanted) -> Reading:
+    """Its splits, by role."""
+    splits, notes = _hub_splits(name, wanted)
+    return read_splits(splits, wanted, place=_row_of_split, notes=notes)
 
 
-def hub_identity(name: str) -> str:
+def hub_identity(name: str, wanted: Wanted) -> str:
     """The fingerprints that `datasets` gives to the splits of a data set of the hub."""
-    with _reading(name):
-        splits = _library().load_dataset(name)
-    return " ".join(split._fingerprint for split in _train_and_test(splits, name))
+    splits, _ = _hub_splits(name, wanted)
+    return " ".join(split._fingerprint for split in splits.values())
 
 
-def find_columns(features: Mapping[str, Any], columns: Columns) -> tuple[str, str]:
-    """Names of the image and the label column: as named, else the only one whose type fits.
-
-    Images: type Image, bytes, or {bytes, path}. Labels: ClassLabel, else integers; of several,
-    CIFAR-100's fine_label; text only if named, since it may be anything.
-
-    Raises:
-        DataError: that lists the candidates, if none or several fit, or the named one does not.
-    """
-    library = _library()
-    images = [name for name, feature in features.items() if _holds_images(feature)]
-    labels = [name for name, f in features.items() if isinstance(f, library.ClassLabel)]
-    integers = [name for name, f in features.items() if "int" in str(getattr(f, "dtype", ""))]
-    texts = [name for name, f in features.items() if "string" in str(getattr(f, "dtype", ""))]
-    image, label = columns
-    if label is None and "fine_label" in labels:
-        label = "fine_label"
-    return (
-        _one("image_column", image, images, images, features),
-        _one("label_column", label, labels or integers, integers + texts, features),
-    )
-
-
-def _one(
-    what: str, named: str | None, found: list[str], allowed: list[str], features: Mapping[str, Any]
-) -> str:
-    if named is not None:
-        if named in allowed:
-            return named
-        raise DataError(unknown(what, named, allowed or features))
-    if len(found) == 1:
-        return found[0]
-    raise DataError(
-        f"{what} is None and {len(found)} columns can be it; expected one of "
-        f"{', '.join(found or allowed or features)}. Name it with {what}."
-    )
-
-
-def _holds_images(feature: Any) -> bool:
-    if isinstance(feature, Mapping):
-        return set(feature) == {"bytes", "path"}
-    return isinstance(feature, _library().Image) or getattr(feature, "dtype", "") == "binary"
-
-
-def _decode_local(kind: str, columns: Columns, **options: Any) -> Decoded:
+def load_files(kind: str, files: Mapping[str, Sequence[Path]], **options: Any) -> dict[str, Any]:
+    """Tables of files, by role, in memory or in a temporary cache that goes with them."""
+    # `datasets` takes patterns, so brackets in a folder's name must be escaped.
+    patterns = {role: [escape(str(path)) for path in paths] for role, paths in files.items()}
     # Our own cache keeps the result; `datasets` need not keep another copy.
-    with TemporaryDirectory(prefix="polyak-") as folder:
-        with _reading(f"the {kind} source"):
-            splits = _library().load_dataset(kind, cache_dir=folder, **options)
-        return _decode((splits["train"], splits["test"]), columns)
+    folder = mkdtemp(prefix="polyak-")
+    try:
+        with reading(f"the {kind} source"):
+            loaded = library().load_dataset(kind, cache_dir=folder, data_files=patterns, **options)
+    except BaseException:
+        rmtree(folder, ignore_errors=True)
+        raise
+    splits = {role: loaded[role] for role in files}
+    finalize(splits["train"], rmtree, folder, ignore_errors=True)
+    return splits
 
 
-def _decode(splits: tuple[Any, Any], columns: Columns) -> Decoded:
-    image, label = find_columns(splits[0].features, columns)
-    stack, parts = PictureStack(), []
-    for what, split in zip(("train", "test"), splits, strict=True):
-        column = split.select_columns([image]).cast_column(image, _library().Image())
-        pictures = (row[image] for row in column)
-        parts.append(stack.add(pictures, len(split), what=what))
-    parts_nchw = stack.finish(*parts)
-    labels, classes = _labels(splits, label)
-    train, test = (
-        ImageSet(images_nchw=images_nchw, labels_n=labels_n, classes=classes)
-        for images_nchw, labels_n in zip(parts_nchw, labels, strict=True)
+def load_saved(path: Path) -> dict[str, Any]:
+    """What `save_to_disk` wrote, by the names of its splits; one without a name is train."""
+    with reading(f"folder '{path}'"):
+        loaded = library().load_from_disk(str(path))
+    return dict(loaded) if isinstance(loaded, Mapping) else {"train": loaded}
+
+
+def read_splits(
+    splits: Mapping[str, Any],
+    wanted: Wanted,
+    *,
+    place: Place,
+    bases: Mapping[str, Sequence[Path]] | None = None,
+    notes: Sequence[str] = (),
+) -> Reading:
+    """Image and label column of tables.
+
+    Args:
+        splits: `datasets.Dataset` by role.
+        wanted: Columns that the user named.
+        place: Where a row lies.
+        bases: By role, folders from which paths in the table count; none: no paths.
+        notes: What was left out before.
+    """
+    bases = bases or {}
+    train = splits["train"]
+    image, label = find_columns(
+        train.features, wanted.columns, paths=path_columns(train, bases.get("train", ()))
     )
-    return train, test
+    for role, split in splits.items():
+        lacking = [name for name in (image, label) if name not in split.features]
+        if lacking:
+            raise DataError(
+                f"{role} has no column {lacking[0]!r}; expected train's columns. Where {role} has "
+                "no labels, give the file of train as the source, and test_split."
+            )
+    places = {role: partial(place, role) for role in splits}
+    return Reading(
+        splits={
+            role: Split(
+                labels=_labels(split, label, places[role]),
+                pictures=partial(_pictures, split, image, places[role], bases.get(role, ())),
+                place=places[role],
+            )
+            for role, split in splits.items()
+        },
+        classes=_class_names(
+            {role: split.features[label] for role, split in splits.items()}, label
+        ),
+        notes=notes,
+    )
 
 
-def _labels(splits: tuple[Any, Any], column: str) -> tuple[list[Tensor], tuple[str, ...]]:
-    values = [s.select_columns([column]).with_format("numpy")[:][column] for s in splits]
-    if any(part.dtype.kind not in "iuU" for part in values):
-        raise DataError(f"column {column!r} has rows without a label; expected one in each row.")
-    features = [split.features[column] for split in splits]
-    if isinstance(features[0], _library().ClassLabel):
-        if features[0].names != getattr(features[1], "names", None):
-            raise DataError(f"column {column!r} has other class names in test; expected train's.")
-        return [torch.from_numpy(part.astype(np.int64)) for part in values], (*features[0].names,)
-    numbers = np.unique(values[0])
-    strange = np.setdiff1d(values[1], numbers)
-    if strange.size:
+def path_columns(split: Any, bases: Sequence[Path]) -> list[str]:
+    """Columns of text whose first value names a file, from one of the bases."""
+    if not bases or not len(split):
+        return []
+    texts = [field.name for field in split.features.arrow_schema if is_text(field.type)]
+    first = split.select_columns(texts)[0] if texts else {}
+    return [name for name, value in first.items() if value and path_from(value, bases)]
+
+
+def path_from(text: str, bases: Sequence[Path]) -> Path | None:
+    """The file that a text names, from the first base where it is there."""
+    try:
+        return next((base / text for base in bases if (base / text).is_file()), None)
+    except (OSError, ValueError):  # too long, or with a zero byte: no name of a file
+        return None
+
+
+def paths_in(
+    split: Any, column: str, bases: Sequence[Path], place: Callable[[int], str]
+) -> Iterator[Path]:
+    """The file that each row names; a DataError that names the first row without one."""
+    for index, text in enumerate(_arrow(split, column).to_pylist()):
+        path = path_from(text, bases) if text else None
+        if path is None:
+            raise DataError(
+                f"{place(index)} names the file {text!r} in column {column!r}; expected a file "
+                f"there, seen from '{bases[0]}'."
+            )
+        yield path
+
+
+def _labels(split: Any, column: str, place: Callable[[int], str]) -> Pixels:
+    """Integers, booleans or text, one a row."""
+    import pyarrow as pa
+
+    column_n = _arrow(split, column)
+    kind, values = column_n.type, column_n.to_pylist()
+    if isinstance(kind, pa.BaseExtensionType) or pa.types.is_nested(kind):
+        return _of_lists(values, column, place)
+    missing = [i for i, value in enumerate(values) if value in (None, "") or value != value]
+    if missing:
         raise DataError(
-            f"column {column!r} of test holds {strange[0]}, which no row of train has; expected "
-            "labels of train only. Leave those rows out."
+            f"column {column!r} has rows without a label, first {place(missing[0])}; expected one "
+            "in each row."
         )
-    places = [torch.from_numpy(np.searchsorted(numbers, part)) for part in values]
-    return places, tuple(str(number) for number in numbers)
+    found: Pixels = np.array(values, str if is_text(kind) else kind.to_pandas_dtype())
+    if found.dtype.kind == "f":
+        broken = np.flatnonzero(found != np.round(found))
+        if broken.size:
+            raise DataError(
+                f"column {column!r} holds {found[broken[0]]} at {place(broken[0])}; expected whole "
+                "numbers, one for each class."
+            )
+        found = found.astype(np.int64)
+    return found
 
 
-def _train_and_test(splits: Mapping[str, Any], name: str) -> tuple[Any, Any]:
-    test = next((split for split in TEST_NAMES if split in splits), None)
-    if "train" not in splits or test is None:
+def _of_lists(values: Sequence[Any], column: str, place: Callable[[int], str]) -> Pixels:
+    for index, value in enumerate(values):
+        if not isinstance(value, list) or len(value) != 1 or not isinstance(value[0], int):
+            raise DataError(
+                f"column {column!r} holds {value!r:.40} at {place(index)}; expected one whole "
+                f"number in each row. {OWN_FUNCTION}"
+            )
+    return np.array([value[0] for value in values])
+
+
+def _class_names(features: Mapping[str, Any], column: str) -> tuple[str, ...] | None:
+    """Names that the table itself gives to its classes."""
+    train = features["train"]
+    if not isinstance(train, library().ClassLabel):
+        return None
+    for role, feature in features.items():
+        if getattr(feature, "names", None) != train.names:
+            raise DataError(f"column {column!r} has other class names in {role}; expected train's.")
+    return tuple(train.names)
+
+
+def _pictures(
+    split: Any, column: str, place: Callable[[int], str], bases: Sequence[Path]
+) -> Iterator[Raw]:
+    rows = split.select_columns([column]).with_format("arrow")
+    index = 0
+    for table in rows.iter(batch_size=BATCH):
+        for value in _plain(table.column(0)):
+            yield _raw(value, bases, place, index)
+            index += 1
+
+
+def _raw(value: Any, bases: Sequence[Path], place: Callable[[int], str], index: int) -> Raw:
+    if isinstance(value, Mapping):
+        content, text = value["bytes"], value["path"]
+        value = text if content is None and text else content
+    if isinstance(value, str):
+        path = path_from(value, bases or (Path(),))
+        if path is None:
+            raise DataError(f"{place(index)} names the file {value!r}; expected a file there.")
+        return path
+    return _pixels(value, place, index) if isinstance(value, list) else value
+
+
+def _pixels(value: list[Any], place: Callable[[int], str], index: int) -> Pixels:
+    """uint8 (h, w) or (h, w, c) of nested lists; channels may come first, and a flat list is the
+    rows of a grey square."""
+    try:
+        pixels = np.array(value)
+    except ValueError:
+        pixels = np.zeros(0)
+    whole = pixels.dtype.kind in "iu" or (
+        # Fractions from 0 to 1 are pixels of another scale: 1 would be black.
+        pixels.dtype.kind == "f" and pixels.size and pixels.max() > 1 and not (pixels % 1).any()
+    )
+    if pixels.ndim == 1 and math.isqrt(pixels.size) ** 2 == pixels.size:
+        pixels = pixels.reshape(math.isqrt(pixels.size), -1)
+    if pixels.ndim == 3 and pixels.shape[2] not in (1, 3, 4) and pixels.shape[0] in (1, 3, 4):
+        pixels = pixels.transpose(1, 2, 0)
+    shown = pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] in (1, 3, 4))
+    if not whole or not shown or not pixels.size or pixels.min() < 0 or pixels.max() > 255:
+        numbers = f"{pixels.min()} to {pixels.max()}" if pixels.size else "of unequal lengths"
         raise DataError(
-            f"data set {name!r} has the splits {', '.join(splits)}; "
-            f"expected train and one of {', '.join(TEST_NAMES)}."
+            f"{place(index)} is lists of shape {pixels.shape}, {numbers}; expected whole numbers "
+            f"from 0 to 255 of shape (h, w), (h, w, c) or (c, h, w). {OWN_FUNCTION}"
         )
-    return splits["train"], splits[test]
+    return pixels.astype(np.uint8)
+
+
+def _arrow(split: Any, column: str) -> Any:
+    return split.select_columns([column]).with_format("arrow")[:].column(0)
+
+
+def _plain(column: Any) -> list[Any]:
+    import pyarrow as pa
+
+    if isinstance(column.type, pa.ExtensionType):
+        return [value for chunk in column.chunks for value in chunk.storage.to_pylist()]
+    return list(column.to_pylist())
+
+
+def _hub_splits(name: str, wanted: Wanted) -> tuple[dict[str, Any], list[str]]:
+    with reading(name):
+        splits = library().load_dataset(name)
+    return splits_by_role(splits, wanted, what=f"data set {name!r}")
+
+
+def splits_by_role(
+    splits: Mapping[str, Any], wanted: Wanted, *, what: str
+) -> tuple[dict[str, Any], list[str]]:
+    """Splits whose whole name is a spelling of train, test or validation; and what is left out."""
+    named = {
+        split: word
+        for split, words in SPELLINGS.items()
+        if (word := next((word for word in words if word in splits), None))
+    }
+    used = roles(named, wanted, what=what, names=splits)
+    notes = [f"left out: split {name!r}" for name in splits if name not in used.values()]
+    return {role: splits[name] for role, name in used.items()}, notes
+
+
+def _row_of_split(role: str, index: int) -> str:
+    return f"{role} image {index}"
 
 
 @contextmanager
-def _reading(what: str) -> Iterator[None]:
+def reading(what: str) -> Iterator[None]:
     """No progress bars within the block, and the user's faults as ours."""
-    library = _library()
+    datasets = library()
     from huggingface_hub import utils as hub
 
-    shown = [part for part in (library, hub) if not part.are_progress_bars_disabled()]
+    shown = [part for part in (datasets, hub) if not part.are_progress_bars_disabled()]
     for part in shown:
         part.disable_progress_bars()
     try:
         yield
-    except (OSError, ValueError, library.exceptions.DatasetsError) as error:
+    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         cause = str(error.__cause__ or error).strip().split("\n")[0]
         raise DataError(
             f"{what} cannot be read ({cause}); expected a folder, or the name of a data set of "
@@ -174,6 +304,11 @@ def _reading(what: str) -> Iterator[None]:
     finally:
         for part in shown:
             part.enable_progress_bars()
+
+
+def library() -> Any:
+    """The package `datasets`; a DataError says what to install where it is missing."""
+    return _library()
 
 
 def _library() -> Any:

@@ -1,10 +1,10 @@
 """A figure as data: what is drawn, by whichever library, and the CSV beside it."""
 
-import csv
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from polyak.files import replacing
+from polyak import files
 from polyak.report.figures.style import Style
 
 
@@ -57,17 +57,15 @@ class Chart:
 
 def write_csv(chart: Chart, path: Path) -> None:
     """Every point that the figure draws, in the figure's units."""
-    with replacing(path) as temporary, temporary.open("w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(("panel", "series", "x", "y", "low", "high", "x_is", "y_is"))
-        for panel in chart.panels:
-            for series in panel.series:
-                ends = zip(
-                    series.low or [None] * len(series.x),
-                    series.high or [None] * len(series.x),
-                    strict=True,
-                )
-                for x, y, (low, high) in zip(series.x, series.y, ends, strict=True):
-                    writer.writerow(
-                        (panel.title, series.label, x, y, low, high, panel.x_label, panel.y_label)
-                    )
+    files.write_csv(path, _HEADS, _points(chart))
+
+
+_HEADS = ("panel", "series", "x", "y", "low", "high", "x_is", "y_is")
+
+
+def _points(chart: Chart) -> Iterator[tuple[object, ...]]:
+    for panel in chart.panels:
+        for series in panel.series:
+            low, high = (ends or [None] * len(series.x) for ends in (series.low, series.high))
+            for x, y, *band in zip(series.x, series.y, low, high, strict=True):
+                yield panel.title, series.label, x, y, *band, panel.x_label, panel.y_label

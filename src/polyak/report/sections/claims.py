@@ -69,6 +69,9 @@ class LedgerLine:
     because: tuple[str, ...]
     """What to know about the verdict."""
 
+    own: str
+    """What the claim's own comparison says, where it is judged against SGD's best arm."""
+
     needs: str
     command: str
     hypotheses: tuple[HypothesisLine, ...]
@@ -85,6 +88,8 @@ class LedgerPart:
     lines: tuple[LedgerLine, ...]
     level: str
     rows: int
+    strict: bool
+    """Whether any claim is judged against SGD's best arm."""
 
 
 def judge(study: LoadedStudy) -> list[Entry]:
@@ -100,6 +105,7 @@ def ledger_part(study: StudyRecord, entries: Sequence[Entry]) -> LedgerPart:
         lines=tuple(_line(study, entry) for entry in entries),
         level=f"{100 * LEVEL / 2:g} %",
         rows=len(study.rows),
+        strict=any(entry.own is not None for entry in entries),
     )
 
 
@@ -144,6 +150,7 @@ def _line(study: StudyRecord, entry: Entry) -> LedgerLine:
         kind=_kind(entry.verdict),
         figures="" if hangs_on is None else _figures(*hangs_on),
         because=tuple(_because(entry)),
+        own=_own(entry),
         needs=claim.needs,
         command=command_for(claim, study),
         hypotheses=tuple(_hypothesis_line(*found) for found in entry.tested),
@@ -195,6 +202,15 @@ def _because(entry: Entry) -> list[str]:
     if below_smallest_effect(entry):
         found.append("there, but smaller than the smallest effect of interest")
     return found
+
+
+def _own(entry: Entry) -> str:
+    """The comparison that the claim itself makes, with its verdict."""
+    hangs_on = None if entry.own is None else deciding(entry.own)
+    if entry.own is None or hangs_on is None:
+        return ""
+    figures = _figures(*hangs_on)
+    return f"its own comparison, {_words(hangs_on[0].what)}: {figures}, {entry.own.verdict}"
 
 
 def _words(what: str) -> str:
@@ -290,7 +306,14 @@ def _record(entry: Entry) -> dict[str, object]:
         "p_refuted": entry.p_refuted,
         "p_refuted_corrected": entry.p_refuted_corrected,
         "findings": [_tested(hypothesis, test) for hypothesis, test in entry.tested],
-    }
+    } | ({} if entry.own is None else {"own_comparison": _own_record(entry.own)})
+
+
+def _own_record(entry: Entry) -> dict[str, object]:
+    """The claim by its own comparison, which the first of its findings are."""
+    record = _record(entry)
+    kept = ("verdict", "p_shown", "p_shown_corrected", "p_refuted", "p_refuted_corrected")
+    return {key: record[key] for key in kept} | {"findings": len(entry.tested)}
 
 
 def _tested(hypothesis: Hypothesis, test: HypothesisTest) -> dict[str, object]:

@@ -41,6 +41,7 @@ def attempt(
                 device=device,
                 interruption=interruption,
                 checkpoint_seconds=checkpoint_seconds,
+                on_doubt=_said_before,
             )
         except HeldError:
             if interruption.made:
@@ -54,3 +55,7 @@ def attempt(
             return traceback.format_exc()
         else:
             return None
+
+
+def _said_before(_doubt: str) -> None:
+    """A study says once, before anything runs, what is strange about its networks."""

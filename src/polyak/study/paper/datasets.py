@@ -1,6 +1,6 @@
 """The data sets that the paper's studies name, and what a user puts in their place."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from polyak.data import DataConfig
@@ -123,21 +123,31 @@ def own_data(places: Sequence[str], given: Mapping[str, str]) -> tuple[str, ...]
     return tuple(dict.fromkeys(words))
 
 
-def hint(config: DataConfig) -> str:
-    """What to type where a configuration's source, or its file of labels, is not available.
+def hints(given: Mapping[str, str]) -> Callable[[DataConfig], str]:
+    """What to add to the message where a configuration's source, or file of labels, is missing.
 
-    Empty for what a user named.
+    Args:
+        given: What a user put in which place.
 
     Example:
-        >>> hint(DataConfig(source="cifar10"))
+        >>> hints({})(DataConfig(source="cifar10"))
         ' Give it with --data cifar10=FOLDER.'
+        >>> hints({"cifar10": "/nope"})(DataConfig(source="/nope"))
+        ' That is --data cifar10=/nope.'
     """
-    for name, place in LABELS.items():
-        if config.noise.file == place.file:
-            return f" Give it with --data {name}=path/to/{place.file}."
-    if config.source in IMAGES and config.noise.file is None:
-        return f" Give it with --data {config.source}=FOLDER."
-    return ""
+
+    def hint(config: DataConfig) -> str:
+        for name, source in given.items():
+            if source in (config.source, config.noise.file):
+                return f" That is --data {name}={source}."
+        for name, place in LABELS.items():
+            if config.noise.file == place.file:
+                return f" Give it with --data {name}=path/to/{place.file}."
+        if config.source in IMAGES and config.noise.file is None:
+            return f" Give it with --data {config.source}=FOLDER."
+        return ""
+
+    return hint
 
 
 def _letters(name: str) -> str:

@@ -209,6 +209,8 @@ def paper_study(
     more, words = ("-controls", ", with controls") if controls else ("", "")
     title = f"{study.title}, scale {scale}{words}"
     full_name = "-".join((name, scale, *own_data(study.places(), given))) + more
+    # Two sources may have one name, which then names one folder.
+    source = " ".join(f"{place}={given[place]}" for place in sorted(given)) or None
     if study.measured is not None:
         measurement = overhead(study.measured, scale, given)
         cost = measurement_words(measurement, place=study.places()[0])
@@ -219,6 +221,7 @@ def paper_study(
             measurement=measurement,
             preset=name,
             scale=scale,
+            source=source,
         )
     rows, sources = rows_of(study, SCALES[scale], given)
     return Study(
@@ -234,4 +237,5 @@ def paper_study(
         rows=rows,
         preset=name,
         scale=scale,
+        source=source,
     )

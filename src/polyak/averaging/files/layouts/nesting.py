@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from polyak.averaging.files.layouts.stand_ins import StandIn
-from polyak.averaging.files.safetensors_file import printable
+from polyak.errors import printable
 
 Keys = tuple[str, ...]
 

@@ -1,0 +1,86 @@
+"""Steps as they come in: by hand, or from the optimizers that are attached."""
+
+from collections.abc import Iterable, Sequence
+from threading import RLock
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from polyak.averaging.model.live import LiveWeights
+from polyak.averaging.model.swap import refuse_now
+from polyak.averaging.optimizer_hooks.attachment import Attachment
+from polyak.averaging.optimizer_hooks.attachments import Attachments
+from polyak.averaging.storage.store import Store
+from polyak.averaging.updates import Updates
+
+
+class Counting:
+    """Tells one bank's updates of each step, once.
+
+    While an average is applied, steps and updates are refused.
+
+    Args:
+        live: The weights that are averaged.
+        store: The averages' tensors.
+        updates: Where steps are counted.
+        lock: Held during an update.
+    """
+
+    def __init__(self, live: LiveWeights, store: Store, updates: Updates, lock: RLock) -> None:
+        self._live = live
+        self._store = store
+        self._updates = updates
+        self._lock = lock
+        self._attachments = Attachments(self._admit, self._before_step, self._on_step)
+        self.tried = False
+        """Whether a step or an update was begun here, or counts were taken over."""
+
+    def begun(self) -> bool:
+        """Whether there was anything to count so far, if only an optimizer that has begun."""
+        return self.tried or self._attachments.begun()
+
+    def attach(self, optimizers: Sequence[Any]) -> Attachment:
+        """Count the steps of these, and average from now on what they hold."""
+        return self._attachments.add(optimizers)
+
+    def step(self) -> None:
+        """Count a step by hand, which is refused while an optimizer is attached."""
+        refuse_now("step()", self._live.model)
+        self._attachments.refuse("step()")
+        self._on_step(None)
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Fold the weights in now."""
+        refuse_now("update()", self._live.model)
+        self._begin()
+        with self._lock:
+            self._updates.update()
+            self._fence_unless_attached()
+
+    def _admit(self, parameters: Iterable[Tensor]) -> None:
+        with self._lock:
+            self._updates.settle()
+            self._store.admit(parameters)
+
+    def _before_step(self) -> None:
+        refuse_now("optimizer.step()", self._live.model)
+        self._live.fence()
+
+    @torch.no_grad()
+    def _on_step(self, found_inf: Tensor | None) -> None:
+        refuse_now("step()", self._live.model)
+        self._begin()
+        with self._lock:
+            if self._updates.step(found_inf):
+                self._fence_unless_attached()
+
+    def _begin(self) -> None:
+        self.tried = True
+        self._live.end_loading()
+
+    def _fence_unless_attached(self) -> None:
+        """Hold the device back while weights come down, unless its next step will do so itself."""
+        if not self._attachments.write_all(self._live.parameters):
+            self._live.fence()

@@ -1,0 +1,77 @@
+"""Files of tensors in safetensors' format, whose faults are those of any file.
+
+The library speaks of its own errors, of its temporary file and of operating systems by number; here
+they become what `open` would have raised, or a `FileError` that says the file is damaged.
+"""
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from polyak.errors import FileError, one_line
+from polyak.files import replacing
+
+_BEFORE = "Take the copy before it."
+
+
+def write(
+    path: str | os.PathLike[str], tensors: Mapping[str, Tensor], metadata: Mapping[str, str]
+) -> None:
+    """Write tensors and metadata to a file, atomically.
+
+    Args:
+        path: The file.
+        tensors: Contiguous, no two of the same memory.
+        metadata: Text by name.
+
+    Raises:
+        OSError: if the disk refuses, with its reason and `path`.
+    """
+    with replacing(path) as temporary:
+        try:
+            save_file(dict(tensors), temporary, metadata=dict(metadata))
+        except SafetensorError as error:
+            raise _of_the_system(error) or error from error
+
+
+@contextmanager
+def opened(path: str | os.PathLike[str], *, advice: str = _BEFORE) -> Iterator[Any]:
+    """A safetensors file, open for reading for the length of the block.
+
+    Args:
+        path: The file.
+        advice: What to do where it is damaged.
+
+    Raises:
+        FileError: for a damaged file, and for whatever goes wrong while it is read.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            yield file
+    except (OSError, RuntimeError) as error:  # the library's words for a disk that does not answer
+        raise FileError(
+            f"{os.fspath(path)} cannot be read ({one_line(error)}); expected a whole file on a "
+            f"disk that answers. {advice}"
+        ) from error
+    except Exception as error:  # what a hostile header raises besides SafetensorError is open
+        raise damaged(path, one_line(error), advice=advice) from error
+
+
+def damaged(path: str | os.PathLike[str], why: str, *, advice: str = _BEFORE) -> FileError:
+    """The error for a file whose content is not what was written."""
+    return FileError(f"{os.fspath(path)} is damaged ({why}); expected a whole file. {advice}")
+
+
+def _of_the_system(error: SafetensorError) -> OSError | None:
+    """The error of the operating system that safetensors met, if it met one."""
+    found = re.search(r"\(os error (\d+)\)", str(error))
+    if found is None:
+        return None
+    number = int(found[1])
+    return OSError(number, os.strerror(number))
