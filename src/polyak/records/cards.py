@@ -3,13 +3,12 @@
 Without it classes and normalisation are only known where the data set is.
 """
 
-import json
 import subprocess
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from polyak.errors import FileError
-from polyak.files import write_json
+from polyak.records.checked import read_checked, write_checked
 from polyak.records.runs import RunFolder
 from polyak.records.vocabulary import RUN_AGAIN
 
@@ -36,7 +35,7 @@ class Card:
 
 def write_card(folder: RunFolder, card: Card) -> None:
     """Leave a card in a run's folder."""
-    write_json(folder.card, asdict(card))
+    write_checked(folder.card, asdict(card))
 
 
 def read_card(folder: RunFolder) -> Card | None:
@@ -49,7 +48,7 @@ def read_card(folder: RunFolder) -> Card | None:
     if not path.exists():
         return None
     try:
-        values = json.loads(path.read_text())
+        values = read_checked(path)
         channels, height, width = values["image_shape"]
         return Card(
             classes=tuple(values["classes"]),

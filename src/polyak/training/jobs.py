@@ -221,7 +221,7 @@ def _train(run: Run, session: _Session) -> None:
         trained = run.train(record, on_rest=lambda: session.rest(run))
         write_arms(run, trained, folder)
         write_variants(run, trained, folder)
-        write_card(folder, card_of(data, commit=commit_of_code()))
+        write_card(folder, card_of(run.data, commit=commit_of_code()))
     except DivergedError as error:
         folder.finish("diverged", epoch=error.epoch, step=error.step, seconds=_seconds(run))
         return

@@ -111,10 +111,13 @@ class EvaluateCommand:
             self._ask_controls(out, run, device)
         ended_rows = [row for row in rows if runs[row.label]]
         if self._controls_alone:
-            for row in ended_rows:
-                _print_own(row, {run.path.name: run for run in runs[row.label]}, out)
+            found = [
+                result
+                for row in ended_rows
+                for result in _own_results(row, {r.path.name: r for r in runs[row.label]}, out)
+            ]
             print(f"page with them: polyak report {study or 'STUDY'}")
-            return 0
+            return [{"name": "test", "table": None, "results": [asdict(x) for x in found]}]
         tables: dict[str, list[Result]] = {}
         for row in ended_rows:
             name, predictions = self._evaluate(out, runs[row.label], device)
@@ -272,11 +275,13 @@ def _asked_controls(out: Path, run: RunFolder) -> list[str]:
     return [arm for arm in controls_of(run) if arm in asked]
 
 
-def _print_own(row: RowRecord, runs: Mapping[str, RunFolder], out: Path) -> None:
+def _own_results(row: RowRecord, runs: Mapping[str, RunFolder], out: Path) -> list[Result]:
+    """Numbers on the runs' own test images, printed too."""
     own = {run_id: predictions_of(out, run_id) for run_id in runs}
     results = evaluation_results(row, own, own, target="test")
     print(f"on the {_images(own):,} test images of the runs")
     print("\n".join(evaluation_lines(row.label, results)))
+    return results
 
 
 def _images(predictions: Mapping[str, Predictions]) -> int:

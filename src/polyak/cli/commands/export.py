@@ -1,6 +1,5 @@
 """polyak export FILE NAME OUT: one average as a plain state dict; or a run's network with it."""
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ import tyro
 from polyak.averaging.files.export import read_named, write_plain
 from polyak.cli.run_names import OUT
 from polyak.errors import ConfigError
+from polyak.files import read_json
 from polyak.records.runs import run_folder
 from polyak.runs import export, load
 
@@ -87,7 +87,7 @@ def _run_folder(path: Path) -> Path | None:
     """The folder of a run by its path or id; None for what is none, such as a model's folder."""
     for folder in (path, run_folder(OUT, str(path)).path):
         try:
-            record = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+            record = read_json(folder / "config.json")
         except (OSError, ValueError):
             continue
         # `save_pretrained` leaves a config.json too.

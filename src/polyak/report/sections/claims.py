@@ -1,6 +1,5 @@
 """The claim ledger of a page: what was claimed, what decides it, and what the runs say."""
 
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -20,7 +19,7 @@ from polyak.analysis.claims.ledger import (
 from polyak.analysis.claims.verdicts import LEVEL, Hypothesis, HypothesisTest, Verdict
 from polyak.analysis.loaded import LoadedStudy
 from polyak.errors import FileError
-from polyak.files import write_json
+from polyak.files import read_json, write_json
 from polyak.records.studies import StudyRecord
 from polyak.report.names import ARMS, arm_name, average_name
 from polyak.report.numbers import number
@@ -131,7 +130,7 @@ def claim_verdicts(folder: Path) -> dict[str, Verdict]:
     """
     path = folder / FILE
     try:
-        return {claim["id"]: claim["verdict"] for claim in json.loads(path.read_text())["claims"]}
+        return {claim["id"]: claim["verdict"] for claim in read_json(path)["claims"]}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise FileError(
             f"{path} cannot be read ({error}); expected the ledger of a report. "
