@@ -25,9 +25,12 @@ from polyak.training.optim import OptimConfig
 
 ARMS = {
     "sgd",
+    "sgd_bn",
     "swa_bn",
     "sgd_stopped",
+    "sgd_stopped_bn",
     "sgd_at_ema",
+    "sgd_at_ema_bn",
     "ema_acc",
     "ema_loss",
     "ema_acc_bn",

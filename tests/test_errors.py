@@ -7,7 +7,15 @@ import torch
 from torch import nn
 
 from polyak import Averager, errors
-from polyak.errors import ConfigError, PolyakError, WeightMismatchError, few, unknown
+from polyak.errors import (
+    ConfigError,
+    FileError,
+    PolyakError,
+    WeightMismatchError,
+    few,
+    printable,
+    unknown,
+)
 
 
 @pytest.mark.parametrize(
@@ -111,3 +119,34 @@ def test_a_warning_of_a_users_own_call_names_that_call():
     with pytest.warns(RuntimeWarning, match="^told$") as caught:
         errors.warn("told")
     assert_line_before(caught)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("ema_0.99", "ema_0.99"),
+        ("ä 名 – ×", "ä 名 – ×"),
+        ("\x1b]0;owned\x07", r"\x1b]0;owned\x07"),
+        ("\x9b2J", r"\x9b2J"),
+        ("cat\u202egnp", r"cat\u202egnp"),
+        ("\u2066x", r"\u2066x"),
+        ("caf\udce9", r"caf\udce9"),
+        ("a\nb\t", r"a\nb\t"),
+    ],
+)
+def test_text_from_elsewhere_is_shown_with_its_hidden_characters_as_escapes(text, shown):
+    assert printable(text) == shown
+    assert shown.isprintable()
+
+
+def test_no_message_moves_a_terminal_whatever_names_it_repeats():
+    hostile = "\x1b[2J\x07\u202e\udc80"
+    for error in (
+        FileError(f"{hostile} is damaged"),
+        ConfigError.of("study", [hostile, "other"]),
+        WeightMismatchError.of_names({hostile}, set()),
+        ConfigError(unknown("model", hostile, [hostile])),
+    ):
+        assert str(error).isprintable()
+    # Messages of several lines, such as one with an example of code, keep them.
+    assert str(FileError("a\n    b")) == "a\n    b"

@@ -55,7 +55,7 @@ ROOMS = {
         "adoption": MODEL | {"kinds"},
         "updates": MODEL | {"kinds", "storage", "settings", "adoption"},
         "notices": MODEL | {"kinds", "storage"},
-        "readings": MODEL | {"kinds", "storage", "updates", "notices"},
+        "readings": MODEL | {"kinds", "storage", "updates", "notices", "counting"},
         "counting": MODEL | {"storage", "optimizer_hooks", "updates"},
         "averager": MODEL
         | {"kinds", "storage", "batchnorm", "settings", "optimizer_hooks", "updates"}
@@ -179,7 +179,9 @@ ROOMS = {
         "predictions_file": {"run_names"},
         "commands": {"console", "json_output", "logs", "machines", "predictions_file"}
         | {"run_names", "time_limit"},
-        "main": {"commands", "os_errors"},
+        "command_list": set(),
+        "parsing": {"command_list"},
+        "main": {"command_list", "os_errors", "parsing"},
         "__init__": set(),
     },
 }

@@ -201,8 +201,6 @@ def test_every_number_of_the_results_is_the_twins(out, plan):
     found = {
         (line["phase"], line["arm"], line["seed"], line["metric"]): line["value"]
         for line in results(out)
-        # Reproduces a mistake of the authors' code.
-        if line["metric"] != "js_paper_code"
     }
     expected = twin_metrics.table(
         {

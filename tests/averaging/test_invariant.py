@@ -346,6 +346,7 @@ class Invariant(RuleBasedStateMachine):
             self.handle = None
         parameters = [x for x in self.model.parameters() if self.holds_frozen or x.requires_grad]
         self.made = OPTIMIZERS[self.optimizer](parameters) if parameters else []
+        self.added: list[Tensor] = []
         if not self.made or self.by_hand:
             return
         try:
@@ -375,6 +376,9 @@ class Invariant(RuleBasedStateMachine):
         updates = self.averager.updates
         try:
             yield
+            if self.added:
+                self.reference.attach(self.added, self.model)
+                self.added = []
         except PolyakError as error:
             suspects |= self.reference.suspects(self.model)  # An optimizer's step moves weights.
             idle = "nothing of the model is averaged" in str(error)
@@ -469,11 +473,19 @@ class Invariant(RuleBasedStateMachine):
             self.model.get_parameter(name).requires_grad_(False)
 
     @precondition(lambda self: self._tries("thaw"))
-    @rule(data=st.data())
-    def thaw(self, data):
+    @rule(data=st.data(), adds=st.booleans())
+    def thaw(self, data, adds):
+        """And add it to the optimizer, as gradual unfreezing does."""
         names = [name for name, x in self.model.named_parameters() if not x.requires_grad]
-        if name := self._chosen(data, names):
-            self.model.get_parameter(name).requires_grad_(True)
+        if not (name := self._chosen(data, names)):
+            return
+        x = self.model.get_parameter(name).requires_grad_(True)
+        held = [y for o in self.made for group in o.param_groups for y in group["params"]]
+        if adds and self.made and not any(x is y for y in held):
+            groups = self.made[-1].param_groups
+            groups.append({**groups[0], "params": [x]})
+            if self.handle is not None:
+                self.added.append(x)
 
     @precondition(lambda self: self._tries("write"))
     @rule(data=st.data(), how=st.sampled_from(["in place", ".data", "replace"]))
@@ -596,7 +608,10 @@ class Invariant(RuleBasedStateMachine):
             return False
         return True
 
-    @rule(name=st.sampled_from("abc"), way=st.sampled_from(["tensors", "module", "applied"]))
+    @rule(
+        name=st.sampled_from("abc"),
+        way=st.sampled_from(["tensors", "all_tensors", "module", "shared", "applied"]),
+    )
     def read(self, name, way):
         before, modes = own_bits(self.model), [m.training for m in self.model.modules()]
         try:
@@ -612,8 +627,11 @@ class Invariant(RuleBasedStateMachine):
     def _shown(self, name: str, way: str) -> dict[str, Tensor]:
         if way == "tensors":
             return self.averager.tensors(name)
-        if way == "module":
-            return dict(self.averager.module(name).state_dict())
+        if way == "all_tensors":
+            return self.averager.all_tensors()[name]
+        if way in ("module", "shared"):
+            module = self.averager.module(name, share_frozen=way == "shared")
+            return dict(module.state_dict())
         with self.averager.applied(name) as model:
             assert not any(m.training for m in model.modules())
             return {key: x.clone() for key, x in model.state_dict().items()}

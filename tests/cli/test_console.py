@@ -4,7 +4,15 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from polyak.cli.console import StudyDisplay, best_average, epoch_cells, failure_lines, title
+from polyak.cli.console import (
+    HEADINGS,
+    StudyDisplay,
+    best_average,
+    epoch_cells,
+    failure_lines,
+    in_columns,
+    title,
+)
 from polyak.records.runs import EpochRecord, Score, run_folder
 from polyak.study.runner import Progress
 from polyak.training.config import RunConfig
@@ -81,7 +89,8 @@ def test_a_finished_run_is_one_line_once(tmp_path, ending):
         folder.finish(ending, seconds=7.2)
         for _ in range(2):
             display(Progress("search", {RUN.id: "done"}, jobs))
-    (line,) = stream.getvalue().splitlines()
+    heading, line = stream.getvalue().splitlines()
+    assert heading.startswith("phase, run, how it ended, epoch, rate, loss, best average so far")
     assert line.startswith(f"search 1/1  {title(RUN)}  {ending} in 7 s  1/10")
 
 
@@ -89,7 +98,7 @@ def test_a_failed_run_is_called_so(tmp_path):
     stream = io.StringIO()
     display = StudyDisplay(tmp_path, Console(file=stream, width=200))
     display(Progress("refit", {RUN.id: "failed", "other": "waiting"}, {RUN.id: RUN}))
-    assert stream.getvalue() == f"refit 1/2  {title(RUN)}  failed\n"
+    assert stream.getvalue().splitlines()[1:] == [f"refit 1/2  {title(RUN)}  failed"]
 
 
 def test_a_terminal_shows_running_runs_with_their_cells(tmp_path):
@@ -106,3 +115,31 @@ def test_a_terminal_shows_running_runs_with_their_cells(tmp_path):
     assert "search: 2 running, 1 waiting" in shown
     assert "2/10" in shown
     assert "linear probe on digits" in shown
+
+
+def test_cells_stand_under_their_headings():
+    heading = in_columns(HEADINGS)
+    line = in_columns(epoch_cells([_epoch(2, ema=0.75)], RUN))
+    assert len(heading) == len(line)
+    for name, cell in zip(HEADINGS, epoch_cells([_epoch(2, ema=0.75)], RUN), strict=True):
+        assert heading.index(name) + len(name) == line.index(cell) + len(cell)
+
+
+def test_the_whole_study_has_a_share_done_and_a_time_left(tmp_path, monkeypatch):
+    """Two of eight runs were there; then one ends in ten seconds, and one is half done."""
+    now = [0.0]
+    monkeypatch.setattr("polyak.cli.console.time.monotonic", lambda: now[0])
+    stream = io.StringIO()
+    display = StudyDisplay(tmp_path, Console(file=stream, width=300), planned=8)
+    other = replace(RUN, seed=1)
+    jobs = {job.id: job for job in (RUN, other)}
+    display(Progress("search", {RUN.id: "running", other.id: "waiting"}, jobs, 2))
+    run_folder(tmp_path, RUN.id).finish("done", seconds=10)
+    run_folder(tmp_path, other.id).write_epochs([_epoch(e) for e in range(1, 6)])
+    now[0] = 15.0
+    display(Progress("search", {RUN.id: "done", other.id: "running"}, jobs, 2))
+    # 1.5 of 8 runs took 15 s; 4.5 are left.
+    assert stream.getvalue().endswith("(44% of 8 runs, about 0:45 left)\n")
+    terminal = Console(file=stream, force_terminal=True, width=100)
+    terminal.print(display._shown(Progress("search", {other.id: "running"}, jobs, 3)))
+    assert "44% of 8 runs, about 0:45 left" in stream.getvalue()

@@ -140,9 +140,8 @@ def class_folder(tmp_path, pixels, write_image) -> Path:
     for split, n in (("train", 3), ("test", 2)):
         for label, name in enumerate(("cat", "dog")):
             for i in range(n):
-                write_image(
-                    folder / split / name / f"{i}.png", pixels(6, 7, 3, seed=10 * label + i)
-                )
+                seed = 10 * label + i + (100 if split == "test" else 0)
+                write_image(folder / split / name / f"{i}.png", pixels(6, 7, 3, seed=seed))
     return folder
 
 

@@ -222,3 +222,90 @@ assert not heavy, heavy
         check=True,
         env={"PYTHONPATH": source, "OMP_NUM_THREADS": "1", "HOME": str(tmp_path)},
     )
+
+
+class TestReadOnly:
+    """A complete cache is used as it is: on another machine, by another path, with a noise file."""
+
+    @pytest.fixture
+    def locked(self, monkeypatch):
+        """Call it: from then on, every write into the cache fails as on a read-only disk."""
+
+        def lock():
+            def refuse(*_, **__):
+                raise OSError(30, "Read-only file system")
+
+            for name in ("write_json", "replacing", "entries.write"):
+                monkeypatch.setattr(f"polyak.data.cache.{name}", refuse)
+
+        return lock
+
+    def test_data_at_another_path_and_after_touch(self, config, idx_folder, locked):
+        first = prepare(config)
+        locked()
+        (idx_folder / "t10k-labels-idx1-ubyte").touch()
+        assert prepare(config) == first
+        moved = idx_folder.rename(idx_folder.with_name("moved"))
+        assert prepare(DataConfig(source=str(moved))).fingerprint == first.fingerprint
+
+    def test_a_file_of_labels(self, config, tmp_path, write_cifar_n, locked):
+        path = tmp_path / "human.pt"
+        write_cifar_n(path, clean_label=TRAIN_LABELS, worse_label=(TRAIN_LABELS + 1) % 3)
+        noise = NoiseConfig(kind="file", file=str(path), key="worse_label")
+        first = prepare(replace(config, noise=noise))
+        locked()
+        assert prepare(replace(config, noise=noise)) == first
+
+    def test_what_is_not_in_it_fails_as_before(self, config, locked):
+        locked()
+        with pytest.raises(OSError, match="Read-only"):
+            prepare(config)
+
+
+class TestSharedImages:
+    def folder(self, tmp_path, pixels, write_image, shared: int, n: int = 10):
+        for split in ("train", "test"):
+            for i in range(n):
+                seed = i if split == "train" or i < shared else 100 + i
+                name = f"{split}/{'ab'[i % 2]}/{i}.png"
+                write_image(tmp_path / name, pixels(4, 4, 3, seed=seed))
+        return DataConfig(source=str(tmp_path))
+
+    def test_test_images_that_are_training_images_are_warned_of_each_time(
+        self, tmp_path, pixels, write_image
+    ):
+        config = self.folder(tmp_path, pixels, write_image, shared=3)
+        for _ in range(2):
+            with pytest.warns(RuntimeWarning, match="3 of the 10 test images .* training images"):
+                prepared = prepare(config)
+        assert load(prepared).shared_images == 3
+
+    def test_none_is_no_warning(self, tmp_path, pixels, write_image):
+        assert load(prepare(self.folder(tmp_path, pixels, write_image, shared=0))).notes == ()
+
+    def test_one_among_thousands_is_said_and_not_warned_of(self, tmp_path, image_set):
+        train, test = image_set(2000, side=3), image_set(1001, side=3, seed=1)
+        test.images_nchw[7] = train.images_nchw[11]
+        torch.save({"train": train.images_nchw, "test": test.images_nchw}, tmp_path / "images.pt")
+        (tmp_path / "mine.py").write_text(
+            "import torch\nfrom polyak.data import ImageSet\n"
+            f"images = torch.load({str(tmp_path / 'images.pt')!r})\n"
+            "def some(part):\n"
+            "    labels = torch.arange(len(images[part])) % 2\n"
+            "    return ImageSet(images_nchw=images[part], labels_n=labels, classes=('a', 'b'))\n"
+            "def load():\n    return some('train'), some('test')\n"
+        )
+        assert load(prepare(DataConfig(source=f"{tmp_path}/mine.py:load"))).shared_images == 1
+
+
+def test_a_run_of_before_goes_on_with_its_drawn_holdout(class_folder, tmp_path):
+    """Earlier versions did not read a validation split beside a test split."""
+    earlier = prepare(DataConfig(source=str(class_folder)))
+    shutil.copytree(class_folder / "test", class_folder / "val")
+    ours = prepare(DataConfig(source=str(class_folder)))
+    assert load(ours).holdout_images == 4
+    shutil.rmtree(cache_root())
+    again = prepare(earlier)
+    assert again == earlier
+    assert load(again).holdout_images == 0
+    assert len(load(again).train) == 6

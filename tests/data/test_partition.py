@@ -125,3 +125,20 @@ def test_the_callers_labels_are_never_changed(dataset):
     before = dataset.train.labels_n.clone()
     partition(dataset, DataConfig(noise=SYMMETRIC), holdout=True)
     assert torch.equal(dataset.train.labels_n, before)
+
+
+def test_a_sources_own_holdout_is_the_holdout_and_trains_in_a_refit(dataset):
+    own = replace(dataset, holdout_images=30)
+    made = partition(own, DataConfig(), holdout=True)
+    assert made.train_index_n.tolist() == list(range(70))
+    assert made.holdout_index_n.tolist() == list(range(70, 100))
+    assert partition(own, DataConfig(), holdout=False).train_index_n.tolist() == list(range(100))
+    limited = partition(own, DataConfig(train_limit=40), holdout=True)
+    assert len(limited.train_index_n) + len(limited.holdout_index_n) == 40
+    assert int(limited.train_index_n.max()) < 70 <= int(limited.holdout_index_n.min())
+
+
+def test_noise_falls_on_a_sources_own_holdout_too(dataset):
+    own = replace(dataset, holdout_images=50)
+    made = partition(own, DataConfig(noise=SYMMETRIC), holdout=True)
+    assert bool((made.holdout_given_n != made.holdout_clean_n).any())

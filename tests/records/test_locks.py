@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import signal
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import polyak
+from polyak.cli.os_errors import message_of
 from polyak.records import locks
 from polyak.records.locks import HeldError, holding
 
@@ -181,3 +183,79 @@ def test_a_lock_whose_writer_was_killed_in_writing_is_taken_over(tmp_path, conte
     (tmp_path / "LOCK").write_text(content)
     with holding(tmp_path):
         assert json.loads((tmp_path / "LOCK").read_text())["pid"] == os.getpid()
+
+
+def test_a_lock_that_is_a_link_is_refused_and_what_it_leads_to_stays(tmp_path):
+    (tmp_path / "precious").write_text("mine")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "LOCK").symlink_to(tmp_path / "precious")
+    with pytest.raises(OSError, match="it is a symbolic link"), holding(tmp_path / "run"):
+        pass
+    assert (tmp_path / "precious").read_text() == "mine"
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS])
+def test_storage_without_locks_is_said_to_be_that(tmp_path, monkeypatch, number):
+    def refuse(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with pytest.raises(OSError, match="this storage has no locks") as raised, holding(tmp_path):
+        pass
+    message = message_of(raised.value)
+    assert "expected storage that has locks" in message
+    assert "free space" not in message
+
+
+TWO_HOSTS = """
+import socket, sys, time
+from pathlib import Path
+import fcntl
+# A shared folder whose kernel locks are each host's own, as over some network storage.
+fcntl.flock = lambda *_: None
+socket.gethostname = lambda: sys.argv[2]
+from polyak.records import locks
+locks.BEAT_SECONDS, locks.PATIENCE_SECONDS = 0.05, 4.0
+folder = Path(sys.argv[1])
+try:
+    with locks.holding(folder):
+        with (folder / "inside").open("a") as file:
+            file.write(f"{sys.argv[2]} in\\n"); file.flush()
+            time.sleep(float(sys.argv[3]))
+            file.write(f"{sys.argv[2]} out\\n")
+except locks.HeldError as error:
+    print(error)
+    sys.exit(7)
+"""
+
+
+def _host(folder, name, seconds):
+    root = str(Path(polyak.__file__).resolve().parents[1])
+    return subprocess.Popen(
+        [sys.executable, "-c", TWO_HOSTS, str(folder), name, str(seconds)],
+        env={**os.environ, "PYTHONPATH": root},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_of_two_hosts_without_common_locks_one_works_and_the_other_is_told_whom_to_wait_for(
+    tmp_path,
+):
+    first = _host(tmp_path, "north", 600)
+    started = time.monotonic()
+    while not (tmp_path / "inside").exists():
+        assert first.poll() is None
+        assert time.monotonic() - started < 60
+        time.sleep(0.02)
+    second = _host(tmp_path, "south", 0)
+    said, _ = second.communicate(timeout=60)
+    assert second.returncode == 7
+    assert f"held by process {first.pid} on north" in said
+    # One that was killed says nothing more, and is followed.
+    first.kill()
+    first.wait()
+    third = _host(tmp_path, "south", 0)
+    third.communicate(timeout=60)
+    assert third.returncode == 0
+    assert (tmp_path / "inside").read_text().splitlines()[-2:] == ["south in", "south out"]

@@ -4,7 +4,7 @@ import pytest
 
 from polyak.analysis.loaded import LoadedRow, LoadedRun, LoadedStudy, RunLog, load_recorded_study
 from polyak.records.runs import EpochRecord, Score
-from polyak.report.departures import scale_notice, smaller
+from polyak.report.departures import departures, scale_notice, smaller
 
 CONFIG = {"epochs": 200, "model": {"name": "resnet18"}}
 
@@ -105,3 +105,14 @@ def test_another_data_set_at_small_scale_is_named(toy):
         f"weight decay renews the weights {renewed:.2g} times in a run instead of 16 to 47"
     )
     assert third.startswith("decays fitted to the shorter run: EMA 0.5 for")
+
+
+def test_a_way_of_resizing_is_named_once(whole, toy):
+    assert departures(study_of(toy, whole)) == []
+    data = {"resize": 32, "resize_how": "squash"}
+    squashed = ran(whole, config={**CONFIG, "data": data})
+    cut = ran(whole, config={**CONFIG, "data": {"resize": 32}})
+    assert departures(study_of(toy, squashed, cut, squashed)) == [
+        "Images are resized to 32×32: both sides scaled.",
+        "Images are resized to 32×32: the shorter side scaled, the middle cut out.",
+    ]

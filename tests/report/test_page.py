@@ -5,15 +5,20 @@ from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
+from safetensors.torch import load_file, save_file
 from support.slow_results import values
 
 from polyak.analysis.loaded import LoadedRow, LoadedRun, load_recorded_study
+from polyak.analysis.results import Results
 from polyak.errors import FileError
 from polyak.records.runs import run_folder
 from polyak.records.studies import write_study
 from polyak.report import facts
 from polyak.report.figures.interactive import library
 from polyak.report.page import write_report
+from polyak.report.tables.cells import WRONG_LABELS, mean_cell, meaningful
+from polyak.report.tables.measures import LOSS, TEMPERATURE
+from polyak.report.tables.overview import CALIBRATION
 
 
 class Elements(HTMLParser):
@@ -231,3 +236,82 @@ def test_the_page_names_the_width_of_a_network_that_has_another_than_its_usual(t
     run = LoadedRun(id="r", config={"model": {"name": "resnet18", "width": 32}})
     row = LoadedRow(record=study.rows[0], runs={"r": run})
     assert dict(facts.settings(row))["model"] == "resnet18 of width 32"
+
+
+def with_wrong_holdout(toy, tmp_path):
+    """The study with three wrong labels in each hold-out."""
+    out, _ = toy
+    shutil.copytree(out, tmp_path, dirs_exist_ok=True)
+    for path in tmp_path.glob("runs/*/predictions.safetensors"):
+        said = load_file(path)
+        if "holdout/given" in said:
+            said["holdout/given"][:3] = (said["holdout/given"][:3] + 1) % 3
+            save_file(said, path)
+    return Elements(write_report(tmp_path, "toy").read_text(encoding="utf-8")).text
+
+
+def test_a_temperature_that_is_fitted_to_wrong_labels_is_a_sentence_and_no_number(
+    toy, page, tmp_path
+):
+    right = Elements(page).text
+    assert "ECE, scaled" in right
+    assert "One temperature is fitted on the hold-out." in right
+    assert "No temperature is shown" not in right
+    wrong = with_wrong_holdout(toy, tmp_path)
+    assert "ECE, scaled" not in wrong
+    assert "One temperature is fitted" not in wrong
+    assert "No temperature is shown: the hold-out’s labels are wrong" in wrong
+    # Every number is still in the file.
+    keys = {r.metric for r in load_recorded_study(tmp_path, toy[1]).results}
+    assert {"temperature", "ece_scaled", "loss_scaled"} <= keys
+
+
+def test_of_two_rows_only_that_with_wrong_labels_has_no_temperature(toy, tmp_path):
+    out, study = toy
+    (row,) = load_recorded_study(out, study).rows
+    counts = {key: run.samples for key, run in row.runs.items()}
+    runs = {
+        key: replace(run, samples=counts[key] and replace(counts[key], wrong_holdout=3))
+        for key, run in row.runs.items()
+    }
+    noisy = replace(row, runs=runs)
+    assert (row.noisy_temperature, noisy.noisy_temperature) == (False, True)
+    clean = replace(noisy, record=replace(noisy.record, holdout_labels="clean"))
+    assert not clean.noisy_temperature
+    values = {"0": 1.5, "1": 2.5}
+    assert mean_cell(row, values, TEMPERATURE).text == "2.00"
+    assert mean_cell(noisy, values, TEMPERATURE) == WRONG_LABELS
+    assert mean_cell(noisy, values, LOSS).text == "2.000"
+    assert meaningful([row, noisy], CALIBRATION) == CALIBRATION
+    assert TEMPERATURE not in meaningful([noisy], CALIBRATION)
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ({}, "training images, cropped and flipped as in training"),
+        ({"data": {"crop_padding": 0}}, "training images, flipped as in training"),
+        ({"data": {"crop_padding": 0, "flip": False}}, "training images, as they are"),
+        ({"batchnorm_augmentation": "off"}, "training images, as they are"),
+    ],
+)
+def test_the_page_says_how_statistics_are_recomputed(toy, config, said):
+    (row,) = load_recorded_study(*toy).rows
+    found = {**row.config, **config, "data": {**row.config["data"], **config.get("data", {})}}
+    runs = {key: replace(run, config=found) for key, run in row.runs.items()}
+    assert dict(facts.settings(replace(row, runs=runs)))["BatchNorm"].endswith(said)
+    assert "BatchNorm" not in dict(facts.settings(replace(row, batchnorm=False)))
+
+
+def test_sgd_with_recomputed_statistics_of_some_seeds_only_is_named(toy):
+    (row,) = load_recorded_study(*toy).rows
+    assert facts.problems(row) == []
+    twin = [
+        replace(r, arm="sgd_bn")
+        for r in row.results
+        if (r.phase, r.arm, r.seed) == ("refit", "sgd", "0")
+    ]
+    part = replace(row, results=Results([*row.results, *twin]))
+    assert facts.problems(part) == [
+        "SGD + BN is there for seed 0 of the refit only: call polyak evaluate --controls again."
+    ]

@@ -97,7 +97,9 @@ def test_a_maximum_over_averages_and_epochs_is_no_number_of_the_page(paper_page)
 
 def test_the_notice_comes_before_the_first_number(paper_page):
     text = Text(paper_page).text
-    notice = text.index("Smaller than the paper: no number here reproduces or refutes one of it")
+    notice = text.index(
+        "Smaller than the paper: the verdicts below are on its claims in these runs, none is on its"
+    )
     assert notice < text.index("As in the paper: table 2") < text.index("In short")
     between = text[notice : text.index("As in the paper: table 2")]
     for words in (

@@ -1,4 +1,4 @@
-"""The study's numbers once more, by numpy, SciPy and scikit-learn, from stored logits.
+"""The study's numbers once more, by numpy and SciPy alone, from stored logits.
 
 Shape suffixes: n samples, k classes.
 """
@@ -10,15 +10,14 @@ from scipy import stats
 from scipy.optimize import minimize_scalar
 from scipy.spatial.distance import jensenshannon
 from scipy.special import log_softmax, softmax
-from sklearn.metrics import accuracy_score, log_loss
 
 
 def arm_metrics(tensors, arm):
     """The numbers of one arm of one run; `tensors` are those of predictions.safetensors."""
     logits_nk, labels_n = np.float64(tensors[f"test/arm/{arm}"]), tensors["test/labels"]
     found = {
-        "accuracy": accuracy_score(labels_n, logits_nk.argmax(1)),
-        "loss": log_loss(labels_n, softmax(logits_nk, axis=1), labels=range(logits_nk.shape[1])),
+        "accuracy": np.mean(logits_nk.argmax(1) == labels_n),
+        "loss": nats(logits_nk, labels_n),
         "brier": brier(logits_nk, labels_n),
         "ece": ece(logits_nk, labels_n),
         "ece_floor": ece_floor(logits_nk),
@@ -31,7 +30,7 @@ def arm_metrics(tensors, arm):
         held_nk = np.float64(tensors[f"holdout/arm/{arm}"])
         held_n = tensors["holdout/given"]
         t = temperature(held_nk, held_n)
-        found["holdout_accuracy"] = accuracy_score(held_n, held_nk.argmax(1))
+        found["holdout_accuracy"] = np.mean(held_nk.argmax(1) == held_n)
         found["temperature"] = t
         found["ece_scaled"] = ece(logits_nk / t, labels_n)
         found["loss_scaled"] = nats(logits_nk / t, labels_n)
@@ -46,11 +45,22 @@ def pair_metrics(first, second, arm):
     return {
         "churn": np.mean(a_n != b_n),
         "js": np.mean(jensenshannon(p_nk, q_nk, axis=1) ** 2),
+        "js_paper_code": js_paper_code(a_nk, b_nk),
         "both_right": np.mean((a_n == y_n) & (b_n == y_n)),
         "both_wrong": np.mean((a_n != y_n) & (b_n != y_n)),
         "flipped": np.mean((a_n == y_n) != (b_n == y_n)),
         "differently_wrong": np.mean((a_n != y_n) & (b_n != y_n) & (a_n != b_n)),
     }
+
+
+def js_paper_code(a_nk, b_nk, batch=100, added=1e-8):
+    """What the authors' code calls JS: softmax over samples, Kullback-Leibler the wrong way."""
+    found = []
+    for start in range(0, len(a_nk), batch):
+        p, q = (softmax(x[start : start + batch], axis=0) for x in (a_nk, b_nk))
+        m, size = (p + q) / 2, len(p)
+        found.append(sum((m * np.log(m / (x + added))).sum() for x in (p, q)) / 2 / size)
+    return np.mean(found)
 
 
 def nats(logits_nk, labels_n):
@@ -88,7 +98,7 @@ def temperature(logits_nk, labels_n):
     """The one number by which dividing the logits makes their loss lowest."""
     found = minimize_scalar(
         lambda log_t: nats(logits_nk / np.exp(log_t), labels_n),
-        bounds=(-5, 5),
+        bounds=(np.log(1e-3), np.log(1e3)),
         method="bounded",
         options={"xatol": 1e-10},
     )

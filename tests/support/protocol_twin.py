@@ -164,10 +164,13 @@ def arms(config, data, history, stops):
     batches = epoch_of(config, data, BATCHNORM_BATCH, *final)
     model = network(config, data)
     half = range(last // 2 + 1, last + 1)
-    return {
+    plain = {
         "sgd": history.weights[last]["sgd"],
         "sgd_stopped": at["sgd"]["sgd"],
         "sgd_at_ema": at["acc"]["sgd"],
+    }
+    return plain | {
+        **{f"{name}_bn": recomputed(model, weights, batches) for name, weights in plain.items()},
         "ema_acc": at["acc"][stops["acc"]["average"]],
         "ema_loss": at["loss"][stops["loss"]["average"]],
         "ema_acc_bn": recomputed(model, at["acc"][longest], batches),

@@ -77,6 +77,7 @@ CHANGED = {
         "more_averages": ("tail",),
         "swad": (2, 3),
         "batchnorm_images": 512,
+        "batchnorm_augmentation": "off",
         "fp32": True,
         "precision": "bfloat16",
     },

@@ -45,6 +45,9 @@ class SampleCounts:
     wrong: int | None = None
     """Of the training samples, those whose label is wrong."""
 
+    wrong_holdout: int | None = None
+    """Of the hold-out's, likewise."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadedRun:
@@ -115,6 +118,13 @@ class LoadedRow:
         if samples is None or not samples.wrong or samples.train is None:
             return None
         return samples.wrong, samples.train
+
+    @property
+    def noisy_temperature(self) -> bool:
+        """Whether a temperature is fitted to wrong labels: right for them, it means nothing."""
+        samples = self._samples(("search",))
+        fitted_to = self.record.holdout_labels == "given"
+        return samples is not None and fitted_to and bool(samples.wrong_holdout)
 
     @property
     def phases(self) -> tuple[Phase, ...]:
@@ -266,13 +276,17 @@ def _count(predictions: Predictions) -> SampleCounts:
     test = len(predictions.labels_n("test"))
     if "train" not in predictions:
         return SampleCounts(test=test)
-    given_n, clean_n = (predictions.labels_n("train", kind) for kind in ("given", "clean"))
-    return SampleCounts(
-        test=test,
-        holdout=len(predictions.labels_n("holdout", "given")) if "holdout" in predictions else None,
-        train=len(given_n),
-        wrong=int((given_n != clean_n).sum()),
-    )
+    train, wrong = _labels(predictions, "train")
+    held, wrong_held = _labels(predictions, "holdout")
+    return SampleCounts(test=test, holdout=held, train=train, wrong=wrong, wrong_holdout=wrong_held)
+
+
+def _labels(predictions: Predictions, part: str) -> tuple[int | None, int | None]:
+    """Samples of a part, and how many have a wrong label; None where there is no such part."""
+    if part not in predictions:
+        return None, None
+    given_n, clean_n = (predictions.labels_n(part, kind) for kind in ("given", "clean"))
+    return len(given_n), int((given_n != clean_n).sum())
 
 
 def _has_batchnorm(folder: RunFolder) -> bool | None:

@@ -1,6 +1,6 @@
 """The bank: several averages of one model's weights, updated together."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from threading import RLock
@@ -105,7 +105,7 @@ class Averager:
             self._live,
             self._store,
             self._updates,
-            begun=self._counting.begun,
+            self._counting,
             owner=self,
         )
         self._updates.check_start()
@@ -152,12 +152,13 @@ class Averager:
         are not waited for. Steps that gradient accumulation or GradScaler leave out are not
         counted, nor is their round. While an average is applied, a step is refused.
 
-        Parameters that they hold are averaged from now on, frozen at any moment or not. The
-        handle's `remove()` ends the counting.
+        Parameters that they hold are averaged from now on, frozen at any moment or not, and
+        those of `add_param_group` from then on. The handle's `remove()` ends the counting.
 
         Raises:
             ConfigError, StateError: for what is no optimizer, or is attached already.
-            WeightMismatchError: for parameters that were frozen and have moved since.
+            WeightMismatchError: for parameters that were frozen and have moved since; for added
+                ones at the optimizer's next step.
         """
         return self._counting.attach(optimizers)
 
@@ -226,16 +227,21 @@ class Averager:
             yield self._model
 
     @torch.no_grad()
-    def module(self, name: str) -> nn.Module:
+    def module(self, name: str, *, share_frozen: bool = False) -> nn.Module:
         """A copy of the model that holds an average, in eval mode and without gradients.
 
         It has the model's own dtypes. Later updates and steps do not reach it.
+
+        Args:
+            name: The average's.
+            share_frozen: Let the copy's frozen parameters lie in the model's memory, which saves
+                the copy of a large base. What is written to either is then in both.
 
         Raises:
             StateError: for a model that is spread over processes.
         """
         with self._lock:
-            return self._readings.module(name)
+            return self._readings.module(name, share_frozen=share_frozen)
 
     @torch.no_grad()
     def tensors(self, name: str) -> dict[str, Tensor]:
@@ -244,8 +250,22 @@ class Averager:
         Averaged tensors keep its dtype, but bfloat16 ones of a wider model are float32. Extra
         states are the model's, if tensors. Of a sharded model they are DTensors.
         """
+        return self.all_tensors([name])[name]
+
+    @torch.no_grad()
+    def all_tensors(
+        self, names: Sequence[str] | None = None, *, copy: Callable[[Tensor], Any] = torch.clone
+    ) -> dict[str, dict[str, Any]]:
+        """`tensors` of several averages at one moment, in which what they share is one tensor.
+
+        That is frozen weights, such as the base that adapters are trained on, and copied buffers.
+
+        Args:
+            names: Which averages; None means all.
+            copy: What makes a copy of a tensor; called once for each, also of a sharded model.
+        """
         with self._lock:
-            return self._readings.tensors(name)
+            return self._readings.tensors(self.names if names is None else names, copy=copy)
 
     @torch.no_grad()
     def standstill(self, name: str) -> float:

@@ -44,6 +44,10 @@ class Counting:
         """Count the steps of these, and average from now on what they hold."""
         return self._attachments.add(optimizers)
 
+    def admit_added(self) -> None:
+        """Average from now on also what was added to an attached optimizer."""
+        self._attachments.admit_added()
+
     def step(self) -> None:
         """Count a step by hand, which is refused while an optimizer is attached."""
         refuse_now("step()", self._live.model)
@@ -54,6 +58,7 @@ class Counting:
     def update(self) -> None:
         """Fold the weights in now."""
         refuse_now("update()", self._live.model)
+        self.admit_added()
         self._begin()
         with self._lock:
             self._updates.update()
@@ -66,6 +71,7 @@ class Counting:
 
     def _before_step(self) -> None:
         refuse_now("optimizer.step()", self._live.model)
+        self.admit_added()
         self._live.fence()
 
     @torch.no_grad()

@@ -1,10 +1,12 @@
 """Reading a bank: its averages, and what it says about them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from typing import Any
 
 from torch import Tensor, nn
 
+from polyak.averaging.counting import Counting
 from polyak.averaging.kinds import Average
 from polyak.averaging.kinds.counters import Counters
 from polyak.averaging.kinds.explain import coinciding, explain
@@ -27,7 +29,7 @@ class Readings:
         live: The weights that are averaged.
         store: The averages' tensors.
         updates: The counts.
-        begun: Whether there was anything to count so far.
+        counting: What is counted.
         owner: Whose weights a model holds while an average is lent to it.
     """
 
@@ -37,8 +39,8 @@ class Readings:
         live: LiveWeights,
         store: Store,
         updates: Updates,
+        counting: Counting,
         *,
-        begun: Callable[[], bool],
         owner: object,
     ) -> None:
         self._kinds = kinds
@@ -46,7 +48,8 @@ class Readings:
         self._store = store
         self._updates = updates
         self._owner = owner
-        self.notices = Notices(kinds, live, store, begun)
+        self._counting = counting
+        self.notices = Notices(kinds, live, store, counting.begun)
 
     @property
     def _counters(self) -> Counters:
@@ -65,6 +68,7 @@ class Readings:
     def begin(self, name: str) -> None:
         """Say what there is to say before an average is read."""
         self.require(name)
+        self._counting.admit_added()
         self.notices.check(name, self._counters)
 
     def lent(self, name: str, *, evaluating: bool = False) -> AbstractContextManager[None]:
@@ -73,7 +77,7 @@ class Readings:
         weights = self._store.weights(name)
         return lending(self._live.modules, live, weights, owner=self._owner, evaluating=evaluating)
 
-    def module(self, name: str) -> nn.Module:
+    def module(self, name: str, *, share_frozen: bool) -> nn.Module:
         """A copy of the model that holds an average."""
         self.begin(name)
         live = self._live.check(values=True)
@@ -83,12 +87,16 @@ class Readings:
             live=live,
             buffers=self._live.buffers,
             owner=self._owner,
+            share_frozen=share_frozen,
         )
 
-    def tensors(self, name: str) -> dict[str, Tensor]:
-        """Copies of an average's weights under the keys of `state_dict()`."""
-        self.begin(name)
-        return self._store.tensors(name)
+    def tensors(
+        self, names: Sequence[str], *, copy: Callable[[Tensor], Any]
+    ) -> dict[str, dict[str, Any]]:
+        """Copies of averages' weights; what they share is one tensor."""
+        for name in names:
+            self.begin(name)
+        return self._store.tensors(names, copy=copy)
 
     def standstill(self, name: str) -> float:
         """Share of an average's values that the next update would leave as they are."""

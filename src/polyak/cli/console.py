@@ -1,13 +1,15 @@
 """What a person sees while runs go on: on stderr, a live table in a terminal, lines elsewhere."""
 
 import shlex
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
+from rich.progress_bar import ProgressBar
 from rich.table import Table
 
 from polyak.data.sources import name_of
@@ -22,14 +24,28 @@ SHOWN = 12
 """Rows of the live table: running jobs first, then the rest counted in one line."""
 
 
-class StudyDisplay:
-    """Shows a study's phases from the files that its runs write."""
+HEADINGS = ("epoch", "rate", "loss", "best average so far", "images/s", "left")
+WIDTHS = (9, 9, 7, 24, 10, 8)
 
-    def __init__(self, out: Path, console: Console) -> None:
+
+class StudyDisplay:
+    """Shows a study's phases from the files that its runs write.
+
+    Args:
+        out: The output folder.
+        console: Where to show them.
+        planned: Runs of the whole study, for the time that is left of it; 0 if not known.
+    """
+
+    def __init__(self, out: Path, console: Console, *, planned: int = 0) -> None:
         self._out = out
         self._console = console
+        self._planned = planned
+        self._first: tuple[float, float] | None = None
+        """When the first look was taken, and the share that was done then."""
         self._live: Live | None = None
         self._before: dict[str, str] = {}
+        self._headed = False
 
     @contextmanager
     def showing(self) -> Iterator["StudyDisplay"]:
@@ -43,17 +59,24 @@ class StudyDisplay:
     def __call__(self, progress: Progress) -> None:
         """Take in the state of a phase."""
         if self._live is not None:
-            self._live.update(self._table(progress))
+            self._live.update(self._shown(progress))
         else:
             self._lines(progress)
 
     def _lines(self, progress: Progress) -> None:
+        overall = self._overall(progress)
         for run_id, state in progress.states.items():
             if state in ("done", "failed") and self._before.get(run_id) != state:
                 finished = sum(s in ("done", "failed") for s in progress.states.values())
                 job = progress.jobs[run_id]
+                if not self._headed:
+                    self._console.print(f"phase, run, how it ended, {', '.join(HEADINGS)}")
+                    self._headed = True
                 words = f"{progress.phase} {finished}/{len(progress.states)}"
-                self._console.print(f"{words}  {title(job)}  {self._ending(job, state)}")
+                ending = self._ending(job, state)
+                self._console.print(
+                    f"{words}  {title(job)}  {ending}{overall and f'  ({overall})'}"
+                )
             self._before[run_id] = state
 
     def _ending(self, job: Job, state: str) -> str:
@@ -64,6 +87,40 @@ class StudyDisplay:
         last = " ".join(epoch_cells(epochs, job)) if epochs and isinstance(job, RunConfig) else ""
         return f"{folder.ending} in {folder.facts()['seconds']:.0f} s  {last}"
 
+    def _shown(self, progress: Progress) -> Group:
+        """The table of what runs, under a bar for the whole study."""
+        table = self._table(progress)
+        if not self._planned:
+            return Group(table)
+        done = self._done(progress)
+        bar = Table.grid(padding=(0, 2))
+        bar.add_row(ProgressBar(total=1.0, completed=done, width=40), self._overall(progress))
+        return Group(bar, table)
+
+    def _done(self, progress: Progress) -> float:
+        """Share of the study's runs that are done, of those under way their epochs."""
+        states = progress.states
+        ended = progress.before + sum(state in ("done", "failed") for state in states.values())
+        under_way = 0.0
+        for run_id, state in states.items():
+            job = progress.jobs.get(run_id)
+            if state == "running" and isinstance(job, RunConfig):
+                under_way += len(run_folder(self._out, run_id).epochs()) / job.epochs
+        return min(1.0, (ended + under_way) / self._planned)
+
+    def _overall(self, progress: Progress) -> str:
+        """How far the whole study is, and about how long it goes on; empty if not known."""
+        if not self._planned:
+            return ""
+        done, now = self._done(progress), time.monotonic()
+        self._first = self._first or (now, done)
+        started, at_start = self._first
+        text = f"{done:.0%} of {self._planned} runs"
+        if done == at_start:
+            return text
+        left = (now - started) * (1 - done) / (done - at_start)
+        return f"{text}, about {clock(left)} left"
+
     def _table(self, progress: Progress) -> Table:
         states = list(progress.states.values())
         counts = ", ".join(
@@ -72,7 +129,7 @@ class StudyDisplay:
             if state in states
         )
         table = Table(title=f"{progress.phase}: {counts}", title_justify="left", box=None)
-        for heading in ("run", "epoch", "rate", "loss", "best average so far", "images/s", "left"):
+        for heading in ("run", *HEADINGS):
             table.add_column(heading, justify="left" if heading == "run" else "right")
         running = [run_id for run_id, state in progress.states.items() if state == "running"]
         for run_id in running[:SHOWN]:
@@ -109,6 +166,11 @@ def epoch_cells(epochs: Sequence[EpochRecord], config: RunConfig) -> list[str]:
         f"{images / per_epoch:,.0f}/s",
         clock((config.epochs - last.epoch) * per_epoch),
     ]
+
+
+def in_columns(cells: Sequence[str]) -> str:
+    """Cells of an epoch, or their headings, one under the other in successive lines."""
+    return "  ".join(f"{cell:>{width}}" for cell, width in zip(cells, WIDTHS, strict=True))
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,45 +7,23 @@ command goes on.
 
 import signal
 import sys
+import warnings
 from collections.abc import Sequence
-from typing import Annotated
-
-import tyro
+from importlib import import_module
+from typing import Any, Protocol
 
 from polyak import __version__
-from polyak.cli.commands.audit import AuditCommand
-from polyak.cli.commands.data import DataCommand
-from polyak.cli.commands.evaluate import EvaluateCommand
-from polyak.cli.commands.export import ExportCommand
-from polyak.cli.commands.inspect import InspectCommand
-from polyak.cli.commands.list import ListCommand
-from polyak.cli.commands.merge import MergeCommand
-from polyak.cli.commands.predict import PredictCommand
-from polyak.cli.commands.report import ReportCommand
-from polyak.cli.commands.status import StatusCommand
-from polyak.cli.commands.study import DemoCommand, StudyCommand
-from polyak.cli.commands.synthesize import SynthesizeCommand
-from polyak.cli.commands.train import TrainCommand
+from polyak.cli.command_list import COMMANDS, COMPLETION, overview
 from polyak.cli.os_errors import message_of, nobody_reads
-from polyak.errors import PolyakError
+from polyak.errors import PolyakError, unknown
 from polyak.training.interruption import InterruptedRun
 
-Command = (
-    Annotated[DemoCommand, tyro.conf.subcommand(name="demo")]
-    | Annotated[StudyCommand, tyro.conf.subcommand(name="study")]
-    | Annotated[TrainCommand, tyro.conf.subcommand(name="train")]
-    | Annotated[ReportCommand, tyro.conf.subcommand(name="report")]
-    | Annotated[ListCommand, tyro.conf.subcommand(name="list")]
-    | Annotated[StatusCommand, tyro.conf.subcommand(name="status")]
-    | Annotated[DataCommand, tyro.conf.subcommand(name="data")]
-    | Annotated[EvaluateCommand, tyro.conf.subcommand(name="evaluate")]
-    | Annotated[AuditCommand, tyro.conf.subcommand(name="audit")]
-    | Annotated[PredictCommand, tyro.conf.subcommand(name="predict")]
-    | Annotated[InspectCommand, tyro.conf.subcommand(name="inspect")]
-    | Annotated[ExportCommand, tyro.conf.subcommand(name="export")]
-    | Annotated[MergeCommand, tyro.conf.subcommand(name="merge")]
-    | Annotated[SynthesizeCommand, tyro.conf.subcommand(name="synthesize")]
-)
+
+class Command(Protocol):
+    """A command line that was read."""
+
+    def run(self) -> int:
+        """Carry it out and return the exit code."""
 
 
 TIME_LIMIT = 75
@@ -92,21 +70,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _interrupted(130)
 
 
-def _run(given: Sequence[str]) -> int:
-    command: Command = tyro.cli(
-        Command,
-        prog="polyak",
-        description="Weight averaging for PyTorch, and the laboratory that shows what it buys.",
-        args=given,
-    )
-    if isinstance(command, TrainCommand):
-        command.check_alone(given)
+def _run(given: list[str]) -> int:
+    name, *words = given or [""]
+    if name in ("-h", "--help"):
+        print(overview(), end="")
+        raise SystemExit(0)
+    if not given:
+        print(overview(), end="", file=sys.stderr)
+        raise SystemExit(2)
+    if name not in COMMANDS and not name.startswith(COMPLETION):
+        message = f"{unknown('command', name, COMMANDS)} `polyak --help` says what each does."
+        print(f"polyak: {message}", file=sys.stderr)
+        raise SystemExit(2)
+    # What parses, and what a command needs, is imported when it is known that it is wanted.
+    parsing = import_module("polyak.cli.parsing")
+    command: Command = parsing.parsed(name, words)
     return command.run()
+
+
+def _warned(message: Warning | str, *_where: Any, **_more: Any) -> None:
+    """A warning as a line of the command, without the place in its code."""
+    print(f"polyak: {message}", file=sys.stderr)
 
 
 def entry() -> None:
     """What the installed command calls."""
     # An exception, so that everything that must be tidied up is: workers, temporary files.
+    warnings.showwarning = _warned
     signal.signal(signal.SIGTERM, lambda _signal, _frame: sys.exit(_interrupted(143)))
     raise SystemExit(main())
 

@@ -24,7 +24,7 @@ from polyak.data.decoding import images_in_both
 from polyak.data.formats.cifar_n import read_cifar_n
 from polyak.data.images import DataSet
 from polyak.errors import ConfigError, DataError, FileError, warn
-from polyak.files import replacing, write_json
+from polyak.files import read_json, replacing, write_json
 
 Root = str | os.PathLike[str] | None
 
@@ -190,7 +190,7 @@ def _index_key(config: SourceConfig) -> str:
 
 def _known_fingerprint(index: Path, stats: str | None) -> str | None:
     try:
-        entry = json.loads(index.read_text())
+        entry = read_json(index)
         return str(entry["fingerprint"]) if stats and entry["stats"] == stats else None
     except (OSError, ValueError, KeyError, TypeError):
         return None

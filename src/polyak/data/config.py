@@ -34,7 +34,7 @@ class NoiseConfig:
     """Which labels of the file, such as worse_label. For kind file."""
 
     fingerprint: str | None = None
-    """SHA-256 of the file, in hexadecimal. Filled in by `prepare`."""
+    """SHA-256 of the file, in hexadecimal. Filled in by preparing it."""
 
     def faults(self) -> list[str]:
         """What is wrong with these settings, one phrase each."""
@@ -97,7 +97,7 @@ class SourceConfig:
     """shorter-side-crop: scale the shorter side, cut the middle out. squash: scale both sides."""
 
     fingerprint: str | None = None
-    """SHA-256 that identifies the decoded data, in hexadecimal. Filled in by `prepare`."""
+    """SHA-256 that identifies the decoded data, in hexadecimal. Filled in by preparing it."""
 
     def faults(self) -> list[str]:
         """What is wrong with these settings, one phrase each."""

@@ -126,8 +126,9 @@ class StudyRecord:
     """The preset's size, such as "tiny"; None without a preset."""
 
     source: str | None = None
-    """What defines the study: its file, or data that the command line puts in the paper's places.
-    None where its name says all, and in studies recorded before there was the field."""
+    """What defines the study: its file, as seen from the output folder, or data that the command
+    line puts in the paper's places. None where its name says all, and in studies recorded before
+    there was the field."""
 
     seconds: float = 0.0
     """Wall time of all sessions."""

@@ -115,9 +115,22 @@ def departures(study: LoadedStudy) -> list[str]:
     clean = any(row.record.holdout_labels == "clean" for row in study.rows)
     found += [CLEAN_HOLDOUT] if clean else []
     plain = any(statistics_augmentation(row) == "off" for row in study.rows)
-    return found + ([STATISTICS_AS_THEY_ARE] if plain else [])
+    found += [STATISTICS_AS_THEY_ARE] if plain else []
+    return found + _resized(study)
 
 
 def statistics_augmentation(row: LoadedRow) -> str:
     """Whether the images that BatchNorm statistics are recomputed from are augmented: on, off."""
     return str((row.config or {}).get("batchnorm_augmentation", "on"))
+
+
+def _resized(study: LoadedStudy) -> list[str]:
+    """How images of another size were brought to the network's, once for each way."""
+    found = []
+    for row in study.rows:
+        data = (row.config or {}).get("data", {})
+        if side := data.get("resize"):
+            squashed = data.get("resize_how") == "squash"
+            way = "both sides scaled" if squashed else "the shorter side scaled, the middle cut out"
+            found.append(f"Images are resized to {side}×{side}: {way}.")
+    return list(dict.fromkeys(found))

@@ -13,6 +13,8 @@ from polyak.records.studies import MeasurementRecord
 from polyak.report import facts, overhead
 from polyak.report.departures import departures, scale_notice
 from polyak.report.figures.chart import write_csv
+from polyak.report.figures.differences import Differences, main_differences
+from polyak.report.figures.forest import write_forest
 from polyak.report.figures.interactive import library, spec
 from polyak.report.figures.svg import write_svg
 from polyak.report.names import ARMS, RULE_NAMES
@@ -22,7 +24,7 @@ from polyak.report.sections.appendix import appendix, with_comparisons
 from polyak.report.sections.claims import judge, ledger_part, write_ledger
 from polyak.report.sections.remarks import matched
 from polyak.report.sections.row import RowPart, row_part
-from polyak.report.sections.summary import headline
+from polyak.report.sections.summary import headline, ledger_says
 from polyak.report.tables.arms import arms_in
 from polyak.report.tables.overview import other_methods, tables_of, transfer_tables
 from polyak.report.tables.paper_methods import paper_table
@@ -63,11 +65,14 @@ def write_page(study: LoadedStudy, folder: Path, *, interactive: bool = True) ->
             overhead.write_rounds(folder / "rounds.csv", study.timings)
         return _write(folder, _render_measurement(study, study.record.measurement, entries))
     parts = parts_of(study)
+    differences = main_differences(study.rows)
+    for plot in differences:
+        write_forest(plot, folder / "figures")
     for part in parts:
         for chart in part.charts.values():
             write_svg(chart, folder / "figures" / f"{chart.name}.svg")
             write_csv(chart, folder / "figures" / f"{chart.name}.csv")
-    return _write(folder, render(study, parts, entries, interactive=interactive))
+    return _write(folder, render(study, parts, entries, differences, interactive=interactive))
 
 
 def parts_of(study: LoadedStudy) -> list[RowPart]:
@@ -83,6 +88,7 @@ def render(
     study: LoadedStudy,
     parts: Sequence[RowPart],
     entries: Sequence[Entry] = (),
+    differences: Sequence[Differences] = (),
     *,
     interactive: bool = True,
 ) -> str:
@@ -99,6 +105,9 @@ def render(
             own_rates=any("learning-rate" in row.paper_code for row in record.rows),
             parts=parts,
             headlines=[headline(row) for row in rows],
+            ledger_says=ledger_says(entries),
+            differences=differences,
+            wrong_temperatures=[row.label for row in rows if row.noisy_temperature],
             tables=tables_of(study),
             transfers=transfer_tables(study),
             paper_table=paper_table(study),

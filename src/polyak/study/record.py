@@ -1,5 +1,6 @@
 """A study's record: as it begins, and what a row lacks when all phases are over."""
 
+import os
 import shlex
 from collections.abc import Collection, Mapping
 from itertools import pairwise
@@ -13,8 +14,8 @@ from polyak.study.plan import Measurement, Row, Study
 from polyak.training.config import RunConfig
 
 
-def new_record(study: Study, *, workers: int, command: str) -> StudyRecord:
-    """The record of a study of which nothing has been run."""
+def new_record(study: Study, out: Path, *, workers: int, command: str) -> StudyRecord:
+    """The record of a study of which nothing has been run, in this output folder."""
     measured = study.measurement
     return StudyRecord(
         name=study.name,
@@ -22,7 +23,7 @@ def new_record(study: Study, *, workers: int, command: str) -> StudyRecord:
         command=command,
         preset=study.preset,
         scale=study.scale,
-        source=study.source,
+        source=study.source and _seen_from(out, study.source),
         rows=tuple(_row(row) for row in study.rows),
         measurement=None if measured is None else _measurement(measured),
         workers=workers,
@@ -63,6 +64,17 @@ def _source(study: StudyRecord) -> str:
 def _searches(study: StudyRecord) -> list[object]:
     measured = study.measurement and study.measurement.run
     return [measured, *(row.search for row in study.rows)]
+
+
+def _seen_from(out: Path, source: str) -> str:
+    """Where a study's file lies, so that it can be moved along with the results."""
+    if not source.endswith(".py"):
+        return source
+    try:
+        return Path(os.path.relpath(source, out)).as_posix()
+    except ValueError:
+        # On another drive.
+        return source
 
 
 def record_of(study: StudyRecord, row: Row) -> RowRecord:

@@ -43,6 +43,9 @@ class Progress:
     jobs: Mapping[str, Job]
     """By id."""
 
+    before: int = 0
+    """Runs of the study that ended earlier, in other phases or other calls."""
+
 
 @dataclass(slots=True)
 class Outcome:
@@ -104,14 +107,14 @@ def run_study(
     study = replace(study, rows=tuple(rows), measurement=measurement)
     # What the data decides, such as fitted decays, can be at fault too.
     study.check()
-    refuse_another(out / study.name, new_record(study, workers=workers, command=command))
+    record = new_record(study, out, workers=workers, command=command)
+    refuse_another(out / study.name, record)
     if trial_device is not None:
         for doubt in try_networks(rows, out, device=torch.device(trial_device)):
             warn(doubt)
     folder = out / study.name
     folder.mkdir(parents=True, exist_ok=True)
     with holding(folder):
-        record = new_record(study, workers=workers, command=command)
         session = _Session(
             study=study, record=record, out=out, executor=executor, on_progress=on_progress
         )
@@ -238,9 +241,10 @@ def _run_missing(
     by_id = {job.id: job for job in jobs}
     missing = [job for job in by_id.values() if run_folder(out, job.id).ending is None]
     outcome.skipped += len(by_id) - len(missing)
+    before = outcome.done + outcome.skipped + outcome.diverged + len(outcome.failures)
 
     def tick(states: Mapping[str, str]) -> None:
-        on_progress(Progress(name, states, by_id))
+        on_progress(Progress(name, states, by_id, before))
 
     failures = executor(missing, out, tick)
     for run_id, text in failures.items():

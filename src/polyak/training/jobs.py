@@ -109,10 +109,13 @@ def usable_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
+        # Of torch's lists of its own parts nothing helps.
+        reason = str(error).partition(". ")[0].strip()
+        said = f" ({reason})" if len(reason) <= 60 and "\n" not in reason else ""
+        guess = " Did you mean 'cuda'?" if name.partition(":")[0] in ("gpu", "nvidia") else ""
         raise ConfigError(
-            f"device is {name!r}, which cannot be used ({reason}); expected cpu, or cuda on a "
-            "machine with a GPU and a build of torch for it."
+            f"device is {name!r}, which cannot be used here{said}; expected cpu, or cuda on a "
+            f"machine with a GPU and a build of torch for it.{guess}"
         ) from error
     return device
 

@@ -3,6 +3,7 @@ from dataclasses import fields
 
 import pytest
 
+from polyak import checksums
 from polyak.cli.commands.train import BESIDE_A_FILE, TrainCommand
 from polyak.cli.main import main
 from polyak.metrics import accuracy
@@ -120,3 +121,59 @@ def test_a_run_that_another_process_holds_is_code_2(tmp_path, capsys):
         assert main([*TINY, "--out", str(tmp_path)]) == 2
     assert f"{folder} is held by process" in capsys.readouterr().err
     assert main([*TINY, "--out", str(tmp_path)]) == 0
+
+
+NET = """
+from torch import nn
+
+def build(classes, channels):
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, classes))
+"""
+OWN = [*DATA, "--epochs", "1", "--optim.warmup-epochs", "0.5", *BANK]
+
+
+def test_a_comment_in_a_networks_file_leaves_its_runs_what_they_were(tmp_path, capsys):
+    path = tmp_path / "net.py"
+    path.write_text(NET)
+    command = ["train", "--model", f"{path}:build", *OWN, "--out", str(tmp_path)]
+    assert main(command) == 0
+    first = capsys.readouterr().out
+    path.write_text(f'"""Mine."""\n{NET}\n# A comment.\ndef another():\n    return 1\n')
+    assert main(command) == 0
+    assert capsys.readouterr().out == first
+    (folder,) = (tmp_path / "runs").iterdir()
+    path.write_text(NET.replace("nn.Flatten(), ", "nn.Flatten(), nn.ReLU(), "))
+    assert main(["evaluate", str(folder)]) == 2
+    assert "changed code is another run" in capsys.readouterr().err
+    path.write_text(f"{NET}\n# Another comment.\n")
+    assert main(["evaluate", str(folder)]) == 0
+
+
+def test_a_run_that_an_earlier_version_began_goes_on(tmp_path, capsys):
+    """It was named by the checksum of the network's whole file."""
+    path = tmp_path / "net.py"
+    path.write_text(NET)
+    command = ["train", "--model", f"{path}:build", *OWN, "--out", str(tmp_path)]
+    assert main([*command, "--model.file-sha256", checksums.of_file(path)]) == 0
+    assert main(command) == 0
+    assert len(list((tmp_path / "runs").iterdir())) == 1
+    assert "1/1" in capsys.readouterr().err
+
+
+def test_a_network_that_is_refused_leaves_nothing(tmp_path, capsys):
+    path = tmp_path / "net.py"
+    path.write_text(
+        NET.replace("classes)\n", "1)\n").replace("Linear(64, classes)", "Linear(64, 1)")
+    )
+    out = tmp_path / "out"
+    assert main(["train", "--model", f"{path}:build", *OWN, "--out", str(out)]) == 2
+    said = capsys.readouterr().err
+    assert "is (16, 1) for 16 images; expected (16, 10), one logit for each class" in said
+    assert not out.exists()
+
+
+def test_epochs_stand_under_headings(tmp_path, capsys):
+    assert main([*TINY, "--out", str(tmp_path)]) == 0
+    _, heading, first, second = capsys.readouterr().err.splitlines()
+    assert heading.split()[:3] == ["epoch", "rate", "loss"]
+    assert len(heading) == len(first) == len(second)

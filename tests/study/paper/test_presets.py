@@ -1,5 +1,6 @@
 import re
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import pytest
 
@@ -369,10 +370,10 @@ def test_a_study_of_the_paper_knows_which_it_is_and_its_record_keeps_it(name, sc
     study = paper_study(name, scale)
     assert (study.preset, study.scale) == (name, scale)
     renamed = replace(study, name="renamed")
-    record = new_record(renamed, workers=1, command="again")
+    record = new_record(renamed, Path("out"), workers=1, command="again")
     assert (record.preset, record.scale) == (name, scale)
 
 
 def test_the_demo_is_no_study_of_the_paper():
-    record = new_record(preset("demo"), workers=1, command="again")
+    record = new_record(preset("demo"), Path("out"), workers=1, command="again")
     assert (record.preset, record.scale) == (None, None)

@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -52,8 +53,9 @@ def save(
 ) -> None:
     """Write every average of an averager, or state dicts by name, to one safetensors file.
 
-    Tensors that stand under several names (tied weights) are stored once. The file is written
-    beside its place and renamed, so a crash leaves the old file or the whole new one.
+    Tensors that stand under several names (tied weights) or in several averages (frozen weights,
+    such as the base of adapters) are stored once. The file is written beside its place and
+    renamed, so a crash leaves the old file or the whole new one.
 
     Args:
         weights: An averager, or a mapping name → state dict; what `load` gave keeps its
@@ -68,7 +70,7 @@ def save(
     """
     described = _described(weights, manifest or {})
     if isinstance(weights, Averager):
-        weights = {name: weights.tensors(name) for name in weights.names}
+        weights = weights.all_tensors()
         described["dtypes"] = {name: dtypes(state) for name, state in weights.items()}
     _refuse_sharded(weights)
     _refuse_sparse(weights)
@@ -93,7 +95,8 @@ def save(
 def load(path: str | os.PathLike[str]) -> SavedWeights:
     """Read a file of `save`: a mapping name → state dict, with `.manifest`.
 
-    Every tensor is compared with its checksum. The tensors lie in memory of their own.
+    Every tensor is compared with its checksum. The tensors lie in memory of their own; what was
+    stored once is one tensor in all that have it.
 
     Raises:
         FileError: if the file is damaged, of a newer format or not one of ours.
@@ -150,11 +153,12 @@ def gathered(
     spread = torch.distributed.is_available() and torch.distributed.is_initialized()
     mine = not spread or torch.distributed.get_rank() == rank
     chosen = averager.names if names is None else tuple(names)
-    found: dict[str, dict[str, Tensor]] = {}
-    for name in chosen:
-        whole = {key: _whole(x, keep=mine) for key, x in averager.tensors(name).items()}
-        if mine:
-            found[name] = {key: x for key, x in whole.items() if x is not None}
+    whole = averager.all_tensors(chosen, copy=partial(_whole, keep=mine))
+    found = {
+        name: {key: x for key, x in state.items() if x is not None}
+        for name, state in whole.items()
+        if mine
+    }
     return SavedWeights(found, manifest=manifest_of(averager, found))
 
 
@@ -240,4 +244,4 @@ def _identity(tensor: Tensor, name: str) -> tuple[Any, ...]:
 
 def _whole(tensor: Tensor, *, keep: bool) -> Tensor | None:
     full = tensor.full_tensor() if is_sharded(tensor) else tensor
-    return full.cpu() if keep else None
+    return full.to("cpu", copy=True) if keep else None

@@ -22,6 +22,7 @@ def copy_holding(
     live: Weights,
     buffers: Buffers,
     owner: object,
+    share_frozen: bool = False,
 ) -> nn.Module:
     """A copy of `model` that holds `weights`, in eval mode and without gradients.
 
@@ -34,6 +35,7 @@ def copy_holding(
         buffers: As they were sorted by.
         owner: Whose weights these are. It is not copied: where the model has it, the copy has
             None.
+        share_frozen: Let frozen parameters of the copy lie in the model's memory.
 
     Raises:
         StateError: for a sharded model, and while another owner's weights are in it.
@@ -49,6 +51,8 @@ def copy_holding(
     # torch makes no copy of compressed sparse ones by itself, either.
     computed += [x for x in model.buffers() if x.layout is not torch.strided]
     memo: dict[int, Any] = {id(x): x.detach().clone() for x in computed}
+    if share_frozen:
+        memo |= {id(x): _in_same_memory(x) for x in live.frozen.values()}
     copy = deepcopy(model, {**memo, id(owner): None})
     parts = list(copy.modules())
     # What they have made of the model's weights goes, for it to be made anew of these.
@@ -68,6 +72,12 @@ def copy_holding(
     for parameter in copy.parameters():
         parameter.requires_grad_(False)
     return copy
+
+
+def _in_same_memory(frozen: Tensor) -> Tensor:
+    # One of another type has more than its values, such as the scales of quantised ones.
+    plain = type(frozen) is nn.Parameter
+    return nn.Parameter(frozen.detach(), requires_grad=False) if plain else frozen
 
 
 def _computed(places: Iterable[object]) -> Iterator[Tensor]:

@@ -58,6 +58,12 @@ class Attachment:
         """Whether one may write to weights outside of any `step`: SAM does, to look around."""
         return any(x.has_hooks and x.within for x in self._steppers)
 
+    @property
+    def size(self) -> int:
+        """How many parameters the optimizers hold, which `add_param_group` lets grow."""
+        groups = (g for x in self.optimizers for g in getattr(x, "param_groups", ()))
+        return sum(len(group["params"]) for group in groups)
+
     def remove(self) -> None:
         """End the counting. May be called twice."""
         for undo in self._undo:

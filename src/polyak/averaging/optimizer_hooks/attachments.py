@@ -14,7 +14,7 @@ class Attachments:
     """What `attach` has been given so far.
 
     Args:
-        admit: Takes what a new attachment's optimizers write to, and may refuse it by raising.
+        admit: Takes what an attachment's optimizers write to, and may refuse it by raising.
         before_step: As in `Attachment`.
         on_step: As in `Attachment`.
     """
@@ -28,7 +28,8 @@ class Attachments:
         self._admit = admit
         self._before_step = before_step
         self._on_step = on_step
-        self._known: list[Attachment] = []
+        self._known: dict[Attachment, int] = {}
+        """Each with the number of parameters that were admitted."""
 
     def add(self, optimizers: Sequence[Any]) -> Attachment:
         """Count the rounds of these.
@@ -48,8 +49,15 @@ class Attachments:
             )
         self._admit(x for root in steppers for x in root.parameters())
         attachment = Attachment(steppers, before_step=self._before_step, on_step=self._on_step)
-        self._known.append(attachment)
+        self._known[attachment] = attachment.size
         return attachment
+
+    def admit_added(self) -> None:
+        """Admit what was added to an attached optimizer since it was last looked at."""
+        for attachment, size in self._known.items():
+            if (now := attachment.size) != size:
+                self._admit(attachment.parameters())
+                self._known[attachment] = now
 
     @property
     def optimizers(self) -> list[Any]:

@@ -1,6 +1,6 @@
 """What is stored of a model's weights for each average."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -228,18 +228,24 @@ class Store:
         self._refreshed.clear()
         self._iterated.clear()
 
-    def tensors(self, name: str) -> dict[str, Tensor]:
-        """Copies of an average's weights under all names of the model's `state_dict()`.
+    def tensors(
+        self, names: Sequence[str], *, copy: Callable[[Tensor], Any]
+    ) -> dict[str, dict[str, Any]]:
+        """Copies of averages' weights under all names of the model's `state_dict()`.
 
-        Extra states are the model's own; one that is no tensor is left out.
+        What averages share is copied once: what is frozen, live or copied, and extra states,
+        which are the model's own; one that is no tensor is left out.
         """
         live = self._live.check(values=True)
-        stored = self._live.whole(self.weights(name))
-        held = {**live.frozen, **live.live, **stored}
-        copies = {key: x.detach().clone() for key, x in held.items()}
-        return {k: copies[listed] for k, listed in live.names.items()} | extra_states(
-            self._live.model
-        )
+        shared = {**live.frozen, **live.live, **self._live.whole(self._copied)}
+        common = {key: copy(x.detach()) for key, x in shared.items()}
+        extra = {key: copy(x) for key, x in extra_states(self._live.model).items()}
+        found = {}
+        for name in names:
+            own = {k: x for k, x in self.weights(name).items() if x is not self._copied.get(k)}
+            held = common | {k: copy(x.detach()) for k, x in self._live.whole(own).items()}
+            found[name] = {key: held[listed] for key, listed in live.names.items()} | extra
+        return found
 
     def standstill(self, name: str, lerp_weight: float) -> float:
         """Share of the values off the model's that an update would leave as they are."""

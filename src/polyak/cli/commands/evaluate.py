@@ -225,6 +225,9 @@ class EvaluateCommand:
                 image_column=self.image_column,
                 label_column=self.label_column,
                 test_limit=self.test_limit,
+                # Images of another size could not be evaluated otherwise.
+                resize=own.resize,
+                resize_how=own.resize_how,
             )
         )
 

@@ -197,13 +197,14 @@ def carry_through(study: Study, where: Where, *, command: str, data: tuple[str, 
         data: What the user put in the paper's places, as NAME=SOURCE.
     """
     limit = Interruption(seconds_of(where.time_limit))
-    console = Console(stderr=True, soft_wrap=True)
+    console = Console(stderr=True, soft_wrap=True, highlight=False)
     with (
         following(where.out, where.log, on_fault=logger_fault(console)) as follower,
         where.machines.ready() as (executor, workers),
     ):
         console.print(f"{study.title}: {planned(study)} runs, {workers} at a time ({study.cost})")
-        with StudyDisplay(where.out, console).showing() as display:
+        display_of = StudyDisplay(where.out, console, planned=planned(study))
+        with display_of.showing() as display:
             outcome = run_study(
                 study,
                 where.out,

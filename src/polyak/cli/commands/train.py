@@ -8,14 +8,14 @@ from typing import Annotated
 import tyro
 from rich.console import Console
 
-from polyak.cli.console import epoch_cells, title
+from polyak.cli.console import HEADINGS, epoch_cells, in_columns, title
 from polyak.cli.logs import Log, logger_fault
 from polyak.cli.time_limit import seconds_of
 from polyak.data import prepare
 from polyak.errors import ConfigError
 from polyak.loggers.following import following
 from polyak.metrics import accuracy, cross_entropy
-from polyak.models import pinned
+from polyak.models import pinned, pinned_whole
 from polyak.records.predictions import Predictions
 from polyak.records.runs import EpochRecord, run_folder
 from polyak.training.config import RunConfig
@@ -51,7 +51,7 @@ class TrainCommand:
     """Curves as they grow, to out/logs/: csv, tensorboard (polyak[tensorboard]) or wandb
     (polyak[wandb]). Can be given several times."""
 
-    def check_alone(self, words: Sequence[str]) -> None:
+    def check_words(self, words: Sequence[str]) -> None:
         """Refuse settings of the run beside its file.
 
         Args:
@@ -76,14 +76,16 @@ class TrainCommand:
         config = self._job()
         usable_device(self.device)
         interruption = Interruption(seconds_of(self.time_limit))
-        console = Console(stderr=True, soft_wrap=True)
+        console = Console(stderr=True, soft_wrap=True, highlight=False)
         epochs: list[EpochRecord] = []
 
         def show(record: EpochRecord) -> None:
             epochs.append(record)
             follower.follow(config.id, title(config))
             if isinstance(config, RunConfig):
-                console.print("  ".join(epoch_cells(epochs, config)))
+                if len(epochs) == 1:
+                    console.print(in_columns(HEADINGS))
+                console.print(in_columns(epoch_cells(epochs, config)))
 
         with (
             following(self.out, self.log, on_fault=logger_fault(console)) as follower,
@@ -99,12 +101,15 @@ class TrainCommand:
     def _job(self) -> Job:
         if self.from_file is None:
             self.config.check()
-            model = pinned(self.config.model)
-            return replace(self.config, data=prepare(self.config.data), model=model)
-        job = read_config(self.from_file)
-        if isinstance(job, OverheadConfig):
-            return replace(job, run=replace(job.run, data=prepare(job.run.data)))
-        return replace(job, data=prepare(job.data))
+            model = self.config.model
+            job = replace(self.config, data=prepare(self.config.data), model=pinned(model))
+            # Earlier versions named runs of a user's network by the whole of its file.
+            before = replace(job, model=pinned_whole(model))
+            return before if run_folder(self.out, before.id).path.exists() else job
+        read = read_config(self.from_file)
+        if isinstance(read, OverheadConfig):
+            return replace(read, run=replace(read.run, data=prepare(read.run.data)))
+        return replace(read, data=prepare(read.data))
 
 
 def _report(config: Job, out: Path) -> int:

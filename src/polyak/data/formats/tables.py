@@ -26,6 +26,10 @@ from polyak.errors import DataError
 BATCH = 256
 """Rows that are in memory at a time while pictures are read."""
 
+_TEST_WITHOUT_LABELS = (
+    "Where test images have no labels, give the file of train as the source, and test_split."
+)
+
 Place = Callable[[str, int], str]
 """Where a row of a split lies, for messages."""
 
@@ -102,8 +106,8 @@ def read_splits(
         lacking = [name for name in (image, label) if name not in split.features]
         if lacking:
             raise DataError(
-                f"{role} has no column {lacking[0]!r}; expected train's columns. Where {role} has "
-                "no labels, give the file of train as the source, and test_split."
+                f"{role} has no column {lacking[0]!r}; expected train's columns. "
+                f"{_TEST_WITHOUT_LABELS}"
             )
     places = {role: partial(place, role) for role in splits}
     return Reading(
@@ -132,9 +136,11 @@ def path_columns(split: Any, bases: Sequence[Path]) -> list[str]:
 
 
 def path_from(text: str, bases: Sequence[Path]) -> Path | None:
-    """The file that a text names, from the first base where it is there."""
+    """The file that a text names, from the first base where it is there; also as Windows says."""
+    names = dict.fromkeys((text, text.replace("\\", "/")))
+    paths = (base / name for name in names for base in bases)
     try:
-        return next((base / text for base in bases if (base / text).is_file()), None)
+        return next((path for path in paths if path.is_file()), None)
     except (OSError, ValueError):  # too long, or with a zero byte: no name of a file
         return None
 
@@ -162,6 +168,11 @@ def _labels(split: Any, column: str, place: Callable[[int], str]) -> Pixels:
     if isinstance(kind, pa.BaseExtensionType) or pa.types.is_nested(kind):
         return _of_lists(values, column, place)
     missing = [i for i, value in enumerate(values) if value in (None, "") or value != value]
+    if values and len(missing) == len(values):
+        raise DataError(
+            f"column {column!r} has no label in any row of {place(0).split()[0]}; expected one in "
+            f"each. {_TEST_WITHOUT_LABELS}"
+        )
     if missing:
         raise DataError(
             f"column {column!r} has rows without a label, first {place(missing[0])}; expected one "
@@ -234,7 +245,7 @@ def _pixels(value: list[Any], place: Callable[[int], str], index: int) -> Pixels
         # Fractions from 0 to 1 are pixels of another scale: 1 would be black.
         pixels.dtype.kind == "f" and pixels.size and pixels.max() > 1 and not (pixels % 1).any()
     )
-    if pixels.ndim == 1 and math.isqrt(pixels.size) ** 2 == pixels.size:
+    if pixels.ndim == 1 and pixels.size and math.isqrt(pixels.size) ** 2 == pixels.size:
         pixels = pixels.reshape(math.isqrt(pixels.size), -1)
     if pixels.ndim == 3 and pixels.shape[2] not in (1, 3, 4) and pixels.shape[0] in (1, 3, 4):
         pixels = pixels.transpose(1, 2, 0)

@@ -23,7 +23,7 @@ _DASHES: dict[Dash, str | tuple[int, tuple[float, ...]]] = {
     "dot": (0, (1.2, 1.6)),
     "dashdot": (0, (5, 1.6, 1.2, 1.6)),
 }
-_MARKERS: dict[Marker, str] = {
+MARKERS: dict[Marker, str] = {
     "circle": "o",
     "square": "s",
     "diamond": "D",
@@ -32,7 +32,7 @@ _MARKERS: dict[Marker, str] = {
     "cross": "P",
     "x": "X",
 }
-_SETTINGS: dict[Any, Any] = {
+SETTINGS: dict[Any, Any] = {
     "font.size": 9.0,
     "axes.edgecolor": MUTED,
     "axes.labelcolor": INK,
@@ -49,7 +49,7 @@ _SETTINGS: dict[Any, Any] = {
 def draw(chart: Chart) -> Figure:
     """The chart as a matplotlib figure, legend on the right."""
     rows = len(chart.heights)
-    with rc_context(_SETTINGS):
+    with rc_context(SETTINGS):
         figure = Figure(figsize=(WIDTH_INCHES, sum(chart.heights) + 0.3), layout="constrained")
         grid = figure.subplots(
             rows,
@@ -80,7 +80,7 @@ def draw(chart: Chart) -> Figure:
             alignment="left",
         )
         figure.suptitle(
-            fill(_plain(f"{chart.subject}. {chart.title}"), TITLE_WIDTH),
+            fill(plain(f"{chart.subject}. {chart.title}"), TITLE_WIDTH),
             x=0.01,
             ha="left",
             fontsize=10,
@@ -91,7 +91,7 @@ def draw(chart: Chart) -> Figure:
 
 def write_svg(chart: Chart, path: Path) -> None:
     """Draw the chart into a file."""
-    with replacing(path) as temporary, rc_context(_SETTINGS):
+    with replacing(path) as temporary, rc_context(SETTINGS):
         draw(chart).savefig(temporary, format="svg", metadata={"Date": None})
 
 
@@ -99,7 +99,7 @@ def _fill(axes: Axes, panel: Panel, *, last: bool) -> None:
     for series in panel.series:
         _plot(axes, series)
     axes.set_ylabel(panel.y_label)
-    axes.set_title(_plain(panel.title), loc="left")
+    axes.set_title(plain(panel.title), loc="left")
     axes.grid(color=GRID, linewidth=0.6)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
@@ -113,11 +113,11 @@ def _plot(axes: Axes, series: Series) -> None:
     axes.plot(
         series.x,
         series.y,
-        label=_plain(series.label) if series.in_legend else "_",
+        label=plain(series.label) if series.in_legend else "_",
         color=style.colour,
         linewidth=style.width,
         linestyle=_DASHES[style.dash] if style.width else "",
-        marker=_MARKERS[style.marker] if style.marker else None,
+        marker=MARKERS[style.marker] if style.marker else None,
         markersize=4.5 if style.width else 7,
         markevery=max(1, len(series.x) // _MARKS_A_LINE) if style.width else None,
     )
@@ -127,6 +127,6 @@ def _plot(axes: Axes, series: Series) -> None:
         )
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """Without mathematics: a dollar sign in a name is a dollar sign."""
     return text.replace("$", r"\$")

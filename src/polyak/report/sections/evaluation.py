@@ -39,9 +39,10 @@ def evaluation_lines(label: str, results: Sequence[Result]) -> Iterator[str]:
         if not seeds:
             continue
         yield f"{label}: {heading}, {counted(seeds, 'seed')}"
-        yield _line("", [(f"{m.heading}, {m.unit}", "− SGD") for m in MEASURES])
+        width = max(20, *(len(arm_name(arm)) for arm in arms))
+        yield _line("", [(f"{m.heading}, {m.unit}", "− SGD") for m in MEASURES], width=width)
         for arm in arms:
-            yield _line(arm_name(arm), [column.cells(arm) for column in columns])
+            yield _line(arm_name(arm), [column.cells(arm) for column in columns], width=width)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +70,6 @@ class _Column:
         return mean, f"{cell.text} {cell.spread}".strip()
 
 
-def _line(name: str, cells: Sequence[tuple[str, str]]) -> str:
+def _line(name: str, cells: Sequence[tuple[str, str]], *, width: int) -> str:
     columns = "".join(f"{value:>13}  {difference:<25}" for value, difference in cells)
-    return f"  {name:<20}{columns}".rstrip()
+    return f"  {name:<{width}}{columns}".rstrip()

@@ -1,17 +1,31 @@
 """The sentences of a page: the headline of each row, and what its controls say."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from polyak.analysis.claims.ledger import Entry
 from polyak.analysis.loaded import LoadedRow
 from polyak.analysis.seeds import Interval, mean_interval, paired_difference
-from polyak.records.vocabulary import BASELINE, EMA_ACC_BN, SGD_AT_EMA, SGD_STOPPED, Phase
+from polyak.records.vocabulary import (
+    BASELINE,
+    EMA_ACC_BN,
+    SGD_AT_EMA,
+    SGD_AT_EMA_BN,
+    SGD_BN,
+    SGD_STOPPED,
+    SGD_STOPPED_BN,
+    SWA_BN,
+    Phase,
+)
 from polyak.report.facts import accuracy_digits, reason
-from polyak.report.names import arm_name
+from polyak.report.names import arm_name, ordered
 from polyak.report.numbers import counted, number, percent_digits
 
 HEADLINE_ARM = EMA_ACC_BN
+SUMMARISED = ("better-than-sgd", "noise", "annealed")
+"""Claims of the ledger that are about what the headlines say."""
+
 Verdict = Literal["higher", "lower", "unclear", "single"]
 
 
@@ -22,7 +36,7 @@ class Headline:
     label: str
     text: str
     verdict: str
-    """As of an `Effect`, or "missing"."""
+    """"found" or "missing": what to make of it is the ledger's to say."""
 
     more: tuple[str, ...] = ()
 
@@ -44,12 +58,25 @@ def headline(row: LoadedRow) -> Headline:
     )
     more = (
         *_searched(row),
-        *_against_stopped(row),
+        *_against(row),
         *_loss(row),
+        *_best(row),
         *_granularity(row, difference),
         *_dropped(difference),
     )
-    return Headline(label=row.label, text=text, verdict=found.verdict, more=more)
+    return Headline(label=row.label, text=text, verdict="found", more=more)
+
+
+def ledger_says(entries: Sequence[Entry]) -> list[tuple[str, str, str]]:
+    """What the ledger says of the headlines: the claim's id, its sentence, the verdict in words."""
+    found = []
+    for entry in entries:
+        if entry.claim.id in SUMMARISED and entry.verdict != "not run":
+            own = entry.own
+            by = " against SGD’s best arm" if own else ""
+            rest = f", by its own comparison {own.verdict}" if own else ""
+            found.append((entry.claim.id, entry.claim.sentence, f"{entry.verdict}{by}{rest}"))
+    return found
 
 
 def controls(row: LoadedRow) -> list[tuple[str, str]]:
@@ -58,6 +85,10 @@ def controls(row: LoadedRow) -> list[tuple[str, str]]:
         ("What stopping does without averaging", SGD_STOPPED, BASELINE),
         ("What averaging does at one and the same epoch", EMA_ACC_BN, SGD_AT_EMA),
         ("What is left if SGD may stop too", EMA_ACC_BN, SGD_STOPPED),
+        ("What recomputing BatchNorm statistics does without averaging", SGD_BN, BASELINE),
+        ("What is left if SGD’s are recomputed too", EMA_ACC_BN, SGD_BN),
+        ("– at one and the same epoch", EMA_ACC_BN, SGD_AT_EMA_BN),
+        ("– if SGD may stop too", EMA_ACC_BN, SGD_STOPPED_BN),
     )
     answers = []
     for question, ours, baseline in questions:
@@ -96,12 +127,43 @@ def _searched(row: LoadedRow) -> tuple[str, ...]:
     return ("Models of the search only: this study trains nothing again on all images.",)
 
 
-def _against_stopped(row: LoadedRow) -> tuple[str, ...]:
-    difference = compare(row, HEADLINE_ARM, SGD_STOPPED, metric="accuracy")
+def _best(row: LoadedRow) -> tuple[str, ...]:
+    """The arm of highest mean, and SWA where that is another."""
+    phase = _phase(row)
+    known = ordered({r.arm for r in row.results if (r.phase, r.target) == (phase, "test")})
+    means = {
+        arm: mean_interval(by_seed.values()).mean
+        for arm in known
+        if (by_seed := _by_seed(row, arm, "accuracy"))
+    }
+    best = max(means, key=lambda arm: means[arm])
+    text = f"Of {len(means)} arms the most accurate in the mean is {_placed(row, best, means)}."
+    if best != BASELINE:
+        text += " It was found by looking at the test set, so its lead is rather too large."
+    if SWA_BN not in means or best == SWA_BN:
+        return (text,)
+    return text, f"{_placed(row, SWA_BN, means)}."
+
+
+def _placed(row: LoadedRow, arm: str, means: Mapping[str, float]) -> str:
+    """An arm with its mean and its distance from SGD."""
+    text = f"{arm_name(arm)} with {number(100 * means[arm], accuracy_digits(row))} %"
+    difference = None if arm == BASELINE else compare(row, arm, BASELINE, metric="accuracy")
     if difference is None:
-        return ()
-    told = _points(row, difference).text
-    return (f"Against SGD stopped at its own best hold-out epoch it is {told}.",)
+        return text
+    return f"{text}, against {arm_name(BASELINE)} {_points(row, difference).text}"
+
+
+def _against(row: LoadedRow) -> tuple[str, ...]:
+    found = []
+    for baseline, words in (
+        (SGD_STOPPED, "SGD stopped at its own best hold-out epoch"),
+        (SGD_BN, "SGD whose BatchNorm statistics are recomputed too"),
+    ):
+        difference = compare(row, HEADLINE_ARM, baseline, metric="accuracy")
+        if difference is not None:
+            found.append(f"Against {words} it is {_points(row, difference).text}.")
+    return tuple(found)
 
 
 def _loss(row: LoadedRow) -> tuple[str, ...]:
@@ -152,8 +214,8 @@ def effect(difference: Interval, *, unit: str, digits: int, scale: float = 1.0) 
 
     Example:
         >>> from polyak.analysis.seeds import mean_interval
-        >>> effect(mean_interval([1.0, 2.0, 1.0]), unit="points", digits=1).text[:57]
-        'higher by 1.3 points (95 % interval −0.1 to 2.8, 3 seeds)'
+        >>> effect(mean_interval([1.0, 2.0, 1.0]), unit="points", digits=1).text
+        'higher by 1.3 points (95 % interval −0.1 to 2.8, 0 among them; 3 seeds)'
     """
     size = _size(difference.mean * scale, unit, digits)
     if difference.low is None or difference.high is None:
@@ -167,12 +229,9 @@ def effect(difference: Interval, *, unit: str, digits: int, scale: float = 1.0) 
     verdict: Verdict = "unclear"
     if difference.low > 0 or difference.high < 0:
         verdict = "higher" if difference.low > 0 else "lower"
-    meaning = {
-        "unclear": "not distinguishable from no effect",
-        "higher": "more than chance between seeds explains",
-        "lower": "more than chance between seeds explains",
-    }[verdict]
-    return Effect(f"{size} (95 % interval {low} to {high}, {seeds}): {meaning}", verdict)
+    # Whether that is more than chance is for the ledger to say, which knows what else was tried.
+    zero = ", 0 among them" if verdict == "unclear" else ""
+    return Effect(f"{size} (95 % interval {low} to {high}{zero}; {seeds})", verdict)
 
 
 def _size(value: float, unit: str, digits: int) -> str:

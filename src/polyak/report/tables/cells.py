@@ -8,10 +8,13 @@ from polyak.records.vocabulary import Phase
 from polyak.report.facts import accuracy_digits, reason
 from polyak.report.numbers import number
 from polyak.report.paper.published import Published, merge_versions
-from polyak.report.tables.measures import Measure
+from polyak.report.tables.measures import OF_TEMPERATURE, Measure
 from polyak.report.tables.table import Cell
 
 NOTHING = Cell(text="–")
+WRONG_LABELS = Cell(text="hold-out labels are wrong", missing=True)
+"""In place of what a temperature fitted to them gives."""
+
 BySeed = Mapping[str, float]
 
 
@@ -25,10 +28,19 @@ def missing_cell(row: LoadedRow, phase: Phase) -> Cell:
     return Cell(text=reason(row, phase), missing=True)
 
 
+def meaningful(rows: Sequence[LoadedRow], measures: tuple[Measure, ...]) -> tuple[Measure, ...]:
+    """The measures that say something of any row: none of a temperature fitted to wrong labels."""
+    if not rows or not all(row.noisy_temperature for row in rows):
+        return measures
+    return tuple(m for m in measures if m.metric not in OF_TEMPERATURE)
+
+
 def mean_cell(row: LoadedRow, by_seed: BySeed, measure: Measure) -> Cell | None:
     """Mean over seeds ± standard deviation, over pairs their range; None without a number."""
     if not by_seed:
         return None
+    if measure.metric in OF_TEMPERATURE and row.noisy_temperature:
+        return WRONG_LABELS
     digits, scale = digits_for(row, measure), measure.scale
     interval = mean_interval(scale * value for value in by_seed.values())
     text = number(interval.mean, digits)

@@ -12,6 +12,7 @@ from polyak.records.vocabulary import (
     EMA_LOSS,
     EMA_LOSS_BN,
     SGD_AT_EMA,
+    SGD_BN,
     SGD_STOPPED,
     Phase,
 )
@@ -103,11 +104,15 @@ def budget_table(rows: Sequence[LoadedRow]) -> Table | None:
 def _budget_lines(row: LoadedRow) -> tuple[Line, ...]:
     full, short = row.done("refit"), row.done("annealed")
     yardstick = Side(row=row, phase="annealed", arm=BASELINE)
+    recomputed: list[tuple[str, Phase, str, Mapping[str, int]]] = []
+    if row.results.by_seed(phase="annealed", arm=SGD_BN, metric=ACCURACY.metric):
+        recomputed = [("SGD annealed early + BN", "annealed", SGD_BN, _lengths(short))]
     wanted: tuple[tuple[str, Phase, str, Mapping[str, int]], ...] = (
         ("SGD, whole schedule", "refit", BASELINE, _lengths(full)),
         ("SGD at EMA’s epoch, whole schedule", "refit", SGD_AT_EMA, _stops(full)),
         ("EMA (acc.) + BN, whole schedule", "refit", EMA_ACC_BN, _stops(full)),
         ("SGD annealed early", "annealed", BASELINE, _lengths(short)),
+        *recomputed,
         ("EMA (acc.) + BN, annealed early", "annealed", EMA_ACC_BN, _stops(short)),
     )
     lines = []

@@ -48,6 +48,9 @@ CHURN_PARTS = (
 )
 """Churn is the sum of flipped and differently wrong."""
 
+OF_TEMPERATURE = ("temperature", "ece_scaled", "loss_scaled")
+"""Metrics that rest on a temperature fitted to the hold-out's labels."""
+
 OF_PAIRS = ("churn", "js", "js_paper_code")
 """Metrics of two runs, not of one."""
 

@@ -6,7 +6,7 @@ from polyak.analysis.loaded import LoadedRow, LoadedStudy
 from polyak.records.vocabulary import PROBED_ARMS, Phase
 from polyak.report.paper.published import numbers_for
 from polyak.report.tables.arms import ArmTableSpec, arm_table, arms_in
-from polyak.report.tables.cells import paper_cell
+from polyak.report.tables.cells import meaningful, paper_cell
 from polyak.report.tables.comparisons import against_table, budget_table
 from polyak.report.tables.measures import (
     ACCURACY,
@@ -38,7 +38,7 @@ def tables_of(study: LoadedStudy) -> dict[str, Table]:
         "generalisation": _table(rows, "refit", (ACCURACY, LOSS), differences=True),
         "churn": _table(rows, "refit", (CHURN, JS, *((JS_PAPER_CODE,) if coded else ()))),
         "churn_split": _table(rows, "refit", CHURN_PARTS),
-        "calibration": _table(rows, "search", CALIBRATION),
+        "calibration": _table(rows, "search", meaningful(rows, CALIBRATION)),
     }
     more = {"noise": _noise(rows), "budget": budget_table(rows), "against": against_table(rows)}
     return found | {name: table for name, table in more.items() if table}

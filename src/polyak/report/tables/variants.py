@@ -14,7 +14,7 @@ from polyak.records.vocabulary import (
 from polyak.report.facts import NOT_MEASURED
 from polyak.report.names import RULE_NAMES, average_name
 from polyak.report.paper.published import beside, numbers_for
-from polyak.report.tables.cells import NOTHING, mean_cell, missing_cell, paper_cell
+from polyak.report.tables.cells import NOTHING, mean_cell, meaningful, missing_cell, paper_cell
 from polyak.report.tables.measures import ACCURACY, CHURN, ECE, ECE_SCALED, LOSS, Measure
 from polyak.report.tables.table import Cell, Column, Group, Line, Table, fit_columns
 
@@ -28,7 +28,7 @@ _MEASURES: dict[Phase, tuple[Measure, ...]] = {
 
 def variants_table(rows: Sequence[LoadedRow], phase: Phase) -> Table:
     """All variants of all rows in one half of the appendix; the paper's beside its own four."""
-    measures = _MEASURES[phase]
+    measures = meaningful(rows, _MEASURES[phase])
     in_paper = any(
         _papers(row, phase, arm, m).published
         for row in rows
@@ -44,7 +44,7 @@ def variants_table(rows: Sequence[LoadedRow], phase: Phase) -> Table:
         Group(
             row.label,
             tuple(
-                _line(row, phase, (rule, average, statistics), in_paper=in_paper)
+                _line(row, phase, (rule, average, statistics), measures, in_paper=in_paper)
                 for rule in AVERAGES_RULES
                 for statistics in STATISTICS
                 for average in row.record.averages
@@ -56,13 +56,18 @@ def variants_table(rows: Sequence[LoadedRow], phase: Phase) -> Table:
 
 
 def _line(
-    row: LoadedRow, phase: Phase, variant: tuple[Rule, str, Statistics], *, in_paper: bool
+    row: LoadedRow,
+    phase: Phase,
+    variant: tuple[Rule, str, Statistics],
+    measures: Sequence[Measure],
+    *,
+    in_paper: bool,
 ) -> Line:
     rule, average, statistics = variant
     # The variant that the paper's tables have: the longest window, recomputed.
     longest = average == row.record.averages[-1] and statistics == "recomputed"
     cells = []
-    for m in _MEASURES[phase]:
+    for m in measures:
         found = row.variants.by_seed(phase=phase, arm=variant_name(*variant), metric=m.metric)
         cells.append(mean_cell(row, found, m) or _missing(row, phase))
         if in_paper:
