@@ -174,6 +174,7 @@ ROOMS = {
         "machines": set(),
         "os_errors": set(),
         "run_names": set(),
+        "terminal": set(),
         "time_limit": set(),
         "logs": {"console"},
         "predictions_file": {"run_names"},
@@ -181,7 +182,7 @@ ROOMS = {
         | {"run_names", "time_limit"},
         "command_list": set(),
         "parsing": {"command_list"},
-        "main": {"command_list", "os_errors", "parsing"},
+        "main": {"command_list", "os_errors", "parsing", "terminal"},
         "__init__": set(),
     },
 }

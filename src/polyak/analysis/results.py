@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from polyak import metrics
+from polyak.errors import FileError
 from polyak.files import replacing, write_csv
 from polyak.records.predictions import Predictions
 from polyak.records.studies import RowRecord
@@ -261,6 +262,11 @@ def _of_probes(row: RowRecord, predictions: Mapping[str, Predictions]) -> Iterat
         labels_n = probe.labels_n("test")
         for name in probe.arms("test"):
             run_id, arm = name.split(".")
+            if run_id not in seeds:
+                raise FileError(
+                    f"probe {probe_id} is of run {run_id}; expected one of the refits of row "
+                    f"{row.label!r}. Remove the probe's folder and run the study again."
+                )
             yield Result(
                 row=row.label,
                 phase="transfer",

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from polyak import __version__
 from polyak.cli.command_list import COMMANDS, COMPLETION, overview
 from polyak.cli.os_errors import message_of, nobody_reads
+from polyak.cli.terminal import make_streams_readable
 from polyak.errors import PolyakError, unknown
 from polyak.training.interruption import InterruptedRun
 
@@ -95,6 +96,7 @@ def _warned(message: Warning | str, *_where: Any, **_more: Any) -> None:
 
 def entry() -> None:
     """What the installed command calls."""
+    make_streams_readable()
     # An exception, so that everything that must be tidied up is: workers, temporary files.
     warnings.showwarning = _warned
     signal.signal(signal.SIGTERM, lambda _signal, _frame: sys.exit(_interrupted(143)))

@@ -143,26 +143,13 @@ class RunFolder:
         Raises:
             FileError: if something in it is a symbolic link, which could lead anywhere.
         """
-        self.refuse_links()
+        refuse_links(self.path)
         (self.path / "FAILED").unlink(missing_ok=True)
         for path in list(self.path.rglob(".*")):
             if path.is_file():
                 path.unlink()
             elif is_staging(path):
                 shutil.rmtree(path)
-
-    def refuse_links(self) -> None:
-        """Refuse a folder in which something would be written, or removed, elsewhere.
-
-        Raises:
-            FileError: naming the symbolic link.
-        """
-        for path in (self.path, *self.path.rglob("*")):
-            if path.is_symlink():
-                raise FileError(
-                    f"{path} is a symbolic link; expected files and folders of the run's own. "
-                    "Move what it leads to in its place, or link the whole output folder."
-                )
 
     def fail(self, text: str) -> None:
         """Record why a session failed; the next one begins with removing it."""
@@ -257,6 +244,20 @@ class RunFolder:
 def run_folder(out: Path, run_id: str) -> RunFolder:
     """The folder of a run inside an output folder, whether it exists or not."""
     return RunFolder(out / "runs" / run_id)
+
+
+def refuse_links(folder: Path) -> None:
+    """Refuse a folder in which something would be written, or removed, elsewhere.
+
+    Raises:
+        FileError: naming the symbolic link.
+    """
+    for path in (folder, *folder.rglob("*")):
+        if path.is_symlink():
+            raise FileError(
+                f"{path} is a symbolic link; expected a file or folder of its own. "
+                "Move what it leads to in its place, or link the whole output folder."
+            )
 
 
 def sync_folder(path: Path) -> None:

@@ -12,7 +12,7 @@ import torch
 from polyak.data.sources import name_of
 from polyak.errors import FileError, warn
 from polyak.records.locks import holding
-from polyak.records.runs import run_folder
+from polyak.records.runs import refuse_links, run_folder
 from polyak.records.studies import RowRecord, StudyRecord, read_study, with_row, write_study
 from polyak.study import plan, selection
 from polyak.study.executors import Executor
@@ -114,6 +114,7 @@ def run_study(
             warn(doubt)
     folder = out / study.name
     folder.mkdir(parents=True, exist_ok=True)
+    refuse_links(folder)
     with holding(folder):
         session = _Session(
             study=study, record=record, out=out, executor=executor, on_progress=on_progress

@@ -41,6 +41,9 @@ class RunStatus:
     seconds: float | None = None
     """What a run that has ended took."""
 
+    checked: bool = True
+    """Whether the records of one that has ended have checksums."""
+
     note: str = ""
     """Of one that failed or is damaged: why, in a line."""
 
@@ -120,6 +123,7 @@ def run_status(out: Path, run_id: str) -> RunStatus:
         ending = folder.ending
         seconds = folder.facts().get("seconds") if ending else None
         epochs = folder.epochs()
+        checked = folder.checked if ending else True
     except (PolyakError, OSError, ValueError) as error:
         return RunStatus(id=run_id, state="damaged", job=job, note=str(error))
     held, failure = holder(folder.path), folder.failure
@@ -138,6 +142,7 @@ def run_status(out: Path, run_id: str) -> RunStatus:
         holder=None if ending else held,
         checkpoint_age=_checkpoint_age(folder),
         seconds=float(seconds) if isinstance(seconds, int | float) else None,
+        checked=checked,
         note=(failure or "").strip().rpartition("\n")[2] if state == "failed" else "",
     )
 

@@ -136,8 +136,11 @@ def _table(runs: Sequence[RunStatus]) -> Table:
 
 
 def _notes(runs: Sequence[RunStatus]) -> list[Text]:
-    """Why runs failed or are damaged, in full."""
-    return [Text(f"{run.id}: {run.note}") for run in runs if run.note]
+    """Why runs failed or are damaged, in full, and how many cannot be checked."""
+    notes = [Text(f"{run.id}: {run.note}") for run in runs if run.note]
+    if old := sum(not run.checked for run in runs):
+        notes.append(Text(f"{old} of {len(runs)} ended before records had checksums"))
+    return notes
 
 
 def _cells(run: RunStatus) -> tuple[str, ...]:
