@@ -70,7 +70,9 @@ def test_the_card_has_all_that_is_needed_to_ask_the_network(run, tmp_path):
     assert card["network"] == expected
     assert card["classes"] == list(run.classes)
     asked = card["input"]
-    assert asked["shape"] == [None, 1, 8, 8]
+    assert (asked["shape"], asked["resize"]) == ([None, 1, 8, 8], None)
+    data = run.config.data
+    assert card["data"] == {"name": "digits", "fingerprint": data.fingerprint}
     mean, std = asked["mean"][0], asked["std"][0]
     images = (run.data.test_images_nchw.float() / 255 - mean) / std
     assert (network(images) - run.logits("ema_loss_bn")).abs().max() < TOLERANCE

@@ -9,10 +9,11 @@ import pytest
 import torch
 from PIL import Image
 
+from polyak.data.pictures import resized
 from polyak.errors import ConfigError, DataError
-from polyak.runs import picture_files, read_picture
+from polyak.runs import PictureReader, picture_files, read_picture
 
-GREY, RGB = (1, 6, 8), (3, 6, 8)
+GREY, RGB, SQUARE = (1, 6, 8), (3, 6, 8), (3, 6, 6)
 
 
 @pytest.fixture
@@ -45,8 +46,20 @@ def test_every_mode_of_eight_bits_is_read(tmp_path, pixels_hwc, mode):
     path = saved(tmp_path, picture, f"a.{kind}")
     with Image.open(path) as again:
         for shape, wanted in ((GREY, "L"), (RGB, "RGB")):
-            pixels = np.asarray(again.convert(wanted)).reshape(6, 8, -1).transpose(2, 0, 1)
+            # Colours first: a palette or CMYK has no grey of its own.
+            plain = again if again.mode == "L" else again.convert("RGB")
+            pixels = np.asarray(plain.convert(wanted)).reshape(6, 8, -1).transpose(2, 0, 1)
             assert np.array_equal(read_picture(path, shape).numpy(), pixels)
+
+
+def test_what_is_left_out_is_counted(tmp_path, pixels_hwc):
+    clear = Image.fromarray(pixels_hwc).convert("RGBA")
+    clear.putalpha(7)
+    reader = PictureReader(RGB)
+    for name in ("a.png", "b.png"):
+        reader.read(saved(tmp_path, clear, name))
+    [note] = reader.notes()
+    assert note.startswith("2 images have transparency, which is left out")
 
 
 def test_a_picture_is_turned_as_its_exif_says(tmp_path, pixels_hwc):
@@ -61,23 +74,23 @@ def test_a_picture_is_turned_as_its_exif_says(tmp_path, pixels_hwc):
 def test_another_size_is_refused_unless_resizing_is_asked_for(tmp_path, pixels_hwc):
     big = Image.fromarray(pixels_hwc).resize((32, 12), Image.Resampling.NEAREST)
     path = saved(tmp_path, big)
-    with pytest.raises(DataError, match=r"a\.png' is 32×12; expected 8×6, as in training"):
-        read_picture(path, RGB)
-    squashed = np.asarray(big.resize((8, 6), Image.Resampling.BILINEAR))
-    assert np.array_equal(
-        read_picture(path, RGB, resize="squash").numpy(), squashed.transpose(2, 0, 1)
-    )
-    # Shorter side 12 to 6, so the longer one 32 to 16, of which the middle 8 are taken.
-    whole = big.resize((16, 6), Image.Resampling.BILINEAR)
-    middle = np.asarray(whole.crop((4, 0, 12, 6)))
-    cropped = read_picture(path, RGB, resize="shorter-side-crop").numpy()
-    assert np.abs(cropped.astype(int) - middle.transpose(2, 0, 1)).max() <= 1
+    with pytest.raises(DataError, match=r"a\.png' is 32×12; expected 6×6, as in training"):
+        read_picture(path, SQUARE)
+    # As data sets are resized.
+    for how in ("squash", "shorter-side-crop"):
+        expected = np.asarray(resized(big, 6, how=how)).transpose(2, 0, 1)
+        assert np.array_equal(read_picture(path, SQUARE, resize=how).numpy(), expected)
+
+
+def test_resizing_makes_squares_only():
+    with pytest.raises(ConfigError, match="resizing makes squares"):
+        PictureReader(RGB, "squash")
 
 
 def test_a_picture_of_the_right_size_is_not_resampled(tmp_path, pixels_hwc):
-    path = saved(tmp_path, Image.fromarray(pixels_hwc))
+    path = saved(tmp_path, Image.fromarray(pixels_hwc[:, :6]))
     for how in ("squash", "shorter-side-crop"):
-        assert torch.equal(read_picture(path, RGB, resize=how), read_picture(path, RGB))
+        assert torch.equal(read_picture(path, SQUARE, resize=how), read_picture(path, SQUARE))
 
 
 def bomb():
@@ -108,8 +121,8 @@ def test_what_cannot_be_decoded_is_named(tmp_path, pixels_hwc, what):
         "a bomb": bomb(),
     }[what]
     path.write_bytes(content)
-    with pytest.raises(DataError, match=r"broken\.png' cannot be decoded"):
-        read_picture(path, RGB, resize="squash")
+    with pytest.raises(DataError, match=r"image '.*broken\.png' (cannot be decoded|is too large)"):
+        read_picture(path, SQUARE, resize="squash")
 
 
 def test_more_than_eight_bits_are_refused_by_name(tmp_path):

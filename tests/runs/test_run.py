@@ -14,6 +14,7 @@ from polyak.records.predictions import Predictions
 from polyak.records.studies import RowRecord, StudyRecord, write_study
 
 ARMS = {"sgd", "sgd_stopped", "sgd_at_ema", "ema_acc", "ema_acc_bn", "ema_loss", "ema_loss_bn"}
+ARMS |= {"sgd_bn", "sgd_stopped_bn", "sgd_at_ema_bn"}
 
 
 def test_the_front_door_loads_it_when_it_is_first_asked_for():
@@ -47,14 +48,13 @@ def test_weights_are_those_of_the_arms_file(run, folder):
     assert run.about("ema_loss_bn")["rule"] == "loss"
 
 
-def test_statistics_from_the_runs_batches_are_those_of_its_bn_arms(run):
-    network = run.network("ema_acc_bn")
-    kept = {key: x.clone() for key, x in network.state_dict().items()}
-    for key, x in network.state_dict().items():
-        if "running" in key:
-            x.fill_(7)
-    polyak.refresh_batchnorm(network, run.batches())
-    assert all(torch.equal(kept[key], x) for key, x in network.state_dict().items())
+@pytest.mark.parametrize(("arm", "kept"), [("sgd", "sgd_bn"), ("ema_acc_bn", "ema_acc_bn")])
+def test_recomputed_statistics_are_those_of_bn_arms(run, arm, kept):
+    found = run.network(arm, batchnorm="recomputed").state_dict()
+    expected = run.network(kept).state_dict()
+    assert all(torch.equal(expected[key], x) for key, x in found.items())
+    saved = run.network("sgd").state_dict()
+    assert any(not torch.equal(saved[key], x) for key, x in found.items() if "running" in key)
 
 
 def test_settings_data_classes_and_records_are_the_runs_own(run, folder):
@@ -102,7 +102,7 @@ def test_an_unknown_arm_is_refused_with_those_that_there_are(run, ask):
 
 
 def test_a_run_without_a_hold_out_says_so(both):
-    assert set(both[False].arms) == {"sgd", "swa_bn"}
+    assert set(both[False].arms) == {"sgd", "sgd_bn", "swa_bn"}
     with pytest.raises(FileError, match="part is 'holdout'"):
         both[False].logits("sgd", "holdout")
 

@@ -1,10 +1,9 @@
 """How far a logger that appends has come with a run, and what to say where a logger is missing."""
 
-import json
 from pathlib import Path
 
 from polyak.errors import ConfigError
-from polyak.files import write_json
+from polyak.files import read_json, write_json
 
 NAME = "written.json"
 
@@ -12,7 +11,7 @@ NAME = "written.json"
 def written(folder: Path) -> int | None:
     """The last epoch that was wholly written to a folder; None where nothing says so."""
     try:
-        last = json.loads((folder / NAME).read_text(encoding="utf-8"))["epoch"]
+        last = read_json(folder / NAME)["epoch"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return last if isinstance(last, int) else None

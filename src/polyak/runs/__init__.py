@@ -5,7 +5,7 @@ network = run.network("ema_acc_bn")
 """
 
 from polyak.runs.formats import export
-from polyak.runs.pictures import picture_files, read_picture
+from polyak.runs.pictures import PictureReader, picture_files, read_picture
 from polyak.runs.run import Run, load
 
-__all__ = ["Run", "load", "export", "picture_files", "read_picture"]
+__all__ = ["Run", "load", "export", "PictureReader", "picture_files", "read_picture"]

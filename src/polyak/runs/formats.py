@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from polyak.averaging.files.export import write_plain
+from polyak.data.sources import name_of
 from polyak.errors import ConfigError
 from polyak.files import replacing, write_json
 from polyak.runs.run import Run
@@ -76,7 +77,7 @@ def card_of_arm(run: Run, arm: str, out: Path) -> dict[str, Any]:
 
     about = run.about(arm)
     channels, height, width = run.card.image_shape
-    network = run.network(arm)
+    network, data = run.network(arm), run.config.data
     return {
         "schema": "polyak-card",
         "version": 1,
@@ -94,6 +95,8 @@ def card_of_arm(run: Run, arm: str, out: Path) -> dict[str, Any]:
             "normalisation": "(pixel / 255 - mean) / std",
             "mean": list(run.card.mean),
             "std": list(run.card.std),
+            # How the run's own images were brought to that size, if they were.
+            "resize": None if data.resize is None else data.resize_how,
         },
         "output": {"shape": [None, len(run.classes)], "dtype": "float32", "holds": "logits"},
         "arm": {
@@ -103,7 +106,7 @@ def card_of_arm(run: Run, arm: str, out: Path) -> dict[str, Any]:
         },
         "run": run.id,
         "studies": list(run.studies()),
-        "data": run.config.data.source,
+        "data": {"name": name_of(data.source), "fingerprint": data.fingerprint},
         "seed": run.config.seed,
         "metrics": {"test": run.metrics(arm)},
         "commit": run.card.commit,

@@ -4,25 +4,16 @@ Shape suffixes: c channels, h height, w width.
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from polyak.data.config import ResizeHow
+from polyak.data.pictures import PictureStack
 from polyak.errors import ConfigError, DataError
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
-Resize = Literal["shorter-side-crop", "squash"]
-"""shorter-side-crop: the shorter side gets the size, and the middle of the longer one is taken.
-squash: both sides get the size, whatever that does to the proportions."""
-
-_TOO_DEEP = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
-"""Pillow's modes of more than 8 bits, which it would clip in silence."""
-_MODES = {1: "L", 3: "RGB"}
 
 
 def picture_files(paths: Sequence[Path]) -> list[Path]:
@@ -51,71 +42,72 @@ def picture_files(paths: Sequence[Path]) -> list[Path]:
     return found
 
 
-def read_picture(
-    path: Path, image_shape: tuple[int, int, int], *, resize: Resize | None = None
-) -> Tensor:
-    """A picture as uint8, shape (c, h, w): turned as its EXIF says, grey or RGB as wanted.
+@dataclass(slots=True)
+class PictureReader:
+    """Reads pictures as data sets are read, and counts what of them was left out.
 
     Args:
-        path: Of a file that Pillow reads, of any mode of 8 bits or fewer. Of a transparent one
-            the colours under the transparency are taken.
-        image_shape: Channels (1 grey, 3 RGB), height and width.
-        resize: How to bring a picture of another size to that; None refuses it. Bilinear, with
-            antialiasing.
+        image_shape: Channels (1 grey, 3 RGB), height and width of what is wanted.
+        resize: How to bring a picture of another size to that; None refuses it.
 
     Raises:
-        DataError: that names the file, if it cannot be decoded, is too deep or of another size.
+        ConfigError: for other channels, or for resizing to what is no square.
     """
-    import PIL.Image
-    import PIL.ImageOps
 
-    channels, height, width = image_shape
-    if channels not in _MODES:
-        raise ConfigError(
-            f"the network takes {channels} channels; expected 1 or 3, as pictures have. Use "
-            "polyak.runs.load(…).predict with tensors."
-        )
-    try:
-        with PIL.Image.open(path) as file:
-            picture = PIL.ImageOps.exif_transpose(file)
-            picture.load()
-    # SyntaxError: of some broken PNG files. The bomb's error is none of the others.
-    except (OSError, SyntaxError, ValueError, PIL.Image.DecompressionBombError) as error:
-        raise DataError(
-            f"image '{path}' cannot be decoded ({_one_line(error)}); expected a whole picture "
-            "that Pillow reads. Copy it again, or leave it out."
-        ) from error
-    if picture.mode in _TOO_DEEP:
-        raise DataError(
-            f"image '{path}' has mode {picture.mode}; expected 8 bits for each channel. Convert "
-            "it, so that the scale is yours."
-        )
-    plain = picture.convert(_MODES[channels])
-    if plain.size != (width, height):
-        if resize is None:
+    image_shape: tuple[int, int, int]
+    resize: ResizeHow | None = None
+    _stack: PictureStack = field(init=False)
+
+    def __post_init__(self) -> None:
+        channels, height, width = self.image_shape
+        if channels not in (1, 3):
+            raise ConfigError(
+                f"the network takes {channels} channels; expected 1 or 3, as pictures have. Use "
+                "polyak.runs.load(…).predict with tensors."
+            )
+        if self.resize is not None and height != width:
+            raise ConfigError(
+                f"the network takes {width}×{height}, and resizing makes squares; expected "
+                "pictures of that size. Resize them before."
+            )
+        side = None if self.resize is None else height
+        self._stack = PictureStack(resize=side, how=self.resize or "shorter-side-crop")
+
+    def read(self, path: Path) -> Tensor:
+        """A picture as uint8, shape (c, h, w): turned as its EXIF says, grey or RGB as wanted.
+
+        Raises:
+            DataError: that names the file, if it cannot be decoded, is too deep or of another
+                size.
+        """
+        channels, height, width = self.image_shape
+        rgb_chw = self._stack.add([path], 1, place=lambda _: f"image '{path}'")[0]
+        got_height, got_width = rgb_chw.shape[1:]
+        if (got_height, got_width) != (height, width):
             raise DataError(
-                f"image '{path}' is {plain.width}×{plain.height}; expected {width}×{height}, as in "
+                f"image '{path}' is {got_width}×{got_height}; expected {width}×{height}, as in "
                 "training. Resize it, or give --resize."
             )
-        plain = _RESIZED[resize](plain, (width, height))
-    pixels_hwc = np.array(plain, dtype=np.uint8).reshape(height, width, channels)
-    return torch.from_numpy(pixels_hwc.transpose(2, 0, 1).copy())
+        return rgb_chw if channels == 3 else _grey(rgb_chw)
+
+    def notes(self) -> list[str]:
+        """What of the pictures so far was not read as it is, a sentence each."""
+        return self._stack.notes()
 
 
-def _shorter_side_crop(picture: "Image", size: tuple[int, int]) -> "Image":
-    import PIL.ImageOps
-    from PIL.Image import Resampling
-
-    return PIL.ImageOps.fit(picture, size, method=Resampling.BILINEAR)
-
-
-def _squash(picture: "Image", size: tuple[int, int]) -> "Image":
-    from PIL.Image import Resampling
-
-    return picture.resize(size, Resampling.BILINEAR)
+def read_picture(
+    path: Path, image_shape: tuple[int, int, int], *, resize: ResizeHow | None = None
+) -> Tensor:
+    """One picture as a network takes it before normalisation; see `PictureReader`."""
+    return PictureReader(image_shape, resize).read(path)
 
 
-_RESIZED = {"shorter-side-crop": _shorter_side_crop, "squash": _squash}
+def _grey(rgb_chw: Tensor) -> Tensor:
+    """Of grey pictures, whose three channels are equal, one of them."""
+    from PIL.Image import fromarray
+
+    picture = fromarray(rgb_chw.permute(1, 2, 0).contiguous().numpy())
+    return torch.from_numpy(np.array(picture.convert("L")))[None]
 
 
 def _pictures_below(folder: Path) -> Iterator[Path]:
@@ -126,7 +118,3 @@ def _pictures_below(folder: Path) -> Iterator[Path]:
         hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
         if path.is_file() and path.suffix.lower() in endings and not hidden:
             yield path
-
-
-def _one_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)

@@ -4,7 +4,6 @@ Shape suffixes: n images, c channels, h height, w width, k classes.
 """
 
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -24,14 +23,12 @@ from polyak.models import build
 from polyak.records.cards import Card, read_card
 from polyak.records.predictions import Predictions
 from polyak.records.runs import EpochRecord, MonitorRecord, RunFolder
-from polyak.records.vocabulary import BASELINE
 from polyak.training.config import RunConfig
 from polyak.training.config_file import read_run_config
 from polyak.training.jobs import card_of, usable_device
 from polyak.training.logits import CHUNK, arm_weights, kept_arms
 from polyak.training.machine import memory_format_for
-from polyak.training.prediction import BATCHNORM_BATCH, predict
-from polyak.training.randomness import generator
+from polyak.training.prediction import predict, recompute_statistics
 
 Part = Literal["test", "holdout"]
 """What a run has logits of, beside classes of its training images."""
@@ -132,19 +129,28 @@ class Run:
         """
         return arm_weights(self.folder, arm)[1]
 
-    def network(self, arm: str, *, device: str | torch.device = "cpu") -> nn.Module:
+    def network(
+        self,
+        arm: str,
+        *,
+        batchnorm: Literal["saved", "recomputed"] = "saved",
+        device: str | torch.device = "cpu",
+    ) -> nn.Module:
         """The network with an arm's weights, in eval mode, without gradients.
 
         It takes images that are normalised by `normalisation`, (n, c, h, w), and gives logits
-        (n, k). Arms that end in `_bn` have recomputed BatchNorm statistics, the others those of
-        training or of averaging.
+        (n, k).
 
         Args:
             arm: One of `arms`.
+            batchnorm: "saved": statistics as they lie in the arm's file; of arms that end in
+                `_bn` they were recomputed, of others they are those of training or of averaging.
+                "recomputed": from the run's training data, as `_bn` arms got theirs.
             device: Where to put it.
 
         Raises:
             ConfigError: for a device that this machine has not, or a network's file that changed.
+            DataError: for "recomputed", if the data set is not there.
             FileError: if the run kept no such arm.
         """
         channels, _, size = self.card.image_shape
@@ -160,7 +166,12 @@ class Run:
         network.requires_grad_(False).eval()
         usable = usable_device(str(device))
         layout = self._layout(network, usable)
-        return network.to(usable, memory_format=layout)  # type: ignore[call-overload,no-any-return]  # torch's stub omits it
+        network.to(usable, memory_format=layout)  # type: ignore[call-overload]  # torch's stub omits it
+        if batchnorm == "recomputed":
+            data = self.config.data
+            images = DeviceImages(self.data, data.crop_padding, data.flip, usable, layout)
+            recompute_statistics(network, images, self.config)
+        return network
 
     def predict(self, network: nn.Module, images_nchw: Tensor) -> Tensor:
         """Logits of images by a network of this run, computed as the run's own were.
@@ -191,22 +202,6 @@ class Run:
             ready = normalise(chunk.to(device), *factors).contiguous(memory_format=layout)
             said.append(predict(network, ready, precision=precision).cpu())
         return torch.cat(said)
-
-    def batches(self, *, device: str | torch.device = "cpu") -> Iterator[Tensor]:
-        """The training images once, as the run recomputes BatchNorm statistics from them.
-
-        `polyak.refresh_batchnorm(run.network("ema_acc"), run.batches())` gives that average the
-        statistics that `_bn` arms have.
-        """
-        usable, data, seed = usable_device(str(device)), self.config.data, self.config.seed
-        layout = self._layout(self.network(BASELINE), usable)
-        images = DeviceImages(self.data, data.crop_padding, data.flip, usable, layout)
-        batches = images.batches(
-            BATCHNORM_BATCH,
-            order=generator(seed, "final batchnorm order"),
-            draws=generator(seed, "final batchnorm augmentation"),
-        )
-        return (x_bchw for x_bchw, _ in batches)
 
     def logits(self, arm: str, part: Part = "test") -> Tensor:
         """What an arm said when the run ended, shape (n, k), float32.
@@ -250,8 +245,11 @@ class Run:
     def studies(self) -> tuple[str, ...]:
         """Names of the studies in the same output folder that this run belongs to."""
         out = self.path.resolve().parent.parent
-        plans = sorted(out.glob("*/plan.json"))
-        return tuple(plan.parent.name for plan in plans if f'"{self.id}"' in plan.read_text())
+        texts = {
+            plan.parent.name: plan.read_text(encoding="utf-8", errors="replace")
+            for plan in sorted(out.glob("*/plan.json"))
+        }
+        return tuple(name for name, text in texts.items() if f'"{self.id}"' in text)
 
     def _said(self, part: str, arm: str) -> Predictions:
         said = Predictions(self.folder.predictions)

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -102,15 +103,31 @@ def test_damaged_pictures_are_named_and_nothing_is_written(run, pictures, refuse
     assert not (tmp_path / "said.csv").exists()
 
 
-def test_another_size_needs_resize(run, tmp_path, refused, told):
+def test_another_size_needs_resize(run, tmp_path, refused, capsys):
     path = tmp_path / "big.jpg"
     Image.effect_noise((40, 24), 60).convert("RGB").save(path)
     assert "big.jpg' is 40×24; expected 8×8" in refused("predict", run.path, path)
-    ways = {
-        how: told("predict", run.path, path, "--resize", how)
-        for how in ("squash", "shorter-side-crop")
-    }
-    assert ways["squash"] != ways["shorter-side-crop"]
+    ways = []
+    for how in ("squash", "shorter-side-crop"):
+        assert main(["predict", str(run.path), str(path), "--resize", how]) == 0
+        said = capsys.readouterr()
+        assert said.err.startswith("note: ")
+        assert f"resized to 8×8 ({how})" in said.err
+        ways.append(said.out)
+    assert ways[0] != ways[1]
+
+
+def test_a_run_whose_images_were_resized_resizes_as_they_were(run, tmp_path, monkeypatch, capsys):
+    path = tmp_path / "big.png"
+    Image.effect_noise((40, 24), 60).save(path)
+    said = []
+    data = replace(run.config.data, resize=8, resize_how="squash")
+    resized = replace(run, config=replace(run.config, data=data))
+    for loaded, words in ((run, ["--resize", "squash"]), (resized, [])):
+        monkeypatch.setattr("polyak.cli.commands.predict.load", lambda path, run=loaded: run)
+        assert main(["predict", str(run.path), str(path), *words]) == 0
+        said.append(capsys.readouterr().out)
+    assert said[0].splitlines()[1] == said[1].splitlines()[1]
 
 
 def test_what_cannot_be_asked_is_refused(run, pictures, noisy_out, refused, tmp_path):

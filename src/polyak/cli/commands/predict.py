@@ -16,11 +16,11 @@ from torch import Tensor
 
 from polyak.cli.json_output import print_json
 from polyak.cli.run_names import OUT, run_named
+from polyak.data.config import ResizeHow
 from polyak.errors import ConfigError, DataError, few, unknown
 from polyak.files import replacing
 from polyak.records.vocabulary import EMA_ACC_BN
-from polyak.runs import Run, load, picture_files, read_picture
-from polyak.runs.pictures import Resize
+from polyak.runs import PictureReader, Run, load, picture_files
 
 CHUNK = 2048
 """Pictures that are in memory at a time: whole batches of an evaluation."""
@@ -42,9 +42,10 @@ class PredictCommand:
     arm: str = EMA_ACC_BN
     """Which weights: a name in the run's averages/."""
 
-    resize: Resize | None = None
-    """What to do with pictures of another size than the run's: the shorter side to the size and
-    the middle of the longer one, or both sides whatever the proportions. None: refuse them."""
+    resize: ResizeHow | None = None
+    """What to do with pictures of another size than the run's. shorter-side-crop: scale the
+    shorter side, cut the middle out. squash: scale both sides. None: as the run's own images were
+    resized; where they were not, such a picture is refused."""
 
     out: Path | None = None
     """The CSV file to write, instead of stdout."""
@@ -88,12 +89,15 @@ class PredictCommand:
         Raises:
             DataError: that says why of the first, and names the others.
         """
+        own = run.config.data
+        how = self.resize or (None if own.resize is None else own.resize_how)
+        reader = PictureReader(run.card.image_shape, how)
         faults: dict[Path, DataError] = {}
         for first in range(0, len(files), CHUNK):
             pictures = []
             for path in files[first : first + CHUNK]:
                 try:
-                    pictures.append(read_picture(path, run.card.image_shape, resize=self.resize))
+                    pictures.append(reader.read(path))
                 except DataError as error:
                     faults[path] = error
             if not faults:
@@ -102,6 +106,8 @@ class PredictCommand:
             whose, *others = faults
             more = few([f"'{path}'" for path in others])
             raise DataError(f"{faults[whose]}" + (f" Nor can be used: {more}." if others else ""))
+        for note in reader.notes():
+            print(f"note: {note}", file=sys.stderr)
 
     def _values(self, run: Run, files: Sequence[Path], p_nk: Tensor) -> dict[str, object]:
         return {

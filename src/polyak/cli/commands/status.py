@@ -91,6 +91,7 @@ def _run_values(run: RunStatus) -> dict[str, object]:
         "seconds": run.seconds,
         "seconds_left": run.seconds_left,
         "process": who and {"pid": who.pid, "host": who.host, "alive": who.alive},
+        "checked": run.checked,
         "note": run.note or None,
     }
 
