@@ -161,16 +161,16 @@ def _read_earlier(name: str) -> bool:
 def _refuse_others(tree: Tree, beside: list[str], deeper: list[str]) -> None:
     if beside:
         raise DataError(
-            f"folder '{tree.root}' has {len(beside)} pictures beside its class folders "
-            f"({few(beside)}); expected each picture in the folder of its class. Move them there "
-            "or take them away."
+            f"folder '{tree.root}' has pictures beside its class folders ({few(beside)}; "
+            f"{len(beside)} in all); expected each picture in the folder of its class. Move them "
+            "there or take them away."
         )
     if deeper:
         inner = sorted({name.rpartition("/")[0] for name in deeper})
         raise DataError(
-            f"folder '{tree.root}' has {len(deeper)} pictures in folders inside class folders "
-            f"({few(inner)}); expected each picture in the folder of its class itself. Move them "
-            "up, or make those folders classes of their own."
+            f"folder '{tree.root}' has pictures in folders inside class folders ({few(inner)}; "
+            f"{len(deeper)} in all); expected each picture in the folder of its class itself. Move "
+            "them up, or make those folders classes of their own."
         )
 
 
