@@ -59,18 +59,19 @@ def find(path: Path, wanted: Wanted) -> Found | None:
     classes = [p for p in folders if _has_pictures(p)]
     if len(classes) < 2 or all(split_named(p.name) for p in classes):
         return None
-    tree = roles({"train": path}, wanted, what=f"folder '{path}', which has class folders only,")
-    whole = walk(tree["train"])
-    kept = {p.name for p in classes}
-    inner = Tree(
-        root=path,
-        files={name: p for name, p in whole.files.items() if name.split("/")[0] in kept},
-        folders=tuple(f for f in whole.folders if f.split("/")[0] in kept),
-        linked=whole.linked,
-    )
+    roles({"train": path}, wanted, what=f"folder '{path}', which has class folders only,")
+    kept = {p.name for p in folders}
     others = [p.name for p in listed(path) if p.name not in kept]
     notes = [f"'{name}', which is no folder of pictures" for name in others]
-    return _found({"train": inner}, notes)
+    # Those without a picture of their own too: it may be that theirs lie deeper.
+    return _found({"train": _joined(path, {p.name: walk(p) for p in folders})}, notes)
+
+
+def splits_in(path: Path) -> list[str]:
+    """Names of the folders in `path` that are splits of class folders, where it holds more."""
+    return [
+        p.name for p in listed(path) if p.is_dir() and split_named(p.name) and _holds_classes(p)
+    ]
 
 
 def class_folders(tree: Tree) -> ClassFolders:
@@ -122,6 +123,16 @@ def _found(trees: dict[str, Tree], notes: list[str]) -> Found:
         kind="imagefolder" if all(p.as_earlier for p in parts.values()) else "class folders",
         files={f"{role}/{n}": p for role, tree in trees.items() for n, p in tree.files.items()},
         read=partial(_read, parts, notes),
+    )
+
+
+def _joined(root: Path, trees: dict[str, Tree]) -> Tree:
+    """One tree of those of some of its folders, without what lies beside these."""
+    return Tree(
+        root=root,
+        files={f"{name}/{n}": p for name, tree in trees.items() for n, p in tree.files.items()},
+        folders=(*trees, *(f"{name}/{f}" for name, tree in trees.items() for f in tree.folders)),
+        linked=tuple(name for name, tree in trees.items() if tree.linked),
     )
 
 
