@@ -196,6 +196,13 @@ def test_a_labelled_set_beside_loose_test_pictures_is_read_with_a_test_split(tmp
     assert "left out: folder 'test', which is no split of class folders" in dataset.notes
 
 
+def test_the_only_column_beside_paths_is_the_label_whatever_it_is_called(tmp_path):
+    source = layouts.tables_of_paths(tmp_path, small_sets())
+    for table in source.glob("*.csv"):
+        table.write_text(table.read_text().replace("file,label", "name,breed"))
+    assert decode(DataConfig(source=str(source))).train.classes == tuple(NAMES)
+
+
 def test_paths_of_a_table_may_be_those_of_windows(tmp_path):
     source = layouts.tables_of_paths(tmp_path, small_sets())
     for table in source.glob("*.csv"):
