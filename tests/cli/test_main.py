@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -378,6 +379,44 @@ def test_data_that_cannot_be_is_code_2(capsys, options, message):
     said = capsys.readouterr()
     assert message in said.err
     assert said.out == ""
+
+
+def test_data_prepare_says_what_was_found_and_what_was_left_out(tmp_path, capsys):
+    value = count(1)
+    for name, n in (("cat", 3), ("dog", 5)):
+        (tmp_path / "pets" / name).mkdir(parents=True)
+        for i in range(n):
+            content = b"P6 2 2 255\n" + bytes([next(value)]) * 12
+            (tmp_path / "pets" / name / f"{i}.ppm").write_bytes(content)
+    (tmp_path / "pets" / "cat" / "notes.txt").write_text("x")
+    (tmp_path / "pets" / "README.md").write_text("x")
+    command = ["data", "prepare", "--source", str(tmp_path / "pets"), "--test-split", "0.25"]
+    for _ in range(2):
+        assert main([*command, "--resize", "4"]) == 0
+        said = capsys.readouterr().out.splitlines()
+        assert said[0] == "pets: 6 training and 2 test images of 3×4×4, 2 classes"
+        assert said[2:] == [
+            "train: cat 2, dog 4",
+            "test: 2 classes × 1 images",
+            "left out: 'README.md', which is no folder of pictures",
+            "left out of train: 1 files that are no pictures",
+            "8 images of 1 sizes are resized to 4×4 (shorter-side-crop)",
+            "2 of 8 images were set apart as the test set (test_split)",
+        ]
+
+
+def test_a_run_of_pictures_of_several_sizes_without_a_test_set(tmp_path, capsys, monkeypatch):
+    """From folders as people have them to numbers, in one command."""
+    monkeypatch.chdir(tmp_path)
+    for i in range(24):
+        place = tmp_path / "pets" / ("cat", "dog")[i % 2] / f"{i}.ppm"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        w, h = 12 + i % 3, 12
+        place.write_bytes(b"P6 %d %d 255\n" % (w, h) + bytes((i * 10 % 256,)) * (w * h * 3))
+    data = "--data.source pets --data.test-split 0.25 --data.resize 12"
+    size = "--model.name resnet8 --model.width 4 --epochs 1 --optim.warmup-epochs 0.5"
+    assert main(["train", *data.split(), *size.split(), "--averaging.every", "1"]) == 0
+    assert "ema_" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("option", ["--train-limit", "--test-limit", "--holdout", "--crop-padding"])

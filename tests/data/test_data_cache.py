@@ -298,10 +298,11 @@ class TestSharedImages:
         assert load(prepare(DataConfig(source=f"{tmp_path}/mine.py:load"))).shared_images == 1
 
 
-def test_a_run_of_before_goes_on_with_its_drawn_holdout(class_folder, tmp_path):
+def test_a_run_of_before_goes_on_with_its_drawn_holdout(class_folder, pixels, write_image):
     """Earlier versions did not read a validation split beside a test split."""
     earlier = prepare(DataConfig(source=str(class_folder)))
-    shutil.copytree(class_folder / "test", class_folder / "val")
+    for i, name in enumerate(("cat", "dog") * 2):
+        write_image(class_folder / "val" / name / f"{i}.png", pixels(6, 7, 3, seed=200 + i))
     ours = prepare(DataConfig(source=str(class_folder)))
     assert load(ours).holdout_images == 4
     shutil.rmtree(cache_root())

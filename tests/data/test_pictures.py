@@ -36,15 +36,22 @@ def saved(image: Image.Image, kind: str, **options) -> bytes:
     return buffer.getvalue()
 
 
-def huge_png(side: int) -> bytes:
-    """A PNG that says it is huge; its pixels are not there."""
+def png_of(side: int, bits: int, pixels: bytes) -> bytes:
+    """A square RGB file with these compressed pixels, whatever they are."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         check = zlib.crc32(kind + data)
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", check)
 
-    header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"")
+    header = struct.pack(">IIBBBBB", side, side, bits, 2, 0, 0, 0)
+    parts = [chunk(b"IHDR", header), chunk(b"IDAT", pixels), chunk(b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+def huge_png(side: int) -> bytes:
+    """A PNG that says it is huge; its pixels are not there."""
+
+    return png_of(side, 8, b"")
 
 
 RGB = Image.fromarray(np.full((8, 8, 3), 7, np.uint8))
@@ -111,6 +118,15 @@ def test_what_is_left_out_of_pictures_is_said_and_their_colours_are_as_before(tm
     assert "1 images have several frames, of which the first is read" in said
     assert dataset.train.images_nchw[4, :, 0, 0].tolist() == [200, 100, 50]
     assert dataset.train.images_nchw[5, 0, 0, 0] == 10
+
+
+def test_colours_of_16_bits_are_said_and_sides_of_16_pixels_are_not(tmp_path):
+    rows = (b"\0" + struct.pack(">HHH", 0x1234, 0x5678, 0x9ABC) * 16) * 16
+    content = png_of(16, 16, zlib.compress(rows))
+    folder = two_classes(tmp_path, content, "deep.png", size=(16, 16))
+    dataset = decode(DataConfig(source=str(folder)))
+    assert dataset.notes == ("1 images have 16 bits a channel, of which the upper 8 are read",)
+    assert dataset.train.images_nchw[4, :, 0, 0].tolist() == [0x12, 0x56, 0x9A]
 
 
 def test_orientation_is_applied(tmp_path):

@@ -147,7 +147,7 @@ def decoded(raw: bytes | Path | Pixels) -> "tuple[Image, list[str]]":
         return PIL.Image.fromarray(np.ascontiguousarray(squeezed)), []
     odd = []
     with PIL.Image.open(io.BytesIO(raw) if isinstance(raw, bytes) else raw) as opened:
-        deep = opened.mode in ("RGB", "RGBA", "LA") and "16" in str(getattr(opened, "tile", ""))
+        deep = opened.mode in ("RGB", "RGBA", "LA") and ";16" in str(getattr(opened, "tile", ""))
         odd += [_DEEP] if deep else []
         odd += [_FRAMES] if getattr(opened, "is_animated", False) else []
         opened.load()

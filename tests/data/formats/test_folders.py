@@ -60,7 +60,13 @@ FILES = [
     "6 .ppm",
 ]
 JUNK = [".DS_Store", "._0.png", "Thumbs.db", "notes.txt", "metadata.csv", "labels.json"]
-ODD = ["picture in a folder inside", "picture beside", "link to nothing", "circle"]
+ODD = [
+    "picture in a folder inside",
+    "class of folders alone",
+    "picture beside",
+    "link to nothing",
+    "circle",
+]
 """What is refused by name; everything else is read or, without being a picture, left out."""
 
 class_plans = st.fixed_dictionaries(
@@ -130,6 +136,8 @@ def build(root: Path, plan: dict) -> dict[str, Path]:
     train = homes["train"]
     if plan["odd"] == "picture in a folder inside":
         put(train / first / "siamese" / "0.ppm", colour(next(values)))
+    if plan["odd"] == "class of folders alone":
+        put(train / "zebra" / "siamese" / "0.ppm", colour(next(values)))
     if plan["odd"] == "picture beside":
         put(train / "stray.ppm", colour(next(values)))
     if plan["odd"] == "link to nothing":
@@ -176,7 +184,8 @@ def test_what_is_read_is_what_lies_there_or_it_is_refused_by_name(plan):
         # A picture in the root beside class folders without splits is said, not refused.
         said = plan["odd"] == "picture beside" and not plan["splits"]
         if plan["odd"] and not said:
-            word = {"picture in a folder inside": "siamese", "picture beside": "stray.ppm",
+            word = {"picture in a folder inside": "siamese",
+                    "class of folders alone": "siamese", "picture beside": "stray.ppm",
                     "link to nothing": "lost.ppm", "circle": "again"}[plan["odd"]]  # fmt: skip
             with pytest.raises(DataError, match=word):
                 decode(config)

@@ -175,3 +175,43 @@ def test_an_archive_is_to_be_unpacked(tmp_path):
     (tmp_path / "pets.zip").write_bytes(b"PK")
     with pytest.raises(DataError, match=r"a file; expected .* Unpack it first.*docs/data\.md"):
         find(DataConfig(source=str(tmp_path / "pets.zip")))
+
+
+def test_class_folders_beside_tables_are_said_to_be_left_out(tmp_path):
+    sets = small_sets()
+    layouts.parquet(tmp_path, sets, layouts.encoded("binary"), layouts.numbers)
+    layouts.class_folders(tmp_path, sets)
+    notes = decode(DataConfig(source=str(tmp_path))).notes
+    assert [note for note in notes if "class folders in 'train'" in note]
+
+
+def test_a_labelled_set_beside_loose_test_pictures_is_read_with_a_test_split(tmp_path):
+    """As competitions give it: test pictures without labels."""
+    layouts.class_folders(tmp_path, {"train": small_sets()["train"]})
+    layouts.put(tmp_path / "test" / "0.png", layouts.png(small_sets()["test"][0][0]))
+    with pytest.raises(DataError, match=r"give test_split, such as 0\.2"):
+        find(DataConfig(source=str(tmp_path)))
+    dataset = decode(DataConfig(source=str(tmp_path), test_split=1 / 3))
+    assert (len(dataset.train), len(dataset.test)) == (6, 3)
+    assert "left out: folder 'test', which is no split of class folders" in dataset.notes
+
+
+def test_the_only_column_beside_paths_is_the_label_whatever_it_is_called(tmp_path):
+    source = layouts.tables_of_paths(tmp_path, small_sets())
+    for table in source.glob("*.csv"):
+        table.write_text(table.read_text().replace("file,label", "name,breed"))
+    assert decode(DataConfig(source=str(source))).train.classes == tuple(NAMES)
+
+
+def test_paths_of_a_table_may_be_those_of_windows(tmp_path):
+    source = layouts.tables_of_paths(tmp_path, small_sets())
+    for table in source.glob("*.csv"):
+        table.write_text(table.read_text().replace("/", "\\"))
+    assert len(decode(DataConfig(source=str(source))).train) == 9
+
+
+def test_a_picture_that_a_table_names_is_part_of_the_fingerprint(tmp_path):
+    source = layouts.tables_of_paths(tmp_path, small_sets())
+    before = find(DataConfig(source=str(source))).identity()
+    (source / "pictures" / "train" / "3.png").write_bytes(layouts.png(small_sets()["test"][0][0]))
+    assert find(DataConfig(source=str(source))).identity() != before

@@ -226,6 +226,21 @@ def test_a_data_set_of_the_hub_is_read_by_its_splits(monkeypatch, cifar100_folde
     assert set(asked) == {"owner/name"}
 
 
+def test_a_validation_split_of_the_hub_is_the_holdout_and_part_of_its_identity(monkeypatch):
+    rows = {"label": [0, 1], "image": [b"x", b"y"]}
+    splits = {name: datasets.Dataset.from_dict(rows) for name in ("train", "validation", "test")}
+    monkeypatch.setattr(datasets, "load_dataset", lambda name: datasets.DatasetDict(splits))
+    assert list(tables.read_hub("owner/name", Wanted()).splits) == ["train", "test", "holdout"]
+    ignoring = Wanted(validation=False)
+    read = tables.read_hub("owner/name", ignoring)
+    assert list(read.splits) == ["train", "test"]
+    assert read.notes == ["left out: split 'validation'"]
+    # As earlier versions, which did not read it, named it.
+    earlier = f"{splits['train']._fingerprint} {splits['test']._fingerprint}"
+    assert tables.hub_identity("owner/name", ignoring) == earlier
+    assert tables.hub_identity("owner/name", Wanted()).startswith(f"{earlier} ")
+
+
 def test_a_hub_data_set_without_test_images_is_refused(monkeypatch):
     monkeypatch.setattr(datasets, "load_dataset", lambda name: {"train": [], "extra": []})
     with pytest.raises(DataError, match=r"splits train, extra; expected train and one of test"):

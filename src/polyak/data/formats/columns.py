@@ -23,7 +23,7 @@ def find_columns(
 
     Images: encoded; else pixels; else paths. Labels: ClassLabel, else integers, else what is
     called like a label and may hold whole numbers; of several, CIFAR-100's fine_label. Text only
-    if named, since it may be anything, or called like a label beside paths.
+    if named, since it may be anything, or beside paths: called like a label, or alone.
 
     Args:
         features: The features of `datasets`, by column.
@@ -47,7 +47,9 @@ def find_columns(
     integers = of(pa.types.is_integer)
     others = of(lambda t: pa.types.is_boolean(t) or pa.types.is_floating(t) or _depth(t) == 1)
     called = [name for name in others if name.lower() in _LABEL_NAMES]
-    called_texts = [name for name in texts if name.lower() in _LABEL_NAMES and name not in paths]
+    rest = [name for name in texts if name not in paths]
+    # Beside paths alone, what else could it be?
+    called_texts = [n for n in rest if n.lower() in _LABEL_NAMES or len(types) == 2]
     image, label = columns
     if label is None and "fine_label" in named:
         label = "fine_label"

@@ -59,18 +59,19 @@ def find(path: Path, wanted: Wanted) -> Found | None:
     classes = [p for p in folders if _has_pictures(p)]
     if len(classes) < 2 or all(split_named(p.name) for p in classes):
         return None
-    tree = roles({"train": path}, wanted, what=f"folder '{path}', which has class folders only,")
-    whole = walk(tree["train"])
-    kept = {p.name for p in classes}
-    inner = Tree(
-        root=path,
-        files={name: p for name, p in whole.files.items() if name.split("/")[0] in kept},
-        folders=tuple(f for f in whole.folders if f.split("/")[0] in kept),
-        linked=whole.linked,
-    )
+    roles({"train": path}, wanted, what=f"folder '{path}', which has class folders only,")
+    kept = {p.name for p in folders}
     others = [p.name for p in listed(path) if p.name not in kept]
     notes = [f"'{name}', which is no folder of pictures" for name in others]
-    return _found({"train": inner}, notes)
+    # Those without a picture of their own too: it may be that theirs lie deeper.
+    return _found({"train": _joined(path, {p.name: walk(p) for p in folders})}, notes)
+
+
+def splits_in(path: Path) -> list[str]:
+    """Names of the folders in `path` that are splits of class folders, where it holds more."""
+    return [
+        p.name for p in listed(path) if p.is_dir() and split_named(p.name) and _holds_classes(p)
+    ]
 
 
 def class_folders(tree: Tree) -> ClassFolders:
@@ -125,6 +126,16 @@ def _found(trees: dict[str, Tree], notes: list[str]) -> Found:
     )
 
 
+def _joined(root: Path, trees: dict[str, Tree]) -> Tree:
+    """One tree of those of some of its folders, without what lies beside these."""
+    return Tree(
+        root=root,
+        files={f"{name}/{n}": p for name, tree in trees.items() for n, p in tree.files.items()},
+        folders=(*trees, *(f"{name}/{f}" for name, tree in trees.items() for f in tree.folders)),
+        linked=tuple(name for name, tree in trees.items() if tree.linked),
+    )
+
+
 def _read(parts: dict[str, ClassFolders], notes: list[str]) -> Reading:
     classes = tuple(sorted({name for part in parts.values() for name in part.classes}))
     label_of = {name: label for label, name in enumerate(classes)}
@@ -161,16 +172,16 @@ def _read_earlier(name: str) -> bool:
 def _refuse_others(tree: Tree, beside: list[str], deeper: list[str]) -> None:
     if beside:
         raise DataError(
-            f"folder '{tree.root}' has {len(beside)} pictures beside its class folders "
-            f"({few(beside)}); expected each picture in the folder of its class. Move them there "
-            "or take them away."
+            f"folder '{tree.root}' has pictures beside its class folders ({few(beside)}; "
+            f"{len(beside)} in all); expected each picture in the folder of its class. Move them "
+            "there or take them away."
         )
     if deeper:
         inner = sorted({name.rpartition("/")[0] for name in deeper})
         raise DataError(
-            f"folder '{tree.root}' has {len(deeper)} pictures in folders inside class folders "
-            f"({few(inner)}); expected each picture in the folder of its class itself. Move them "
-            "up, or make those folders classes of their own."
+            f"folder '{tree.root}' has pictures in folders inside class folders ({few(inner)}; "
+            f"{len(deeper)} in all); expected each picture in the folder of its class itself. Move "
+            "them up, or make those folders classes of their own."
         )
 
 

@@ -1,6 +1,7 @@
 """Every layout in which data may lie, in the order in which they are looked for."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from polyak.data.formats import (
@@ -12,7 +13,7 @@ from polyak.data.formats import (
     tar_shards,
     tiny_imagenet,
 )
-from polyak.data.formats.found import OWN_FUNCTION, Found, Wanted
+from polyak.data.formats.found import OWN_FUNCTION, Found, Reading, Wanted
 from polyak.data.formats.walk import LITTER, listed
 from polyak.errors import DataError
 
@@ -44,8 +45,26 @@ def find_layout(path: Path, wanted: Wanted) -> Found:
     for find in LAYOUTS.values():
         found = find(path, wanted)
         if found is not None:
-            return found
+            return _with_others(found, path) if find in _BESIDE else found
     raise DataError(_nothing(path))
+
+
+_BESIDE = (idx.find, table_files.find_parquet)
+"""Layouts that always came before class folders, which may lie beside them."""
+
+
+def _with_others(found: Found, path: Path) -> Found:
+    """The same, with a note of class folders that are not read."""
+    others = folders.splits_in(path) if path.is_dir() else []
+    if not others:
+        return found
+
+    def read() -> Reading:
+        reading = found.read()
+        notes = [f"left out: class folders in '{name}', beside the files" for name in others]
+        return replace(reading, notes=[*reading.notes, *notes])
+
+    return replace(found, read=read)
 
 
 def _nothing(path: Path) -> str:

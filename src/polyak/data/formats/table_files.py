@@ -137,7 +137,9 @@ def split_files(
             _check_shards(paths)
         read = {file for files in splits.values() for file in files}
         others = [p.name for p in listed(home) if _fits(p, pattern) and p not in read]
-        return used, [f"left out: '{name}', which names no split" for name in others]
+        beside = [p.name for p in below if p != home] if home != path else []
+        notes = [f"left out: '{name}', which names no split" for name in others]
+        return used, [*notes, *(f"left out: '{name}', beside '{home.name}'" for name in beside)]
     return {}, []
 
 
