@@ -323,3 +323,10 @@ def test_an_arm_of_sgd_that_some_seeds_lack_is_no_rival():
     part = Results(r for r in whole.results if (r.arm, r.seed) != ("sgd_stopped", "0"))
     (entry,) = ledger([replace(whole, results=part)], [BY_ID["better-than-sgd"]])
     assert not any("sgd_stopped" in hypothesis.what for hypothesis, _ in entry.tested)
+
+
+def test_where_some_seeds_lack_recomputed_statistics_claims_are_judged_by_their_own_comparison():
+    whole = rows(np.random.default_rng(0), **RECOMPUTED)[0]
+    part = Results(r for r in whole.results if r.arm != "sgd_bn" or "0" not in r.seed.split("-"))
+    entries = ledger([replace(whole, results=part)])
+    assert all(entry.own is None for entry in entries)

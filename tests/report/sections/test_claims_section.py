@@ -15,7 +15,14 @@ from polyak.analysis.results import Result, Results
 from polyak.errors import FileError
 from polyak.records.runs import run_folder
 from polyak.records.studies import StudyRecord
-from polyak.report.sections.claims import claims_line, command_for, judge, ledger_part
+from polyak.report.page import write_page
+from polyak.report.sections.claims import (
+    claims_line,
+    command_for,
+    judge,
+    ledger_part,
+    write_ledger,
+)
 
 BY_ID = {claim.id: claim for claim in CLAIMS}
 
@@ -217,3 +224,48 @@ def test_a_run_held_from_its_choice_is_compared_with_its_own_seed(appendices):
     fell, grew = (hypothesis for hypothesis, _ in appendices["memorisation"].tested)
     assert fell.values == {"0": 0.0, "1": 0.0}  # written with the same scores
     assert grew.values.keys() == {"0", "1"}
+
+
+@pytest.fixture(scope="module")
+def strict(toy):
+    """The study as if SGD's statistics had been recomputed and had changed nothing."""
+    study = load_recorded_study(*toy)
+    (row,) = study.rows
+    twins = [replace(r, arm="sgd_bn") for r in row.results if r.arm == "sgd"]
+    return replace(study, rows=(replace(row, results=Results([*row.results, *twins])),))
+
+
+def test_a_claim_about_an_average_stands_with_both_verdicts(strict, entries, tmp_path):
+    judged = judge(strict)
+    part = ledger_part(strict.record, judged)
+    lines = {line.id: line for line in part.lines}
+    (own,) = (entry for entry in entries if entry.claim.id == "better-than-sgd")
+    line = lines["better-than-sgd"]
+    assert part.strict
+    assert line.own.startswith("its own comparison, test ")
+    assert line.own.endswith(f", {own.verdict}")
+    assert any("EMA (acc.) + BN − SGD + BN" in found.what for found in line.hypotheses)
+    assert {line.id for line in part.lines if line.own} == {"better-than-sgd", "noise"}
+    write_ledger(tmp_path, judged)
+    said = {c["id"]: c for c in json.loads((tmp_path / "claims.json").read_text())["claims"]}
+    assert said["better-than-sgd"]["own_comparison"] == {
+        "verdict": own.verdict,
+        "p_shown": own.p_supported,
+        "p_shown_corrected": own.p_supported_corrected,
+        "p_refuted": own.p_refuted,
+        "p_refuted_corrected": own.p_refuted_corrected,
+        "findings": 2,
+    }
+    assert {claim for claim, c in said.items() if "own_comparison" in c} == {
+        "better-than-sgd",
+        "noise",
+    }
+
+
+def test_a_page_says_how_claims_about_averages_are_judged_where_they_are(strict, page, tmp_path):
+    rule = "is judged against each arm of SGD"
+    text = write_page(strict, tmp_path, interactive=False).read_text(encoding="utf-8")
+    assert rule in text
+    assert text.count("its own comparison, ") == 2
+    assert rule not in page
+    assert "its own comparison" not in page

@@ -160,7 +160,7 @@ def best_of_sgd(
     """One arm is better than every arm of SGD in a metric, so than the best: one hypothesis each.
 
     No arm is chosen, so none by what it is judged by. All seeds that have the average have the
-    arm, or it does not count. Nothing for a row without SGD's last weights recomputed.
+    arm, or it does not count. Nothing for a row that lacks SGD's last weights recomputed.
 
     Args:
         row: With the numbers.
@@ -170,12 +170,13 @@ def best_of_sgd(
         besides: Phase and arm that the claim is about already.
     """
     mine = row.results.by_seed(phase=phase, arm=ours, metric=metric)
-    if not row.results.by_seed(phase=phase, arm=SGD_BN, metric=metric):
+    recomputed = row.results.by_seed(phase=phase, arm=SGD_BN, metric=metric)
+    if not mine or not mine.keys() <= recomputed.keys():
         return []
     found = []
     for of, arm in (*((phase, arm) for arm in SGD_ARMS), *(_ANNEALED if phase == "refit" else ())):
         theirs = row.results.by_seed(phase=of, arm=arm, metric=metric)
-        if (of, arm) != besides and theirs and mine.keys() <= theirs.keys():
+        if (of, arm) != besides and mine.keys() <= theirs.keys():
             when = " annealed by then" if of == "annealed" else ""
             found += gain(
                 row,

@@ -111,7 +111,13 @@ def beats_annealed_sgd(row: RowEvidence) -> list[Hypothesis]:
 
 
 def beats_annealed_sgd_recomputed(row: RowEvidence) -> list[Hypothesis]:
-    """The same with that SGD's statistics recomputed."""
+    """The same with that SGD's statistics recomputed, where all its seeds have them."""
+    plain, recomputed = (
+        row.results.by_seed(phase="annealed", arm=arm, metric="accuracy")
+        for arm in (BASELINE, SGD_BN)
+    )
+    if not plain.keys() <= recomputed.keys():
+        return []
     return gain(
         row,
         EMA_ACC_BN,

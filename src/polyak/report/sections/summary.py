@@ -72,11 +72,16 @@ def ledger_says(entries: Sequence[Entry]) -> list[tuple[str, str, str]]:
     found = []
     for entry in entries:
         if entry.claim.id in SUMMARISED and entry.verdict != "not run":
-            own = entry.own
-            by = " against SGD’s best arm" if own else ""
-            rest = f", by its own comparison {own.verdict}" if own else ""
-            found.append((entry.claim.id, entry.claim.sentence, f"{entry.verdict}{by}{rest}"))
+            found.append((entry.claim.id, entry.claim.sentence, _verdicts(entry)))
     return found
+
+
+def _verdicts(entry: Entry) -> str:
+    if entry.own is None:
+        return entry.verdict
+    if entry.own.verdict == entry.verdict:
+        return f"{entry.verdict}, against SGD’s best arm and by its own comparison"
+    return f"{entry.verdict} against SGD’s best arm, by its own comparison {entry.own.verdict}"
 
 
 def controls(row: LoadedRow) -> list[tuple[str, str]]:
