@@ -84,7 +84,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         os.environ["POLYAK_CACHE"] = str(place / "work" / "cache")
-        inputs = make_inputs(place / "inputs")
+        inputs = make_inputs(place / "inputs", study=not WITHOUT_STUDY.issuperset(options.of))
         tallies = {
             name: run_points(
                 OPERATIONS[name], inputs, place / "work", at_most=options.at_most, full=options.full
@@ -256,7 +256,7 @@ def _timeless(value: Any) -> Any:
 # Operations: on the files of `make_inputs` below a folder; what they return is compared too.
 
 
-def make_inputs(folder: Path) -> Path:
+def make_inputs(folder: Path, *, study: bool) -> Path:
     """Averages of one run at three moments, as files of ours and of torch; a finished study."""
     import torch
 
@@ -274,6 +274,8 @@ def make_inputs(folder: Path) -> Path:
         if step % 80 == 0:
             polyak.save(averager, folder / f"{step}.safetensors")
             torch.save(model.state_dict(), folder / f"{step}.pt")
+    if not study:
+        return folder
     (folder / "small.py").write_text(STUDY)
     cache, os.environ["POLYAK_CACHE"] = os.environ["POLYAK_CACHE"], str(folder / "cache")
     with redirect_stderr(io.StringIO()), redirect_stdout(io.StringIO()):
@@ -388,6 +390,9 @@ def audit(work: Path) -> int:
     """`polyak audit` of a finished run."""
     return _command("audit", _finished(work), "--top", 3)
 
+
+WITHOUT_STUDY = {"save", "load", "merge", "merge-pt", "synthesize", "export", "prepare"}
+"""Operations on files of averages, or on nothing."""
 
 OPERATIONS: dict[str, Callable[[Path], Any]] = {
     "save": save,
