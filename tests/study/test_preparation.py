@@ -5,7 +5,7 @@ import pytest
 from polyak.data import DataConfig, NoiseConfig
 from polyak.errors import DataError
 from polyak.study import preparation
-from polyak.study.paper.datasets import LABELS, hint
+from polyak.study.paper.datasets import LABELS, hints
 from polyak.study.preparation import prepare_rows, prepare_some
 
 
@@ -44,7 +44,7 @@ def test_all_that_is_missing_comes_in_one_message_and_once(row, monkeypatch):
         _noise(row, LABELS["cifar10n"].file),
     ]
     with pytest.raises(DataError) as caught:
-        prepare_rows(rows, hint=hint)
+        prepare_rows(rows, hint=hints({}))
     lines = str(caught.value).splitlines()
     assert lines == [
         "cifar10 is not to be had. Give it with --data cifar10=FOLDER.",
