@@ -12,6 +12,7 @@ import pytest
 import polyak.report
 from polyak.analysis import loaded
 from polyak.analysis.results import all_runs
+from polyak.records import evaluations
 from polyak.records.predictions import Predictions
 from polyak.records.runs import run_folder
 from polyak.records.studies import write_study
@@ -82,11 +83,12 @@ def test_a_page_reads_each_log_and_each_file_of_predictions_once(
     read: Counter[Path] = Counter()
 
     class Counted(Predictions):
-        def __init__(self, path: Path) -> None:
+        def __init__(self, path: Path, later: Path | None = None) -> None:
             read[path] += 1
-            super().__init__(path)
+            super().__init__(path, later)
 
     monkeypatch.setattr(loaded, "Predictions", Counted)
+    monkeypatch.setattr(evaluations, "Predictions", Counted)
     monkeypatch.setattr("polyak.report.page.write_svg", lambda chart, path: None)
     with counted_opens() as opened:
         write(out, "mine")

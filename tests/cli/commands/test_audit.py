@@ -79,7 +79,7 @@ def test_without_known_truth_there_is_a_table_and_no_verdict(quarters, tmp_path,
     folder = train([*quarters, *REST, "--no-holdout"], tmp_path, capsys)
     assert main(["audit", str(folder)]) == 2
     err = capsys.readouterr().err
-    assert "average is 'ema_acc_bn'; expected one of sgd, swa_bn" in err
+    assert "average is 'ema_acc_bn'; expected one of sgd, sgd_bn, swa_bn" in err
     assert main(["audit", str(folder), "--average", "swa_bn", "--top", "0"]) == 0
     assert "is not known here" in capsys.readouterr().out
     assert not (tmp_path / "audits" / folder.name / "scores.csv").exists()

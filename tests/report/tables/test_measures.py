@@ -33,8 +33,12 @@ def test_each_metric_has_one_measure():
     assert len(found) == len(set(found)) >= 12
 
 
-def test_differences_are_paired_in_one_cell_and_one_sentence():
-    assert users("paired_difference") == {"tables/cells.py", "sections/summary.py"}
+def test_differences_are_paired_in_one_cell_one_sentence_and_one_plot():
+    assert users("paired_difference") == {
+        "tables/cells.py",
+        "sections/summary.py",
+        "figures/differences.py",
+    }
 
 
 def test_beside_the_papers_numbers_ours_have_its_decimals():
