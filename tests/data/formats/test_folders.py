@@ -283,6 +283,18 @@ def test_a_class_that_only_a_link_holds_is_read(tmp_path):
     assert train.labels_n.bincount().tolist() == [2, 2, 2]
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_what_is_no_file_and_links_to_themselves_are_refused(tmp_path):
+    pets(tmp_path)
+    os.mkfifo(tmp_path / "train" / "cat" / "pipe.ppm")
+    with pytest.raises(DataError, match=r"pipe\.ppm' is neither a file nor a folder"):
+        find(DataConfig(source=str(tmp_path)))
+    (tmp_path / "train" / "cat" / "pipe.ppm").unlink()
+    (tmp_path / "train" / "cat" / "loop.ppm").symlink_to("loop.ppm")
+    with pytest.raises(DataError, match=r"loop\.ppm' is a link to 'loop\.ppm', where nothing is"):
+        find(DataConfig(source=str(tmp_path)))
+
+
 def test_a_folder_that_holds_a_data_set_is_named(tmp_path):
     pets(tmp_path / "archive" / "pets")
     with pytest.raises(DataError, match=r"But '.*/archive/pets' holds one: give that"):

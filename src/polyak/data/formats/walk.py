@@ -49,8 +49,8 @@ def walk(folder: Path) -> Tree:
     """Every file and folder below `folder`, those behind links included.
 
     Raises:
-        DataError: that names a link to nothing, a link that leads back to a folder above it, or a
-            folder that cannot be read.
+        DataError: that names a link to nothing, a link that leads back to a folder above it, a
+            folder that cannot be read, or what is no file at all.
     """
     files: dict[str, Path] = {}
     folders: list[str] = []
@@ -65,6 +65,10 @@ def walk(folder: Path) -> Tree:
             raise DataError(
                 f"'{path}' is a link to '{os.readlink(path)}', where nothing is; expected a file "
                 "or a folder there. Mend the link or remove it."
+            )
+        else:
+            raise DataError(
+                f"'{path}' is neither a file nor a folder; expected one of them. Take it away."
             )
     return Tree(
         root=folder,
