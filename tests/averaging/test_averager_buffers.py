@@ -247,3 +247,28 @@ def test_a_state_that_averaged_the_vectors_loads_with_the_models_own(make):
     assert_same_bits(again.tensors("ema"), averager.tensors("ema"))
     again.step()
     assert again.state_dict()["copied"].keys() == vectors.keys()
+
+
+@pytest.mark.parametrize(("buffers", "read"), [("average", 37.2), ({"seen": "copy"}, 100.0)])
+def test_a_counter_in_a_float_buffer_lags_unless_it_is_copied(buffers, read):
+    """As ema-pytorch's `step` within a model that is averaged."""
+    model = Buffered()
+    kinds = [EMA(0.99, warmup=None, name="ema")]
+    averager = Averager(model, kinds, buffers=buffers)
+    for _ in range(100):
+        model.seen += 1
+        averager.step()
+    # Averaged it is 100 − 99·(1 − 0.99^100).
+    assert float(shown(averager)["seen"]) == pytest.approx(read, abs=0.1)
+
+
+def test_a_target_network_moves_by_tau_from_the_first_step_on_without_warm_up():
+    """As polyak_update(tau=0.005) of Stable-Baselines3; the default warm-up moves by 0.9 first."""
+    model = nn.Linear(1, 1, bias=False)
+    nn.init.zeros_(model.weight)
+    averager = Averager(model, [EMA(0.995, warmup=None, name="target"), EMA(0.995, name="warm")])
+    with torch.no_grad():
+        model.weight += 1
+    averager.step()
+    assert float(averager.tensors("target")["weight"]) == pytest.approx(0.005)
+    assert float(averager.tensors("warm")["weight"]) == pytest.approx(0.9)

@@ -236,3 +236,31 @@ def reversed_pair(model: nn.Module) -> tuple[Tensor, Tensor, int]:
     """Direction and length of a weight under weight_norm."""
     originals = model.parametrizations.weight
     return originals.original1, originals.original0, 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_whatever_an_averager_does_is_the_same_inside_a_region(dtype):
+    """On a CPU an autocast region refuses to join numbers of half precision."""
+    shown = []
+    for region in (half(), nullcontext()):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Linear(4, 2)).to(dtype)
+        model[0].requires_grad_(False)
+        with region:
+            averager = Averager(model, [EMA(0.5, warmup=None, name="a"), 0.9])
+            with torch.no_grad():
+                model[2].weight.add_(1)
+            averager.step()
+            state = averager.state_dict()
+            averager.load_state_dict(state)
+            model.load_state_dict(model.state_dict())
+            optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+            averager.attach(optimizer)
+            optimizer.step()
+            averager.track()
+            averager.standstill("a")
+            with averager.applied("a"):
+                pass
+            shown += [averager.tensors("a"), dict(averager.module("a").state_dict())]
+    assert_same_bits(shown[0], shown[2])
+    assert_same_bits(shown[1], shown[3])

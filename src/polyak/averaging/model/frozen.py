@@ -110,9 +110,10 @@ class _Group:
 
     def __init__(self, weights: Mapping[str, Tensor], noted: Sequence[_Noted]) -> None:
         self.names = list(weights)
+        self._device = next(iter(weights.values())).device
         self._pieces = [_sampler(x) for x in weights.values()]
         then = [each.values for each in noted]
-        device = next(iter(weights.values())).device
+        device = self._device
         self._then = torch.cat([x.to(device) for x in then])
         sizes = torch.tensor([len(x) for x in then], device=device)
         self._number = torch.arange(len(then), device=device).repeat_interleave(sizes)
@@ -126,7 +127,9 @@ class _Group:
 
         One by more than a few units in the last place, or all together by more than one.
         """
-        now = torch.cat([x if i is None else x[i].flatten() for x, i in self._pieces])
+        # A region on a CPU refuses to join numbers of half precision.
+        with torch.autocast(self._device.type, enabled=False):
+            now = torch.cat([x if i is None else x[i].flatten() for x, i in self._pieces])
         now = now.to(torch.float64)
         off = (now - self._then).abs()
         same = (off <= self._one_off) | (now == self._then) | (now.isnan() & self._then.isnan())
