@@ -110,6 +110,19 @@ def test_what_is_loaded_once_training_or_reading_went_on_is_a_movement(call):
         averager.tensors("ema_0.9")
 
 
+def test_a_tied_weight_may_be_loaded_under_its_second_name():
+    """Found by the state machine: the second name's values are loaded last."""
+    model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3), nn.Linear(3, 2))
+    model[1].weight = model[0].weight
+    model[0].requires_grad_(False)
+    averager = Averager(model, [0.9])
+    resume(averager, "load_state_dict")
+    state = {name: x + number for number, (name, x) in enumerate(model.state_dict().items())}
+    model.load_state_dict(state)
+    averager.step()
+    assert torch.equal(averager.tensors("ema_0.9")["0.weight"], state["1.weight"])
+
+
 def test_a_model_keeps_no_hook_and_its_copies_tell_nobody():
     model = frozen_base()
     averager = Averager(model, [0.9])

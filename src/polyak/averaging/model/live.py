@@ -163,7 +163,7 @@ class LiveWeights:
 
     def _renew(self, name: str, weight: Tensor) -> None:
         if self._frozen is not None:
-            self._frozen.renew(name, weight)
+            self._frozen.renew(self.found.names.get(name, name), weight)
 
     def end_loading(self) -> None:
         """What is frozen must be from now on as it is."""
