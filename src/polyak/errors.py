@@ -69,14 +69,14 @@ def one_line(error: BaseException, limit: int = 200) -> str:
 
 
 def printable(text: str) -> str:
-    """Text from elsewhere as a terminal may show it: what is not to be seen becomes its escape.
+    r"""Text from elsewhere as a terminal may show it: what is not to be seen becomes its escape.
 
     That is control characters, marks that turn the direction of writing, and halves of characters
     (from names of files that are not UTF-8).
 
     Example:
-        >>> printable("cat \x1b[2J")
-        'cat \\x1b[2J'
+        >>> print(printable("cat" + chr(27) + "[2J"))
+        cat\x1b[2J
     """
     if text.isprintable():
         return text

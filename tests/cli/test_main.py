@@ -266,7 +266,7 @@ def test_a_disk_that_takes_no_more_is_code_2_and_the_same_command_goes_on(
 
     with monkeypatch.context() as patch:
         written = (
-            "polyak.cli.commands.study.write_report" if what == "page" else "polyak.records.studies"
+            "polyak.cli.commands.study.write_report" if what == "page" else "polyak.records.checked"
         )
         patch.setattr(written if what == "page" else f"{written}.write_json", full)
         assert main(["study", "small", "--out", str(tmp_path)]) == 2

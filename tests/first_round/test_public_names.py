@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from polyak.cli.command_list import COMMANDS
 from polyak.cli.main import main
 
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "first-round" / "public.json"
@@ -83,7 +84,7 @@ def helped(*command: str) -> str:
 def commands() -> dict[str, list[str]]:
     """Options of each command, by what is typed before them."""
     found = {}
-    waiting: list[tuple[str, ...]] = [()]
+    waiting: list[tuple[str, ...]] = [(name,) for name in COMMANDS]
     while waiting:
         command = waiting.pop()
         text = helped(*command)
@@ -94,6 +95,14 @@ def commands() -> dict[str, list[str]]:
             found[" ".join(command)] = sorted(set(re.findall(r"(?<![\w-])--[a-z][\w.-]*\w", text)))
     return dict(sorted(found.items()))
 
+
+DROPPED = {
+    "data prepare": {
+        *("--train-limit", "--test-limit", "--holdout", "--split-seed", "--crop-padding"),
+        *("--flip", "--no-flip"),
+    }
+}
+"""Options that a command took and ignored; now it refuses them."""
 
 EXITS = {
     "--version": 0,
@@ -120,7 +129,8 @@ def assert_takes(now: Parameters | None, then: Parameters | None, where: str) ->
         return
     assert now is not None, where
     kept = [parameter for parameter in now if parameter[0] in {name for name, *_ in then}]
-    assert kept == then, where
+    # Where a parameter is only taken by its name, its place says nothing.
+    assert sorted(kept) == sorted(then), where
     assert [p for p in now if p[1].startswith("POSITIONAL")][: len(positional(then))] == (
         positional(then)
     ), where
@@ -153,7 +163,7 @@ def test_errors_are_still_what_people_catch(recorded):
 def test_commands_still_have_their_options(recorded):
     found = commands()
     for command, options in recorded["commands"].items():
-        assert set(options) <= set(found[command]), command
+        assert set(options) - DROPPED.get(command, set()) <= set(found[command]), command
 
 
 @pytest.mark.parametrize(("words", "code"), EXITS.items())

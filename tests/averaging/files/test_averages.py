@@ -13,8 +13,8 @@ import torch
 from support.small_networks import Tied, assert_same_bits, batch, drift, net
 
 import polyak
-from polyak import EMA, Averager, PowerEMA, Uniform, checksums
-from polyak.averaging.files import averages, manifest
+from polyak import EMA, Averager, PowerEMA, Uniform, checksums, tensor_files
+from polyak.averaging.files import manifest
 from polyak.averaging.files.foreign import read_foreign
 from polyak.errors import ConfigError, FileError
 
@@ -395,7 +395,7 @@ def test_a_fault_while_writing_leaves_the_old_file(written, monkeypatch):
         path.write_bytes(b"half a file")
         raise OSError("no space left")
 
-    monkeypatch.setattr(averages, "save_file", half)
+    monkeypatch.setattr(tensor_files, "save_file", half)
     with pytest.raises(OSError, match="no space left"):
         polyak.save({"a": {"x": torch.ones(2)}}, written)
     assert written.read_bytes() == old
@@ -412,11 +412,11 @@ def test_a_manifest_that_is_no_json_leaves_the_old_file(written, given):
 
 KILLED = """
 import os, sys, torch, polyak
-from polyak.averaging.files import averages
+from polyak import tensor_files
 def half(tensors, path, **_):
     path.write_bytes(b"half a file")
     os.kill(os.getpid(), 9)
-averages.save_file = half
+tensor_files.save_file = half
 polyak.save({"a": {"x": torch.ones(2)}}, sys.argv[1])
 """
 

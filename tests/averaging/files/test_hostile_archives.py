@@ -54,7 +54,8 @@ def test_tensors_in_members_that_point_outside_are_refused(tmp_path, name):
 
 
 def test_nothing_in_the_source_unpacks_an_archive():
-    unpacks = re.compile(r"extractall|unpack_archive|\btarfile\b|\.extract\(")
+    # Members of tar files are read where they lie, by `extractfile`.
+    unpacks = re.compile(r"extractall|unpack_archive|\.extract\(|\.extract_member")
     sources = Path(polyak.__file__).parent.rglob("*.py")
     assert not [path for path in sources if unpacks.search(path.read_text(encoding="utf-8"))]
 
