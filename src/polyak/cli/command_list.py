@@ -65,7 +65,7 @@ GROUPS: dict[str, dict[str, Listed]] = {
         "data": Listed(
             "data",
             "DataCommand",
-            "Data sets: decode one into the cache and say what it holds.",
+            "Data sets: decode one into the cache and say what it holds, and what was left out.",
             "data prepare --source cifar10",
         ),
     },
