@@ -66,4 +66,5 @@ def test_list_and_status_are_readable_in_an_old_terminal(tmp_path, encoding):
         assert done.returncode == 0, done.stderr
         said = done.stdout.decode(encoding)
         assert "\x1b" not in said
-        assert "table1" in said or r"a\x1b]0;owned\x07" in said
+        # The bell itself is left out by what lays out the table.
+        assert "table1" in said or r"a\x1b]0;owned" in said
