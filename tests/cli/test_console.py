@@ -8,6 +8,7 @@ from polyak.cli.console import (
     HEADINGS,
     StudyDisplay,
     best_average,
+    best_cell,
     epoch_cells,
     failure_lines,
     in_columns,
@@ -40,16 +41,19 @@ def test_cells_are_epoch_rate_loss_best_average_speed_and_time_left():
 
 
 def test_the_best_average_is_the_earliest_and_never_sgd():
-    assert best_average([_epoch(1, sgd=0.9, a=0.5, b=0.5), _epoch(2, a=0.5, b=0.1)])[-2:] == "@1"
-    assert best_average([_epoch(1)]) == "–"
-    assert best_average([_epoch(1, sgd=0.9)]) == "–"
+    epochs = [_epoch(1, sgd=0.9, a=0.5, b=0.5), _epoch(2, a=0.5, b=0.1)]
+    assert best_average(epochs).epoch == 1
+    assert best_cell(epochs)[-2:] == "@1"
+    for without in ([_epoch(1)], [_epoch(1, sgd=0.9)]):
+        assert best_average(without) is None
+        assert best_cell(without) == "–"
 
 
 def test_the_best_average_is_by_the_scores_that_select():
     """Those with recomputed BatchNorm statistics, where a run has them."""
     recomputed = {"sgd": Score(1.0, 0.9), "a": Score(1.0, 0.25), "b": Score(1.0, 0.75)}
     epoch = replace(_epoch(1, sgd=0.9, a=0.5, b=0.125), holdout_bn=recomputed)
-    assert best_average([epoch]) == "75.0% b @1"
+    assert best_cell([epoch]) == "75.0% b @1"
 
 
 def test_long_times_have_hours():

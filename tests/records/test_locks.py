@@ -254,7 +254,7 @@ def test_of_two_hosts_without_common_locks_one_works_and_the_other_is_told_whom_
     assert f"held by process {first.pid} on north" in said
     # One that was killed says nothing more, and is followed.
     first.kill()
-    first.wait()
+    first.communicate(timeout=60)
     third = _host(tmp_path, "south", 0)
     third.communicate(timeout=60)
     assert third.returncode == 0

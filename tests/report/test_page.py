@@ -7,11 +7,12 @@ from html.parser import HTMLParser
 import pytest
 from safetensors.torch import load_file, save_file
 from support.slow_results import values
+from support.small_study import write_again
 
 from polyak.analysis.loaded import LoadedRow, LoadedRun, load_recorded_study
 from polyak.analysis.results import Results
 from polyak.errors import FileError
-from polyak.records.runs import run_folder
+from polyak.records.runs import RunFolder, run_folder
 from polyak.records.studies import write_study
 from polyak.report import facts
 from polyak.report.figures.interactive import library
@@ -191,7 +192,7 @@ def test_runs_without_monitors_say_why_there_are_no_curves(toy, tmp_path):
     out, _ = toy
     shutil.copytree(out, tmp_path, dirs_exist_ok=True)
     for path in tmp_path.glob("runs/*/monitor.jsonl"):
-        path.unlink()
+        write_again(RunFolder(path.parent), monitors=[])
     text = Elements(write_report(tmp_path, "toy").read_text(encoding="utf-8")).text
     assert "no test curves (the runs were made without the monitor test)" in text
     assert "no curves of memorising" in text

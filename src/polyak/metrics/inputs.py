@@ -81,9 +81,11 @@ def last_step(outputs_nk: Tensor) -> Literal["softmax", "log_softmax", "sigmoid"
 
 
 def _are_probabilities(wide_nk: Tensor, tolerance: float) -> bool:
-    """Of classes that exclude each other."""
+    """Of classes that exclude each other, by more than the chance of one row."""
     off_n = (wide_nk.sum(dim=1) - 1).abs()
-    return bool((wide_nk >= 0).all()) and bool((off_n < tolerance).all())
+    looks_so = bool((wide_nk >= 0).all()) and bool((off_n < tolerance).all())
+    # Rows of 0 and 1 alone may be logits of small integers as well.
+    return looks_so and len(wide_nk) > 1 and not bool((wide_nk == wide_nk.round()).all())
 
 
 def labelled_logits(
