@@ -182,7 +182,7 @@ def test_a_disk_that_takes_no_more_leaves_the_checkpoint_before(whole, tmp_path,
         raise OSError(code, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("polyak.averaging.files.averages.save_file", full)
+        patch.setattr("polyak.tensor_files.save_file", full)
         with pytest.raises(FileError, match=r"cannot be written \(No space left.*goes on"):
             session(build(), tmp_path, rests=2)
     assert steps(tmp_path) == before

@@ -222,8 +222,8 @@ def test_a_full_disk_is_named_and_the_run_goes_on_when_there_is_room(
     folder = run_folder(tmp_path, config.id)
     places = {
         "log": "polyak.records.runs._write_lines",
-        "arm": "polyak.averaging.files.averages.save_file",
-        "predictions": "polyak.records.predictions.save_file",
+        "arm": "polyak.tensor_files.save_file",
+        "predictions": "polyak.training.arms.write_predictions",
         "DONE": "polyak.records.runs.RunFolder.finish",
     }
     with monkeypatch.context() as patch:
