@@ -82,7 +82,7 @@ def lerp_weights(
     Args:
         averages: By name.
         update: When it takes place.
-        folded: By name, the updates before it whose weight was above 0.
+        folded: By name, the updates before it, as `Average.folded_after` counts them.
 
     Raises:
         ConfigError: if a kind gives a weight outside [0, 1].
