@@ -56,7 +56,7 @@ def same(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> None
 @pytest.mark.parametrize(
     ("settings", "average"),
     [
-        ({"multi_avg_fn": get_ema_multi_avg_fn(0.9)}, EMA(0.9, InverseGamma(min_decay=0.9))),
+        ({"multi_avg_fn": get_ema_multi_avg_fn(0.9)}, EMA(0.9, None, start=1)),
         ({}, Uniform()),
     ],
     ids=["ema", "swa"],
@@ -97,28 +97,34 @@ def unbiased(decay: float) -> Callable[[int], float]:
 D = 0.9
 FROM_SCRATCH = {
     # torch 2.13: n_averaged == 0 copies. Lightning 2.6 (0b35b0a) and timm with step= (0a044bf) too.
-    "torch": (EMA(D, InverseGamma(min_decay=D)), constant(D, copies=1), 1),
-    "torch at a period": (EMA(D, InverseGamma(min_decay=D)), constant(D, copies=1), 4),
+    "torch": (EMA(D, None, start=1), constant(D, copies=1), 1),
+    "torch at a period": (EMA(D, None, start=1), constant(D, copies=1), 4),
+    "torch at a period from step 9": (EMA(D, None, start=9), constant(D, copies=3), 4),
     "torch swa": (Uniform(), lambda n: 1 / n, 3),
     "torch-ema": (EMA(D, "torch_ema"), lambda n: 1 - min(D, (1 + n) / (10 + n)), 1),
     "torch-ema without num_updates": (EMA(D, warmup=None), constant(D), 1),
     "timm v2, v3 without step": (EMA(D, warmup=None), constant(D), 1),
-    "timm v3 with step": (EMA(D, InverseGamma(min_decay=D, after=5)), constant(D, copies=6), 1),
+    "timm v3 with step": (EMA(D, None, start=6), constant(D, copies=6), 1),
     "timm v3 with warm-up": (
         EMA(D, "inverse_gamma"),
         lambda n: 1 - min(D, 1 - n ** (-2 / 3)) if n > 1 else 1.0,
         1,
     ),
+    "timm v3 with warm-up from step 5": (
+        EMA(D, "inverse_gamma", start=5),
+        lambda n: 1 - min(D, 1 - (n - 5) ** (-2 / 3)) if n > 6 else 1.0,
+        1,
+    ),
     "lightning from step 7": (
-        EMA(D, InverseGamma(min_decay=D, after=7)),
+        EMA(D, None, start=8),
         # Its steps count from 0: the first that counts is the eighth.
         constant(D, copies=8),
         1,
     ),
     # BaseAveragedModel (1168850) copies at steps == 0; EMAHook (02f1880) begins at iter + 1 >= b.
-    "mmengine": (EMA(1 - 0.1, InverseGamma(min_decay=1 - 0.1)), constant(D, copies=1), 1),
+    "mmengine": (EMA(1 - 0.1, None, start=1), constant(D, copies=1), 1),
     "mmengine from iteration 5": (
-        EMA(1 - 0.1, InverseGamma(min_decay=1 - 0.1, after=4)),
+        EMA(1 - 0.1, None, start=5),
         constant(D, copies=5),
         1,
     ),
@@ -151,10 +157,10 @@ def test_the_same_average_from_the_first_step_on(row):
 @pytest.mark.parametrize("every", [1, 4])
 @pytest.mark.parametrize("late", [False, True])
 def test_torchs_average_from_the_first_step_on(every, late):
-    """The tool itself: by min_decay, and by an averager that is built when the tool begins."""
+    """The tool itself: by its start, and by an averager that is built when the tool begins."""
     model = net()
     peer = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(D), use_buffers=True)
-    average = EMA(D, None if late else InverseGamma(min_decay=D), name="average")
+    average = EMA(D, None, start=0 if late else 1, name="average")
     ours = None if late else Averager(model, [average], every=every)
     for step in range(1, 41):
         drift(model, step)
@@ -168,12 +174,12 @@ def test_torchs_average_from_the_first_step_on(every, late):
     same(ours.tensors("average"), {k: x for k, x in theirs.items() if x.is_floating_point()})
 
 
-def test_without_min_decay_the_initial_weights_count_which_torch_forgets():
+def test_without_a_start_the_initial_weights_count_which_torch_forgets():
     """0 → 1, 2, 3 with d = 0.9: 1, 1.1, 1.29 in torch, not 0.1, 0.29, 0.561."""
     model = nn.Linear(1, 1, bias=False)
     nn.init.zeros_(model.weight)
     peer = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(D))
-    kinds = [EMA(D, InverseGamma(min_decay=D), name="same"), EMA(D, warmup=None, name="other")]
+    kinds = [EMA(D, None, start=1, name="same"), EMA(D, warmup=None, name="other")]
     ours = Averager(model, kinds)
     for value in (1.0, 2.0, 3.0):
         nn.init.constant_(model.weight, value)
@@ -238,7 +244,7 @@ class Rule:
 @pytest.mark.parametrize(
     ("layout", "weight", "average"),
     [
-        (Rule.mmengine, constant(D, copies=1), EMA(1 - 0.1, InverseGamma(min_decay=1 - 0.1))),
+        (Rule.mmengine, constant(D, copies=1), EMA(1 - 0.1, None, start=1)),
         (Rule.rt_detr, lambda n: 1 - D * (1 - exp(-n / 2000)), EMA(D, "yolo")),
         (Rule.lit_ema, lambda n: 1 - min(D, (1 + n) / (10 + n)), EMA(D, "torch_ema")),
     ],

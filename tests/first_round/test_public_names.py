@@ -127,6 +127,9 @@ def assert_takes(now: Parameters | None, then: Parameters | None, where: str) ->
     if then is None:
         return
     assert now is not None, where
+    # What had to be given then may have a default since.
+    required = {name for name, _, default in then if not default}
+    now = [[name, kind, "" if name in required else default] for name, kind, default in now]
     kept = [parameter for parameter in now if parameter[0] in {name for name, *_ in then}]
     # Where a parameter is only taken by its name, its place says nothing.
     assert sorted(kept) == sorted(then), where

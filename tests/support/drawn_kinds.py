@@ -10,3 +10,6 @@ kinds = st.one_of(
     st.builds(PowerEMA, gamma=st.floats(0.05, 60.0)),
     st.builds(Uniform, start=st.integers(0, 40)),
 )
+
+late = st.builds(EMA, st.floats(0.0, 0.99999), start=st.integers(1, 40))
+"""EMAs that begin late, whose weights need the count of updates since."""

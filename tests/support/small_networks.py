@@ -17,6 +17,7 @@ EVERY_KIND = (
     EMA(0.99, warmup_counts="steps", name="by_steps"),
     EMA.per_step(0.95, warmup=None),
     EMA.halflife(steps=9),
+    EMA(0.8, start=7),
     PowerEMA(sigma_rel=0.1),
     PowerEMA(gamma=2.0),
     Uniform(),
@@ -120,6 +121,12 @@ def lerp_weight(kind: Average, *, every: int, index: int, step: int, folded: int
     """The lerp weight of an update by the formulas of the design, written a second time."""
     if isinstance(kind, EMA):
         decay = kind.decay**every if kind.per == "step" else kind.decay
+        if kind.start:
+            # The first update at or after the start is what a bank of its own would begin with.
+            begun = next(i for i in range(kind.start + 1) if (i + 1) * every >= kind.start)
+            if index <= begun:
+                return 1.0
+            index, step = index - begun - 1, step - kind.start
         if kind.warmup is None:
             return 1 - decay
         t = index if kind.warmup_counts == "updates" else step - 1

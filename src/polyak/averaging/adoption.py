@@ -33,7 +33,8 @@ def counters_after(steps: int, averages: Mapping[str, Average], *, every: int) -
     counters = Counters.at_start(averages, every=every)
     for at in range(every, steps + 1, every):
         moment = counters.next_update(steps=at)
-        counters.count(moment, lerp_weights(averages, moment, counters.folded), steps=at)
+        weights = lerp_weights(averages, moment, counters.folded)
+        counters.count(moment, weights, steps=at, kinds=averages)
     counters.steps = steps
     return counters
 

@@ -37,7 +37,8 @@ class Averager:
 
     Args:
         model: Any module. Wrappers of torch.compile and DDP are seen through.
-        averages: Decays or kinds; a plain number means `EMA(number)`. Names must differ.
+        averages: Decays or kinds, or one of them; a plain number means `EMA(number)`. Names must
+            differ; where there is one average, `name` may be left out of what reads it.
         every: Optimizer steps per update (the paper's T), ≥ 1.
         buffers: "average" treats floating-point buffers like parameters (Cai et al. 2021),
             "copy" takes over the model's at each update, "live" reads them from it. One word, or
@@ -74,7 +75,7 @@ class Averager:
     def __init__(
         self,
         model: nn.Module,
-        averages: Sequence[float | Average],
+        averages: float | Average | Sequence[float | Average],
         *,
         every: int = 1,
         buffers: Buffers = "average",
@@ -101,14 +102,14 @@ class Averager:
         self._lock = RLock()
         self._counting = Counting(self._live, self._store, self._updates, self._lock)
         self._readings = Readings(
-            self._kinds,
-            self._live,
-            self._store,
-            self._updates,
-            self._counting,
-            owner=self,
+            self._kinds, self._live, self._store, self._updates, self._counting, owner=self
         )
         self._updates.check_start()
+
+    def __repr__(self) -> str:
+        # Without counts, for which a device would be waited for.
+        held = ", ".join(f"{name!r}" for name in self._kinds)
+        return f"Averager({type(self._model).__name__}, [{held}], every={self.every})"
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -211,7 +212,7 @@ class Averager:
             self._counting.tried = True
 
     @contextmanager
-    def applied(self, name: str) -> Iterator[nn.Module]:
+    def applied(self, name: str | None = None) -> Iterator[nn.Module]:
         """Let the model hold an average, in eval mode, for the length of the block.
 
         On leaving, also by an exception, its own weights and every module's train flag are back.
@@ -222,13 +223,14 @@ class Averager:
         Buffers may be written to. Run backward where forward ran, inside or outside: gradients
         are taken at the weights held then.
         """
+        name = self._readings.named(name)
         with self._lock:
             self._readings.begin(name)
         with self._readings.lent(name, evaluating=True):
             yield self._model
 
     @torch.no_grad()
-    def module(self, name: str, *, share_frozen: bool = False) -> nn.Module:
+    def module(self, name: str | None = None, *, share_frozen: bool = False) -> nn.Module:
         """A copy of the model that holds an average, in eval mode and without gradients.
 
         It has the model's own dtypes. Later updates and steps do not reach it.
@@ -245,12 +247,13 @@ class Averager:
             return self._readings.module(name, share_frozen=share_frozen)
 
     @torch.no_grad()
-    def tensors(self, name: str) -> dict[str, Tensor]:
+    def tensors(self, name: str | None = None) -> dict[str, Tensor]:
         """Independent copies of an average's weights under the keys of `state_dict()`.
 
         Averaged tensors keep its dtype, but bfloat16 ones of a wider model are float32. Extra
         states are the model's, if tensors. Of a sharded model they are DTensors.
         """
+        name = self._readings.named(name)
         return self.all_tensors([name])[name]
 
     @torch.no_grad()
@@ -269,12 +272,13 @@ class Averager:
             return self._readings.tensors(self.names if names is None else names, copy=copy)
 
     @torch.no_grad()
-    def standstill(self, name: str) -> float:
+    def standstill(self, name: str | None = None) -> float:
         """Share of an average's values that the next update would leave as they are.
 
         Of the values that differ from the model's, in [0, 1]: near 1 for a decay too slow for the
         average's dtype, whose step w·(x − m) is lost in rounding; 0 if none differs.
         """
+        name = self._readings.named(name)
         self._readings.require(name)
         refuse_now("standstill()", self._model)
         with self._lock:
@@ -354,7 +358,7 @@ class Averager:
             self._counters.restore(state["history"])
             self._counting.tried = True
 
-    def profile(self, name: str) -> tuple[float, ...]:
+    def profile(self, name: str | None = None) -> tuple[float, ...]:
         """Weights of the initial weights and of each update so far in an average; they sum to 1.
 
         Raises:

@@ -55,6 +55,19 @@ class Readings:
     def _counters(self) -> Counters:
         return self._updates.counters
 
+    def named(self, name: str | None) -> str:
+        """The name of an average, which may be left out where there is one.
+
+        Raises:
+            ConfigError: if there are several.
+        """
+        if name is None and len(self._kinds) > 1:
+            raise ConfigError(
+                f"name is None; expected one of {', '.join(self._kinds)}. "
+                "It may be left out where there is one average."
+            )
+        return next(iter(self._kinds)) if name is None else name
+
     def require(self, name: str) -> Average:
         """The kind of an average.
 
@@ -77,8 +90,9 @@ class Readings:
         weights = self._store.weights(name)
         return lending(self._live.modules, live, weights, owner=self._owner, evaluating=evaluating)
 
-    def module(self, name: str, *, share_frozen: bool) -> nn.Module:
+    def module(self, name: str | None, *, share_frozen: bool) -> nn.Module:
         """A copy of the model that holds an average."""
+        name = self.named(name)
         self.begin(name)
         live = self._live.check(values=True)
         return copy_holding(
@@ -104,8 +118,9 @@ class Readings:
         w = kind.weight(counters.next_update(), counters.folded[name])
         return self._store.standstill(name, w)
 
-    def profile(self, name: str) -> tuple[float, ...]:
+    def profile(self, name: str | None) -> tuple[float, ...]:
         """Weights of the initial weights and of each update so far in an average."""
+        name = self.named(name)
         kind, counters = self.require(name), self._counters
         return profile_in_bank(kind, counters, folded=counters.folded[name])
 

@@ -237,7 +237,7 @@ class Updates:
         if not begun.folded:
             self._store.fold(begun.weights)
         self._store.drop_refreshed()
-        self._counters.count(begun.moment, begun.weights, steps=begun.steps)
+        self._counters.count(begun.moment, begun.weights, steps=begun.steps, kinds=self._kinds)
 
     def _fine(self, begun: _Open) -> bool:
         """Whether the weights may be folded in; of those not folded yet, having taken them in."""

@@ -16,7 +16,8 @@ def counted(every, steps):
     counters = Counters.at_start(KINDS, every=every)
     for at in steps:
         moment = counters.next_update(steps=at)
-        counters.count(moment, lerp_weights(KINDS, moment, counters.folded), steps=at)
+        weights = lerp_weights(KINDS, moment, counters.folded)
+        counters.count(moment, weights, steps=at, kinds=KINDS)
         counters.steps = at
     return counters
 
@@ -49,5 +50,5 @@ def test_counts_come_back_from_their_record_and_are_not_shared():
     other = Counters.at_start(KINDS, every=2)
     other.restore(json.loads(json.dumps(counters.record())))
     assert other == counters
-    other.count(other.next_update(steps=8), {"m": 0.5, "late": 0.5}, steps=8)
+    other.count(other.next_update(steps=8), {"m": 0.5, "late": 0.5}, steps=8, kinds=KINDS)
     assert other != counters

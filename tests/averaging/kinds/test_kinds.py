@@ -34,6 +34,7 @@ def test_weights_are_those_of_the_formulas_written_a_second_time(kind, every, in
         (EMA(0.99999975), "ema_0.99999975"),
         (EMA(0.9, name="mine"), "mine"),
         (EMA.per_step(0.999875), "ema_0.999875_per_step"),
+        (EMA(0.99, start=1000), "ema_0.99_from_1000"),
         (EMA(0.998, "yolo", "steps"), "ema_0.998"),
         (Schedule(float, name="mine"), "mine"),
         (EMA.halflife(steps=500), "ema_halflife_500_steps"),

@@ -24,6 +24,10 @@ KINDS = [
     *(EMA(0.8, name, counter) for name in WARMUPS for counter in ("updates", "steps")),
     EMA(0.9, warmup=None),
     EMA(0.0),
+    EMA(0.8, start=9),
+    EMA(0.8, None, start=1),
+    EMA(0.8, "edm2", "steps", start=10),
+    EMA.per_step(0.95, warmup="diffusers", start=16),
     EMA.per_step(0.95, warmup=None),
     EMA.halflife(steps=7),
     EMA(0.9, InverseGamma(gamma=2.0, power=0.9, min_decay=0.3, after=3)),
@@ -87,7 +91,9 @@ def test_two_numbers_say_what_the_profile_says(kind, every, updates):
 
 
 @given(every=periods, updates=st.integers(0, 40))
-@pytest.mark.parametrize("kind", [EMA(0.9), EMA(0.9, None), PowerEMA(gamma=3.0), Uniform(start=9)])
+@pytest.mark.parametrize(
+    "kind", [EMA(0.9), EMA(0.9, None), EMA(0.9, start=9), PowerEMA(gamma=3.0), Uniform(start=9)]
+)
 def test_the_profile_is_that_of_the_formulas_written_a_second_time(kind, every, updates):
     expected = slow_twin(kind, every=every, updates=updates)
     assert profile(kind, updates=updates, every=every) == pytest.approx(expected, abs=1e-14)

@@ -57,7 +57,18 @@ def irregular(kinds, *, skip):
 
 
 @pytest.mark.parametrize("skip", [True, False])
-@pytest.mark.parametrize("kind", [EMA(0.8), EMA(0.8, None), EMA(0.8, "edm2"), Uniform(start=5)])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        EMA(0.8),
+        EMA(0.8, None),
+        EMA(0.8, "edm2"),
+        EMA(0.8, start=3),
+        EMA(0.8, start=7),
+        EMA(0.8, start=40),
+        Uniform(start=5),
+    ],
+)
 def test_profiles_that_do_not_need_the_steps_stay_exact(kind, skip):
     averager = irregular([kind], skip=skip)
     expected = averager.tensors(kind.label)["w"].tolist()
@@ -68,7 +79,12 @@ def test_profiles_that_do_not_need_the_steps_stay_exact(kind, skip):
 @pytest.mark.parametrize("skip", [True, False])
 @pytest.mark.parametrize(
     "kind",
-    [EMA(0.8, warmup_counts="steps"), PowerEMA(gamma=2.0), Schedule(lambda _: 0.5, name="half")],
+    [
+        EMA(0.8, warmup_counts="steps"),
+        EMA(0.8, "edm2", "steps", start=4),
+        PowerEMA(gamma=2.0),
+        Schedule(lambda _: 0.5, name="half"),
+    ],
 )
 def test_a_profile_that_needs_unknown_steps_is_refused(kind, skip):
     averager = irregular([kind], skip=skip)

@@ -4,7 +4,7 @@ import json
 
 import pytest
 from hypothesis import given
-from support.drawn_kinds import kinds
+from support.drawn_kinds import kinds, late
 
 from polyak.averaging.kinds import (
     Window,
@@ -13,7 +13,7 @@ from polyak.averaging.kinds.records import from_record, to_record
 from polyak.errors import ConfigError
 
 
-@given(kind=kinds)
+@given(kind=kinds | late)
 def test_an_average_comes_back_from_its_record(kind):
     assert from_record(json.loads(json.dumps(to_record(kind)))) == kind
 

@@ -56,12 +56,16 @@ def as_average(value: "float | Average") -> Average:
 def as_averages(values: Any) -> tuple[list[Average], list[str]]:
     """The averages among decays and kinds, and what is wrong with the others and with their names.
 
+    One alone may come without a list.
+
     Example:
         >>> as_averages([0.9, Uniform(), 0.9])[1]
         ["the name 'ema_0.9' is given twice; pass name= to tell them apart"]
     """
+    if isinstance(values, Real | Average):
+        values = [values]
     if isinstance(values, str) or not isinstance(values, Iterable):
-        return [], [f"averages is {values!r}; expected a list of decays or kinds"]
+        return [], [f"averages is {values!r}; expected a list of decays or kinds, or one of them"]
     averages: list[Average] = []
     faults: list[str] = []
     for value in values:
@@ -82,7 +86,7 @@ def lerp_weights(
     Args:
         averages: By name.
         update: When it takes place.
-        folded: By name, the updates before it whose weight was above 0.
+        folded: By name, the updates before it, as `Average.folded_after` counts them.
 
     Raises:
         ConfigError: if a kind gives a weight outside [0, 1].

@@ -54,8 +54,18 @@ class Average(ABC):
 
         Args:
             update: When it takes place.
-            folded: Updates before it whose weight was above 0.
+            folded: Updates before it whose weight was above 0, as `folded_after` counts them.
         """
+
+    def folded_after(self, update: Update, folded: int, w: float) -> int:
+        """The count of updates taken in, after one of weight w; a kind may let it begin anew.
+
+        Args:
+            update: When it took place.
+            folded: The count before it.
+            w: Its lerp weight.
+        """
+        return folded + (w > 0)
 
     def at_period(self, every: int) -> "Average":
         """The average in a bank that updates every so many optimizer steps.
@@ -89,7 +99,7 @@ class Average(ABC):
 
         Args:
             updates: Updates that took place.
-            folded: Those whose weight was above 0.
+            folded: Those that `folded_after` counted.
             every: Optimizer steps per update of the bank.
 
         Returns:

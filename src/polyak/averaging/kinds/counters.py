@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from polyak.averaging.kinds.average import Update
+from polyak.averaging.kinds.average import Average, Update
 
 
 @dataclass(slots=True)
@@ -30,7 +30,7 @@ class Counters:
     """`steps` at the last update."""
 
     folded: dict[str, int] = field(default_factory=dict)
-    """Updates that each average has taken in with a weight above 0."""
+    """Updates that each average has taken in with a weight above 0, since it began."""
 
     initial_share: dict[str, float] = field(default_factory=dict)
     """What is left of the initial weights in each average, in [0, 1]."""
@@ -49,10 +49,17 @@ class Counters:
         since = steps - self.steps_at_update or self.every
         return Update(index=self.updates, step=self.position + since, since=since)
 
-    def count(self, moment: Update, weights: Mapping[str, float], *, steps: int) -> None:
-        """Count an update that took place after `steps` steps with these lerp weights."""
+    def count(
+        self,
+        moment: Update,
+        weights: Mapping[str, float],
+        *,
+        steps: int,
+        kinds: Mapping[str, Average],
+    ) -> None:
+        """Count an update of these kinds that took place after `steps` steps with these weights."""
         for name, w in weights.items():
-            self.folded[name] = self.folded.get(name, 0) + (w > 0)
+            self.folded[name] = kinds[name].folded_after(moment, self.folded.get(name, 0), w)
             self.initial_share[name] = self.initial_share.get(name, 1.0) * (1.0 - w)
         self.updates += 1
         self.position, self.steps_at_update = moment.step, steps

@@ -1,7 +1,7 @@
 """The exponential moving average: its decay, in the units that people think in, and its warm-up."""
 
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import isfinite, log
 from numbers import Real
 from typing import Any, Literal
@@ -37,6 +37,10 @@ class EMA(Average):
         name: How the average is called; `ema_<decay>` if None.
         per: Whether `decay` is meant per "update" or per optimizer "step"; a bank turns the
             latter into decay^every.
+        start: Optimizer steps before it begins, ≥ 0. The first update at or after step `start`
+            and all before it copy the weights, as in torch's `AveragedModel`; from there on it is
+            the EMA that begins with these: t counts updates since, or steps since `start`. 0
+            begins with the initial weights.
 
     Raises:
         ConfigError: for a value outside its range.
@@ -57,6 +61,7 @@ class EMA(Average):
     warmup_counts: Counter = "updates"
     name: str | None = None
     per: Literal["update", "step"] = "update"
+    start: int = field(default=0, kw_only=True)
 
     def __post_init__(self) -> None:
         if not isinstance(self.decay, Real):
@@ -76,6 +81,8 @@ class EMA(Average):
             faults.append(f"warmup_counts is {self.warmup_counts!r}; expected 'updates' or 'steps'")
         if self.per not in ("update", "step"):
             faults.append(f"per is {self.per!r}; expected 'update' or 'step'")
+        if isinstance(self.start, bool) or not isinstance(self.start, int) or self.start < 0:
+            faults.append(f"start is {self.start!r}; expected optimizer steps, a whole number >= 0")
         if faults:
             raise ConfigError.of("EMA", faults)
 
@@ -87,6 +94,7 @@ class EMA(Average):
         warmup: WarmupName | Warmup | None = "paper",
         warmup_counts: Counter = "updates",
         name: str | None = None,
+        start: int = 0,
     ) -> "EMA":
         """An EMA whose decay is meant per optimizer step, whatever the bank's period is.
 
@@ -97,7 +105,7 @@ class EMA(Average):
             >>> round(EMA.per_step(0.999875).at_period(16).decay, 6)
             0.998002
         """
-        return cls(decay, warmup, warmup_counts, name, per="step")
+        return cls(decay, warmup, warmup_counts, name, per="step", start=start)
 
     @classmethod
     def halflife(
@@ -111,6 +119,7 @@ class EMA(Average):
         warmup: WarmupName | Warmup | None = "paper",
         warmup_counts: Counter = "updates",
         name: str | None = None,
+        start: int = 0,
     ) -> "EMA":
         """An EMA in which the weight of an old iterate halves every so many steps.
 
@@ -140,14 +149,17 @@ class EMA(Average):
             need = {"epochs": " with steps_per_epoch", "samples": " with batch_size"}.get(unit, "")
             raise ConfigError(f"half-life {unit} is {length!r}; expected > 0{need}.")
         decay = 2.0 ** (-1.0 / (length * size))
-        name = name or f"ema_halflife_{length:g}_{unit}"
-        return cls.per_step(decay, warmup=warmup, warmup_counts=warmup_counts, name=name)
+        name = name or f"ema_halflife_{length:g}_{unit}{_from(start)}"
+        return cls.per_step(
+            decay, warmup=warmup, warmup_counts=warmup_counts, name=name, start=start
+        )
 
     def scaled_batch(self, kappa: float, *, name: str | None = None) -> "EMA":
         """The average for a batch `kappa` times as large: decay^κ, the same horizon in samples.
 
         Goes with the learning rate's own scaling rule. The warm-up stays as it is: where it is
-        a share of the run, as "paper" and "edm2" are, it needs no scaling.
+        a share of the run, as "paper" and "edm2" are, it needs no scaling. `start` is scaled to
+        the same samples.
 
         Args:
             kappa: New batch size over the old one, > 0.
@@ -164,12 +176,14 @@ class EMA(Average):
             raise ConfigError(f"kappa is {kappa!r}; expected > 0, and finite.")
         if name is None and self.name is not None:
             name = f"{self.name}_batch_x{kappa:g}"
-        return replace(self, decay=self.decay**kappa, name=name)
+        start = max(1, round(self.start / kappa)) if self.start else 0
+        return replace(self, decay=self.decay**kappa, name=name, start=start)
 
     @property
     def label(self) -> str:
         """The name in the bank."""
-        return self.name or f"ema_{self.decay:.12g}" + ("_per_step" if self.per == "step" else "")
+        unit = "_per_step" if self.per == "step" else ""
+        return self.name or f"ema_{self.decay:.12g}{unit}{_from(self.start)}"
 
     def at_period(self, every: int) -> "EMA":
         """The same average with its decay per update of a bank that updates every so many steps."""
@@ -178,18 +192,43 @@ class EMA(Average):
         return replace(self, decay=self.decay**every, per="update", name=self.label)
 
     def weight(self, update: Update, folded: int) -> float:
-        """Lerp weight w = 1 − d_t of the current weights, in (0, 1]. `folded` is not used."""
+        """Lerp weight w = 1 − d_t of the current weights, in (0, 1]: 1 until it has begun.
+
+        `folded` matters with a start alone.
+        """
         ramp = self.ramp
+        if self._copies(update):
+            return 1.0
         if ramp is None:
             return 1.0 - self.decay
         if self.warmup_counts == "updates":
-            return 1.0 - ramp.decay_at(self.decay, update.index)
-        return 1.0 - ramp.decay_at(self.decay, update.step - 1, update.since)
+            return 1.0 - ramp.decay_at(self.decay, folded - 1 if self.start else update.index)
+        return 1.0 - ramp.decay_at(self.decay, update.step - 1 - self.start, update.since)
+
+    def folded_after(self, update: Update, folded: int, w: float) -> int:
+        """One for the weights that it begins with, and one for each update since."""
+        return 1 if self._copies(update) else super().folded_after(update, folded, w)
+
+    def _copies(self, update: Update) -> bool:
+        """Whether there was no update yet at or after `start`."""
+        return update.step - update.since < self.start
 
     @property
     def depends_on_steps(self) -> bool:
-        """Only through a warm-up that counts steps."""
+        """Only through its start, and a warm-up that counts steps."""
+        return self.start > 0 or self._warmup_depends_on_steps
+
+    @property
+    def _warmup_depends_on_steps(self) -> bool:
         return self.warmup is not None and self.warmup_counts == "steps"
+
+    def regular(self, *, updates: int, folded: int, every: int) -> "EMA | None":
+        """With a start at which as many updates follow, unless its warm-up counts steps."""
+        if self._warmup_depends_on_steps:
+            return None
+        if not self.start:
+            return self
+        return replace(self, start=(updates - folded + 1) * every, name=self.label)
 
     def steady(self, every: int) -> tuple[int, float] | None:
         """The end of the warm-up, if d_t is the decay there to the bit."""
@@ -197,20 +236,35 @@ class EMA(Average):
         if end is None:
             return None
         settled = Update(end, (end + 1) * every, every)
-        return (end, self.decay) if self.weight(settled, end) == 1.0 - self.decay else None
+        w = self.weight(settled, end - self._copied_updates(every) + 1)
+        return (end, self.decay) if w == 1.0 - self.decay else None
 
     def warmup_steps(self, every: int) -> int | None:
-        """The end of the warm-up in steps, whatever it counts."""
-        end = self.warmup_end(every)
-        return end if end is None or self.warmup_counts == "steps" else end * every
+        """The end of copying and of the warm-up in steps, whatever it counts."""
+        end, copied = self.warmup_end(every), self._copied_updates(every)
+        if end is None or self.warmup_counts == "updates":
+            return None if end is None else (copied + end) * every
+        return max(copied * every, self.start + end)
+
+    def _copied_updates(self, every: int) -> int:
+        """How many updates of a bank that updates every so many steps copy the weights."""
+        return -(-self.start // every)
 
     def likeness(self, *, steps: int, updates: int) -> tuple[str, Hashable]:
-        """EMAs are equal while one warm-up alone has set their decays."""
+        """EMAs are equal before they begin, and while one warm-up alone has set their decays."""
+        # Counts tell the period of regular updates. Of others nothing is claimed too long: none
+        # can be as many after `start` as with period 1.
+        every = steps // updates if updates and steps % updates == 0 else 1
+        begun = self._copied_updates(every) * every
+        if self.start and steps <= begun:
+            return "all copies of the weights", None
         # t of the last update that took place. Ramps rise in t and fall in the span of an
         # update, so a ramp that governs here with span 1 has governed every update before.
-        t = updates - 1 if self.warmup_counts == "updates" else steps - 1
+        t = steps - 1 - self.start
+        if self.warmup_counts == "updates":
+            t = (steps - begun) // every - 1 if self.start else updates - 1
         if self.warms_up_at(t):
-            return "all inside warm-up", (self.warmup, self.warmup_counts)
+            return "all inside warm-up", (self.warmup, self.warmup_counts, self.start)
         return super().likeness(steps=steps, updates=updates)
 
     def describe(self, every: int) -> str:
@@ -222,22 +276,29 @@ class EMA(Average):
         return f"{words} ({half * every:.0f} steps), {self._describe_warmup(every)}"
 
     def _describe_warmup(self, every: int) -> str:
+        if not self.start:
+            return "no warm-up" if self.ramp is None else f"warm-up {self._describe_end(every)}"
+        copied = self._copied_updates(every)
+        words = f"warm-up copies the weights until update {copied} (step {copied * every})"
+        return words if self.ramp is None else f"{words}, then {self._describe_end(every)}"
+
+    def _describe_end(self, every: int) -> str:
         ramp, end, governed = self.ramp, self.warmup_end(every), self.governed_updates(every)
-        if ramp is None:
-            return "no warm-up"
-        if end is None or governed is None:
-            return "warm-up never ends"
+        if ramp is None or end is None or governed is None:
+            return "never ends"
         if end == 0:
-            return "warm-up never governs"
+            return "never governs"
         when = f"update {governed} (step {governed * every})"
         if self.warmup_counts == "steps":
-            when = f"step {end} (update {governed})"
+            when = f"step {self.start + end} (update {governed})"
         settled = f" (within {ramp.tolerance:.0%})" if ramp.tolerance else ""
-        return f"warm-up governs until {when}{settled}"
+        return f"governs until {when}{settled}"
 
     def settings(self) -> dict[str, Any]:
-        """The fields; a warm-up by its name, or its kind with its settings."""
-        return {**super().settings(), "warmup": warmup_record(self.warmup)}
+        """The fields, but no start of 0; a warm-up by its name, or its kind with its settings."""
+        fields = {**super().settings(), "warmup": warmup_record(self.warmup)}
+        # So that what was recorded before there were starts still compares equal.
+        return fields if self.start else {k: x for k, x in fields.items() if k != "start"}
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> "EMA":
@@ -252,6 +313,8 @@ class EMA(Average):
     def warmup_end(self, every: int = 1) -> int | None:
         """The value of t from which d_t is `decay`, in a bank that updates every so many steps.
 
+        t counts from `start`.
+
         None if no run is long enough.
         """
         span = every if self.warmup_counts == "steps" else 1
@@ -259,8 +322,10 @@ class EMA(Average):
 
     def governed_updates(self, every: int = 1) -> int | None:
         """How many updates of such a bank take place before d_t is `decay`; None if all do."""
-        end = self.warmup_end(every)
-        return end if end is None or self.warmup_counts == "updates" else end // every
+        end, copied = self.warmup_end(every), self._copied_updates(every)
+        if end is None or self.warmup_counts == "updates":
+            return None if end is None else copied + end
+        return max(copied, (self.start + end) // every)
 
     @property
     def warmup_updates(self) -> int | None:
@@ -271,3 +336,8 @@ class EMA(Average):
     def ramp(self) -> Warmup | None:
         """The warm-up itself, named or not."""
         return WARMUPS[self.warmup] if isinstance(self.warmup, str) else self.warmup
+
+
+def _from(start: int) -> str:
+    """What a start adds to a name."""
+    return f"_from_{start}" if start else ""

@@ -54,8 +54,9 @@ def regular_weights(average: Average, *, updates: int, every: int) -> Iterator[f
     kind = average.at_period(every)
     folded = 0
     for index in range(updates):
-        w = kind.weight(Update(index, (index + 1) * every, every), folded)
-        folded += w > 0
+        update = Update(index, (index + 1) * every, every)
+        w = kind.weight(update, folded)
+        folded = kind.folded_after(update, folded, w)
         yield w
 
 
