@@ -100,7 +100,9 @@ class TrainCommand:
             if progress.kind not in headed:
                 headed.add(progress.kind)
                 console.print(evaluation_heading(progress))
-            console.print(arm_line(progress))
+            # Of many variants most are equal to an arm, and take no time.
+            if progress.kind == "arms" or progress.equal_to is None:
+                console.print(arm_line(progress))
 
         with (
             following(self.out, self.log, on_fault=logger_fault(console)) as follower,
