@@ -125,7 +125,8 @@ ROOMS = {
         "evaluation": {"config", "fused_batchnorm", "prediction", "randomness", "steps"},
         "loop": {"config", "optim", "randomness", "machine", "run_state", "selection", "steps"}
         | {"extra_averages", "evaluation"},
-        "arms": {"config", "logits", "loop", "prediction", "randomness", "run_state"},
+        "arms": {"config", "interruption", "logits", "loop", "prediction", "randomness"}
+        | {"run_state"},
         "checkpoint": {"loop", "machine", "run_state"},
         "overhead": {"config", "fused_batchnorm", "loop", "prediction"},
         "probe": {"config", "optim", "prediction", "randomness"},

@@ -7,15 +7,19 @@ from rich.console import Console
 from polyak.cli.console import (
     HEADINGS,
     StudyDisplay,
+    arm_line,
     best_average,
     best_cell,
     epoch_cells,
+    evaluation_heading,
     failure_lines,
     in_columns,
+    running_cells,
     title,
 )
 from polyak.records.runs import EpochRecord, Score, run_folder
 from polyak.study.runner import Progress
+from polyak.training.arms import ArmProgress
 from polyak.training.config import RunConfig
 from polyak.training.probe import ProbeConfig
 
@@ -59,6 +63,24 @@ def test_the_best_average_is_by_the_scores_that_select():
 def test_long_times_have_hours():
     slow = replace(_epoch(1), seconds=3600.0)
     assert epoch_cells([slow], RUN)[-1] == "9:00:00"
+
+
+def test_a_run_after_its_last_epoch_is_evaluating():
+    epochs = [_epoch(epoch, ema=0.5) for epoch in range(1, 11)]
+    assert running_cells(epochs, RUN)[-1] == "evaluating"
+    assert running_cells(epochs[:-1], RUN) == epoch_cells(epochs[:-1], RUN)
+    assert running_cells([], RUN) == ["starting"]
+
+
+def test_an_arm_is_shown_with_its_number_and_the_one_that_it_equals():
+    images = {"test": 360, "train": 1150, "holdout": 287}
+    progress = ArmProgress("arms", "sgd_stopped", 3, 12, images, equal_to="sgd")
+    assert evaluation_heading(progress) == (
+        "evaluating 12 arms on 360 test, 287 hold-out and 1,150 training images"
+    )
+    assert evaluation_heading(replace(progress, images={"test": 9})).endswith("on 9 test images")
+    assert arm_line(progress) == "     3/12  sgd_stopped, equal to sgd"
+    assert arm_line(replace(progress, equal_to=None)) == "     3/12  sgd_stopped"
 
 
 def test_titles_tell_search_refit_and_probe_apart():

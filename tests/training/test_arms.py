@@ -1,14 +1,17 @@
 import shutil
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
+from support.tensor_file_contents import contents
 
 from polyak.averaging import load as load_weights
 from polyak.models import build
 from polyak.records.predictions import Predictions
 from polyak.records.runs import run_folder
 from polyak.records.vocabulary import CONTROLS, Stop
+from polyak.training import arms as module
 from polyak.training.arms import arms, write_arms
 from polyak.training.config import PRECISIONS
 from polyak.training.later_predictions import write_controls
@@ -143,6 +146,62 @@ def test_equal_weights_get_equal_statistics_whatever_arm_they_are(tiny, start, t
     write_arms(run, run.train(lambda record: None), folder)
     a, b = (_saved(folder, name) for name in ("ema_acc_bn", "ema_loss_bn"))
     assert all(torch.equal(a[key], b[key]) for key in a)
+
+
+@pytest.fixture(scope="module")
+def stopped_at_the_end(tiny, start):
+    """All stops are at the last epoch."""
+    stops = tuple(Stop(rule=rule, epoch=3, average="ema_0.9") for rule in ("sgd", "acc", "loss"))
+    run = start(replace(tiny, holdout=False, stops=stops))
+    return run, run.train(lambda record: None)
+
+
+def test_equal_arms_are_evaluated_once_and_leave_the_same_bytes_as_each_alone(
+    stopped_at_the_end, tmp_path, monkeypatch
+):
+    run, trained = stopped_at_the_end
+    passes = []
+    for name in ("predict", "recompute_statistics"):
+        original = getattr(module, name)
+        counted = partial(_counted, passes, name, original)
+        monkeypatch.setattr(module, name, counted)
+    folders = [run_folder(tmp_path / how, run.config.id) for how in ("once", "alone")]
+    for folder, twin in zip(folders, (module._twin, lambda arm, evaluated: None), strict=True):
+        monkeypatch.setattr(module, "_twin", twin)
+        write_arms(run, trained, folder)
+        if folder is folders[0]:
+            # sgd, its statistics recomputed, swa_bn, ema_acc and ema_acc_bn: test and training.
+            assert passes.count("predict") == 2 * 5
+            assert passes.count("recompute_statistics") == 3
+            passes.clear()
+    assert passes.count("predict") == 2 * len(ALL)
+    once, alone = (contents(folder.path) for folder in folders)
+    assert len(once) == len(ALL) + 1
+    assert once == alone
+
+
+def _counted(passes, name, original, *args, **options):
+    passes.append(name)
+    return original(*args, **options)
+
+
+def test_progress_names_every_arm_and_the_one_that_it_equals(stopped_at_the_end, tmp_path):
+    run, trained = stopped_at_the_end
+    seen = []
+    write_arms(run, trained, run_folder(tmp_path, run.config.id), on_arm=seen.append)
+    assert [x.arm for x in seen] == [arm.name for arm in arms(trained, run.config)]
+    assert [x.number for x in seen] == list(range(1, len(ALL) + 1))
+    assert {(x.kind, x.total, x.images["test"], x.images["train"]) for x in seen} == {
+        ("arms", len(ALL), 40, 90)
+    }
+    assert {x.arm: x.equal_to for x in seen if x.equal_to} == {
+        "sgd_stopped": "sgd",
+        "sgd_stopped_bn": "sgd_bn",
+        "sgd_at_ema": "sgd",
+        "sgd_at_ema_bn": "sgd_bn",
+        "ema_loss": "ema_acc",
+        "ema_loss_bn": "ema_acc_bn",
+    }
 
 
 def test_predictions_are_what_the_saved_weights_say(finished):

@@ -5,8 +5,10 @@ from dataclasses import replace
 
 import pytest
 import torch
+from support.tensor_file_contents import contents
 
 from polyak.averaging import load as load_weights
+from polyak.averaging import save
 from polyak.data import load, partition
 from polyak.errors import ConfigError, DataError, FileError
 from polyak.models import ModelConfig
@@ -299,3 +301,52 @@ def test_a_run_asked_to_stop_leaves_at_the_next_step_and_goes_on_there(done, tmp
     carry_out(config, tmp_path, on_epoch=shown.append)
     assert [record.epoch for record in shown] == [2, 3]
     assert_same_results(done[0], tmp_path, config)
+
+
+def leave_after_each_arm(config, out):
+    """A session that is asked to leave while an arm is evaluated; the arms that it evaluated."""
+    interruption, seen = Interruption(), []
+
+    def ask(progress):
+        seen.append(progress.arm)
+        interruption.signal_number = 15
+
+    with pytest.raises(InterruptedRun):
+        carry_out(config, out, on_arm=ask, interruption=interruption)
+    return seen
+
+
+def test_a_run_asked_to_stop_leaves_between_two_arms_and_goes_on_behind_them(done, tmp_path):
+    _, config, _ = done
+    folder = run_folder(tmp_path, config.id)
+    names = [leave_after_each_arm(config, tmp_path) for _ in range(3)]
+    assert names == [["sgd"], ["sgd_bn"], ["swa_bn"]]
+    assert {path.stem[:4] for path in folder.checkpoints.iterdir()} == {"at-0", "kept", "arms"}
+    seen = []
+    carry_out(config, tmp_path, on_arm=seen.append)
+    every = Predictions(folder.predictions).arms("test")
+    assert {x.arm for x in seen if x.kind == "arms"} == set(every) - {"sgd", "sgd_bn", "swa_bn"}
+    assert [x.number for x in seen if x.kind == "arms"] == list(range(4, len(every) + 1))
+    assert not folder.checkpoints.exists()
+    assert contents(folder.path) == contents(run_folder(done[0], config.id).path)
+    assert_same_results(done[0], tmp_path, config)
+
+
+@pytest.mark.parametrize("what", ["predictions", "weights", "other weights"])
+def test_what_is_in_doubt_of_the_arms_before_is_evaluated_again(done, tmp_path, what):
+    _, config, _ = done
+    folder = run_folder(tmp_path, config.id)
+    for _ in range(2):
+        leave_after_each_arm(config, tmp_path)
+    if what == "other weights":
+        saved = load_weights(folder.arm("sgd"))
+        saved["sgd"]["head.bias"] += 1
+        save(saved, folder.arm("sgd"))
+    else:
+        arms = folder.checkpoints / "arms.safetensors"
+        path = arms if what == "predictions" else folder.arm("sgd")
+        path.write_bytes(path.read_bytes()[:-10])
+    seen = []
+    carry_out(config, tmp_path, on_arm=seen.append)
+    assert seen[0].arm == "sgd"
+    assert contents(folder.path) == contents(run_folder(done[0], config.id).path)

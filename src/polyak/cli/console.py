@@ -16,6 +16,7 @@ from polyak.data.sources import name_of
 from polyak.records.runs import EpochRecord, run_folder
 from polyak.records.vocabulary import BASELINE
 from polyak.study.runner import Progress
+from polyak.training.arms import ArmProgress
 from polyak.training.config import RunConfig
 from polyak.training.jobs import Job
 from polyak.training.overhead import OverheadConfig
@@ -137,7 +138,7 @@ class StudyDisplay:
         for run_id in running[:SHOWN]:
             job = progress.jobs[run_id]
             epochs = run_folder(self._out, run_id).epochs()
-            cells = epoch_cells(epochs, job) if isinstance(job, RunConfig) else []
+            cells = running_cells(epochs, job) if isinstance(job, RunConfig) else []
             table.add_row(title(job), *cells)
         return table
 
@@ -168,6 +169,28 @@ def epoch_cells(epochs: Sequence[EpochRecord], config: RunConfig) -> list[str]:
         f"{images / per_epoch:,.0f}/s",
         clock((config.epochs - last.epoch) * per_epoch),
     ]
+
+
+def running_cells(epochs: Sequence[EpochRecord], config: RunConfig) -> list[str]:
+    """The same of a run that has not ended, which evaluates its arms after the last epoch."""
+    cells = epoch_cells(epochs, config)
+    return [*cells[:-1], "evaluating"] if len(epochs) == config.epochs else cells
+
+
+def evaluation_heading(progress: ArmProgress) -> str:
+    """How many arms are evaluated, and on how many images of which parts."""
+    words = {"test": "test", "holdout": "hold-out", "train": "training"}
+    counts = [f"{progress.images[p]:,} {words[p]}" for p in words if p in progress.images]
+    *first, last = counts
+    text = f"{', '.join(first)} and {last}" if first else last
+    return f"evaluating {progress.total} {progress.kind} on {text} images"
+
+
+def arm_line(progress: ArmProgress) -> str:
+    """Which arm is evaluated, and of which it has the predictions."""
+    place = f"{progress.number}/{progress.total}"
+    equal = f", equal to {progress.equal_to}" if progress.equal_to else ""
+    return f"{place:>9}  {progress.arm}{equal}"
 
 
 def in_columns(cells: Sequence[str]) -> str:

@@ -5,14 +5,16 @@ every average at the stops with averaged and with recomputed statistics, for the
 of them only the logits are kept.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from polyak.averaging import save
+from polyak.averaging import load, save
+from polyak.errors import FileError
 from polyak.records.predictions import Predictions, write_predictions
 from polyak.records.runs import RunFolder
 from polyak.records.vocabulary import (
@@ -30,8 +32,9 @@ from polyak.records.vocabulary import (
     variant_name,
 )
 from polyak.training.config import RunConfig
+from polyak.training.interruption import InterruptedRun
 from polyak.training.logits import has_statistics
-from polyak.training.loop import Run
+from polyak.training.loop import OnRest, Run
 from polyak.training.prediction import predict, recompute_statistics
 from polyak.training.randomness import generator
 from polyak.training.run_state import State, Trained
@@ -48,6 +51,48 @@ class Arm:
 
     origin: dict[str, Any]
     """Which weights these are, for the file's manifest."""
+
+
+@dataclass(frozen=True, slots=True)
+class ArmProgress:
+    """Which arm of how many is evaluated next."""
+
+    kind: str
+    """"arms" or "variants"."""
+
+    arm: str
+    number: int
+    """From 1."""
+
+    total: int
+    images: Mapping[str, int]
+    """How many of each part: "test", "train", "holdout"."""
+
+    equal_to: str | None
+    """An arm before it with the same weights and statistics, whose predictions it has."""
+
+
+OnArm = Callable[[ArmProgress], None]
+
+
+def _ignore(_progress: ArmProgress) -> None:
+    """What happens to progress where nobody asks for it."""
+
+
+def _go_on() -> None:
+    """What happens between two arms where nobody asks."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Evaluated:
+    """An arm whose predictions are known."""
+
+    arm: Arm
+    statistics: State
+    """Recomputed ones, which its weights do not hold."""
+
+    said: Mapping[str, Tensor]
+    """Part → logits (n, k), of training samples classes (n,)."""
 
 
 def arms(trained: Trained, config: RunConfig) -> Iterator[Arm]:
@@ -106,32 +151,75 @@ def _as_trained(trained: Trained, config: RunConfig) -> Iterator[Arm]:
                 yield Arm(f"{more}_{rule}_bn", kept.weights[more], True, at_stop)
 
 
-def write_arms(run: Run, trained: Trained, folder: RunFolder) -> None:
+def write_arms(
+    run: Run,
+    trained: Trained,
+    folder: RunFolder,
+    *,
+    on_arm: OnArm = _ignore,
+    on_rest: OnRest = _go_on,
+) -> None:
     """Save every arm's weights, and what it says about test, hold-out and training samples.
 
-    This is the first time that the run's weights meet test data, monitors apart.
+    This is the first time that the run's weights meet test data, monitors apart. Arms of equal
+    weights and statistics are evaluated once.
+
+    Args:
+        run: With its training over.
+        trained: What it left.
+        folder: Where to write.
+        on_arm: Called before each arm.
+        on_rest: Called between two arms, with SGD's last weights in the model, so that the run
+            can be written down. If it raises `InterruptedRun` what was said so far is kept beside
+            the checkpoints, and the next session goes on behind it.
     """
-    data = run.data
     normalise = run.images.normalise
-    images = {"test": normalise(data.test_images_nchw), "train": normalise(data.train_images_nchw)}
-    labels: dict[str, dict[str, Tensor]] = {
+    images = {
+        "test": normalise(run.data.test_images_nchw),
+        "train": normalise(run.data.train_images_nchw),
+    }
+    if run.data.holdout_images_nchw is not None:
+        images["holdout"] = final_holdout(run, run.data.holdout_images_nchw)
+    labels = _labels(run)
+    wanted = list(arms(trained, run.config))
+    partial = folder.checkpoints / "arms.safetensors"
+    evaluated = _evaluated_before(partial, wanted, folder)
+    progress = _progress("arms", wanted, images)
+    try:
+        for number, arm in enumerate(wanted[len(evaluated) :], len(evaluated) + 1):
+            twin = _twin(arm, evaluated)
+            on_arm(progress(number, twin))
+            evaluated.append(_evaluate(run, arm, images, twin))
+            weights = run.model.state_dict()
+            save({arm.name: weights}, folder.arm(arm.name), manifest=_manifest(run, arm))
+            run.load_weights(trained.last[BASELINE])
+            if number < len(wanted):
+                on_rest()
+    except InterruptedRun:
+        write_predictions(partial, arms=_by_part(evaluated, images), labels=labels)
+        raise
+    write_predictions(folder.predictions, arms=_by_part(evaluated, images), labels=labels)
+
+
+def _labels(run: Run) -> dict[str, dict[str, Tensor]]:
+    """Part → kind → labels (n,), of all parts that the run has."""
+    data = run.data
+    found = {
         "test": {"labels": data.test_labels_n},
         "train": {"given": data.train_given_n, "clean": data.train_clean_n},
     }
     if data.holdout_images_nchw is not None:
         assert data.holdout_given_n is not None
         assert data.holdout_clean_n is not None
-        images["holdout"] = final_holdout(run, data.holdout_images_nchw)
-        labels["holdout"] = {"given": data.holdout_given_n, "clean": data.holdout_clean_n}
-    said: dict[str, dict[str, Tensor]] = {part: {} for part in images}
-    for arm in arms(trained, run.config):
-        load_arm(run, arm)
-        for part, images_nchw in images.items():
-            logits_nk = predict(run.model, images_nchw, precision=run.config.saved_precision)
-            # Of 50,000 training samples only the verdict is needed.
-            said[part][arm.name] = logits_nk.argmax(dim=1) if part == "train" else logits_nk
-        save({arm.name: run.model.state_dict()}, folder.arm(arm.name), manifest=_manifest(run, arm))
-    write_predictions(folder.predictions, arms=said, labels=labels)
+        found["holdout"] = {"given": data.holdout_given_n, "clean": data.holdout_clean_n}
+    return found
+
+
+def _by_part(
+    evaluated: Sequence[_Evaluated], parts: Mapping[str, Tensor]
+) -> dict[str, dict[str, Tensor]]:
+    # A tensor for each name: a file takes none that share memory.
+    return {part: {e.arm.name: e.said[part].clone() for e in evaluated} for part in parts}
 
 
 def variants(trained: Trained, config: RunConfig) -> Iterator[Arm]:
@@ -147,11 +235,13 @@ def variants(trained: Trained, config: RunConfig) -> Iterator[Arm]:
                 yield Arm(name, kept.weights[average], refresh, origin)
 
 
-def write_variants(run: Run, trained: Trained, folder: RunFolder) -> None:
+def write_variants(
+    run: Run, trained: Trained, folder: RunFolder, *, on_arm: OnArm = _ignore
+) -> None:
     """Save what every variant says about test and hold-out samples, once the arms have their file.
 
-    Weights that are equal are evaluated once: those of an arm, and averages that warm-up still
-    holds equal.
+    Variants equal to an arm or to each other, as averages that warm-up still holds equal, are
+    evaluated once.
     """
     found = list(variants(trained, run.config))
     if not found or run.config.keep != "every":
@@ -160,26 +250,76 @@ def write_variants(run: Run, trained: Trained, folder: RunFolder) -> None:
     images = {"test": run.images.normalise(data.test_images_nchw)}
     if data.holdout_images_nchw is not None:
         images["holdout"] = final_holdout(run, data.holdout_images_nchw)
-    known = list(arms(trained, run.config))
     predictions = Predictions(folder.predictions)
-    said = {part: {a.name: predictions.logits_nk(part, a.name) for a in known} for part in images}
-    for arm in found:
-        twin = next((other for other in known if _equal(arm, other)), None)
-        if twin is None:
-            load_arm(run, arm)
-            known.append(arm)
-        for part, logits in said.items():
-            logits[arm.name] = (
-                logits[twin.name]
-                if twin
-                else predict(run.model, images[part], precision=run.config.saved_precision)
-            )
-    names = [arm.name for arm in found]
+    evaluated = [
+        _Evaluated(arm, {}, {part: predictions.logits_nk(part, arm.name) for part in images})
+        for arm in arms(trained, run.config)
+    ]
+    known = len(evaluated)
+    progress = _progress("variants", found, images)
+    for number, arm in enumerate(found, 1):
+        twin = _twin(arm, evaluated)
+        on_arm(progress(number, twin))
+        evaluated.append(_evaluate(run, arm, images, twin))
     write_predictions(
         folder.variants,
-        arms={part: {name: said[part][name].clone() for name in names} for part in images},
+        arms=_by_part(evaluated[known:], images),
         labels={"test": {"labels": data.test_labels_n}},
     )
+
+
+def _progress(
+    kind: str, wanted: Sequence[Arm], images: Mapping[str, Tensor]
+) -> Callable[[int, _Evaluated | None], ArmProgress]:
+    counts = {part: len(images_nchw) for part, images_nchw in images.items()}
+
+    def at(number: int, twin: _Evaluated | None) -> ArmProgress:
+        equal_to = None if twin is None else twin.arm.name
+        return ArmProgress(
+            kind, wanted[number - 1].name, number, len(wanted), counts, equal_to=equal_to
+        )
+
+    return at
+
+
+def _evaluate(
+    run: Run, arm: Arm, images: Mapping[str, Tensor], twin: _Evaluated | None
+) -> _Evaluated:
+    """What an arm says, computed or taken from its twin; the run's model then holds the arm."""
+    if twin is not None:
+        run.load_weights({**arm.weights, **twin.statistics})
+        return _Evaluated(arm, twin.statistics, twin.said)
+    load_arm(run, arm)
+    said = {}
+    for part, images_nchw in images.items():
+        logits_nk = predict(run.model, images_nchw, precision=run.config.saved_precision)
+        # Of 50,000 training samples only the verdict is needed.
+        said[part] = logits_nk.argmax(dim=1) if part == "train" else logits_nk
+    buffers = {name for name, _ in run.model.named_buffers()} if arm.refresh else set()
+    state = run.model.state_dict()
+    return _Evaluated(arm, {key: state[key].clone() for key in buffers & state.keys()}, said)
+
+
+def _evaluated_before(path: Path, wanted: Sequence[Arm], folder: RunFolder) -> list[_Evaluated]:
+    """The first of the arms, as far as an interrupted session came; those in doubt are left out."""
+    found: list[_Evaluated] = []
+    if not path.exists():
+        return found
+    try:
+        before = Predictions(path)
+        for arm in wanted[: len(before.arms("test"))]:
+            saved = load(folder.arm(arm.name))[arm.name]
+            own = {key: saved[key].to(x.device) for key, x in arm.weights.items()}
+            changed = {key: x for key, x in own.items() if not torch.equal(x, arm.weights[key])}
+            if not arm.refresh and changed:
+                break
+            parts = [part for part in ("test", "train", "holdout") if part in before]
+            said = {part: before.logits_nk(part, arm.name) for part in parts}
+            found.append(_Evaluated(arm, changed, said))
+    except (FileError, KeyError):
+        # Damaged; what is missing is evaluated again.
+        pass
+    return found
 
 
 def final_holdout(run: Run, images_nchw: Tensor) -> Tensor:
@@ -215,6 +355,11 @@ def load_arm(run: Run, arm: Arm) -> None:
     run.load_weights(arm.weights)
     if arm.refresh:
         recompute_statistics(run.model, run.images, run.config)
+
+
+def _twin(arm: Arm, evaluated: Sequence[_Evaluated]) -> _Evaluated | None:
+    """One whose predictions are those of the arm, since weights and statistics are equal."""
+    return next((other for other in evaluated if _equal(arm, other.arm)), None)
 
 
 def _equal(arm: Arm, other: Arm) -> bool:

@@ -18,7 +18,7 @@ from polyak.records.cards import Card, commit_of_code, write_card
 from polyak.records.locks import holding
 from polyak.records.runs import EpochRecord, RunFolder, run_folder
 from polyak.records.timings import write_timings
-from polyak.training.arms import write_arms, write_variants
+from polyak.training.arms import OnArm, write_arms, write_variants
 from polyak.training.checkpoint import SECONDS, Checkpoints
 from polyak.training.config import RunConfig
 from polyak.training.interruption import Interruption
@@ -39,6 +39,7 @@ def carry_out(
     *,
     device: str = "cpu",
     on_epoch: OnEpoch | None = None,
+    on_arm: OnArm | None = None,
     interruption: Interruption | None = None,
     checkpoint_seconds: float = SECONDS,
     on_doubt: OnDoubt = warn,
@@ -53,7 +54,8 @@ def carry_out(
         out: The output folder.
         device: Where to compute.
         on_epoch: Called with each epoch's record.
-        interruption: Asked between two steps whether to leave.
+        on_arm: Called before each arm that is evaluated after the last epoch.
+        interruption: Asked between two steps, and between two arms, whether to leave.
         checkpoint_seconds: Time between checkpoints; no part of what the run is.
         on_doubt: See `doubts`.
 
@@ -87,7 +89,9 @@ def carry_out(
                 elif isinstance(job, OverheadConfig):
                     _measure(job, work.data, folder, usable, interruption)
                 else:
-                    session = _Session(folder, checkpoints, on_epoch or _ignore, interruption)
+                    session = _Session(
+                        folder, checkpoints, on_epoch or _ignore, on_arm or _ignore, interruption
+                    )
                     assert work.run is not None
                     _train(work.run, session)
                     checkpoints.remove()
@@ -194,6 +198,7 @@ class _Session:
     folder: RunFolder
     checkpoints: Checkpoints
     on_epoch: OnEpoch
+    on_arm: OnArm
     interruption: Interruption | None
 
     def record(self, run: Run) -> None:
@@ -203,7 +208,7 @@ class _Session:
             self.folder.write_monitors(run.trained.monitors)
 
     def rest(self, run: Run) -> None:
-        """Between two steps: write a checkpoint if it is time, and leave if asked."""
+        """Between two steps or arms: write a checkpoint if it is time, and leave if asked."""
         asked = self.interruption is not None and self.interruption.made
         if asked or self.checkpoints.due():
             self.checkpoints.write(run)
@@ -222,8 +227,8 @@ def _train(run: Run, session: _Session) -> None:
 
     try:
         trained = run.train(record, on_rest=lambda: session.rest(run))
-        write_arms(run, trained, folder)
-        write_variants(run, trained, folder)
+        write_arms(run, trained, folder, on_arm=session.on_arm, on_rest=lambda: session.rest(run))
+        write_variants(run, trained, folder, on_arm=session.on_arm)
         write_card(folder, card_of(run.data, commit=commit_of_code()))
     except DivergedError as error:
         folder.finish("diverged", epoch=error.epoch, step=error.step, seconds=_seconds(run))
@@ -277,5 +282,5 @@ def _probe(config: ProbeConfig, data: Partition, out: Path, device: torch.device
     run_folder(out, config.id).finish("done", seconds=seconds)
 
 
-def _ignore(_record: EpochRecord) -> None:
-    """What happens to an epoch's record where nobody asks for it."""
+def _ignore(_progress: object) -> None:
+    """What happens to progress where nobody asks for it."""

@@ -174,6 +174,23 @@ def test_a_network_that_is_refused_leaves_nothing(tmp_path, capsys):
 
 def test_epochs_stand_under_headings(tmp_path, capsys):
     assert main([*TINY, "--out", str(tmp_path)]) == 0
-    _, heading, first, second = capsys.readouterr().err.splitlines()
+    _, heading, first, second, *_ = capsys.readouterr().err.splitlines()
     assert heading.split()[:3] == ["epoch", "rate", "loss"]
     assert len(heading) == len(first) == len(second)
+
+
+def test_arms_are_shown_as_they_are_evaluated(tmp_path, capsys):
+    assert main([*TINY, "--out", str(tmp_path)]) == 0
+    said = capsys.readouterr()
+    arms = {row.split()[0] for row in said.out.splitlines()[1:-1]}
+    lines = said.err.splitlines()[4:]
+    heading = f"evaluating {len(arms)} arms on 60 test, 18 hold-out and 72 training images"
+    assert lines[0] == heading
+    shown = [line.split() for line in lines[1 : len(arms) + 1]]
+    assert {words[1].rstrip(",") for words in shown} == arms
+    assert shown[0] == [f"1/{len(arms)}", "sgd"]
+    assert lines[len(arms) + 1] == "evaluating 8 variants on 60 test and 18 hold-out images"
+    # Those that are equal to an arm have no line.
+    rest = [line.split() for line in lines[len(arms) + 2 :]]
+    assert all(len(words) == 2 and words[0].endswith("/8") for words in rest)
+    assert len(rest) < 8

@@ -8,7 +8,14 @@ from typing import Annotated
 import tyro
 from rich.console import Console
 
-from polyak.cli.console import HEADINGS, epoch_cells, in_columns, title
+from polyak.cli.console import (
+    HEADINGS,
+    arm_line,
+    epoch_cells,
+    evaluation_heading,
+    in_columns,
+    title,
+)
 from polyak.cli.logs import Log, logger_fault
 from polyak.cli.time_limit import seconds_of
 from polyak.data import prepare
@@ -18,6 +25,7 @@ from polyak.metrics import accuracy, cross_entropy
 from polyak.models import pinned, pinned_whole
 from polyak.records.predictions import Predictions
 from polyak.records.runs import EpochRecord, run_folder
+from polyak.training.arms import ArmProgress
 from polyak.training.config import RunConfig
 from polyak.training.config_file import read_config
 from polyak.training.interruption import Interruption
@@ -78,6 +86,7 @@ class TrainCommand:
         interruption = Interruption(seconds_of(self.time_limit))
         console = Console(stderr=True, soft_wrap=True, highlight=False)
         epochs: list[EpochRecord] = []
+        headed: set[str] = set()
 
         def show(record: EpochRecord) -> None:
             epochs.append(record)
@@ -87,6 +96,14 @@ class TrainCommand:
                     console.print(in_columns(HEADINGS))
                 console.print(in_columns(epoch_cells(epochs, config)))
 
+        def show_arm(progress: ArmProgress) -> None:
+            if progress.kind not in headed:
+                headed.add(progress.kind)
+                console.print(evaluation_heading(progress))
+            # Of many variants most are equal to an arm, and take no time.
+            if progress.kind == "arms" or progress.equal_to is None:
+                console.print(arm_line(progress))
+
         with (
             following(self.out, self.log, on_fault=logger_fault(console)) as follower,
             interruption.by_signals(),
@@ -94,7 +111,12 @@ class TrainCommand:
             console.print(f"{title(config)}  →  {run_folder(self.out, config.id).path}")
             follower.follow(config.id, title(config))
             carry_out(
-                config, self.out, device=self.device, on_epoch=show, interruption=interruption
+                config,
+                self.out,
+                device=self.device,
+                on_epoch=show,
+                on_arm=show_arm,
+                interruption=interruption,
             )
         return _report(config, self.out)
 
