@@ -4,6 +4,8 @@ checkpoint/
   at-0007-00042.safetensors   after 7 epochs and 42 batches: model, momentum, averages,
                               generators; in its manifest the rest
   kept-0007.safetensors       weights kept at the end of an epoch, for the stops; written once
+  arms.safetensors            what arms have said in a sitting that left between two of them
+                              (`arms`)
 """
 
 import shutil
