@@ -383,7 +383,7 @@ def status(work: Path) -> int:
 
 def evaluate(work: Path) -> int:
     """`polyak evaluate` of a finished run on other test images."""
-    return _command("evaluate", _finished(work), "--test-limit", 30, "--name", "again")
+    return _command("evaluate", _finished(work), "--test-limit", 30)
 
 
 def audit(work: Path) -> int:
