@@ -68,3 +68,10 @@ def test_a_disk_that_does_not_answer_is_said_while_a_file_is_read(tmp_path, erro
         tensor_files.opened(path),
     ):
         raise error
+
+
+def test_a_name_that_no_utf8_can_hold_is_refused_and_shown_as_its_escape(tmp_path):
+    """From names of files that are not UTF-8."""
+    with pytest.raises(FileError, match=r"caf\\udce9.*Rename it"):
+        tensor_files.write(tmp_path / "a", {"caf\udce9": torch.zeros(1)}, {})
+    assert os.listdir(tmp_path) == []

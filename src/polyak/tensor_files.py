@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from polyak.errors import FileError, one_line
+from polyak.errors import FileError, few, one_line
 from polyak.files import replacing
 
 _BEFORE = "Take the copy before it."
@@ -31,8 +31,13 @@ def write(
         metadata: Text by name.
 
     Raises:
+        FileError: for names that hold halves of characters, which no UTF-8 can hold.
         OSError: if the disk refuses, with its reason and `path`.
     """
+    if odd := [name for name in tensors if not _is_utf8(name)]:
+        raise FileError(
+            f"the name of a tensor is {few(odd)}; expected text that UTF-8 can hold. Rename it."
+        )
     with replacing(path) as temporary:
         try:
             save_file(dict(tensors), temporary, metadata=dict(metadata))
@@ -66,6 +71,14 @@ def opened(path: str | os.PathLike[str], *, advice: str = _BEFORE) -> Iterator[A
 def damaged(path: str | os.PathLike[str], why: str, *, advice: str = _BEFORE) -> FileError:
     """The error for a file whose content is not what was written."""
     return FileError(f"{os.fspath(path)} is damaged ({why}); expected a whole file. {advice}")
+
+
+def _is_utf8(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _of_the_system(error: SafetensorError) -> OSError | None:
