@@ -8,23 +8,17 @@ the file is named. Anything else is a failure: read as something else in silence
 """
 
 import argparse
-import os
-import platform
 import random
 import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable
-from contextlib import redirect_stderr, redirect_stdout
-from datetime import date
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from io_faults import STUDY, print_table
+from shared import finished_study, print_place_and_date, print_table
 
 from polyak import checksums, load
-from polyak.cli.main import main as command
 from polyak.data import load as load_data
 from polyak.errors import PolyakError
 from polyak.records.predictions import Predictions
@@ -45,32 +39,21 @@ def main() -> int:
     options = parser.parse_args()
     chance = random.Random(options.seed)
     with tempfile.TemporaryDirectory() as folder:
-        out = make_study(Path(folder))
+        out = finished_study(Path(folder))
         lines = []
         for what, path, read in readers(Path(folder), out):
             found = damage(path, read, chance, flips=options.flips, cuts=options.cuts)
             lines.append([what, sum(found.values()), *(found[name] for name in OUTCOMES)])
     sums = [sum(line[i] for line in lines) for i in range(1, 2 + len(OUTCOMES))]
     print_table(("file, read by", "cases", *OUTCOMES), [*lines, ["all", *sums]])
-    print(f"\n{date.today()}, {platform.processor() or platform.machine()}, {platform.system()}")
+    print_place_and_date()
     return 1 if sums[3] or sums[4] else 0
-
-
-def make_study(folder: Path) -> Path:
-    """The output folder of a small study of a search and a refit."""
-    os.environ["POLYAK_CACHE"] = str(folder / "cache")
-    (folder / "small.py").write_text(STUDY)
-    with redirect_stderr(StringIO()), redirect_stdout(StringIO()):
-        code = command(["study", str(folder / "small.py"), "--out", str(folder / "out")])
-    if code:
-        raise SystemExit("the study failed")
-    return folder / "out"
 
 
 def readers(folder: Path, out: Path) -> list[tuple[str, Path, Read]]:
     """Every kind of file, with what reads it, as a value that can be compared."""
     study = out / "small"
-    (search,) = read_study(study).rows[0].search["0.1"].values()
+    search = read_study(study).rows[0].search["0.1"]["0"]
     run = RunFolder(out / "runs" / search)
     config = read_config(run.path / "config.json")
     entry = next((folder / "cache").rglob("train_images.npy")).parent

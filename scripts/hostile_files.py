@@ -9,7 +9,6 @@ run what a file names, write outside of the folder of the output, or end in a tr
 import io
 import os
 import pickle
-import platform
 import resource
 import signal
 import struct
@@ -21,12 +20,11 @@ import traceback
 import zipfile
 from collections import Counter
 from collections.abc import Iterator
-from datetime import date
 from pathlib import Path
 from typing import NoReturn
 
 import torch
-from io_faults import print_table
+from shared import print_place_and_date, print_table
 
 from polyak.cli.main import main as command
 
@@ -50,7 +48,7 @@ def main() -> int:
     lines = [[kind, sum(c.values()), *(c[name] for name in OUTCOMES)] for kind, c in counts.items()]
     sums = [sum(line[i] for line in lines) for i in range(1, 2 + len(OUTCOMES))]
     print_table(("file", "calls", *OUTCOMES), [*lines, ["all", *sums]])
-    print(f"\n{date.today()}, {platform.processor() or platform.machine()}, {platform.system()}")
+    print_place_and_date()
     return 1 if any(sums[3:]) else 0
 
 

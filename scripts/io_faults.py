@@ -12,11 +12,9 @@ end as if nothing had happened.
 
 import argparse
 import ctypes
-import hashlib
 import io
 import json
 import os
-import platform
 import shutil
 import subprocess
 import sys
@@ -26,36 +24,18 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
-from datetime import date
 from pathlib import Path
 from typing import Any
+
+from io_operations import OPERATIONS, WITHOUT_STUDY, digest, make_inputs
+from shared import print_place_and_date, print_table
+
+from polyak.errors import PolyakError
 
 SOURCE = Path(__file__).with_suffix(".c")
 KINDS = ("open to read", "open to write", "read", "write", "fsync", "rename", "mkdir", "unlink")
 KINDS += ("chmod", "map")
 OUTCOMES = ("named", "right all the same", "traceback", "silently wrong")
-
-STUDY = """
-from polyak.data import DataConfig
-from polyak.models import ModelConfig
-from polyak.study.plan import Row, Study
-from polyak.training.config import AveragingConfig, RunConfig
-from polyak.training.optim import OptimConfig
-
-def study():
-    config = RunConfig(
-        data=DataConfig(train_limit=90, test_limit=40, crop_padding=1),
-        model=ModelConfig(name="resnet8", width=4),
-        optim=OptimConfig(warmup_epochs=1),
-        averaging=AveragingConfig(decays=(0.2, 0.9), every=2),
-        epochs=2,
-        batch_size=32,
-    )
-    row = Row(label="digits", dataset="digits", architecture="ResNet-8", config=config,
-              learning_rates=(0.1,), seeds=(0,), paper_decays=(0.968, 0.998),
-              search_monitors=("test",))
-    return Study(name="small", title="A small study", cost="moments", rows=(row,))
-"""
 
 
 @dataclass(slots=True)
@@ -185,8 +165,6 @@ def _child(
 
 def is_named(error: BaseException) -> bool:
     """Whether what the library raised says what is wrong: the file, and why."""
-    from polyak.errors import PolyakError
-
     return isinstance(error, PolyakError) or (
         isinstance(error, OSError) and error.errno is not None
     )
@@ -210,204 +188,6 @@ def is_clean(tally: Tally) -> bool:
     return not bad and not tally.left and tally.reruns_right == tally.points
 
 
-# What an operation leaves, but for the time it took and the order in which bytes were written.
-
-
-_NO_RESULT = ("LOCK", "checkpoint", "index")  # the last: of the cache, which does without
-
-
-def digest(result: Any, work: Path) -> str:
-    """A checksum of what was returned and of all results below a folder."""
-    parts = [repr(result)]
-    for path in sorted(work.rglob("*")):
-        inside = path.relative_to(work).parts
-        if path.is_file() and not any(part[0] == "." or part in _NO_RESULT for part in inside):
-            parts.append(f"{'/'.join(inside)} {_content(path)}")
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
-
-
-def _content(path: Path) -> str:
-    from safetensors.torch import load_file
-
-    from polyak import checksums
-
-    if path.suffix == ".safetensors":
-        tensors = load_file(path)
-        return repr(sorted((key, checksums.of_tensor(x)) for key, x in tensors.items()))
-    if path.suffix in (".json", ".jsonl", ".html") or path.name == "DONE":
-        return "" if path.suffix == ".html" else _without_time(path.read_text(encoding="utf-8"))
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def _without_time(text: str) -> str:
-    records = [json.loads(text)] if text.startswith("{\n") else map(json.loads, text.splitlines())
-    return repr([_timeless(record) for record in records])
-
-
-def _timeless(value: Any) -> Any:
-    if isinstance(value, dict):
-        timed = {"seconds", "sha256", "lines"}
-        return {key: _timeless(x) for key, x in value.items() if key not in timed}
-    return [_timeless(x) for x in value] if isinstance(value, list) else value
-
-
-# Operations: on the files of `make_inputs` below a folder; what they return is compared too.
-
-
-def make_inputs(folder: Path, *, study: bool) -> Path:
-    """Averages of one run at three moments, as files of ours and of torch; a finished study."""
-    import torch
-
-    import polyak
-    from polyak.cli.main import main as command
-
-    folder.mkdir()
-    torch.manual_seed(0)
-    model = torch.nn.Sequential(torch.nn.Linear(30, 40), torch.nn.BatchNorm1d(40))
-    averager = polyak.Averager(model, [0.5, 0.8, 0.9, 0.95], every=1)
-    for step in range(1, 241):
-        with torch.no_grad():
-            model[0].weight += 0.1 * torch.randn(40, 30)
-        averager.step()
-        if step % 80 == 0:
-            polyak.save(averager, folder / f"{step}.safetensors")
-            torch.save(model.state_dict(), folder / f"{step}.pt")
-    if not study:
-        return folder
-    (folder / "small.py").write_text(STUDY)
-    cache, os.environ["POLYAK_CACHE"] = os.environ["POLYAK_CACHE"], str(folder / "cache")
-    with redirect_stderr(io.StringIO()), redirect_stdout(io.StringIO()):
-        code = command(["study", str(folder / "small.py"), "--out", str(folder / "out")])
-    os.environ["POLYAK_CACHE"] = cache
-    if code:
-        raise SystemExit("the study of the inputs failed")
-    return folder
-
-
-def save(work: Path) -> None:
-    """`polyak.save` of what was loaded."""
-    import polyak
-
-    weights = polyak.load(work / "80.safetensors")
-    polyak.save(weights, work / "saved.safetensors")
-
-
-def load(work: Path) -> list[tuple[str, str, str]]:
-    """`polyak.load`."""
-    import polyak
-    from polyak import checksums
-
-    found = polyak.load(work / "80.safetensors")
-    return [(n, k, checksums.of_tensor(x)) for n, state in found.items() for k, x in state.items()]
-
-
-def _command(*words: object) -> int:
-    from polyak.cli.main import main as command
-
-    return command([str(word) for word in words])
-
-
-def _finished(work: Path) -> Path:
-    return next(path.parent for path in sorted(work.glob("out/runs/*/DONE")))
-
-
-def merge(work: Path) -> int:
-    """`polyak merge` of two files of ours."""
-    files = [work / "80.safetensors", work / "160.safetensors"]
-    return _command("merge", *files, "--name", "ema_0.9", "--out", work / "merged.safetensors")
-
-
-def merge_pt(work: Path) -> int:
-    """`polyak merge` of two files of `torch.save`."""
-    return _command("merge", work / "80.pt", work / "160.pt", "--out", work / "merged.safetensors")
-
-
-def synthesize(work: Path) -> int:
-    """`polyak synthesize` from three files."""
-    files = [work / f"{step}.safetensors" for step in (80, 160, 240)]
-    return _command("synthesize", *files, "--decay", 0.7, "--out", work / "later.safetensors")
-
-
-def export(work: Path) -> int:
-    """`polyak export` of one average."""
-    return _command("export", work / "80.safetensors", "ema_0.9", work / "plain.safetensors")
-
-
-def prepare(work: Path) -> int:
-    """`polyak data prepare` into an empty cache."""
-    shutil.rmtree(work / "cache", ignore_errors=True)
-    return _command("data", "prepare", "--source", "digits")
-
-
-def train(work: Path) -> int:
-    """`polyak train` of one run, with a checkpoint after every step, from the beginning."""
-    from dataclasses import replace
-
-    from polyak.training import jobs
-    from polyak.training.config_file import read_run_config
-
-    config = replace(read_run_config(_finished(work) / "config.json"), seed=7)
-    try:
-        jobs.carry_out(config, work / "own", checkpoint_seconds=0.0)
-    except Exception as error:
-        # As the command line says it.
-        return command_error(error)
-    return 0
-
-
-def command_error(error: Exception) -> int:
-    """The exit code that the command line would give, with its message on stderr."""
-    from polyak.cli.os_errors import message_of
-    from polyak.errors import PolyakError
-
-    message = str(error) if isinstance(error, PolyakError) else None
-    if isinstance(error, OSError):
-        message = message_of(error)
-    if message is None:
-        raise error
-    print(f"polyak: {message}", file=sys.stderr)
-    return 2
-
-
-def report(work: Path) -> int:
-    """`polyak report` of a finished study."""
-    return _command("report", work / "out" / "small")
-
-
-def status(work: Path) -> int:
-    """`polyak status` of its output folder."""
-    return _command("status", work / "out")
-
-
-def evaluate(work: Path) -> int:
-    """`polyak evaluate` of a finished run on other test images."""
-    return _command("evaluate", _finished(work), "--test-limit", 30)
-
-
-def audit(work: Path) -> int:
-    """`polyak audit` of a finished run."""
-    return _command("audit", _finished(work), "--top", 3)
-
-
-WITHOUT_STUDY = {"save", "load", "merge", "merge-pt", "synthesize", "export", "prepare"}
-"""Operations on files of averages, or on nothing."""
-
-OPERATIONS: dict[str, Callable[[Path], Any]] = {
-    "save": save,
-    "load": load,
-    "merge": merge,
-    "merge-pt": merge_pt,
-    "synthesize": synthesize,
-    "export": export,
-    "prepare": prepare,
-    "train": train,
-    "status": status,
-    "evaluate": evaluate,
-    "audit": audit,
-    "report": report,
-}
-
-
 def print_tables(tallies: dict[str, Tally]) -> None:
     """Two tables in Markdown: by operation, and by call; then what was not as promised."""
     heads = ("operation", "points", *OUTCOMES, "temporaries left", "rerun right")
@@ -419,7 +199,7 @@ def print_tables(tallies: dict[str, Tally]) -> None:
     print_table(
         ("call", *OUTCOMES), ([kind, *(calls[kind, name] for name in OUTCOMES)] for kind in KINDS)
     )
-    print(f"\n{date.today()}, {platform.processor() or platform.machine()}, {platform.system()}")
+    print_place_and_date()
     for name, tally in tallies.items():
         for example in tally.examples[:5]:
             print(f"{name} {example}", file=sys.stderr)
@@ -433,14 +213,6 @@ def _operation_lines(tallies: dict[str, Tally]) -> Iterator[list[object]]:
         sum(getattr(t, f) for t in tallies.values()) for f in ("points", "left", "reruns_right")
     ]
     yield ["all", others[0], *sums, *others[1:]]
-
-
-def print_table(heads: tuple[str, ...], lines: Any) -> None:
-    """A table in Markdown."""
-    print(f"| {' | '.join(heads)} |")
-    print(f"|{'---|' * len(heads)}")
-    for line in lines:
-        print(f"| {' | '.join(map(str, line))} |")
 
 
 if __name__ == "__main__":

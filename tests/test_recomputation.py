@@ -11,16 +11,12 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors.numpy import load_file
 from support import ledger_twin, metrics_twin
+from support.small_runs import carry_through
 
-from polyak.analysis.loaded import load_study
-from polyak.analysis.results import write_results
 from polyak.data import DataConfig, NoiseConfig
 from polyak.models import ModelConfig
-from polyak.report.sections.claims import judge, write_ledger
 from polyak.study.plan import Row, Study
-from polyak.study.runner import run_study
 from polyak.training.config import AveragingConfig, RunConfig
-from polyak.training.jobs import carry_out
 from polyak.training.optim import OptimConfig
 
 pytestmark = pytest.mark.slow
@@ -54,13 +50,6 @@ STUDY = Study(
 )
 
 
-def in_this_process(jobs, out, on_tick):
-    for job in jobs:
-        carry_out(job, out)
-    on_tick({job.id: "done" for job in jobs})
-    return {}
-
-
 def read(path):
     return json.loads(path.read_text())
 
@@ -70,12 +59,8 @@ def out(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("POLYAK_CACHE", str(tmp_path_factory.mktemp("cache")))
         out = tmp_path_factory.mktemp("out")
-        quiet = {"on_progress": lambda progress: None, "workers": 1, "command": ""}
-        outcome = run_study(STUDY, out, executor=in_this_process, **quiet)
+        outcome = carry_through(STUDY, out, command="")
         assert (outcome.failures, outcome.row_failures) == ({}, {})
-        study = load_study(out, STUDY.name)
-        write_results(out / STUDY.name / "results.parquet", study.results)
-        write_ledger(out / STUDY.name, judge(study))
         yield out
 
 

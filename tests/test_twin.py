@@ -14,16 +14,12 @@ from safetensors.numpy import load_file
 from safetensors.torch import load_file as load_tensors
 from support import metrics_twin as twin_metrics
 from support import protocol_twin as twin
+from support.small_runs import carry_through
 
-from polyak.analysis.loaded import load_study
-from polyak.analysis.results import write_results
 from polyak.data import DataConfig, NoiseConfig, load, partition, prepare
 from polyak.models import ModelConfig
-from polyak.report.sections.claims import judge, write_ledger
 from polyak.study.plan import Row, Study
-from polyak.study.runner import run_study
 from polyak.training.config import AveragingConfig, RunConfig
-from polyak.training.jobs import carry_out
 from polyak.training.optim import OptimConfig
 
 DATA = DataConfig(
@@ -63,31 +59,14 @@ ROUNDING = 2e-5
 into convolutions, the twin does neither."""
 
 
-def in_this_process(jobs, out, on_tick):
-    for job in jobs:
-        carry_out(job, out)
-        on_tick({job.id: "done"})
-    return {}
-
-
 @pytest.fixture(scope="module")
 def out(tmp_path_factory):
     """The study as the tool carries it out, with the table and the ledger of its page."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("POLYAK_CACHE", str(tmp_path_factory.mktemp("cache")))
         out = tmp_path_factory.mktemp("out")
-        outcome = run_study(
-            STUDY,
-            out,
-            executor=in_this_process,
-            on_progress=lambda progress: None,
-            workers=1,
-            command="polyak study doubled",
-        )
+        outcome = carry_through(STUDY, out, command="polyak study doubled")
         assert (outcome.done, outcome.failures, outcome.row_failures) == (6, {}, {})
-        study = load_study(out, STUDY.name)
-        write_results(out / STUDY.name / "results.parquet", study.results)
-        write_ledger(out / STUDY.name, judge(study))
         yield out
 
 

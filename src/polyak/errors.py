@@ -89,6 +89,11 @@ def few(names: Collection[str], limit: int = 3) -> str:
     return shown + (", …" if len(names) > limit else "")
 
 
+def quote(names: Iterable[str]) -> str:
+    """The first names from a file, for a message."""
+    return few([repr(name) for name in names])
+
+
 def unknown(what: str, got: str, choices: Iterable[str]) -> str:
     """The message for a name that is not among the choices, with the nearest match.
 

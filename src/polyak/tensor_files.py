@@ -10,11 +10,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save, save_file
 from torch import Tensor
 
-from polyak.errors import FileError, few, one_line
+from polyak.errors import FileError, few, one_line, quote
 from polyak.files import replacing
 
 _BEFORE = "Take the copy before it."
@@ -31,18 +32,39 @@ def write(
         metadata: Text by name.
 
     Raises:
-        FileError: for names that hold halves of characters, which no UTF-8 can hold.
+        FileError: for a dtype that safetensors does not have, such as complex128, and for names
+            that hold halves of characters, which no UTF-8 can hold.
         OSError: if the disk refuses, with its reason and `path`.
     """
-    if odd := [name for name in tensors if not _is_utf8(name)]:
-        raise FileError(
-            f"the name of a tensor is {few(odd)}; expected text that UTF-8 can hold. Rename it."
-        )
+    _refuse_unwritable(tensors)
     with replacing(path) as temporary:
         try:
             save_file(dict(tensors), temporary, metadata=dict(metadata))
         except SafetensorError as error:
             raise _of_the_system(error) or error from error
+
+
+def read(path: str | os.PathLike[str]) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """Metadata and tensors of a file; the tensors are copies, not views of the file.
+
+    Raises:
+        FileError: for a damaged file, or a dtype that this torch does not have.
+    """
+    with opened(path) as file:
+        # The library maps the file: written to later, it would change under a tensor whose
+        # checksum was found right.
+        tensors = {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118 (no dict)
+        return file.metadata() or {}, tensors
+
+
+def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
+    """Metadata of a file, without reading its tensors.
+
+    Raises:
+        FileError: for a damaged file.
+    """
+    with opened(path) as file:
+        return dict(file.metadata() or {})
 
 
 @contextmanager
@@ -71,6 +93,30 @@ def opened(path: str | os.PathLike[str], *, advice: str = _BEFORE) -> Iterator[A
 def damaged(path: str | os.PathLike[str], why: str, *, advice: str = _BEFORE) -> FileError:
     """The error for a file whose content is not what was written."""
     return FileError(f"{os.fspath(path)} is damaged ({why}); expected a whole file. {advice}")
+
+
+def _refuse_unwritable(tensors: Mapping[str, Tensor]) -> None:
+    if odd := [name for name in tensors if not _is_utf8(name)]:
+        raise FileError(
+            f"the name of a tensor is {few(odd)}; expected text that UTF-8 can hold. Rename it."
+        )
+    dtypes = {dtype for dtype in {x.dtype for x in tensors.values()} if not _is_writable(dtype)}
+    bad = [name for name, x in tensors.items() if x.dtype in dtypes]
+    if bad:
+        found = ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in dtypes))
+        raise FileError(
+            f"the dtype of {quote(bad)} is {found}; expected one that safetensors has. "
+            "Convert it, or write the state dict with torch.save."
+        )
+
+
+def _is_writable(dtype: torch.dtype) -> bool:
+    # Asked of the library, whose list grows.
+    try:
+        save({"x": torch.empty(0, dtype=dtype, device="cpu")})
+    except (KeyError, ValueError, SafetensorError):
+        return False
+    return True
 
 
 def _is_utf8(name: str) -> bool:

@@ -3,12 +3,10 @@
 from dataclasses import replace
 
 import pytest
+from support.small_runs import small_run
 
 from polyak import runs
-from polyak.data import DataConfig, NoiseConfig, prepare
-from polyak.models import ModelConfig
 from polyak.records.runs import run_folder
-from polyak.training.config import AveragingConfig, RunConfig
 from polyak.training.jobs import carry_out
 from polyak.training.optim import OptimConfig
 
@@ -29,23 +27,10 @@ def out(runs_cache_folder, tmp_path_factory):
     folder = tmp_path_factory.mktemp("out")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("POLYAK_CACHE", str(runs_cache_folder))
-        search = RunConfig(
-            data=prepare(
-                DataConfig(
-                    train_limit=90,
-                    test_limit=40,
-                    crop_padding=1,
-                    noise=NoiseConfig(kind="symmetric", rate=0.3),
-                )
-            ),
-            model=ModelConfig(name="resnet8", width=4),
-            optim=OptimConfig(lr=0.1, warmup_epochs=1),
-            averaging=AveragingConfig(decays=(0.2, 0.9), every=2),
-            epochs=2,
-            batch_size=16,
-        )
-        for config in (search, replace(search, holdout=False, epochs=1, optim=OptimConfig())):
-            carry_out(replace(config, optim=replace(config.optim, warmup_epochs=0.5)), folder)
+        search = small_run(epochs=2, optim=OptimConfig(lr=0.1, warmup_epochs=0.5))
+        carry_out(search, folder)
+        refit = replace(search, holdout=False, epochs=1, optim=OptimConfig(warmup_epochs=0.5))
+        carry_out(refit, folder)
     return folder
 
 

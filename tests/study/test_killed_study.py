@@ -14,30 +14,11 @@ import pytest
 import polyak
 
 SOURCE = str(Path(polyak.__file__).resolve().parents[1])
-STUDY = """
-from polyak.data import DataConfig
-from polyak.models import ModelConfig
-from polyak.study.plan import Row, Study
-from polyak.training.config import AveragingConfig, RunConfig
-from polyak.training.optim import OptimConfig
-
-def study():
-    config = RunConfig(
-        data=DataConfig(train_limit=90, test_limit=40, crop_padding=1),
-        model=ModelConfig(name="resnet8", width=4),
-        optim=OptimConfig(warmup_epochs=1),
-        averaging=AveragingConfig(decays=(0.2, 0.9), every=2),
-        epochs=3,
-        batch_size=32,
-    )
-    row = Row(label="digits", dataset="digits", architecture="ResNet-8", config=config,
-              learning_rates=(0.1,), seeds=(0, 1), paper_decays=(0.968, 0.998))
-    return Study(name="small", title="A small study", cost="moments", rows=(row,))
-"""
+STUDY = Path(polyak.__file__).resolve().parents[2] / "scripts" / "small_study.py"
 
 
 def begin(folder: Path) -> subprocess.Popen[bytes]:
-    words = ["study", str(folder / "small.py"), "--out", str(folder / "out"), "--workers", "1"]
+    words = ["study", str(STUDY), "--out", str(folder / "out"), "--workers", "1"]
     return subprocess.Popen(
         [sys.executable, "-c", "from polyak.cli.main import entry; entry()", *words],
         env={**os.environ, "PYTHONPATH": SOURCE, "OMP_NUM_THREADS": "1"},
@@ -68,12 +49,12 @@ def content(folder: Path) -> dict[str, str]:
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not STUDY.exists(), reason="needs the repository")
 def test_a_study_whose_parent_is_killed_ends_as_one_that_was_left_alone(tmp_path, monkeypatch):
     monkeypatch.setenv("POLYAK_CACHE", str(tmp_path / "cache"))
     chance = random.Random(0)
     for name in ("alone", "killed"):
         (tmp_path / name).mkdir()
-        (tmp_path / name / "small.py").write_text(STUDY)
     assert begin(tmp_path / "alone").wait() == 0
     killed = tmp_path / "killed"
     for _ in range(3):

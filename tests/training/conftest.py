@@ -2,12 +2,11 @@
 
 import pytest
 import torch
+from support.small_runs import small_run
 
-from polyak.data import DataConfig, NoiseConfig, load, partition, prepare
-from polyak.models import ModelConfig
-from polyak.training.config import AveragingConfig, RunConfig
+from polyak.data import load, partition
+from polyak.training.config import RunConfig
 from polyak.training.loop import Run
-from polyak.training.optim import OptimConfig
 
 
 @pytest.fixture(scope="session")
@@ -24,22 +23,8 @@ def cache(cache_folder):
 
 @pytest.fixture(scope="module")
 def tiny(cache) -> RunConfig:
-    """72 training images, 18 held out: five steps an epoch, the last one short."""
-    return RunConfig(
-        data=prepare(
-            DataConfig(
-                train_limit=90,
-                test_limit=40,
-                crop_padding=1,
-                noise=NoiseConfig(kind="symmetric", rate=0.3),
-            )
-        ),
-        model=ModelConfig(name="resnet8", width=4),
-        optim=OptimConfig(lr=0.1, warmup_epochs=1),
-        averaging=AveragingConfig(decays=(0.2, 0.9), every=2),
-        epochs=3,
-        batch_size=16,
-    )
+    """See `small_run`."""
+    return small_run()
 
 
 @pytest.fixture(scope="module")

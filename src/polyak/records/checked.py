@@ -43,15 +43,6 @@ def read_checked(path: Path) -> dict[str, Any]:
     return record
 
 
-def has_checksum(path: Path) -> bool:
-    """Whether a record has a checksum of its own; those of before 30 November 2026 have not."""
-    try:
-        record = read_json(path)
-    except (OSError, ValueError):
-        return False
-    return isinstance(record, dict) and SUM in record
-
-
 def line_sums(text: str) -> list[str]:
     """A checksum for each line of a record of many: 16 hexadecimal digits of its SHA-256."""
     return [hashlib.sha256(line.encode()).hexdigest()[:16] for line in text.splitlines()]

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from polyak import tensor_files
 from polyak.averaging.averager import Averager
+from polyak.averaging.files.file_format import file_format
 from polyak.averaging.files.manifest import (
     RECORD,
     dtypes,
@@ -18,14 +19,8 @@ from polyak.averaging.files.manifest import (
     torch_version,
     verify_record,
 )
-from polyak.averaging.files.safetensors_file import (
-    file_format,
-    quote,
-    read_safetensors,
-    refuse_unwritable,
-)
 from polyak.averaging.model.sharded import is_sharded
-from polyak.errors import ConfigError, FileError, few
+from polyak.errors import ConfigError, FileError, few, quote
 
 _SEPARATOR = "/"
 
@@ -87,7 +82,6 @@ def save(
             index[name][key] = places.setdefault(_identity(tensor, full), full)
             if index[name][key] == full:
                 stored[full] = _of_its_own(tensor, storages)
-    refuse_unwritable(stored)
     metadata = metadata_of(index, stored, described)
     tensor_files.write(path, stored, metadata)
 
@@ -108,7 +102,7 @@ def load(path: str | os.PathLike[str]) -> SavedWeights:
             f"{os.fspath(path)} {words.get(found, f'is a {found} file')}; expected one that "
             f"polyak.save wrote. {_FOREIGN}"
         )
-    metadata, tensors = read_safetensors(path)
+    metadata, tensors = tensor_files.read(path)
     if RECORD not in metadata:
         raise FileError(
             f"{os.fspath(path)} has no manifest; expected a file that polyak.save wrote. {_FOREIGN}"

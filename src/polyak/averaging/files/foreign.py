@@ -9,19 +9,15 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from polyak import tensor_files
 from polyak.averaging.files.averager_state import is_state
 from polyak.averaging.files.averages import SavedWeights, weights_of
+from polyak.averaging.files.file_format import Path, file_format
 from polyak.averaging.files.layouts.foreign_formats import diffusers_facts
 from polyak.averaging.files.layouts.recognition import recognise
 from polyak.averaging.files.manifest import RECORD
 from polyak.averaging.files.pickles import read_pickled, refusal
-from polyak.averaging.files.safetensors_file import (
-    Path,
-    file_format,
-    read_safetensors,
-)
 from polyak.errors import FileError, WeightMismatchError, one_line
-from polyak.tensor_files import damaged
 
 EXPORTED = "polyak_export"
 """Key of the metadata in which an exported average keeps its manifest."""
@@ -78,7 +74,7 @@ def read_foreign(path: Path, model: nn.Module | None = None) -> SavedWeights:
 
 
 def _safetensors(path: Path, model: nn.Module | None) -> SavedWeights:
-    metadata, tensors = read_safetensors(path)
+    metadata, tensors = tensor_files.read(path)
     if RECORD in metadata:
         return weights_of(path, metadata, tensors)
     weights = _required(path, tensors, model)
@@ -91,7 +87,7 @@ def _exported(path: Path, text: str, state: dict[str, Tensor]) -> SavedWeights:
     manifest = _json(path, lambda: text)
     name = manifest.get("name")
     if not isinstance(name, str):
-        raise damaged(path, "what it says of its average has no name")
+        raise tensor_files.damaged(path, "what it says of its average has no name")
     return SavedWeights({name: state}, manifest=manifest)
 
 
@@ -165,10 +161,10 @@ def _parts(index: Folder) -> dict[str, Any]:
     for name in sorted({str(name) for name in places.values()} if isinstance(places, dict) else ()):
         # An index is text from elsewhere: it names files of its own folder only.
         if Folder(name).name != name:
-            raise damaged(index, f"it names {name!r}, outside its folder")
+            raise tensor_files.damaged(index, f"it names {name!r}, outside its folder")
         part = index.parent / name
         if file_format(part) == "safetensors":
-            tensors |= read_safetensors(part)[1]
+            tensors |= tensor_files.read(part)[1]
         elif isinstance(content := read_pickled(part)[0], dict):
             tensors |= content
     return tensors
@@ -179,7 +175,9 @@ def _json(path: Path, read: Callable[[], str]) -> dict[str, Any]:
     try:
         value = json.loads(read())
     except (OSError, ValueError, RecursionError) as error:
-        raise damaged(path, f"its description is no JSON: {one_line(error)}") from error
+        raise tensor_files.damaged(
+            path, f"its description is no JSON: {one_line(error)}"
+        ) from error
     if not isinstance(value, dict):
-        raise damaged(path, "its description is no JSON object")
+        raise tensor_files.damaged(path, "its description is no JSON object")
     return value

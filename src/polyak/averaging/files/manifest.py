@@ -21,8 +21,8 @@ import torch
 from torch import Tensor
 
 from polyak import checksums
-from polyak.averaging.files.safetensors_file import Path, quote
-from polyak.errors import FileError, one_line
+from polyak.averaging.files.file_format import Path
+from polyak.errors import FileError, one_line, quote
 from polyak.tensor_files import damaged
 
 FORMAT = 1

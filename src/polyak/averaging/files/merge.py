@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from polyak.averaging.files.export import read_named
+from polyak.averaging.files.file_format import Path
 from polyak.averaging.files.manifest import dtypes
-from polyak.averaging.files.safetensors_file import Path
 from polyak.averaging.files.same_network import OneNetwork
 from polyak.averaging.kernels import averageable
 from polyak.errors import ConfigError, StateError, few, printable

@@ -8,9 +8,9 @@ from zipfile import BadZipFile, ZipFile
 
 from torch.serialization import get_unsafe_globals_in_checkpoint
 
+from polyak.averaging.files.file_format import Path, file_format
 from polyak.averaging.files.layouts.stand_ins import load_with_stand_ins
-from polyak.averaging.files.safetensors_file import Path, file_format, quote
-from polyak.errors import FileError, one_line
+from polyak.errors import FileError, one_line, quote
 from polyak.tensor_files import damaged
 
 # Nothing that holds weights needs these; torch's reader blocks most of them whatever one allows.

@@ -6,9 +6,9 @@ from collections.abc import Collection, Mapping
 import torch
 from torch import Tensor
 
-from polyak.averaging.files.safetensors_file import Path, quote
+from polyak.averaging.files.file_format import Path
 from polyak.averaging.kernels import all_finite, averageable
-from polyak.errors import NonFiniteError, WeightMismatchError
+from polyak.errors import NonFiniteError, WeightMismatchError, quote
 
 
 class OneNetwork:

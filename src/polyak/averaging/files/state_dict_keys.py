@@ -5,8 +5,7 @@ from collections.abc import Collection, Mapping
 import torch
 from torch import Tensor, nn
 
-from polyak.averaging.files.safetensors_file import quote
-from polyak.errors import FileError, WeightMismatchError
+from polyak.errors import FileError, WeightMismatchError, quote
 
 _WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
 """What torch.compile, FSDP and activation checkpointing put between the parts of a name."""

@@ -9,16 +9,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from polyak import tensor_files
 from polyak.averaging.files.averages import SavedWeights, load
+from polyak.averaging.files.file_format import Path, file_format
 from polyak.averaging.files.manifest import RECORD, dtypes, parse_record
 from polyak.averaging.files.mixture import nearest_mixture
-from polyak.averaging.files.safetensors_file import Path, file_format, quote, read_metadata
 from polyak.averaging.files.same_network import OneNetwork
 from polyak.averaging.kernels import averageable
 from polyak.averaging.kinds import Average, as_average
 from polyak.averaging.kinds.profile import profile
 from polyak.averaging.kinds.records import from_record, is_whole, to_record
-from polyak.errors import ConfigError, FileError, StateError
+from polyak.errors import ConfigError, FileError, StateError, quote
 
 STRIDE = 1e-3
 """By what share of itself a weight is taken to change from one update to the next, where rounding
@@ -196,7 +197,7 @@ def averages_in(path: Path) -> list[Stored]:
         StateError: for recomputed BatchNorm statistics, or updates at unknown steps.
     """
     where = os.fspath(path)
-    metadata = read_metadata(path) if file_format(path) == "safetensors" else {}
+    metadata = tensor_files.read_metadata(path) if file_format(path) == "safetensors" else {}
     manifest = parse_record(path, metadata)["manifest"] if RECORD in metadata else {}
     if not {"averages", "every", "steps", "updates", "skipped"} <= manifest.keys():
         raise FileError(

@@ -15,7 +15,7 @@ from rich.console import Console
 from polyak.analysis.results import Result, evaluation_results, phases_of, write_results_csv
 from polyak.cli.json_output import print_json
 from polyak.cli.run_names import run_named
-from polyak.data import DataConfig, load, partition, prepare
+from polyak.data import DataConfig, Partition, load, partition, prepare
 from polyak.data.sources import name_of
 from polyak.errors import ConfigError, StateError, unknown
 from polyak.records.evaluations import (
@@ -168,12 +168,11 @@ class EvaluateCommand:
             there = [*kept_arms(run), *_asked_controls(out, run)]
             arms = sorted(arm for arm in there if arm in self.arms or not self.arms)
             if not holds(path, "test", arms):
-                own = prepare(config.data)
                 write_test_predictions(
                     path,
                     run,
                     config=config,
-                    data=partition(load(own), own, holdout=config.holdout),
+                    data=_own_data(config),
                     evaluated_on=partition(load(wanted), wanted, holdout=False),
                     arms=arms,
                     device=device,
@@ -191,12 +190,11 @@ class EvaluateCommand:
         if not wanted or holds(path, "test", wanted):
             return
         config = read_run_config(run.path / "config.json")
-        own = prepare(config.data)
         write_controls(
             path,
             run,
             config=config,
-            data=partition(load(own), own, holdout=config.holdout),
+            data=_own_data(config),
             arms=missing,
             device=device,
             on_arm=partial(_show, Console(stderr=True, soft_wrap=True), run.path.name),
@@ -276,6 +274,12 @@ def _asked_controls(out: Path, run: RunFolder) -> list[str]:
     path = controls_file(out, run.path.name)
     asked = Predictions(path).arms("test") if path.exists() else ()
     return [arm for arm in controls_of(run) if arm in asked]
+
+
+def _own_data(config: RunConfig) -> Partition:
+    """What a run trained on, with its test images."""
+    own = prepare(config.data)
+    return partition(load(own), own, holdout=config.holdout)
 
 
 def _own_results(row: RowRecord, runs: Mapping[str, RunFolder], out: Path) -> list[Result]:
