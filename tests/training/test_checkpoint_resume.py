@@ -190,6 +190,15 @@ def test_a_disk_that_takes_no_more_leaves_the_checkpoint_before(whole, tmp_path,
     assert_same_run(session(build(), tmp_path), uninterrupted)
 
 
+def test_files_that_are_no_checkpoints_of_the_run_stay_where_checkpoints_go(whole, tmp_path):
+    """The folder may be a place that somebody keeps weights in."""
+    precious = tmp_path / "precious.safetensors"
+    precious.write_text("mine")
+    paused(whole["search"][0], tmp_path, 15, seconds=0)
+    assert len(steps(tmp_path)) == 2
+    assert precious.read_text() == "mine"
+
+
 def test_a_checkpoint_that_does_not_read_back_removes_none(whole, tmp_path, monkeypatch):
     build, _ = whole["search"]
     paused(build, tmp_path, 9, seconds=0)
