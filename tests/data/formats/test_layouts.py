@@ -1,5 +1,6 @@
 """The same images in every layout are the same data; what is incomplete or odd is refused."""
 
+import io
 import pickle
 import shutil
 import tarfile
@@ -154,6 +155,17 @@ def test_shards_without_pictures_or_labels_are_refused(tmp_path):
     (source / "train-000000.tar").write_bytes(b"no tar")
     with pytest.raises(FileError, match="damaged tar file"):
         decode(DataConfig(source=str(source)))
+
+
+@pytest.mark.parametrize("content", [b"{", b"[" * 100_000])
+def test_a_label_that_is_no_json_is_named_with_its_sample(tmp_path, content):
+    with tarfile.open(layouts.shards(tmp_path, small_sets()) / "train-000000.tar", "w") as archive:
+        for name, inside in (("a.png", b"x"), ("a.json", content)):
+            member = tarfile.TarInfo(name)
+            member.size = len(inside)
+            archive.addfile(member, io.BytesIO(inside))
+    with pytest.raises(DataError, match=r"sample 'a' of .* has a \.json that is none"):
+        decode(DataConfig(source=str(tmp_path)))
 
 
 def test_unused_classes_are_dropped_and_said(tmp_path):

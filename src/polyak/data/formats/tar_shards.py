@@ -93,7 +93,7 @@ def _label(sample: Mapping[str, bytes], what: str) -> int | str:
         return int(text) if re.fullmatch(r"-?\d+", text) else text
     try:
         content = json.loads(sample.get("json", b"null"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{what} has a .json that is none ({error}); expected JSON.") from error
     for name in ("label", "cls", "class"):
         if isinstance(content, dict) and isinstance(content.get(name), int | str):
