@@ -57,13 +57,24 @@ def staging(parent: Path) -> Iterator[Path]:
     Folders that killed processes of this host have left in `parent` are removed.
     """
     parent.mkdir(parents=True, exist_ok=True)
-    _sweep(parent)
+    sweep(parent)
     prefix = f".polyak-{socket.gethostname()}-{os.getpid()}-"
     folder = Path(tempfile.mkdtemp(dir=parent, prefix=prefix))
     try:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def sweep(parent: Path) -> None:
+    """Remove what processes of this host that live no more have left of `staging` in a folder."""
+    host = socket.gethostname()
+    with os.scandir(parent) as entries:
+        found = [entry.path for entry in entries if entry.name.startswith(".polyak-")]
+    for path in found:
+        made = _STAGING.fullmatch(Path(path).name)
+        if made and made["host"] == host and not lives(int(made["pid"])):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def is_staging(path: Path) -> bool:
@@ -144,13 +155,3 @@ def _is_staged(filename: object) -> bool:
         return True
     parts = Path(os.fsdecode(filename)).parts if isinstance(filename, (str, bytes)) else ()
     return any(_STAGING.fullmatch(part) for part in parts)
-
-
-def _sweep(parent: Path) -> None:
-    host = socket.gethostname()
-    with os.scandir(parent) as entries:
-        found = [entry.path for entry in entries if entry.name.startswith(".polyak-")]
-    for path in found:
-        made = _STAGING.fullmatch(Path(path).name)
-        if made and made["host"] == host and not lives(int(made["pid"])):
-            shutil.rmtree(path, ignore_errors=True)

@@ -1,6 +1,7 @@
 import errno
 import json
 import os
+import socket
 from dataclasses import replace
 
 import pytest
@@ -272,6 +273,18 @@ def test_what_killed_writers_left_is_removed(done, tmp_path):
     (folder.path / "averages" / ".sgd.safetensors.x7").write_text("half")
     carry_out(config, tmp_path)
     assert not list(folder.path.rglob(".*"))
+
+
+def test_what_could_not_be_removed_of_an_ended_run_goes_when_it_is_asked_for_again(done):
+    out, config, _ = done
+    folder = run_folder(out, config.id)
+    # No process has a number as large; the second is a process at work.
+    dead, living = (f".polyak-{socket.gethostname()}-{n}-x7" for n in (2**30, os.getpid()))
+    for name in (dead, f"averages/{dead}", living):
+        (folder.path / name).mkdir()
+    carry_out(config, out)
+    assert [path.name for path in folder.path.rglob(".*")] == [living]
+    (folder.path / living).rmdir()
 
 
 def test_a_run_that_ended_has_no_checkpoint_nor_a_lock(done):

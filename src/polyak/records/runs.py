@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
 from polyak.errors import FileError, one_line
-from polyak.files import is_staging, replacing, write_json
+from polyak.files import is_staging, replacing, sweep, write_json
 from polyak.records.checked import first_difference, line_sums, read_checked, write_checked
 from polyak.records.vocabulary import RUN_AGAIN
 
@@ -150,6 +150,12 @@ class RunFolder:
                 path.unlink()
             elif is_staging(path):
                 shutil.rmtree(path)
+
+    def sweep(self) -> None:
+        """Remove the temporaries that dead processes left of a run that has ended."""
+        for folder in (self.path, self.path / "averages"):
+            if folder.is_dir() and not folder.is_symlink():
+                sweep(folder)
 
     def fail(self, text: str) -> None:
         """Record why a session failed; the next one begins with removing it."""

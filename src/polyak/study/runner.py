@@ -241,6 +241,8 @@ def _run_missing(
 ) -> None:
     by_id = {job.id: job for job in jobs}
     missing = [job for job in by_id.values() if run_folder(out, job.id).ending is None]
+    for run_id in by_id.keys() - {job.id for job in missing}:
+        run_folder(out, run_id).sweep()
     outcome.skipped += len(by_id) - len(missing)
     before = outcome.done + outcome.skipped + outcome.diverged + len(outcome.failures)
 

@@ -69,8 +69,9 @@ def carry_out(
     folder = run_folder(out, job.id)
     checkpoints = Checkpoints(folder.checkpoints, seconds=checkpoint_seconds)
     if folder.ending is not None:
-        # They are there only if a process was killed after its last line.
+        # These are there only if a process was killed after its last line.
         checkpoints.remove()
+        folder.sweep()
         return
     job.check()
     usable = usable_device(device)
