@@ -8,6 +8,7 @@ of the raw weights, so that both fit one model.
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from math import isfinite
 from typing import Any
 
@@ -219,6 +220,8 @@ def _worded(state: State, model: Collection[str]) -> tuple[list[Part], State]:
     return parts, {k: x for k, x in state.items() if k not in taken}
 
 
+# The parts of names repeat: a file of 300,000 tensors has few of them.
+@lru_cache(maxsize=1024)
 def _says_average(piece: str) -> bool:
     return bool(_WORD.search(piece)) or any(says(piece, *row) for row in PARTNERS.items())
 
