@@ -429,7 +429,7 @@ def test_the_reader_of_lazy_imports_sees_every_form(code, found):
     ("code", "found"),
     [
         ("from polyak.averaging.model import sharded", {"polyak.averaging.model.sharded"}),
-        ("from polyak.averaging.model.live import Shard", {"polyak.averaging.model.live"}),
+        ("from polyak.averaging.model.current import Shard", {"polyak.averaging.model.current"}),
         ("from polyak.averaging import Averager", {"polyak.averaging"}),
         (
             "from polyak.averaging import Averager, kernels",

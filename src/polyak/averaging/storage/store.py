@@ -8,7 +8,7 @@ from torch import Tensor
 
 from polyak.averaging import kernels
 from polyak.averaging.model import sharded
-from polyak.averaging.model.live import LiveWeights
+from polyak.averaging.model.current import CurrentWeights
 from polyak.averaging.model.spectral import spectral_layers, vectors_of
 from polyak.averaging.model.weights import extra_states
 from polyak.averaging.storage.bank import Bank
@@ -38,7 +38,7 @@ class Store:
     @torch.no_grad()
     def __init__(
         self,
-        live: LiveWeights,
+        live: CurrentWeights,
         names: Sequence[str],
         *,
         snapshots: Mapping[str, int],
