@@ -52,7 +52,8 @@ ROOMS = {
         "adoption": MODEL | {"kinds"},
         "updates": MODEL | {"kinds", "storage", "settings", "adoption"},
         "notices": MODEL | {"kinds", "storage"},
-        "readings": MODEL | {"kinds", "storage", "updates", "notices", "counting"},
+        "scalars": MODEL | {"kinds", "storage"},
+        "readings": MODEL | {"kinds", "storage", "updates", "notices", "scalars", "counting"},
         "counting": MODEL | {"storage", "optimizer_hooks", "updates"},
         "averager": MODEL
         | {"kinds", "storage", "batchnorm", "settings", "optimizer_hooks", "updates"}

@@ -18,6 +18,7 @@ from polyak.averaging.model.copies import copy_holding
 from polyak.averaging.model.current import CurrentWeights
 from polyak.averaging.model.swap import lending, refuse_now
 from polyak.averaging.notices import Notices
+from polyak.averaging.scalars import Scalars
 from polyak.averaging.storage.store import Store
 from polyak.averaging.updates import Updates
 from polyak.errors import ConfigError, unknown
@@ -51,6 +52,7 @@ class ReadableAverages:
         self._counting = counting
         self._lock = lock
         self._notices = Notices(kinds, current, store, counting.begun)
+        self._scalars = Scalars(kinds, current, store)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -173,6 +175,31 @@ class ReadableAverages:
             counters = self._counters
             w = kind.weight(counters.next_update(), counters.folded[name])
             return self._store.standstill(name, w)
+
+    @torch.no_grad()
+    def scalars(self) -> dict[str, float]:
+        """Numbers for the curves of a logger, by `<average>/<what>`, and `skipped`.
+
+        `decay` is the one in force, that of the next update; `age` the mean age of what is in the
+        average, in optimizer steps, left out where skipped or additional updates made it unknown;
+        `distance` that to the current weights over their norm, ‖m − x‖/‖x‖, of all averaged
+        parameters. `skipped` counts updates that bad weights had skipped.
+
+        Reads every weight once and waits for the device. Of a sharded model each process must
+        call it. Refused while the model holds an average.
+
+        Example:
+            >>> import polyak
+            >>> averager = polyak.Averager(nn.Linear(2, 1), 0.9)
+            >>> averager.update()
+            >>> round(averager.scalars()["ema_0.9/decay"], 3)
+            0.182
+        """
+        refuse_now("scalars()", self.model)
+        with self._lock:
+            counters = self._counters
+            self._current.now()
+            return self._scalars.of(counters)
 
     def profile(self, name: str | None = None) -> tuple[float, ...]:
         """Weights of the initial weights and of each update so far in an average; they sum to 1.
