@@ -53,11 +53,14 @@ ROOMS = {
         "updates": MODEL | {"kinds", "storage", "settings", "adoption"},
         "notices": MODEL | {"kinds", "storage"},
         "scalars": MODEL | {"kinds", "storage"},
-        "readings": MODEL | {"kinds", "storage", "updates", "notices", "scalars", "counting"},
-        "counting": MODEL | {"storage", "optimizer_hooks", "updates"},
+        "readings": MODEL
+        | {"kinds", "storage", "updates", "notices", "scalars"}
+        | {"counting", "live"},
+        "live": MODEL | {"storage", "updates"},
+        "counting": MODEL | {"storage", "optimizer_hooks", "updates", "live"},
         "averager": MODEL
         | {"kinds", "storage", "batchnorm", "settings", "optimizer_hooks", "updates"}
-        | {"counting", "readings"},
+        | {"counting", "live", "readings"},
         "files": {"averager", "kinds", "kernels", "model.sharded"},
         "__init__": {"averager", "batchnorm", "files", "kinds"},
     },

@@ -15,6 +15,7 @@ from polyak.averaging.counting import Counting
 from polyak.averaging.kinds import Average, as_averages
 from polyak.averaging.kinds.counters import Counters
 from polyak.averaging.kinds.records import to_record
+from polyak.averaging.live.models import LiveModels
 from polyak.averaging.model.buffers import Buffers
 from polyak.averaging.model.current import CurrentWeights
 from polyak.averaging.model.swap import refuse_now
@@ -95,8 +96,9 @@ class Averager(ReadableAverages):
         updates = Updates(by_name, counters, current, store, nonfinite)
         # Whoever reads a snapshot from another thread waits for an update to end.
         lock = RLock()
-        counting = Counting(current, store, updates, lock)
-        super().__init__(by_name, current, store, updates, counting, lock)
+        live_models = LiveModels(current, store, updates, lock)
+        counting = Counting(current, store, updates, live_models, lock)
+        super().__init__(by_name, current, store, updates, counting, live_models, lock)
         self._groups = groups_of(model, current.mesh)
         updates.check_start()
 
@@ -150,6 +152,7 @@ class Averager(ReadableAverages):
             self._updates.settle()
             self._store.track()
             self._counting.admit_held()
+            self._live_models.changed()
 
     @torch.no_grad()
     def adopt(self, weights: Mapping[str, Mapping[str, Tensor]], *, steps: int) -> None:
@@ -169,6 +172,7 @@ class Averager(ReadableAverages):
         with self._lock:
             self._updates.adopt(weights, steps=steps)
             self._counting.tried = True
+            self._live_models.changed()
 
     def refresh_batchnorm(
         self,
@@ -204,7 +208,9 @@ class Averager(ReadableAverages):
             progress=progress,
             pooled=pooled,
         )
-        self._store.refresh(statistics)
+        with self._lock:
+            self._store.refresh(statistics)
+            self._live_models.changed()
 
     def drop_refreshed(self) -> None:
         """Go back to averaged BatchNorm statistics now instead of at the next update."""
@@ -212,6 +218,7 @@ class Averager(ReadableAverages):
         with self._lock:
             self._updates.settle()
             self._store.drop_refreshed()
+            self._live_models.changed()
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that an exact continuation needs; tensors are references, as in torch."""
@@ -243,6 +250,7 @@ class Averager(ReadableAverages):
             self._store.restore(state)
             self._counters.restore(state["history"])
             self._counting.tried = True
+            self._live_models.changed()
 
     def __reduce__(self) -> Any:  # deepcopy asks for this, too
         raise StateError(

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from polyak.averaging.live.models import LiveModels
 from polyak.averaging.model.current import CurrentWeights
 from polyak.averaging.model.swap import refuse_now
 from polyak.averaging.optimizer_hooks.attachment import Attachment
@@ -24,15 +25,22 @@ class Counting:
         current: The weights that are averaged.
         store: The averages' tensors.
         updates: Where steps are counted.
+        live_models: Told of every update.
         lock: Held during an update.
     """
 
     def __init__(
-        self, current: CurrentWeights, store: Store, updates: Updates, lock: RLock
+        self,
+        current: CurrentWeights,
+        store: Store,
+        updates: Updates,
+        live_models: LiveModels,
+        lock: RLock,
     ) -> None:
         self._current = current
         self._store = store
         self._updates = updates
+        self._live_models = live_models
         self._lock = lock
         self._attachments = Attachments(self._admit, self._before_step, self._on_step)
         self.tried = False
@@ -68,12 +76,14 @@ class Counting:
         self._begin()
         with self._lock:
             self._updates.update()
+            self._live_models.changed()
             self._fence_unless_attached()
 
     def _admit(self, parameters: Iterable[Tensor]) -> None:
         with self._lock:
             self._updates.settle()
             self._store.admit(parameters)
+            self._live_models.changed()
 
     def _before_step(self) -> None:
         refuse_now("optimizer.step()", self._current.model)
@@ -86,6 +96,7 @@ class Counting:
         self._begin()
         with self._lock:
             if self._updates.step(found_inf):
+                self._live_models.changed()
                 self._fence_unless_attached()
 
     def _begin(self) -> None:

@@ -13,6 +13,7 @@ from polyak.averaging.kinds import Average
 from polyak.averaging.kinds.counters import Counters
 from polyak.averaging.kinds.explain import coinciding, explain
 from polyak.averaging.kinds.profile import profile_in_bank
+from polyak.averaging.live.models import LiveModels
 from polyak.averaging.model.buffers import Buffers, described
 from polyak.averaging.model.copies import copy_holding
 from polyak.averaging.model.current import CurrentWeights
@@ -33,6 +34,7 @@ class ReadableAverages:
         store: The averages' tensors.
         updates: The counts.
         counting: What is counted.
+        live_models: Models that are averages.
         lock: Held while a reading must not meet an update.
     """
 
@@ -43,6 +45,7 @@ class ReadableAverages:
         store: Store,
         updates: Updates,
         counting: Counting,
+        live_models: LiveModels,
         lock: RLock,
     ) -> None:
         self._kinds = kinds
@@ -50,6 +53,7 @@ class ReadableAverages:
         self._store = store
         self._updates = updates
         self._counting = counting
+        self._live_models = live_models
         self._lock = lock
         self._notices = Notices(kinds, current, store, counting.begun)
         self._scalars = Scalars(kinds, current, store)
@@ -132,6 +136,46 @@ class ReadableAverages:
                 owner=self,
                 share_frozen=share_frozen,
             )
+
+    def live(self, name: str | None = None) -> nn.Module:
+        """A second model beside the first that is an average, at any time: a teacher, a target.
+
+        Its parameters lie in the average's memory, so that an update of the average is one of
+        this model, and nothing is copied; frozen ones lie in the model's. In eval mode and
+        without gradients at first. What is no weight, such as a buffer that is not persistent, is
+        its own. `docs/teachers.md` shows it in loops.
+
+        Where an average has another dtype or device than the model, one copy is refreshed before
+        a forward pass or `state_dict()` that follows an update. So it is with a live model that is
+        cast or moved, spectral norm's vectors, and the parameters of modules with a `train` of
+        their own.
+
+        It may be compiled, hooked, wrapped, put in train mode: buffers that its forward passes
+        write to are copies then, forgotten at the next. Whoever writes to its parameters writes
+        to the average. An update between its forward and backward pass makes that backward pass
+        raise, as with any module whose weights are written to.
+
+        Args:
+            name: The average's.
+
+        Raises:
+            StateError: for a model that is spread over processes.
+
+        Example:
+            >>> import polyak
+            >>> student = nn.Linear(2, 1)
+            >>> averager = polyak.Averager(student, polyak.EMA(0.5, warmup=None))
+            >>> teacher = averager.live()
+            >>> with torch.no_grad():
+            ...     _ = student.bias.fill_(1.0), teacher.bias.fill_(0.0)
+            >>> averager.update()
+            >>> teacher.bias.item()
+            0.5
+        """
+        with self._lock:
+            name = self._named(name)
+            self._begin_reading(name)
+            return self._live_models.build(name, owner=self)
 
     @torch.no_grad()
     def tensors(self, name: str | None = None) -> dict[str, Tensor]:

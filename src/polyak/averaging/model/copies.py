@@ -40,25 +40,9 @@ def copy_holding(
     Raises:
         StateError: for a sharded model, and while another owner's weights are in it.
     """
-    if any(map(sharded.is_sharded, (*current.stored.values(), *current.frozen.values()))):
-        raise StateError(
-            "module() was called of a model that is spread over processes; expected one that is "
-            "whole. Use applied(name), or polyak.gathered and load its state dict."
-        )
-    swap.refuse_others(list(model.modules()), owner)
-    # Held until the copy is made, for an id is another object's once its own is gone.
-    computed = list(_computed(vars(module) for module in model.modules()))
-    # torch makes no copy of compressed sparse ones by itself, either.
-    computed += [x for x in model.buffers() if x.layout is not torch.strided]
-    memo: dict[int, Any] = {id(x): x.detach().clone() for x in computed}
-    if share_frozen:
-        memo |= {id(x): _in_same_memory(x) for x in current.frozen.values()}
-    copy = deepcopy(model, {**memo, id(owner): None})
+    stand_ins = {id(x): _in_same_memory(x) for x in current.frozen.values()} if share_frozen else {}
+    copy = replica(model, current=current, owner=owner, stand_ins=stand_ins, call="module()")
     parts = list(copy.modules())
-    # What they have made of the model's weights goes, for it to be made anew of these.
-    for part in own_train(parts):
-        if not part.training:
-            part.train()
     for name, x in sort_weights(copy, buffers=buffers, like=current).stored.items():
         # Copies of TorchScript's modules train, whether or not these do.
         if name in current.frozen:
@@ -74,6 +58,45 @@ def copy_holding(
     # One by one: TorchScript's modules have no requires_grad_().
     for parameter in copy.parameters():
         parameter.requires_grad_(False)
+    return copy
+
+
+def replica(
+    model: nn.Module,
+    *,
+    current: Weights,
+    owner: object,
+    stand_ins: Mapping[int, Tensor],
+    call: str,
+) -> nn.Module:
+    """A copy of `model`, modules with a `train` of their own in train mode.
+
+    Args:
+        model: Any module.
+        current: Its weights at this moment.
+        owner: Whose weights the copy is to hold; it is not copied.
+        stand_ins: What the copy has in place of tensors of the model, by their ids.
+        call: What was called, for messages.
+
+    Raises:
+        StateError: for a sharded model, and while another owner's weights are in it.
+    """
+    if any(map(sharded.is_sharded, (*current.stored.values(), *current.frozen.values()))):
+        raise StateError(
+            f"{call} was called of a model that is spread over processes; expected one that is "
+            "whole. Use applied(name), or polyak.gathered and load its state dict."
+        )
+    swap.refuse_others(list(model.modules()), owner)
+    # Held until the copy is made, for an id is another object's once its own is gone.
+    computed = list(_computed(vars(module) for module in model.modules()))
+    # torch makes no copy of compressed sparse ones by itself, either.
+    computed += [x for x in model.buffers() if x.layout is not torch.strided]
+    memo: dict[int, Any] = {id(x): x.detach().clone() for x in computed}
+    copy = deepcopy(model, {**memo, **stand_ins, id(owner): None})
+    # What they have made of the model's weights goes, for it to be made anew of these.
+    for part in own_train(list(copy.modules())):
+        if not part.training:
+            part.train()
     return copy
 
 
