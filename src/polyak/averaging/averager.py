@@ -22,7 +22,7 @@ from polyak.averaging.model.swap import refuse_now
 from polyak.averaging.model.weights import unwrap
 from polyak.averaging.optimizer_hooks.attachment import Attachment
 from polyak.averaging.readings import ReadableAverages
-from polyak.averaging.settings import NonFinite, check_module, check_settings
+from polyak.averaging.settings import NonFinite, check_module, check_settings, updates_in
 from polyak.averaging.storage.state_dict import check_state
 from polyak.averaging.storage.store import Store
 from polyak.averaging.updates import Updates
@@ -40,6 +40,10 @@ class Averager(ReadableAverages):
         averages: Decays or kinds, or one of them; a plain number means `EMA(number)`. Names must
             differ; where there is one average, `name` may be left out of what reads it.
         every: Optimizer steps per update (the paper's T), ≥ 1.
+        total_steps: Optimizer steps of the whole run. Plain decays are then taken as those of the
+            paper's run, of 4,887 updates, and fitted to this one's length, d' = d^(4887/updates),
+            so that each keeps its share of the run; names have the fitted ones. Kinds stay as
+            they are. None takes decays as they are given.
         buffers: "average" treats floating-point buffers like parameters (Cai et al. 2021),
             "copy" takes over the model's at each update, "live" reads them from it. One word, or
             words by names and patterns of `state_dict()`: a name decides before patterns, of
@@ -78,13 +82,15 @@ class Averager(ReadableAverages):
         averages: float | Average | Sequence[float | Average],
         *,
         every: int = 1,
+        total_steps: int | None = None,
         buffers: Buffers = "average",
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
         nonfinite: NonFinite = "skip",
     ) -> None:
         check_module(model)
-        kinds, faults = as_averages(averages)
+        length = updates_in(total_steps, every=every)
+        kinds, faults = as_averages(averages, updates=length)
         check_settings(
             kinds, faults, every=every, buffers=buffers, dtype=dtype, nonfinite=nonfinite
         )
