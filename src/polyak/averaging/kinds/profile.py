@@ -1,7 +1,7 @@
 """What an average is made of: the exact weight of the start and of every update in it."""
 
 from collections.abc import Iterator
-from itertools import accumulate, islice
+from itertools import accumulate, count, islice
 from typing import NamedTuple
 
 from polyak.averaging.kinds import Average, Update, as_average
@@ -48,16 +48,54 @@ def profile(average: float | Average, *, updates: int, every: int = 1) -> tuple[
 
 def regular_weights(average: Average, *, updates: int, every: int) -> Iterator[float]:
     """The lerp weight w of each update of a regular run in turn."""
-    for name, count, least in (("updates", updates, 0), ("every", every, 1)):
-        if isinstance(count, bool) or not isinstance(count, int) or count < least:
-            raise ConfigError(f"{name} is {count!r}; expected an integer >= {least}.")
-    kind = average.at_period(every)
+    for name, given, least in (("updates", updates, 0), ("every", every, 1)):
+        if isinstance(given, bool) or not isinstance(given, int) or given < least:
+            raise ConfigError(f"{name} is {given!r}; expected an integer >= {least}.")
+    return islice(_weights(average.at_period(every), every=every), updates)
+
+
+def _weights(kind: Average, *, every: int) -> Iterator[float]:
+    """The same of a run without end."""
     folded = 0
-    for index in range(updates):
+    for index in count():
         update = Update(index, (index + 1) * every, every)
         w = kind.weight(update, folded)
         folded = kind.folded_after(update, folded, w)
         yield w
+
+
+class MeanAge:
+    """The mean age of one average, asked again and again as its run goes on.
+
+    Goes on from the last answer, where `contents` walks through all updates before the decay is
+    steady.
+
+    Example:
+        >>> from polyak.averaging.kinds import Uniform
+        >>> age = MeanAge(Uniform(), every=1)
+        >>> [age.after(updates) for updates in (0, 5, 7)]
+        [0.0, 2.0, 3.0]
+    """
+
+    def __init__(self, kind: Average, *, every: int) -> None:
+        self.kind = kind
+        self._every = every
+        self._begin()
+
+    def _begin(self) -> None:
+        self._weights = _weights(self.kind, every=self._every)
+        self._updates, self._age = 0, 0.0
+
+    def after(self, updates: int) -> float:
+        """The mean age in updates when so many have taken place."""
+        if ages := _snapshot_ages(self.kind, updates=updates, every=self._every):
+            return sum(ages) / len(ages)
+        if updates < self._updates:
+            self._begin()
+        for w in islice(self._weights, updates - self._updates):
+            self._age = (self._age + 1.0) * (1.0 - w)
+        self._updates = updates
+        return self._age
 
 
 class Contents(NamedTuple):
