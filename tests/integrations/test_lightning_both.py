@@ -13,6 +13,7 @@ with warnings.catch_warnings():
         "lightning.pytorch", reason="the extra polyak[integrations] is not installed"
     )
     from lightning.pytorch.callbacks import ModelCheckpoint
+    from lightning.pytorch.loggers import Logger
     from support.lightning_runs import Regression, loader, trainer
     from torchmetrics import MeanSquaredError
 
@@ -124,3 +125,33 @@ def test_an_exception_in_the_second_evaluation_leaves_nothing_behind(tmp_path):
     assert it.callbacks[0] is callback
     assert_same_weights(module.net.state_dict(), plain(1)[0].state_dict())
     callback.averager.state_dict()  # is refused while an average is lent
+
+
+class Notes(Logger):
+    """Keeps what is logged."""
+
+    name, version = "notes", 0
+
+    def __init__(self):
+        super().__init__()
+        self.rows = []
+
+    def log_hyperparams(self, *_, **__):
+        pass
+
+    def log_metrics(self, metrics, step=None):
+        self.rows.append((step, metrics))
+
+
+def test_decay_age_and_distance_are_logged_as_often_as_lightning_logs(tmp_path):
+    notes = Notes()
+    callback = Averaging(AVERAGES, every=2, apply="ema_0.9")
+    trainer(tmp_path, callback, epochs=2, logger=[notes], log_every_n_steps=3).fit(
+        Regression(), loader(), loader()
+    )
+    rows = {step: row for step, row in notes.rows if "averages/skipped" in row}
+    assert list(rows) == [2, 5, 8, 11]  # as Lightning counts, from 0
+    _, twin = plain(2, every=2)
+    assert rows[11] == {f"averages/{key}": value for key, value in twin.scalars().items()}
+    assert rows[11]["averages/ema_0.9/distance"] > 0
+    assert any("loss" in row for _, row in notes.rows)

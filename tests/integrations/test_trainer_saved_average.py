@@ -197,3 +197,13 @@ def test_an_exception_while_saving_gives_own_weights_back(tmp_path, monkeypatch)
     assert_same_weights(it.model.net.state_dict(), plain(1)[0].state_dict())
     callback.averager.state_dict()  # is refused while an average is applied
     assert torch.is_grad_enabled()
+
+
+def test_decay_age_and_distance_are_logged_beside_the_training_loss(tmp_path):
+    it, _ = averaged(tmp_path, epochs=2, logging_strategy="steps", logging_steps=4)
+    it.train()
+    rows = {row["step"]: row for row in it.state.log_history if "loss" in row}
+    assert list(rows) == [4, 8, 12]
+    said = {f"averages/{key}": value for key, value in plain(2)[1].scalars().items()}
+    assert said.items() <= rows[12].items()
+    assert "averages/ema_0.9/decay" in said

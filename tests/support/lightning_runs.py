@@ -43,14 +43,13 @@ def copied(state):
 
 
 def trainer(tmp_path, callback, *, epochs=1, callbacks=(), **options):
-    options = {"num_sanity_val_steps": 0, "enable_checkpointing": False, **options}
+    defaults = {"num_sanity_val_steps": 0, "enable_checkpointing": False, "logger": False}
     return pl.Trainer(
         accelerator="cpu",
         max_epochs=epochs,
         callbacks=[callback, *callbacks],
-        logger=False,
         enable_progress_bar=False,
         enable_model_summary=False,
         default_root_dir=tmp_path,
-        **options,
+        **{**defaults, **options},
     )

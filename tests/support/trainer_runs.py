@@ -45,8 +45,7 @@ def trainer(folder, callbacks, *, kind=Trainer, epochs=WHOLE, model=None, **opti
         use_cpu=True,
         report_to=[],
         disable_tqdm=True,
-        logging_strategy="no",
-        **{"save_strategy": "no", **options},
+        **{"save_strategy": "no", "logging_strategy": "no", **options},
     )
     model = model or Regression()
     optimizer = sgd(model)

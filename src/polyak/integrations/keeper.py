@@ -26,6 +26,10 @@ Loader = Callable[[Averager], None]
 """What reads averages into an averager, where they are not in memory at once."""
 
 
+_LOGGED = "averages"
+"""What the names of logged numbers begin with."""
+
+
 class Options(TypedDict, total=False):
     """What is passed on to `polyak.Averager` as it is."""
 
@@ -207,6 +211,17 @@ class Keeper:
         finally:
             if lending:
                 self.lend()
+
+    def scalars(self) -> dict[str, float]:
+        """What there is to log of the averages; nothing before training.
+
+        Of a sharded model every process must call it.
+        """
+        if self.averager is None:
+            return {}
+        with self.own_weights():
+            found = self.averager.scalars()
+        return {f"{_LOGGED}/{key}": value for key, value in found.items()}
 
     def evaluate_only_one(self) -> None:
         """Lend the only average there is, unless another setting says what is lent."""

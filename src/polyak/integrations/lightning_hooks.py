@@ -75,6 +75,14 @@ class AveragingHooks:
         """The same, where there is no sanity check."""
         self._begin_postponed(trainer, pl_module)
 
+    def on_train_batch_end(self, trainer: Any, pl_module: nn.Module, *_: Any) -> None:
+        """Log what there is to say of the averages, as often as Lightning logs."""
+        if trainer.loggers and trainer._logger_connector.should_update_logs:
+            found = self._keeper.scalars()
+            for logger in trainer.loggers:
+                # The axis of what is logged in training steps.
+                logger.log_metrics(found, step=trainer.fit_loop.epoch_loop._batches_that_stepped)
+
     def on_validation_start(self, trainer: Any, pl_module: nn.Module) -> None:
         """Lend the average, or evaluate it beside what follows."""
         self._begin_evaluation(trainer, pl_module)

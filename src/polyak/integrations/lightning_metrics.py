@@ -18,9 +18,9 @@ def evaluate_once_more(trainer: Any) -> dict[str, Any]:
     loop = trainer._evaluation_loop
     with _by_itself(trainer, loop):
         outputs = loop.run()
-    # The evaluation that goes on begins with its first batch, and in eval mode.
+        loop._on_evaluation_model_eval()
+    # The evaluation that goes on begins with its first batch.
     loop.reset()
-    loop._on_evaluation_model_eval()
     return {key: value for row in outputs for key, value in row.items()}
 
 
@@ -38,11 +38,14 @@ def _by_itself(trainer: Any, loop: Any) -> Iterator[None]:
             trainer._logger_connector._progress_bar_metrics,
         )
     ]
+    # What modes the modules had before they were evaluated.
+    modes, loop._module_mode = loop._module_mode, type(loop._module_mode)()
     trainer.callbacks, trainer.loggers, loop.verbose = [], [], False
     try:
         yield
     finally:
         trainer.callbacks, trainer.loggers, loop.verbose = callbacks, loggers, verbose
+        loop._module_mode = modes
         loop.batch_progress.load_state_dict(counts)
         loop._seen_batches_per_dataloader = seen
         for metrics, before in known:

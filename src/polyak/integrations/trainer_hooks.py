@@ -175,6 +175,13 @@ class AveragedEvaluation:
                     lent.enter_context(averaging.applied())
             trainer.save_model(*args, **options)
 
+    def log(self, logs: dict[str, float], *args: Any, **options: Any) -> None:
+        """As the Trainer's, with what there is to say of the averages beside the training loss."""
+        trainer: Any = super()
+        rows = [x.keeper.scalars() for x in self._averagings() if "loss" in logs]
+        said = {key: value for row in rows for key, value in row.items()}
+        trainer.log({**logs, **said}, *args, **options)
+
     def _averagings(self) -> list[AveragingHooks]:
         found = [x for x in self.callback_handler.callbacks if isinstance(x, AveragingHooks)]
         if not found:
