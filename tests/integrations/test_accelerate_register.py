@@ -9,6 +9,7 @@ from support.integration_loops import (
     BATCHES,
     EVERY,
     assert_same_averages,
+    assert_same_weights,
     batches,
     net,
     plain,
@@ -27,6 +28,7 @@ with warnings.catch_warnings():
     )
     from accelerate.optimizer import AcceleratedOptimizer
     from accelerate.state import AcceleratorState, GradientState, PartialState
+    from safetensors.torch import load_file
 
 
 @pytest.fixture(autouse=True)
@@ -37,12 +39,12 @@ def fresh_state():
         state._shared_state.clear()
 
 
-def prepared(**options):
+def prepared(save="raw", name=None, **options):
     accelerator = accelerate.Accelerator(cpu=True, **options)
     model = net()
     model, optimizer = accelerator.prepare(model, sgd(model))
     averager = Averager(model, AVERAGES, every=EVERY)
-    register(accelerator, averager, optimizer)
+    register(accelerator, averager, optimizer, save=save, name=name)
     return accelerator, model, optimizer, averager
 
 
@@ -95,6 +97,37 @@ def test_a_state_loaded_in_mid_period_goes_on_as_if_it_had_never_stopped(tmp_pat
     assert_same_averages(averager, plain(4)[1])
 
 
+SAVED = {"save": "average", "name": "ema_0.9"}
+
+
+def test_the_saved_model_is_the_average_if_asked_and_training_goes_on_from_its_own(tmp_path):
+    half = BATCHES + 3
+    accelerator, model, optimizer, averager = prepared(**SAVED)
+    accelerator.save_state(tmp_path / "before")
+    assert_same_weights(load_file(tmp_path / "before" / "model.safetensors"), model.state_dict())
+    train(accelerator, model, optimizer, batches(4)[:half])
+    own = {key: x.clone() for key, x in model.state_dict().items()}
+    accelerator.save_state(tmp_path / "half")
+    assert_same_weights(model.state_dict(), own)
+    saved = load_file(tmp_path / "half" / "model.safetensors")
+    assert_same_weights(saved, averager.tensors("ema_0.9"))
+    for state in (AcceleratorState, GradientState, PartialState):
+        state._shared_state.clear()
+    accelerator, model, optimizer, averager = prepared(**SAVED)
+    train(accelerator, model, optimizer, batches(1))
+    accelerator.load_state(tmp_path / "half")
+    assert_same_weights(model.state_dict(), own)
+    train(accelerator, model, optimizer, batches(4)[half:])
+    expected, twin = plain(4)
+    assert_same_averages(averager, twin)
+    assert_same_weights(model.state_dict(), expected.state_dict())
+
+
+def test_of_several_averages_the_one_to_save_has_to_be_named():
+    with pytest.raises(ConfigError, match=r"name is None and save is 'average'; expected one of"):
+        prepared(save="average")
+
+
 def test_saving_while_an_average_is_applied_is_refused_before_anything_is_written(tmp_path):
     accelerator, model, optimizer, averager = prepared()
     train(accelerator, model, optimizer, batches(1))
@@ -125,5 +158,5 @@ def test_a_copy_for_serving_computes_with_the_average_under_mixed_precision():
 def test_processes_with_shards_of_the_weights_are_refused(kind):
     accelerator, model, optimizer, _ = prepared()
     accelerator.state.distributed_type = accelerate.DistributedType(kind)
-    with pytest.raises(ConfigError, match=f"distributed_type is {kind}; expected"):
+    with pytest.raises(ConfigError, match=rf"distributed_type is {kind}.*; expected .*FSDP2"):
         register(accelerator, Averager(model, AVERAGES), optimizer)

@@ -6,18 +6,15 @@ import pytest
 import torch
 from support.integration_loops import (
     AVERAGES,
-    BATCH,
     BATCHES,
     EVERY,
     assert_same_averages,
     assert_same_weights,
     net,
     plain,
-    samples,
     sgd,
 )
 from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
 
 from polyak import EMA, Uniform
 from polyak.errors import ConfigError, StateError
@@ -29,6 +26,7 @@ with warnings.catch_warnings():
     )
     from lightning.pytorch.callbacks import BaseFinetuning, ModelCheckpoint
     from lightning.pytorch.plugins.precision import MixedPrecision
+    from support.lightning_runs import Regression, loader, trainer
 
     from polyak.integrations.lightning import Averaging
 
@@ -44,56 +42,6 @@ WHOLE = 4
 """Epochs of a whole run: 24 steps."""
 HALF = 1
 """Epochs before a stop: 6 steps, in the middle of a period of 4."""
-
-
-def loader():
-    return DataLoader(TensorDataset(*samples()), batch_size=BATCH)
-
-
-class Regression(pl.LightningModule):
-    """The model of the plain loop; notes what it was validated with."""
-
-    def __init__(self):
-        super().__init__()
-        self.net = net()
-        self.seen = []
-        self.training_flags = []
-
-    def training_step(self, batch, number):
-        x, y = batch
-        return nn.functional.mse_loss(self.net(x), y)
-
-    def validation_step(self, batch, number):
-        if number == 0:
-            self.seen.append(copied(self.net.state_dict()))
-            self.training_flags.append(self.net.training)
-        self.log("loss", nn.functional.mse_loss(self.net(batch[0]), batch[1]))
-
-    test_step = validation_step
-
-    def predict_step(self, batch, number):
-        return self.net(batch[0])
-
-    def configure_optimizers(self):
-        return sgd(self)
-
-
-def copied(state):
-    return {key: x.clone() for key, x in state.items()}
-
-
-def trainer(tmp_path, callback, *, epochs=1, callbacks=(), **options):
-    options = {"num_sanity_val_steps": 0, "enable_checkpointing": False, **options}
-    return pl.Trainer(
-        accelerator="cpu",
-        max_epochs=epochs,
-        callbacks=[callback, *callbacks],
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        default_root_dir=tmp_path,
-        **options,
-    )
 
 
 def averaging(**options):
@@ -364,15 +312,23 @@ def test_a_model_that_no_optimizer_trains_is_refused(tmp_path):
         trainer(tmp_path, averaging()).fit(WithoutOptimizer(), loader())
 
 
-def test_strategies_that_shard_weights_are_refused(tmp_path):
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("FSDPStrategy", ", FSDP1, whose flat"),
+        ("DeepSpeedStrategy", ", whose ZeRO"),
+        ("OtherStrategy", ""),
+    ],
+)
+def test_strategies_that_spread_weights_in_their_own_way_are_refused(tmp_path, name, why):
     callback = averaging()
     it = trainer(tmp_path, callback)
 
     class Sharded:
         restore_checkpoint_after_setup = True
 
-    it.strategy.__class__ = type("FSDPStrategy", (type(it.strategy),), dict(vars(Sharded)))
-    with pytest.raises(ConfigError, match=r"strategy is FSDPStrategy; expected"):
+    it.strategy.__class__ = type(name, (type(it.strategy),), dict(vars(Sharded)))
+    with pytest.raises(ConfigError, match=rf"strategy is {name}{why}.*; expected .*FSDP2"):
         callback.on_fit_start(it, Regression())
 
 

@@ -19,7 +19,6 @@ from support.integration_loops import (
     samples,
     sgd,
 )
-from torch import nn
 
 from polyak import Averager, save
 from polyak.errors import ConfigError, FileError, StateError
@@ -31,9 +30,10 @@ with warnings.catch_warnings():
         "transformers", reason="the extra polyak[integrations] is not installed"
     )
     pytest.importorskip("accelerate", reason="the extra polyak[integrations] is not installed")
-    from transformers import Trainer, TrainingArguments
+    from support.trainer_runs import AveragedTrainer, Regression, rows, trainer
+    from transformers import Trainer
 
-    from polyak.integrations.transformers import FILE, AveragedEvaluation, Averaging, restore
+    from polyak.integrations.transformers import FILE, Averaging, restore
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*pin_memory.*"),
@@ -48,56 +48,6 @@ WHOLE = 4
 def no_collecting(monkeypatch):
     """Each training begins with a garbage collection: seconds, in a process full of modules."""
     monkeypatch.setattr(gc, "collect", lambda *_: 0)
-
-
-class Regression(nn.Module):
-    """The model of the plain loop, as the Trainer calls it; notes what it was evaluated with."""
-
-    def __init__(self):
-        super().__init__()
-        self.net = net()
-        self.seen = []
-
-    def forward(self, x, labels):
-        if not self.training:
-            self.seen.append({key: t.clone() for key, t in self.net.state_dict().items()})
-        predicted = self.net(x)
-        return {"loss": nn.functional.mse_loss(predicted, labels), "logits": predicted}
-
-
-class AveragedTrainer(AveragedEvaluation, Trainer):
-    pass
-
-
-def rows():
-    return [{"x": x, "labels": y} for x, y in zip(*samples(), strict=True)]
-
-
-def trainer(folder, callbacks, *, kind=Trainer, epochs=WHOLE, model=None, **options):
-    arguments = TrainingArguments(
-        output_dir=str(folder),
-        num_train_epochs=epochs,
-        per_device_train_batch_size=BATCH,
-        per_device_eval_batch_size=len(rows()),
-        max_grad_norm=0.0,
-        train_sampling_strategy="sequential",
-        use_cpu=True,
-        report_to=[],
-        disable_tqdm=True,
-        logging_strategy="no",
-        **{"save_strategy": "no", **options},
-    )
-    model = model or Regression()
-    optimizer = sgd(model)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0)
-    return kind(
-        model=model,
-        args=arguments,
-        train_dataset=rows(),
-        eval_dataset=rows(),
-        callbacks=callbacks,
-        optimizers=(optimizer, schedule),
-    )
 
 
 def averaging(**options):
@@ -125,17 +75,16 @@ def test_evaluation_sees_the_average_and_training_its_own_weights(tmp_path):
     assert_same_weights(it.model.net.state_dict(), plain(2)[0].state_dict())
 
 
-def test_without_the_mixin_evaluation_sees_the_models_own_weights(tmp_path):
+def test_an_average_to_evaluate_is_refused_where_none_can_be_evaluated(tmp_path):
     """No callback is called before an evaluation; this fails once one is."""
-    callback = averaging(apply="ema_0.9")
-    it = trainer(tmp_path, [callback], epochs=1, eval_strategy="epoch")
+    it = trainer(tmp_path, [averaging()], epochs=1, eval_strategy="epoch")
     it.train()
     assert_same_weights(it.model.seen[0], plain(1)[0].state_dict())
-    with callback.applied():
-        it.evaluate()
-    assert_same_weights(it.model.seen[1], plain(1)[1].tensors("ema_0.9"))
-    it.evaluate()
-    assert_same_weights(it.model.seen[2], plain(1)[0].state_dict())
+    for options in ({"apply": "ema_0.9"}, {"apply": "ema_0.9", "save": "average"}):
+        it = trainer(tmp_path, [averaging(**options)], epochs=1)
+        with pytest.raises(ConfigError, match=r"apply is 'ema_0.9' and .* `averaging = average"):
+            it.train()
+    assert_same_weights(it.model.net.state_dict(), net().state_dict())
 
 
 def test_an_evaluation_before_the_first_update_sees_the_models_own_weights(tmp_path):

@@ -1,11 +1,11 @@
 """An averager that somebody else's training loop builds, attaches, lends and saves, by hooks."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any, TypedDict
+from typing import Any, Literal, TypedDict, get_args
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from polyak.averaging import Average, Averager
 from polyak.averaging.kinds import as_averages
@@ -15,6 +15,19 @@ from polyak.averaging.optimizer_hooks.attachment import Attachment
 from polyak.averaging.optimizer_hooks.nested import parameters_of
 from polyak.averaging.settings import NonFinite, check_settings
 from polyak.errors import ConfigError, StateError, unknown
+from polyak.integrations.shards import spread
+from polyak.integrations.trained import RAW, trained
+
+Save = Literal["raw", "average"]
+"""Which weights are saved as the model's: those that are trained, or the average that is lent."""
+
+
+Loader = Callable[[Averager], None]
+"""What reads averages into an averager, where they are not in memory at once."""
+
+
+_LOGGED = "averages"
+"""What the names of logged numbers begin with."""
 
 
 class Options(TypedDict, total=False):
@@ -32,7 +45,10 @@ class Keeper:
     Args:
         averages: Decays or kinds, as of `Averager`.
         every: Optimizer steps per update, ≥ 1.
-        apply: Name of the average that `lend` lends; None lends nothing.
+        apply: Name of the average that `lend` lends; None lends nothing, but the only average if
+            `save` or `both` asks for one.
+        save: Which weights are saved as the model's.
+        both: Whether the model's own weights are evaluated beside the average.
         resume: Whether training that goes on from a checkpoint takes its averages over.
         options: Of `Averager`.
 
@@ -42,10 +58,12 @@ class Keeper:
 
     def __init__(
         self,
-        averages: Sequence[float | Average],
+        averages: float | Average | Sequence[float | Average],
         *,
         every: int,
         apply: str | None,
+        save: Save,
+        both: bool,
         resume: bool,
         options: Options,
     ) -> None:
@@ -58,16 +76,16 @@ class Keeper:
             dtype=options.get("dtype"),
             nonfinite=options.get("nonfinite", "skip"),
         )
-        names = [kind.label for kind in kinds]
-        if apply is not None and apply not in names:
-            raise ConfigError(unknown("apply", apply, names))
         self.averager: Averager | None = None
-        self.apply = apply
+        self.save: Save = save
+        names = [kind.label for kind in kinds]
+        self.apply = applied_name(apply, names, save=save, both=both)
+        self.both = both
         self.resume = resume
         self._kinds = kinds
         self._every = every
         self._options = options
-        self._loaded: Mapping[str, Any] | None = None
+        self._loaded: Mapping[str, Any] | Loader | None = None
         self._attachment: Attachment | None = None
         self._lent = ExitStack()
         self._lending = False
@@ -100,8 +118,8 @@ class Keeper:
         """Whether there are averages of this model."""
         return self.averager is not None and self.averager.model is unwrap(model)
 
-    def load(self, state: Mapping[str, Any]) -> None:
-        """Remember what `Averager.state_dict()` gave until there is a model."""
+    def load(self, state: Mapping[str, Any] | Loader) -> None:
+        """Remember what `Averager.state_dict()` gave, or how it is read, until there is a model."""
         self._loaded = state
 
     def take_over(self, model: nn.Module) -> None:
@@ -111,15 +129,19 @@ class Keeper:
         if not self.keeps(model):
             self._build(model)
         assert self.averager is not None
-        self.averager.load_state_dict(self._loaded)
+        if isinstance(self._loaded, Mapping):
+            own = self.averager.state_dict()
+            self.averager.load_state_dict(spread(self._loaded, own))
+        else:
+            self._loaded(self.averager)
         self._loaded = None
 
     def state(self) -> Mapping[str, Any]:
         """What an exact continuation needs, also while one is lent; empty before training."""
         if self.averager is None or self._loaded is not None:
-            return self._loaded or {}
+            return self._loaded if isinstance(self._loaded, Mapping) else {}
         with self.own_weights():
-            return self.averager.state_dict()
+            return {**self.averager.state_dict(), **self._raw()}
 
     def attach(self, optimizers: Sequence[torch.optim.Optimizer]) -> None:
         """Count a step when the last of the optimizers that train the model has stepped.
@@ -151,13 +173,23 @@ class Keeper:
         An average that has taken in no weights so far still holds the initial ones, which
         nobody means to evaluate: the model then keeps its own.
         """
-        if self.apply is None or self.averager is None or self._lending:
+        if self._lending or not self._begun():
             return self._lending
-        if not self.averager.state_dict()["history"]["folded"][self.apply]:
-            return False
+        assert self.averager is not None
         self._lent.enter_context(self.averager.applied(self.apply))
         self._lending = True
         return True
+
+    @contextmanager
+    def lent(self) -> Iterator[None]:
+        """The average in the model for the length of the block, if it has begun."""
+        lending = self._lending
+        self.lend()
+        try:
+            yield
+        finally:
+            if not lending:
+                self.take_back()
 
     def take_back(self) -> None:
         """Give the model its own weights and modes back. May be called at any time."""
@@ -180,6 +212,72 @@ class Keeper:
             if lending:
                 self.lend()
 
+    def scalars(self) -> dict[str, float]:
+        """What there is to log of the averages; nothing before training.
+
+        Of a sharded model every process must call it.
+        """
+        if self.averager is None:
+            return {}
+        with self.own_weights():
+            found = self.averager.scalars()
+        return {f"{_LOGGED}/{key}": value for key, value in found.items()}
+
+    def evaluate_only_one(self) -> None:
+        """Lend the only average there is, unless another setting says what is lent."""
+        if len(self._kinds) == 1:
+            self.apply = self._kinds[0].label
+
+    def write(self) -> None:
+        """Let the model hold the average from now on."""
+        assert self.averager is not None
+        self.averager.model.load_state_dict(self.averager.tensors(self.apply), strict=False)
+
+    def saves_average(self) -> bool:
+        """Whether what is saved as the model's weights is an average at this moment."""
+        return self.save == "average" and self._begun()
+
+    def _begun(self) -> bool:
+        """Whether the average that is lent has taken in some weights."""
+        if self.apply is None or self.averager is None:
+            return False
+        with self.own_weights():
+            history = self.averager.state_dict()["history"]
+        return bool(history["folded"][self.apply])
+
+    def _raw(self) -> dict[str, dict[str, Tensor]]:
+        """The weights that are trained, where the model's own files hold an average."""
+        saved = self.averager if self.saves_average() else None
+        return {} if saved is None else {RAW: trained(saved)}
+
     def _build(self, model: nn.Module) -> None:
         self.detach()
         self.averager = Averager(model, self._kinds, every=self._every, **self._options)
+
+
+def applied_name(
+    apply: str | None,
+    names: Sequence[str],
+    *,
+    save: Save,
+    both: bool = False,
+    called: str = "apply",
+) -> str | None:
+    """The name of the average that is lent.
+
+    Raises:
+        ConfigError: for a name or a word that is none, and where it cannot be known.
+    """
+    if save not in get_args(Save):
+        raise ConfigError(unknown("save", save, get_args(Save)))
+    if apply is not None and apply not in names:
+        raise ConfigError(unknown(called, apply, names))
+    if apply is not None or not (both or save == "average"):
+        return apply
+    if len(names) > 1:
+        asked = "both is True" if both else "save is 'average'"
+        raise ConfigError(
+            f"{called} is None and {asked}; expected one of {', '.join(names)}. "
+            "It may be left out where there is one average."
+        )
+    return names[0]

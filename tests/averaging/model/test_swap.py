@@ -128,6 +128,25 @@ def test_a_part_that_holds_no_lent_weights_is_free():
     assert not swap.holds_lent_weights(model)
 
 
+def test_a_module_whose_hash_changes_while_it_holds_lent_weights_is_found_again():
+    """As a metric of torchmetrics, whose hash is that of what it has gathered so far."""
+
+    class Gathering(nn.Module):
+        seen = 0
+
+        def __hash__(self):
+            return self.seen
+
+        def __eq__(self, other):
+            return self is other
+
+    model = nn.Sequential(nn.Linear(1, 1), Gathering())
+    with swap.owning(list(model.modules()), "a"):
+        model[1].seen += 1
+        assert swap.holds_lent_weights(model[1])
+    assert not swap.holds_lent_weights(model)
+
+
 def test_ownership_keeps_no_model_alive():
     model = net()
     with swap.owning(list(model.modules()), object()):

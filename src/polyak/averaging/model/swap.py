@@ -8,7 +8,6 @@ another block.
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from threading import RLock, get_ident
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -119,10 +118,10 @@ class _Loan:
     def begin(self, modules: Sequence[nn.Module]) -> _Block:
         """Open a block and mark what it lends to."""
         self.blocks.append(_Block())
-        fresh = [module for module in modules if module not in _loans] if _loans else modules
+        fresh = [x for x in modules if id(x) not in _loans] if _loans else modules
         self.modules += fresh
         for module in fresh:
-            _loans[module] = self
+            _loans[id(module)] = self
         return self.blocks[-1]
 
     def end(self, block: _Block) -> None:
@@ -137,7 +136,7 @@ class _Loan:
             self.blocks.remove(block)
             if not self.blocks:
                 for module in self.modules:
-                    del _loans[module]
+                    del _loans[id(module)]
 
 
 def _close(block: _Block) -> None:
@@ -148,8 +147,11 @@ def _close(block: _Block) -> None:
         done.close()
 
 
-_loans: WeakKeyDictionary[nn.Module, _Loan] = WeakKeyDictionary()
-"""What is lent to which module at this moment, the parts of a model included."""
+_loans: dict[int, _Loan] = {}
+"""What is lent to which module at this moment, the parts of a model included.
+
+By `id`, since a module's hash may change while it computes, as torchmetrics' do; a loan keeps its
+modules alive."""
 
 _lock = RLock()
 
@@ -219,9 +221,9 @@ def _loan(modules: Sequence[nn.Module], owner: object) -> _Loan:
 
 def _open(modules: Sequence[nn.Module]) -> Iterator[_Loan]:
     """The loans that are open, of each of these modules."""
-    return (_loans[module] for module in modules if module in _loans) if _loans else iter(())
+    return (_loans[id(x)] for x in modules if id(x) in _loans) if _loans else iter(())
 
 
 def holds_lent_weights(model: nn.Module) -> bool:
     """Whether the model, or a part of it, holds an average instead of its own weights."""
-    return bool(_loans) and any(module in _loans for module in model.modules())
+    return bool(_loans) and any(id(module) in _loans for module in model.modules())
