@@ -6,9 +6,9 @@ from torch import nn
 
 from polyak.errors import ConfigError
 from polyak.models import MODELS, ModelConfig, build
-from polyak.models import building as building_file
+from polyak.models.config import size_faults
 
-RESIDUAL = sorted(set(MODELS) - {"vgg16"})
+RESIDUAL = sorted(set(MODELS) - {"vgg16", "vit"})
 SMALL = ("resnet8", "resnet20")
 
 
@@ -27,6 +27,9 @@ def sizes() -> list[tuple[str, int]]:
     return [(name, size) for name in RESIDUAL for size in (8, 28, 32, 64)] + [
         ("vgg16", 32),
         ("vgg16", 64),
+        ("vit", 8),
+        ("vit", 28),
+        ("vit", 64),
     ]
 
 
@@ -187,7 +190,7 @@ def test_images_that_are_too_small_are_refused_before_anything_is_allocated(
     def allocated(**_: object) -> nn.Module:
         raise AssertionError("the model was built")
 
-    monkeypatch.setitem(building_file.MODELS, name, allocated)
+    monkeypatch.setitem(MODELS, name, allocated)
     least = 32 if name == "vgg16" else 8
     expected = rf"image_size is {size}; expected >= {least}, .* last feature map of {side}×{side}:"
     with pytest.raises(ConfigError, match=expected):
@@ -197,7 +200,7 @@ def test_images_that_are_too_small_are_refused_before_anything_is_allocated(
 @pytest.mark.parametrize("name", RESIDUAL)
 @pytest.mark.parametrize("size", [1, 4, 5, 7])
 def test_the_last_feature_map_is_what_the_refusal_says(name: str, size: int) -> None:
-    (fault,) = building_file._size_faults(name, size)
+    (fault,) = size_faults(ModelConfig(name=name), size)
     with torch.device("meta"):
         model = MODELS[name](classes=2, channels=3)
         maps = model.stages(model.stem(torch.zeros(2, 3, size, size)))

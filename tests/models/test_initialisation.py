@@ -44,6 +44,6 @@ def test_batchnorm_starts_afresh() -> None:
 
 
 def test_a_module_without_a_rule_is_refused_by_name() -> None:
-    model = nn.Sequential(nn.Linear(2, 2), nn.LayerNorm(2))
-    with pytest.raises(TypeError, match=r"module '1' is LayerNorm; expected Conv2d"):
+    model = nn.Sequential(nn.Linear(2, 2), nn.RMSNorm(2))
+    with pytest.raises(TypeError, match=r"module '1' is RMSNorm; expected Conv2d"):
         initialise(model, generator())

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from polyak.models.resnet import BasicBlock, resnet8, resnet18, resnet20, resnet34
+from polyak.models.resnet import BasicBlock, group_norm, resnet8, resnet18, resnet20, resnet34
 
 
 def parameters(model: nn.Module) -> int:
@@ -123,3 +123,34 @@ def test_the_first_stage_sees_the_whole_image() -> None:
             x = stage(x)
             sides.append(x.shape[-1])
     assert sides == [32, 32, 16, 8, 4]
+
+
+def test_group_norm_is_its_formula_written_out() -> None:
+    torch.manual_seed(0)
+    norm = group_norm(24).double()
+    nn.init.normal_(norm.weight)
+    nn.init.normal_(norm.bias)
+    x = torch.randn(2, 24, 3, 3, dtype=torch.float64)
+    expected = torch.empty_like(x)
+    for b in range(2):
+        for first in (0, 8, 16):
+            group = x[b, first : first + 8]
+            scale = ((group - group.mean()).square().mean() + norm.eps).sqrt()
+            expected[b, first : first + 8] = (group - group.mean()) / scale
+    expected = expected * norm.weight[:, None, None] + norm.bias[:, None, None]
+    torch.testing.assert_close(norm(x), expected)
+
+
+@pytest.mark.parametrize(("channels", "groups"), [(4, 1), (16, 2), (25, 1), (64, 8), (512, 64)])
+def test_groups_have_eight_channels_where_that_divides(channels: int, groups: int) -> None:
+    assert group_norm(channels).num_groups == groups
+
+
+def test_with_group_norm_nothing_else_changes() -> None:
+    batch = resnet20(classes=7, channels=3)
+    group = resnet20(classes=7, channels=3, norm="group")
+    assert not any(isinstance(part, nn.BatchNorm2d) for part in group.modules())
+    assert {n: p.shape for n, p in group.named_parameters()} == {
+        n: p.shape for n, p in batch.named_parameters()
+    }
+    assert not list(group.buffers())

@@ -18,9 +18,11 @@ from support.resumed_runs import (
 
 from polyak.averaging import load
 from polyak.errors import FileError, StateError
+from polyak.models import ModelConfig
 from polyak.records.vocabulary import Stop
 from polyak.training import checkpoint, loop
 from polyak.training.checkpoint import Checkpoints
+from polyak.training.optim import OptimConfig
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +38,11 @@ def whole(tiny, start):
     builders = {"search": lambda: start(resnet), "refit": lambda: start(refit)}
     lower = replace(resnet, precision="bfloat16")
     builders["bfloat16"] = lambda: start(lower)
+    adamw = OptimConfig(name="adamw", lr=1e-3, warmup_epochs=1, clip=1.0, schedule="wsd")
+    builders["adamw"] = lambda: start(replace(resnet, optim=adamw))
+    vit = ModelConfig(name="vit", width=32, depth=1)
+    muon = OptimConfig(name="muon", lr=1e-3, warmup_epochs=1, decayed="matrices")
+    builders["muon"] = lambda: start(replace(tiny, model=vit, optim=muon))
 
     def dropout():
         with pytest.MonkeyPatch.context() as patch:
@@ -56,7 +63,7 @@ RESTS = 3 * (5 + 1)
 """Places to stop in a search: after each of five steps and after each of three epochs."""
 
 
-@pytest.mark.parametrize("kind", ["search", "refit", "dropout", "bfloat16"])
+@pytest.mark.parametrize("kind", ["search", "refit", "dropout", "bfloat16", "adamw", "muon"])
 def test_a_run_stopped_at_every_place_in_turn_equals_one_that_never_stopped(whole, kind, tmp_path):
     build, uninterrupted = whole[kind]
     assert_same_run(in_sessions(build, tmp_path, [1] * 40), uninterrupted)

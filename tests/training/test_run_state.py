@@ -6,7 +6,7 @@ import pytest
 import torch
 from support.resumed_runs import Paused, assert_same_run
 
-from polyak.training.run_state import momenta_of, restore_momenta
+from polyak.training.run_state import optimizer_tensors, restore_optimizer
 
 
 def paused(run, rests):
@@ -43,9 +43,9 @@ def test_a_state_holds_plain_values_beside_tensors_and_kept_weights(tiny, start)
 def test_momenta_take_the_layout_of_their_parameters():
     x = torch.nn.Parameter(torch.randn(2, 3, 4, 4).contiguous(memory_format=torch.channels_last))
     optimizer = torch.optim.SGD([x], lr=0.1, momentum=0.9)
-    assert momenta_of(optimizer) == {}
+    assert optimizer_tensors(optimizer) == {}
     momentum = torch.randn(2, 3, 4, 4)
-    restore_momenta(optimizer, {"0": momentum})
-    found = momenta_of(optimizer)["0"]
+    restore_optimizer(optimizer, {"0": momentum})
+    found = optimizer_tensors(optimizer)["0"]
     assert torch.equal(found, momentum)
     assert found.is_contiguous(memory_format=torch.channels_last)

@@ -20,7 +20,7 @@ def decay_timescales(
         epochs: Of the whole run. The sum over steps s is taken by trapezoids between the ends of
             epochs, from 0 at the start.
         weight_decay: λ, ≥ 0.
-        momentum: μ, in [0, 1).
+        momentum: μ, in [0, 1); 0 where decay is decoupled, as in AdamW, since it is not summed up.
 
     Returns:
         A number ≥ 0; 0 for no epochs.

@@ -1,8 +1,10 @@
-"""The paper's networks in their forms for small images, and small ones for CPUs."""
+"""The paper's networks in their forms for small images, small ones for CPUs, and a transformer."""
 
-from polyak.models.building import MODELS, ModelConfig, build, check_fit, pinned, pinned_whole
+from polyak.models.building import build, check_fit, pinned, pinned_whole
+from polyak.models.config import MODELS, ModelConfig
 from polyak.models.head_input import features
 from polyak.models.resnet import ResNet, resnet8, resnet18, resnet20, resnet34
+from polyak.models.transformer import ViT, vit
 from polyak.models.trial import try_network
 from polyak.models.vgg import VGG, vgg16
 from polyak.models.wide_resnet import WideResNet, wrn28_10
@@ -22,7 +24,9 @@ __all__ = [
     "resnet34",
     "vgg16",
     "wrn28_10",
+    "vit",
     "ResNet",
     "VGG",
+    "ViT",
     "WideResNet",
 ]

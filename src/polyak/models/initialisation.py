@@ -10,14 +10,14 @@ from torch import nn
 def initialise(model: nn.Module, generator: torch.Generator) -> None:
     """Draw all weights of `model` anew, in the order of its modules.
 
-        convolution  w ~ N(0, 2 / (k²·c_out)), bias 0       BatchNorm  weight 1, bias 0
+        convolution  w ~ N(0, 2 / (k²·c_out)), bias 0       normalisation  weight 1, bias 0
         linear       w, bias ~ U(−1/√n_in, 1/√n_in), torch's default
 
     Linear layers keep torch's default because the averaging paper's code leaves them so, and
     because the learning rates that it found belong to it.
 
     Args:
-        model: Consists of convolutions, BatchNorms and linear layers. Values that it holds
+        model: Consists of convolutions, normalisations and linear layers. Values that it holds
             may be undefined; all parameters and buffers are written.
         generator: On the device of the weights. The only source of randomness.
 
@@ -35,14 +35,14 @@ def initialise(model: nn.Module, generator: torch.Generator) -> None:
             )
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
-        elif isinstance(module, nn.BatchNorm2d):
+        elif isinstance(module, nn.BatchNorm2d | nn.GroupNorm | nn.LayerNorm):
             module.reset_parameters()
         elif isinstance(module, nn.Linear):
             _draw_linear(module, generator)
         elif [*module.parameters(recurse=False), *module.buffers(recurse=False)]:
             raise TypeError(
                 f"module {name!r} is {type(module).__name__}; expected Conv2d, "
-                "BatchNorm2d or Linear. Give it a rule here."
+                "BatchNorm2d, GroupNorm, LayerNorm or Linear. Give it a rule here."
             )
 
 

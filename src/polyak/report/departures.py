@@ -92,9 +92,8 @@ def _renewals(row: LoadedRow) -> list[str]:
     if not done or not optim:
         return []
     log, holdout = done[0]
-    ours = decay_timescales(
-        log.epochs, weight_decay=optim["weight_decay"], momentum=optim["momentum"]
-    )
+    momentum = optim["momentum"] if optim.get("name", "sgd") == "sgd" else 0.0
+    ours = decay_timescales(log.epochs, weight_decay=optim["weight_decay"], momentum=momentum)
     everywhere = timescales(holdout=holdout)
     here = [found for name, found in everywhere.items() if key(name) == key(row.record.dataset)]
     theirs = here or list(everywhere.values())

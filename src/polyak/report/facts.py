@@ -159,8 +159,11 @@ def _data(data: Mapping[str, Any]) -> str:
 
 
 def _model(model: Mapping[str, Any], row: LoadedRow) -> str:
-    name, width = str(model.get("name", row.record.architecture)), model.get("width")
-    return name if width is None else f"{name} of width {width}"
+    name = str(model.get("name", row.record.architecture))
+    options = [f"{key} {model[key]}" for key in ("width", "patch", "depth") if model.get(key)]
+    if model.get("norm") == "group":
+        options.append("GroupNorm")
+    return " of ".join([name, ", ".join(options)] if options else [name])
 
 
 def _precision(config: Mapping[str, Any]) -> str:
@@ -185,8 +188,16 @@ def _noise(noise: Mapping[str, Any]) -> str:
 def _optimiser(optim: Mapping[str, Any]) -> str:
     if not optim:
         return ""
+    momentum, (first, second) = optim.get("momentum"), optim.get("betas", (0.9, 0.999))
+    adamw = f"AdamW, betas {first:g} and {second:g}"
+    name = {
+        "sgd": f"SGD, Nesterov momentum {momentum}",
+        "adamw": adamw,
+        "muon": f"Muon, Nesterov momentum {momentum}, for matrices, and {adamw}, for the rest",
+    }[optim.get("name", "sgd")]
+    clip = "" if optim.get("clip") is None else f"gradients clipped to {optim['clip']:g}, "
     return (
-        f"SGD, Nesterov momentum {optim.get('momentum')}, "
+        f"{name}, {clip}"
         f"weight decay {optim.get('weight_decay'):g}, schedule {optim.get('schedule')} "
         f"after {optim.get('warmup_epochs'):g} epochs of warm-up"
     )

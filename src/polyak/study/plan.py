@@ -99,8 +99,11 @@ class Row:
             found.append("two targets of transfer have one name; expected different data sets")
         if "annealed" in self.follow_ups and not self.refits:
             found.append("follow_ups has 'annealed' where refits is False; expected refits")
-        if self.follow_ups and self.config.optim.schedule != "cosine":
-            found.append("follow_ups are given; expected schedule 'cosine', which they change")
+        schedule = self.config.optim.schedule
+        if "held" in self.follow_ups and schedule != "cosine":
+            found.append("follow_ups has 'held'; expected schedule 'cosine', which it holds")
+        if "annealed" in self.follow_ups and schedule not in ("cosine", "wsd"):
+            found.append("follow_ups has 'annealed'; expected schedule 'cosine' or 'wsd'")
         return list(dict.fromkeys(found))
 
 

@@ -21,15 +21,16 @@ from polyak.training.config import RunConfig
 from polyak.training.evaluation import Evaluation
 from polyak.training.extra_averages import build_extra_averager, build_swa, copy_averages
 from polyak.training.machine import environment, memory_format_for
-from polyak.training.optim import build_optimizer, learning_rate, set_learning_rate
+from polyak.training.optim import learning_rate
+from polyak.training.optim.optimizers import build_optimizer, set_learning_rate
 from polyak.training.randomness import generator, seed_for
 from polyak.training.run_state import (
     Kept,
     RunState,
     State,
     Trained,
-    momenta_of,
-    restore_momenta,
+    optimizer_tensors,
+    restore_optimizer,
     restore_torch_generators,
     torch_generators,
 )
@@ -192,7 +193,7 @@ class Run:
         return RunState(
             tensors={
                 "model": self.model.state_dict(),
-                "momentum": momenta_of(self.optimizer),
+                "momentum": optimizer_tensors(self.optimizer),
                 "generators": {name: g.get_state() for name, g in self._generators().items()},
                 "epoch": {
                     "order": self._order_at_start,
@@ -221,7 +222,7 @@ class Run:
         """Bring a run that was just built to where another was."""
         tensors, facts = state["tensors"], state["facts"]
         self.model.load_state_dict(dict(tensors["model"]))
-        restore_momenta(self.optimizer, tensors["momentum"])
+        restore_optimizer(self.optimizer, tensors["momentum"])
         for name, bank in self._banks_by_name().items():
             bank.load_state_dict(unflattened(tensors[name], facts["banks"][name]))
         for name, own in self._generators().items():
@@ -283,13 +284,20 @@ class Run:
         self.batch += 1
 
     def _chosen_step(self, x_bchw: Tensor, labels_b: Tensor) -> Step:
-        precision = self.precision
+        clip = self.config.optim.clip
         if self.backend is None:
             build = partial(build_optimizer, config=self.config.optim)
             batch = (x_bchw, labels_b)
-            self.backend = choose_backend(self.model, build, batch, precision=precision)
+            self.backend = choose_backend(
+                self.model, build, batch, precision=self.precision, clip=clip
+            )
         return build_step(
-            self.backend, self.model, self.optimizer, device=self.device, precision=precision
+            self.backend,
+            self.model,
+            self.optimizer,
+            device=self.device,
+            precision=self.precision,
+            clip=clip,
         )
 
     def _learning_rate(self, step: int) -> float:

@@ -17,6 +17,8 @@ from polyak.records.vocabulary import Stop
 
 State = dict[str, Tensor]
 
+_MOMENTUM = "momentum_buffer"
+
 
 @dataclass(slots=True)
 class Kept:
@@ -56,23 +58,38 @@ class RunState(TypedDict):
     """Weights kept at the stops so far, by rule."""
 
 
-def momenta_of(optimizer: torch.optim.Optimizer) -> State:
-    """Momentum buffers by the index of their parameter; none for one without a step."""
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> State:
+    """What an optimiser holds of each parameter, by the parameter's place and the tensor's name.
+
+    A momentum has the place alone ("7"), as in the first checkpoints; others a name beside it
+    ("7.exp_avg"). None for a parameter without a step.
+    """
     return {
-        str(index): state["momentum_buffer"]
-        for index, state in optimizer.state_dict()["state"].items()
-        if state.get("momentum_buffer") is not None
+        _key(place, name): x
+        for place, parameter in enumerate(_parameters(optimizer))
+        for name, x in optimizer.state.get(parameter, {}).items()
+        if x is not None
     }
 
 
 @torch.no_grad()
-def restore_momenta(optimizer: torch.optim.Optimizer, momenta: Mapping[str, Tensor]) -> None:
-    """Give parameters the momenta that `momenta_of` found."""
-    for index, parameter in enumerate(optimizer.param_groups[0]["params"]):
-        if str(index) in momenta:
-            # In the parameter's own layout, as the optimizer would have made it.
-            buffer = torch.empty_like(parameter).copy_(momenta[str(index)])
-            optimizer.state[parameter]["momentum_buffer"] = buffer
+def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Give parameters what `optimizer_tensors` found."""
+    parameters = _parameters(optimizer)
+    for key, x in tensors.items():
+        place, _, name = key.partition(".")
+        parameter = parameters[int(place)]
+        # In the parameter's own layout, as the optimizer would have made it.
+        held = torch.empty_like(parameter).copy_(x) if x.shape == parameter.shape else x.clone()
+        optimizer.state[parameter][name or _MOMENTUM] = held
+
+
+def _key(place: int, name: str) -> str:
+    return str(place) if name == _MOMENTUM else f"{place}.{name}"
+
+
+def _parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
 
 def torch_generators(device: torch.device) -> State:

@@ -42,6 +42,7 @@ def build_step(
     *,
     device: torch.device,
     precision: Precision,
+    clip: float | None = None,
 ) -> Step:
     """A step of a model in train mode.
 
@@ -52,6 +53,7 @@ def build_step(
         optimizer: Its learning rate must be a tensor on the device, unless "eager".
         device: Where the model is.
         precision: What forward and backward are computed in; weights stay float32.
+        clip: Largest norm of the whole gradient, > 0; None leaves it as it is.
 
     Raises:
         ConfigError: for an unknown backend, or one that the device does not have.
@@ -60,11 +62,11 @@ def build_step(
         raise ConfigError(unknown("backend", backend, BACKENDS))
     autocast = lowered(device, precision)
     if backend == "eager":
-        return EagerStep(model, optimizer, autocast)
+        return EagerStep(model, optimizer, autocast, clip)
     if device.type != "cuda":
         raise ConfigError(f"backend is {backend!r} on {device.type}; expected 'eager' there.")
     forward = torch.compile(model, dynamic=False) if backend == "compiled" else model
-    return GraphedStep(EagerStep(forward, optimizer, autocast), model, optimizer)
+    return GraphedStep(EagerStep(forward, optimizer, autocast, clip), model, optimizer)
 
 
 def lowered(
@@ -90,6 +92,7 @@ class EagerStep:
     model: nn.Module | Callable[[Tensor], Tensor]
     optimizer: torch.optim.Optimizer
     lowered: Callable[[], AbstractContextManager[object]]
+    clip: float | None = None
 
     def __call__(self, x_bchw: Tensor, labels_b: Tensor) -> tuple[Tensor, Tensor]:
         self.optimizer.zero_grad()
@@ -97,6 +100,9 @@ class EagerStep:
             logits_bk = self.model(x_bchw)
             loss = F.cross_entropy(logits_bk, labels_b)
         loss.backward()  # type: ignore[no-untyped-call]  # torch's own annotation is missing
+        if self.clip is not None:
+            weights = [p for group in self.optimizer.param_groups for p in group["params"]]
+            torch.nn.utils.clip_grad_norm_(weights, self.clip)
         self.optimizer.step()
         right = (logits_bk.detach().argmax(dim=1) == labels_b).sum()
         return loss.detach(), right
@@ -186,14 +192,19 @@ def choose_backend(
     batch: tuple[Tensor, Tensor],
     *,
     precision: Precision,
+    clip: float | None = None,
 ) -> Backend:
     """The backend with the shortest step; "eager" without a trial where there is no GPU.
+
+    Other optimisers than SGD are taken eagerly: only its state is known before a first step, as
+    undoing the steps of a capture needs.
 
     Args:
         model: It is not changed: each trial trains a copy of it.
         build_optimizer: Makes the optimizer of a copy.
         batch: Images and labels of a whole batch, on the device.
         precision: As in `build_step`.
+        clip: As there.
     """
     device = batch[0].device
     if device.type != "cuda":
@@ -204,7 +215,11 @@ def choose_backend(
         copy = deepcopy(model).train()
         try:
             optimizer = build_optimizer(copy)
-            step = build_step(backend, copy, optimizer, device=device, precision=precision)
+            if backend != "eager" and not isinstance(optimizer, torch.optim.SGD):
+                continue
+            step = build_step(
+                backend, copy, optimizer, device=device, precision=precision, clip=clip
+            )
             seconds[backend] = _seconds(step, batch)
         except Exception:
             # torch.compile needs compilers that may be missing, and may fail on a user's network.

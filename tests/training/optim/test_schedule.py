@@ -13,7 +13,8 @@ from torch.optim.lr_scheduler import (
     SequentialLR,
 )
 
-from polyak.training.optim import OptimConfig, build_optimizer, learning_rate
+from polyak.training.optim import OptimConfig, learning_rate
+from polyak.training.optim.optimizers import build_optimizer
 
 
 def _ours(config: OptimConfig, *, steps_per_epoch: int, epochs: int) -> list[float]:
@@ -121,7 +122,7 @@ def test_cosine_ends_one_step_before_zero():
     st.integers(1, 400),
     st.integers(2, 200),
     st.floats(0, 0.99),
-    st.sampled_from(["cosine", "step", "held", "constant"]),
+    st.sampled_from(["cosine", "step", "held", "constant", "wsd"]),
     st.data(),
 )
 def test_every_rate_lies_between_zero_and_the_peak(
@@ -137,6 +138,36 @@ def test_every_rate_lies_between_zero_and_the_peak(
     step = data.draw(st.integers(0, steps_per_epoch * epochs - 1))
     rate = learning_rate(step, config, steps_per_epoch=steps_per_epoch, epochs=epochs)
     assert 0 <= rate <= 0.4
+
+
+@pytest.mark.parametrize(("shape", "power"), [("linear", 1.0), ("1-sqrt", 0.5)])
+def test_wsd_stays_and_then_falls_to_zero_over_its_share_of_the_run(shape, power):
+    config = OptimConfig(
+        lr=0.4, warmup_epochs=2, schedule="wsd", decay_share=0.25, decay_shape=shape
+    )
+    rates = _ours(config, steps_per_epoch=5, epochs=20)
+    assert rates[10:76] == [0.4] * 66
+    expected = [0.4 * (1 - (k / 25) ** power) for k in range(25)]
+    assert rates[75:] == pytest.approx(expected)
+    assert learning_rate(100, config, steps_per_epoch=5, epochs=20) == pytest.approx(0, abs=1e-15)
+
+
+@pytest.mark.parametrize(
+    ("settings", "phrase"),
+    [
+        ({"name": "adam"}, "name is 'adam'; expected one of sgd, adamw, muon"),
+        ({"betas": (0.9, 0.95)}, "betas is (0.9, 0.95); expected (0.9, 0.999) for optimiser sgd"),
+        ({"name": "adamw", "betas": (0.9, 1.0)}, "betas is (0.9, 1.0); expected 0 <= beta < 1"),
+        ({"name": "adamw", "momentum": 0.5}, "momentum is 0.5; expected 0.9 for optimiser adamw"),
+        ({"clip": 0.0}, "clip is 0.0; expected > 0, or None"),
+        ({"schedule": "wsd", "decay_share": 0.0}, "decay_share is 0.0; expected 0 < decay_share"),
+        ({"decay_shape": "1-sqrt"}, "decay_shape is '1-sqrt'; expected 'linear' for schedule cos"),
+        ({"decayed": "biases"}, "decayed is 'biases'; expected one of all, matrices"),
+    ],
+)
+def test_a_setting_out_of_range_or_without_use_is_named(settings, phrase):
+    found = OptimConfig(**settings).faults()
+    assert any(phrase in fault for fault in found), found
 
 
 def test_l2_falls_on_all_parameters_batchnorm_and_biases_included():

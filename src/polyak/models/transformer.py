@@ -1,0 +1,113 @@
+"""Blocks of transformers, and a small vision transformer.
+
+Shape suffixes: b batch, c channels, h height, w width, t tokens, d width of a token, k classes.
+"""
+
+from math import log
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+HEAD = 32
+"""Width of an attention head."""
+
+
+class Block(nn.Module):
+    """Attention, then a perceptron of four times the width, each after a LayerNorm and added.
+
+        x ← x + attention(norm(x)),  x ← x + W₂ gelu(W₁ norm(x))
+
+    Args:
+        width: Of a token; a multiple of 32, the width of a head.
+        causal: Whether a token sees only those before it and itself.
+
+    Source:
+        Vaswani et al. 2017, normalised before each part as in GPT-2 and ViT.
+    """
+
+    def __init__(self, width: int, *, causal: bool) -> None:
+        super().__init__()
+        self.heads = width // HEAD
+        self.causal = causal
+        self.norm1 = nn.LayerNorm(width)
+        self.qkv = nn.Linear(width, 3 * width)
+        self.project = nn.Linear(width, width)
+        self.norm2 = nn.LayerNorm(width)
+        self.widen = nn.Linear(width, 4 * width)
+        self.narrow = nn.Linear(4 * width, width)
+
+    def forward(self, x_btd: Tensor) -> Tensor:
+        x_btd = x_btd + self._attend(self.norm1(x_btd))
+        widened: Tensor = self.narrow(F.gelu(self.widen(self.norm2(x_btd))))
+        return x_btd + widened
+
+    def _attend(self, x_btd: Tensor) -> Tensor:
+        b, t, d = x_btd.shape
+        parts = self.qkv(x_btd).view(b, t, 3, self.heads, HEAD).permute(2, 0, 3, 1, 4)
+        query, key, value = parts
+        seen = F.scaled_dot_product_attention(query, key, value, is_causal=self.causal)
+        attended: Tensor = self.project(seen.transpose(1, 2).reshape(b, t, d))
+        return attended
+
+
+class ViT(nn.Module):
+    """A vision transformer: patches, fixed positions, blocks, the mean of all tokens, a head.
+
+    Args:
+        patch: Height and width of a patch in pixels; divides the images' size.
+        depth: Number of blocks.
+        width: Of a token; a multiple of 32, the width of a head.
+        classes: Number of logits.
+        channels: Channels of the images.
+
+    Source:
+        Dosovitskiy et al. 2021 in the form of Beyer et al. 2022 (arXiv:2205.01580): sines and
+        cosines as positions, the mean instead of a token for the class, one linear layer as head.
+    """
+
+    def __init__(self, *, patch: int, depth: int, width: int, classes: int, channels: int) -> None:
+        super().__init__()
+        self.embed = nn.Conv2d(channels, width, patch, stride=patch)
+        self.blocks = nn.Sequential(*(Block(width, causal=False) for _ in range(depth)))
+        self.norm = nn.LayerNorm(width)
+        self.head = nn.Linear(width, classes)
+
+    def forward(self, x_bchw: Tensor) -> Tensor:
+        x_bdhw = self.embed(x_bchw)
+        x_btd = x_bdhw.flatten(2).transpose(1, 2)
+        x_btd = x_btd + positions(*x_bdhw.shape[1:]).to(x_btd)
+        logits_bk: Tensor = self.head(self.norm(self.blocks(x_btd)).mean(dim=1))
+        return logits_bk
+
+
+def positions(width: int, height: int, columns: int) -> Tensor:
+    """Sines and cosines of a patch's column and row, at widths/4 frequencies.
+
+        ω_i = 10000^(−i/(w/4 − 1)),  [sin xω, cos xω, sin yω, cos yω]
+
+    Args:
+        width: w, of a token; a multiple of 4, at least 8.
+        height: Rows of patches.
+        columns: Patches in a row.
+
+    Returns:
+        Shape (height·columns, width), row by row.
+
+    Source:
+        Beyer et al. 2022, as in their code.
+    """
+    frequencies = torch.exp(torch.linspace(0.0, -log(10000.0), width // 4))
+    rows, places = torch.meshgrid(torch.arange(height), torch.arange(columns), indexing="ij")
+    angles = [place.flatten()[:, None] * frequencies for place in (places, rows)]
+    return torch.cat([f(angle) for angle in angles for f in (torch.sin, torch.cos)], dim=1)
+
+
+def vit(*, classes: int, channels: int, patch: int = 4, depth: int = 6, width: int = 192) -> ViT:
+    """A ViT for 32×32 images: 64 patches of 4×4, between ViT's tiny sizes in depth.
+
+    Example:
+        >>> sum(p.numel() for p in vit(classes=10, channels=3).parameters())
+        2680906
+    """
+    return ViT(patch=patch, depth=depth, width=width, classes=classes, channels=channels)

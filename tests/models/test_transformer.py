@@ -1,0 +1,122 @@
+"""The vision transformer against itself written out token by token, and its sizes."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from polyak.errors import ConfigError
+from polyak.models import ModelConfig, build
+from polyak.models.transformer import HEAD, Block, ViT, positions
+
+
+def slow_norm(x: Tensor, norm: nn.LayerNorm) -> Tensor:
+    scale = ((x - x.mean()).square().mean() + norm.eps).sqrt()
+    return (x - x.mean()) / scale * norm.weight + norm.bias
+
+
+def slow_block(x_td: Tensor, block: Block) -> Tensor:
+    """Attention one head and one token at a time, then the perceptron one token at a time."""
+    tokens, width = x_td.shape
+    q, k, v = (
+        torch.stack([slow_norm(x, block.norm1) for x in x_td]) @ w.T + b
+        for w, b in zip(block.qkv.weight.chunk(3), block.qkv.bias.chunk(3), strict=True)
+    )
+    out = []
+    for t in range(tokens):
+        seen = range(t + 1) if block.causal else range(tokens)
+        heads = []
+        for head in range(width // HEAD):
+            cut = slice(head * HEAD, (head + 1) * HEAD)
+            scores = torch.stack([q[t, cut] @ k[s, cut] / math.sqrt(HEAD) for s in seen])
+            shares = scores.exp() / scores.exp().sum()
+            heads.append(sum(share * v[s, cut] for share, s in zip(shares, seen, strict=True)))
+        out.append(x_td[t] + block.project.weight @ torch.cat(heads) + block.project.bias)
+    rows = []
+    for x in out:
+        hidden = block.widen.weight @ slow_norm(x, block.norm2) + block.widen.bias
+        gelu = hidden * 0.5 * (1 + torch.erf(hidden / math.sqrt(2)))
+        rows.append(x + block.narrow.weight @ gelu + block.narrow.bias)
+    return torch.stack(rows)
+
+
+def slow_position(row: int, column: int, width: int) -> list[float]:
+    rates = [10000 ** (-i / (width // 4 - 1)) for i in range(width // 4)]
+    return [
+        f(place * rate) for place in (column, row) for f in (math.sin, math.cos) for rate in rates
+    ]
+
+
+def slow_vit(x_chw: Tensor, model: ViT) -> Tensor:
+    patch = model.embed.kernel_size[0]
+    tokens = []
+    for row in range(x_chw.shape[1] // patch):
+        for column in range(x_chw.shape[2] // patch):
+            rows = slice(row * patch, (row + 1) * patch)
+            columns = slice(column * patch, (column + 1) * patch)
+            pixels = x_chw[:, rows, columns]
+            token = (model.embed.weight * pixels).sum(dim=(1, 2, 3)) + model.embed.bias
+            tokens.append(token + torch.tensor(slow_position(row, column, len(token))))
+    x_td = torch.stack(tokens)
+    for block in model.blocks:
+        x_td = slow_block(x_td, block)
+    mean = torch.stack([slow_norm(x, model.norm) for x in x_td]).mean(dim=0)
+    return model.head.weight @ mean + model.head.bias
+
+
+def randomise(model: nn.Module) -> None:
+    """So that no factor is one and no term zero."""
+    torch.manual_seed(0)
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, std=0.2)
+
+
+def test_vit_is_itself_written_out_token_by_token():
+    model = ViT(patch=2, depth=2, width=2 * HEAD, classes=3, channels=2).double()
+    randomise(model)
+    x_bchw = torch.randn(2, 2, 4, 6, dtype=torch.float64)
+    expected = torch.stack([slow_vit(x, model) for x in x_bchw])
+    # The positions are float32 in both.
+    assert torch.allclose(model(x_bchw), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_a_block_sees_what_it_may_see(causal):
+    block = Block(HEAD, causal=causal).double()
+    randomise(block)
+    x_btd = torch.randn(1, 5, HEAD, dtype=torch.float64)
+    assert torch.allclose(block(x_btd)[0], slow_block(x_btd[0], block))
+    changed = x_btd.clone()
+    changed[0, 3, 0] += 1
+    same = torch.isclose(block(x_btd), block(changed)).all(dim=2)[0]
+    assert same.tolist() == ([True, True, True, False, False] if causal else [False] * 5)
+
+
+def test_positions_are_those_of_their_formula():
+    found = positions(16, 2, 3)
+    expected = [slow_position(row, column, 16) for row in range(2) for column in range(3)]
+    assert torch.allclose(found, torch.tensor(expected), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("options", "parameters"),
+    [({}, 2_680_906), ({"width": 64, "depth": 2}, 103_882), ({"patch": 8, "depth": 1}, 484_234)],
+)
+def test_sizes_are_pinned(options, parameters):
+    config = ModelConfig(name="vit", **options)
+    model = build(config, classes=10, channels=3, image_size=32, generator_seed=0)
+    assert sum(p.numel() for p in model.parameters()) == parameters
+
+
+def test_wrong_options_are_all_named_at_once():
+    config = ModelConfig(name="vit", width=50, depth=0, norm="group")
+    with pytest.raises(ConfigError) as caught:
+        build(config, classes=10, channels=3, image_size=30, generator_seed=0)
+    for phrase in (
+        "width is 50; expected a multiple of 32",
+        "depth is 0; expected >= 1",
+        "norm is 'group'; expected batch for vit",
+        "image_size is 30; expected a multiple of patch (4)",
+    ):
+        assert phrase in str(caught.value)
