@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from polyak.errors import ConfigError
-from polyak.models.building import ModelConfig, build
+from polyak.models.building import build
+from polyak.models.config import ModelConfig
 from polyak.models.head_input import features
 from polyak.userfile import parse_reference, refusing_errors
 
