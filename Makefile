@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SOURCES := pyproject.toml constraints.txt $(shell find src -type f -not -name '*.pyc')
 
-.PHONY: demo test test-all lint build clean
+.PHONY: demo test test-all lint bench build clean
 
 demo: .venv/study  ## the paper's protocol in small; prints the path of the report
 	$(BIN)/polyak demo
@@ -20,6 +20,10 @@ lint: .venv/dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+bench: .venv/dev  ## measures on this machine what docs/ has tables of, and writes them; hours
+	$(BIN)/python -m pip install --quiet -c constraints.txt ".[bench,study]"
+	$(BIN)/python benchmarks/all.py
 
 build: .venv/dev  ## wheel and sdist in dist/
 	$(BIN)/python -m build

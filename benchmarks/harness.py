@@ -2,6 +2,7 @@
 
 python benchmarks/harness.py --images 10000 --rounds 5
 python benchmarks/harness.py --images 10000 --rounds 5 --cores 2 --pieces train evaluate
+python benchmarks/harness.py --pieces train evaluate --ways "plain PyTorch" "polyak, bfloat16"
 python benchmarks/harness.py --device cuda --model resnet18 --images 50000 --loader-workers 8
 
 Each way of writing it has a process of its own, since an allocator's settings are a process's,
@@ -18,6 +19,7 @@ import resource
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 
@@ -26,7 +28,14 @@ import timing
 import torch
 from study_epochs import SUBSET, Ours, Setting, Subject, Usual
 
-WAYS = ("polyak", "plain PyTorch", "Lightning")
+USUAL_WAYS = ("polyak", "plain PyTorch", "Lightning")
+WAYS = {
+    "polyak": Ours,
+    "polyak, evaluation in bfloat16": partial(Ours, evaluated_in="bfloat16"),
+    "polyak, bfloat16": partial(Ours, precision="bfloat16"),
+    "plain PyTorch": Usual,
+    "plain PyTorch, bfloat16": partial(Usual, precision="bfloat16"),
+}
 PIECES = ("train", "evaluate", "subset", "full")
 EPOCHS = {
     "BN recomputation off": ("train", "evaluate"),
@@ -48,7 +57,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--cores", type=int, default=1)
     parser.add_argument("--loader-workers", type=int, default=0)
-    parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS)
+    parser.add_argument("--ways", nargs="+", choices=(*WAYS, "Lightning"), default=USUAL_WAYS)
     parser.add_argument("--pieces", nargs="+", choices=PIECES, default=PIECES)
     arguments = parser.parse_args()
     setting = Setting(
@@ -93,8 +102,9 @@ def in_turns(pools: dict[str, list[ProcessPoolExecutor]], pieces: Any, rounds: i
 
 
 def print_epochs(seconds: Seconds) -> None:
-    """Epochs of all kinds, and how many of ours go into one of another's."""
-    print("\n| epoch | way | s | of ours: low / median / high |")
+    """Epochs of all kinds, and how many of the first way's go into one of another's."""
+    first = next(iter(seconds))
+    print(f"\n| epoch | way | s | of {first}: low / median / high |")
     print("|---|---|---|---|")
     for kind, pieces in EPOCHS.items():
         if not all(piece in next(iter(seconds.values())) for piece in pieces):
@@ -104,7 +114,7 @@ def print_epochs(seconds: Seconds) -> None:
             for way, found in seconds.items()
         }
         for way, times in totals.items():
-            low, middle, high = timing.ratios(times, totals["polyak"])
+            low, middle, high = timing.ratios(times, next(iter(totals.values())))
             row = f"{timing.median(times):.2f} | {low:.2f} / {middle:.2f} / {high:.2f}"
             print(f"| {kind} | {way} | {row} |")
 
@@ -125,7 +135,7 @@ def print_parts(seconds: Seconds, parts: dict[str, dict[str, float]], peaks: Any
 
 def _processes(way: str, setting: Setting, cores: int) -> list[ProcessPoolExecutor]:
     context = multiprocessing.get_context("spawn")
-    runs, threads = (cores, 1) if way == "polyak" else (1, cores)
+    runs, threads = (cores, 1) if way.startswith("polyak") else (1, cores)
     # By the processor's clock where there is one thread, which other jobs on the machine disturb
     # least. Workers of loaders are other processes, so then the wall's must do.
     clock = "process_time" if cores == 1 and not setting.loader_workers else "perf_counter"
@@ -147,7 +157,7 @@ def _prepare(way: str, setting: Setting, threads: int, clock: str) -> None:
 
         _SUBJECT = Lightning(setting)
     else:
-        _SUBJECT = {"polyak": Ours, "plain PyTorch": Usual}[way](setting)
+        _SUBJECT = WAYS[way](setting)
 
 
 _SUBJECT: Subject

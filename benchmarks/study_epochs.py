@@ -8,6 +8,7 @@ statistics.
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -20,7 +21,7 @@ from polyak.data import DataConfig, Partition
 from polyak.data.normalisation import Normalisation
 from polyak.models import ModelConfig, build
 from polyak.training.config import PAPER_DECAYS as DECAYS
-from polyak.training.config import AveragingConfig, RunConfig
+from polyak.training.config import AveragingConfig, Precision, RunConfig
 from polyak.training.loop import Run
 from polyak.training.machine import keep_freed_memory
 from polyak.training.optim import OptimConfig
@@ -86,9 +87,21 @@ class Subject(Protocol):
 
 
 class Ours:
-    """The study's own loop."""
+    """The study's own loop.
 
-    def __init__(self, setting: Setting) -> None:
+    Args:
+        setting: What it trains on.
+        precision: What it computes in.
+        evaluated_in: What it evaluates in after an epoch, where that is another.
+    """
+
+    def __init__(
+        self,
+        setting: Setting,
+        *,
+        precision: Precision = "float32",
+        evaluated_in: Precision | None = None,
+    ) -> None:
         images_nchw, labels_n = setting.pixels()
         n = setting.training
         data = Partition(
@@ -113,11 +126,14 @@ class Ours:
             averaging=AveragingConfig(decays=DECAYS, every=EVERY, warmup="none", swa=False),
             batch_size=BATCH,
             monitors=("holdout_bn",),
+            precision=precision,
         )
         # As every run does when it begins.
         keep_freed_memory()
         self.device = torch.device(setting.device)
         self.run = Run(config, data, device=self.device)
+        # No setting of runs: it shows what a part of the gain is.
+        self.run.evaluation._precision = evaluated_in or precision
 
     def train(self) -> None:
         self.run.batch = 0
@@ -145,8 +161,11 @@ class Ours:
 class Usual:
     """A plain loop as many are written: loader, one image at a time, an averaged model each."""
 
-    def __init__(self, setting: Setting) -> None:
+    def __init__(self, setting: Setting, *, precision: Precision = "float32") -> None:
         torch.manual_seed(0)
+        self.lowered = partial(
+            torch.autocast, setting.device, torch.bfloat16, enabled=precision == "bfloat16"
+        )
         self.device = torch.device(setting.device)
         self.model = setting.network().to(self.device)
         images_nchw, labels_n = setting.pixels()
@@ -171,8 +190,9 @@ class Usual:
         for images, labels in self.batches():
             images, labels = images.to(self.device), labels.to(self.device)
             self.optimizer.zero_grad()
-            logits = self.model(images)
-            loss = F.cross_entropy(logits, labels)
+            with self.lowered():
+                logits = self.model(images)
+                loss = F.cross_entropy(logits, labels)
             loss.backward()
             self.optimizer.step()
             self.steps += 1
@@ -200,8 +220,9 @@ class Usual:
         loss_sum = right = 0
         for images, labels in self.holdout:
             images, labels = images.to(self.device), labels.to(self.device)
-            logits = model(images)
-            loss_sum += F.cross_entropy(logits, labels, reduction="sum").item()
+            with self.lowered():
+                logits = model(images)
+            loss_sum += F.cross_entropy(logits.float(), labels, reduction="sum").item()
             right += (logits.argmax(1) == labels).sum().item()
 
     def watch(self, timed: Callable[[str, Any], Any]) -> None:

@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ first = sorted(sys.modules)
 polyak.metrics
 print(json.dumps([bare, first, sorted(sys.modules), polyak.metrics.__name__]))
 """
+FIRST_ROUND = Path(__file__).parent / "fixtures" / "first-round" / "out.zip"
 SAID = """
 import json, sys
 from polyak.cli.main import main
@@ -92,18 +94,69 @@ def test_metrics_are_loaded_when_they_are_first_asked_for(modules):
 
 def test_the_averager_is_loaded_when_it_is_first_asked_for(modules):
     assert "polyak.averaging.averager" in modules["import"]
-    assert {m for m in modules["bare"] if m.startswith("polyak")} == {"polyak"}
+    assert {m for m in modules["bare"] if m.startswith("polyak")} == {"polyak", "polyak.lazy"}
     assert "torch" not in modules["bare"]
 
 
 @pytest.mark.parametrize("words", [["--help"], ["--version"], [], ["trian"]])
 def test_the_command_says_what_it_can_do_without_torch(words):
+    loaded = loaded_by(*words)
+    assert not roots(loaded) & {"torch", "numpy", "safetensors", *HEAVY}
+    assert len([name for name in loaded if name.startswith("polyak")]) < 12
+
+
+def loaded_by(*words: str) -> list[str]:
+    """The modules of a process that carried out a command line."""
     call = [sys.executable, "-c", SAID, *words]
     done = subprocess.run(call, check=True, capture_output=True, text=True)
-    loaded = json.loads(done.stdout.splitlines()[-1])
-    roots = {name.partition(".")[0] for name in loaded}
-    assert not roots & {"torch", "numpy", "safetensors", *HEAVY}
-    assert len([name for name in loaded if name.startswith("polyak")]) < 12
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def of(loaded: list[str], wings: tuple[str, ...]) -> set[str]:
+    """Those of some packages of ours."""
+    return {name for name in loaded if name.startswith(tuple(f"polyak.{wing}" for wing in wings))}
+
+
+def roots(loaded: list[str]) -> set[str]:
+    return {name.partition(".")[0] for name in loaded}
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory) -> Path:
+    """An output folder with studies."""
+    folder = tmp_path_factory.mktemp("studies")
+    with zipfile.ZipFile(FIRST_ROUND) as archive:
+        archive.extractall(folder)
+    return folder
+
+
+def test_studies_are_listed_without_torch():
+    loaded = loaded_by("list")
+    assert not roots(loaded) & {"torch", "numpy", "safetensors", *HEAVY} - {"tyro"}
+    assert len([name for name in loaded if name.startswith("polyak")]) < 60
+
+
+def test_how_far_runs_are_is_said_without_torch(out):
+    loaded = loaded_by("status", str(out))
+    needed = {"tyro", "rich"}
+    assert not roots(loaded) & {"asyncio", "torch", "numpy", "safetensors", *HEAVY} - needed
+    assert len([name for name in loaded if name.startswith("polyak")]) < 60
+
+
+def test_files_are_inspected_without_the_laboratory(out):
+    loaded = loaded_by("inspect", str(next(out.rglob("averages/*.safetensors"))))
+    assert not roots(loaded) & set(HEAVY) - {"tyro"}
+    wings = ("training", "study", "report", "analysis", "data", "models", "metrics")
+    # What main says of a run that was interrupted.
+    assert of(loaded, wings) <= {"polyak.training", "polyak.training.interruption"}
+
+
+def test_a_page_is_written_without_what_trains(out):
+    loaded = loaded_by("report", str(out / "few"))
+    assert "matplotlib.pyplot" not in loaded
+    assert not roots(loaded) & {"datasets", "pandas", "rich", "sklearn", "filelock"}
+    trains = ("training", "study", "data", "models", "averaging")
+    assert of(loaded, trains) <= {"polyak.training", "polyak.training.interruption"}
 
 
 def test_all_public_names_are_listed_before_any_was_asked_for():

@@ -11,7 +11,7 @@ import polyak
 
 ROOT = Path(polyak.__file__).parent
 
-PLAIN = {"checksums", "errors", "files", "tensor_files"}
+PLAIN = {"checksums", "errors", "files", "lazy", "tensor_files"}
 OWN_FILES = PLAIN | {"userfile"}
 """Where a user may name a Python file of theirs."""
 
@@ -21,6 +21,8 @@ MAY_IMPORT = {
     "checksums": set(),
     "errors": set(),
     "files": set(),
+    "lazy": set(),
+    "threads": set(),
     "tensor_files": {"errors", "files"},
     "userfile": {"errors"},
     "averaging": PLAIN,
@@ -31,11 +33,11 @@ MAY_IMPORT = {
     "loggers": {"errors", "files", "records"},
     "integrations": PLAIN | {"averaging"},
     "training": TRAINING,
-    "study": TRAINING | {"training"},
+    "study": TRAINING | {"threads", "training"},
     "analysis": ANALYSIS,
     "report": ANALYSIS | {"analysis"},
     "runs": TRAINING | {"training", "analysis", "__init__"},
-    "__init__": {"averaging", "errors", "metrics"},
+    "__init__": {"averaging", "errors", "lazy", "metrics"},
 }
 MAY_IMPORT["cli"] = set(MAY_IMPORT)
 MODEL = {"kernels", "model"}
@@ -103,17 +105,17 @@ ROOMS = {
         "normalisation": set(),
         "config": set(),
         "fingerprints": {"images"},
-        "entries": {"images"},
+        "entries": {"config", "images"},
         "formats": {"pictures"},
         "decoding": {"config", "images", "labels", "pictures", "formats"},
         "sources": {"config", "images", "labels", "fingerprints", "formats", "decoding"},
         "cache": {"config", "images", "fingerprints", "entries", "formats", "decoding", "sources"},
-        "partition": {"config", "images", "labels", "normalisation", "formats", "cache"},
-        "device_images": {"batches", "normalisation", "partition"},
-        "__init__": {"batches", "cache", "config", "images", "partition"},
+        "partitions": {"config", "images", "labels", "normalisation", "formats", "cache"},
+        "device_images": {"batches", "normalisation", "partitions"},
+        "__init__": {"batches", "cache", "config", "images", "partitions"},
     },
     "training": {
-        "optim": set(),
+        "config": set(),
         "randomness": set(),
         "machine": set(),
         "interruption": set(),
@@ -121,7 +123,7 @@ ROOMS = {
         "run_state": set(),
         "selection": set(),
         "__init__": set(),
-        "config": {"optim"},
+        "optim": {"config"},
         "steps": {"config"},
         "extra_averages": {"config"},
         "prediction": {"config", "randomness", "steps"},
@@ -133,11 +135,12 @@ ROOMS = {
         "arms": {"config", "interruption", "logits", "loop", "prediction", "randomness"}
         | {"run_state"},
         "checkpoint": {"loop", "machine", "run_state"},
+        "faster_precision": {"config", "loop", "steps"},
         "overhead": {"config", "fused_batchnorm", "loop", "prediction"},
         "probe": {"config", "optim", "prediction", "randomness"},
         "jobs": {"config", "interruption", "machine", "loop", "arms", "checkpoint"}
         | {"overhead", "probe"},
-        "config_file": {"config", "jobs", "overhead", "probe"},
+        "config_file": {"config"},
     },
     # The paper's studies stand above the parts that run any study; the runner knows none of them.
     "study": {

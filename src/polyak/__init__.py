@@ -7,8 +7,9 @@ with averager.applied("ema_0.998"):
     evaluate(model)
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from polyak.lazy import lazily
 
 if TYPE_CHECKING:
     from polyak import averaging as averaging
@@ -73,20 +74,9 @@ __all__ = [
     "runs",
 ]
 
-
 _MODULES = ("averaging", "checksums", "errors", "files", "metrics", "runs")
+_AVERAGING = tuple(name for name in __all__ if name not in _MODULES)
 
-
-def __getattr__(name: str) -> Any:
-    """A public name, imported when it is first asked for: the command's help needs no torch."""
-    if name in _MODULES:
-        return import_module(f"polyak.{name}")
-    if name not in __all__:
-        raise AttributeError(f"module 'polyak' has no attribute {name!r}")
-    value = getattr(import_module("polyak.averaging"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__, *_MODULES})
+if not TYPE_CHECKING:
+    # The command's help needs no torch.
+    __getattr__, __dir__ = lazily(__name__, {"averaging": _AVERAGING}, modules=_MODULES)

@@ -54,6 +54,12 @@ class InProcess:
     def __init__(self, *, workers, device):
         self.workers, self.device = workers, device
 
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
     def __call__(self, jobs, out, on_tick):
         failures = {}
         for job in jobs:
@@ -97,9 +103,7 @@ def in_process(small, monkeypatch):
     """The command line with the small study, run in this process; the page is not its matter."""
     monkeypatch.setitem(presets.PRESETS, "small", lambda: small)
     monkeypatch.setattr("polyak.cli.machines.LocalExecutor", InProcess)
-    monkeypatch.setattr(
-        "polyak.cli.commands.study.write_report", lambda out, name: out / name / "page"
-    )
+    monkeypatch.setattr("polyak.report.page.write_report", lambda out, name: out / name / "page")
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from polyak.cli.console import (
     arm_line,
     best_average,
     best_cell,
+    decoding_lines,
     epoch_cells,
     evaluation_heading,
     failure_lines,
@@ -20,8 +21,7 @@ from polyak.cli.console import (
 from polyak.records.runs import EpochRecord, Score, run_folder
 from polyak.study.runner import Progress
 from polyak.training.arms import ArmProgress
-from polyak.training.config import RunConfig
-from polyak.training.probe import ProbeConfig
+from polyak.training.config import ProbeConfig, RunConfig
 
 RUN = RunConfig(epochs=10, batch_size=100)
 
@@ -169,3 +169,14 @@ def test_the_whole_study_has_a_share_done_and_a_time_left(tmp_path, monkeypatch)
     terminal = Console(file=stream, force_terminal=True, width=100)
     terminal.print(display._shown(Progress("search", {other.id: "running"}, jobs, 3)))
     assert "44% of 8 runs, about 0:45 left" in stream.getvalue()
+
+
+def test_how_many_images_are_decoded_is_said_at_intervals(monkeypatch):
+    times = iter([0.0, 5.5, 6.0, 11.0])
+    monkeypatch.setattr("polyak.cli.console.time.monotonic", lambda: next(times))
+    console = Console(record=True, width=80, file=io.StringIO())
+    say = decoding_lines(console)
+    for done in (1, 1000, 2000, 3000):
+        say(done, 3000)
+    lines = console.export_text().splitlines()
+    assert lines == ["decoded 1,000 of 3,000 images", "decoded 3,000 of 3,000 images"]

@@ -265,9 +265,7 @@ def test_a_disk_that_takes_no_more_is_code_2_and_the_same_command_goes_on(
         write_json(*arguments)
 
     with monkeypatch.context() as patch:
-        written = (
-            "polyak.cli.commands.study.write_report" if what == "page" else "polyak.records.checked"
-        )
+        written = "polyak.report.page.write_report" if what == "page" else "polyak.records.checked"
         patch.setattr(written if what == "page" else f"{written}.write_json", full)
         assert main(["study", "small", "--out", str(tmp_path)]) == 2
     said = capsys.readouterr().err
@@ -283,7 +281,7 @@ def test_another_fault_of_the_system_keeps_its_traceback(in_process, tmp_path, m
     def fault(*_args):
         raise OSError(errno.EINVAL, "a bug")
 
-    monkeypatch.setattr("polyak.cli.commands.study.write_report", fault)
+    monkeypatch.setattr("polyak.report.page.write_report", fault)
     with pytest.raises(OSError, match="a bug"):
         main(["study", "small", "--out", str(tmp_path)])
 

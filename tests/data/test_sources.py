@@ -3,7 +3,8 @@ import pytest
 import torch
 
 from polyak.data import DataConfig
-from polyak.data.sources import decode, find, name_of
+from polyak.data.config import name_of
+from polyak.data.sources import decode, find
 from polyak.errors import ConfigError, DataError
 
 

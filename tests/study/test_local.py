@@ -136,6 +136,53 @@ class Sleeps:
         time.sleep(600)
 
 
+@dataclass(frozen=True)
+class Names:
+    """A job whose failure tells its process, and what is loaded there."""
+
+    id: str
+
+    def check(self):
+        loaded = {
+            name for name in sys.modules if name.startswith(("matplotlib", "scipy", "polyak"))
+        }
+        raise ValueError(f"process {os.getpid()} {' '.join(sorted(loaded))}")
+
+
+def process_of(failures, name):
+    return int(failures[name].partition("ValueError: process ")[2].split()[0])
+
+
+def test_calls_within_a_block_share_their_processes(tmp_path):
+    with LocalExecutor(workers=1) as executor:
+        calls = [executor([Names(name)], tmp_path, lambda states: None) for name in "ab"]
+    assert process_of(calls[0], "a") == process_of(calls[1], "b")
+    assert not _alive(process_of(calls[0], "a"))
+
+
+def test_a_process_that_dies_between_two_calls_is_replaced(tmp_path):
+    with LocalExecutor(workers=1) as executor:
+        first = process_of(executor([Names("a")], tmp_path, lambda states: None), "a")
+        os.kill(first, signal.SIGKILL)
+        while _alive(first):
+            time.sleep(0.05)
+        failures = executor([Names("b")], tmp_path, lambda states: None)
+    assert process_of(failures, "b") != first
+
+
+def test_a_process_that_dies_in_a_call_leaves_a_pool_for_the_next(tmp_path):
+    with LocalExecutor(workers=1) as executor:
+        assert "a worker process died" in executor([Dies()], tmp_path, lambda states: None)["dies"]
+        assert process_of(executor([Names("b")], tmp_path, lambda states: None), "b") > 0
+
+
+def test_workers_load_nothing_that_draws_a_page(tmp_path):
+    loaded = LocalExecutor(workers=1)([Names("a")], tmp_path, lambda states: None)["a"].split()
+    drawing = ("matplotlib", "scipy", "polyak.report", "polyak.analysis", "polyak.cli")
+    assert "polyak.training.jobs" in loaded
+    assert not [name for name in loaded if name.startswith(drawing)]
+
+
 def test_ctrl_c_ends_the_processes_and_goes_on(tmp_path, monkeypatch):
     monkeypatch.setenv("POLYAK_TEST_LEFT", str(tmp_path))
 

@@ -29,7 +29,7 @@ def test_rows_come_back_with_fingerprints_and_nothing_else_changed(row):
 def test_all_that_is_missing_comes_in_one_message_and_once(row, monkeypatch):
     asked = []
 
-    def unreachable(config):
+    def unreachable(config, **_):
         asked.append(config.source)
         if config.noise.file or config.source != "digits":
             raise DataError(f"{config.noise.file or config.source} is not to be had.")

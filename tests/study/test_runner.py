@@ -10,7 +10,8 @@ from polyak.models import ModelConfig
 from polyak.records.locks import HeldError, holding
 from polyak.records.runs import EpochRecord, Score, run_folder
 from polyak.records.studies import read_study, write_study
-from polyak.study.runner import Progress, planned, run_study
+from polyak.study.plan import planned
+from polyak.study.runner import Progress, run_study
 from polyak.training.config import RunConfig
 from polyak.training.config_file import read_config
 

@@ -17,10 +17,9 @@ from polyak.data import DataConfig, NoiseConfig
 from polyak.models import ModelConfig
 from polyak.study.plan import Measurement, Row, Study
 from polyak.study.runner import Outcome, run_study
-from polyak.training.config import AveragingConfig, RunConfig
+from polyak.training.config import AveragingConfig, OverheadConfig, RunConfig
 from polyak.training.jobs import carry_out
 from polyak.training.optim import OptimConfig
-from polyak.training.overhead import OverheadConfig
 
 FOLDER = Path(__file__).parents[1] / "fixtures" / "first-round"
 OUT = FOLDER / "out.zip"

@@ -13,11 +13,10 @@ from polyak.data import DataConfig, load, partition, prepare
 from polyak.records.predictions import Predictions
 from polyak.records.runs import run_folder
 from polyak.training import loop, steps
+from polyak.training.config import OverheadConfig, ProbeConfig
 from polyak.training.interruption import InterruptedRun, Interruption
 from polyak.training.jobs import carry_out
 from polyak.training.loop import Run
-from polyak.training.overhead import OverheadConfig
-from polyak.training.probe import ProbeConfig
 
 CARD = "cuda"
 

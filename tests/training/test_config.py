@@ -286,7 +286,7 @@ def test_all_faults_come_in_one_message():
         ),
         (
             RunConfig(precision="bf16"),  # type: ignore[arg-type]
-            r"precision is 'bf16'; expected one of float32, bfloat16",
+            r"precision is 'bf16'; expected one of float32, bfloat16, auto",
         ),
         (
             RunConfig(precision="bfloat16", fp32=True),

@@ -8,11 +8,9 @@ from polyak.errors import FileError
 from polyak.models import ModelConfig
 from polyak.records.runs import run_folder
 from polyak.records.vocabulary import Stop
-from polyak.training.config import AveragingConfig, RunConfig
+from polyak.training.config import AveragingConfig, OverheadConfig, ProbeConfig, RunConfig
 from polyak.training.config_file import read_config, read_run_config
 from polyak.training.optim import OptimConfig
-from polyak.training.overhead import OverheadConfig
-from polyak.training.probe import ProbeConfig
 
 PRINT = "ab" * 32
 REFIT = RunConfig(

@@ -16,10 +16,10 @@ from polyak.models import ModelConfig
 from polyak.records.predictions import Predictions
 from polyak.records.runs import run_folder
 from polyak.records.vocabulary import Stop
+from polyak.training.config import OverheadConfig
 from polyak.training.interruption import InterruptedRun, Interruption
 from polyak.training.jobs import carry_out, doubts
 from polyak.training.optim import OptimConfig
-from polyak.training.overhead import OverheadConfig
 
 
 @pytest.fixture(scope="module")

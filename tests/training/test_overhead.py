@@ -8,9 +8,10 @@ from polyak.errors import ConfigError
 from polyak.records.runs import run_folder
 from polyak.records.timings import read_timings
 from polyak.training import loop
+from polyak.training.config import OverheadConfig
 from polyak.training.interruption import InterruptedRun, Interruption
 from polyak.training.jobs import carry_out
-from polyak.training.overhead import OverheadConfig, measure
+from polyak.training.overhead import measure
 
 
 @pytest.fixture(scope="module")

@@ -13,8 +13,9 @@ from polyak.models import build, features
 from polyak.records.predictions import Predictions
 from polyak.records.runs import run_folder
 from polyak.records.vocabulary import Stop
+from polyak.training.config import ProbeConfig
 from polyak.training.jobs import carry_out
-from polyak.training.probe import Heads, ProbeConfig, train_heads
+from polyak.training.probe import Heads, train_heads
 from polyak.training.randomness import generator
 
 

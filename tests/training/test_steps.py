@@ -12,8 +12,7 @@ from polyak.errors import ConfigError
 from polyak.models import ModelConfig, build
 from polyak.training.config import PRECISIONS
 from polyak.training.loop import Run
-from polyak.training.optim import OptimConfig
-from polyak.training.optim.optimizers import build_optimizer, set_learning_rate
+from polyak.training.optim import OptimConfig, build_optimizer, set_learning_rate
 from polyak.training.steps import (
     BACKENDS,
     GraphedStep,

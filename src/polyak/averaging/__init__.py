@@ -3,26 +3,31 @@
 README.md beside this file is the map of its rooms.
 """
 
-from polyak.averaging.averager import Averager
-from polyak.averaging.batchnorm.refresh import refresh_batchnorm
-from polyak.averaging.files.averages import SavedWeights, gathered, load, save
-from polyak.averaging.files.foreign import read_foreign
-from polyak.averaging.files.merge import merge
-from polyak.averaging.files.synthesize import synthesize
-from polyak.averaging.kinds import (
-    EMA,
-    Average,
-    CosineEMA,
-    HardCopy,
-    PowerEMA,
-    Schedule,
-    Uniform,
-    Update,
-    Window,
-)
-from polyak.averaging.kinds.lengths import as_steps
-from polyak.averaging.kinds.profile import profile
-from polyak.averaging.kinds.warmups import Exponential, HalfLifeRamp, InverseGamma, Ratio
+from typing import TYPE_CHECKING
+
+from polyak.lazy import lazily
+
+if TYPE_CHECKING:
+    from polyak.averaging.averager import Averager
+    from polyak.averaging.batchnorm.refresh import refresh_batchnorm
+    from polyak.averaging.files.averages import SavedWeights, gathered, load, save
+    from polyak.averaging.files.foreign import read_foreign
+    from polyak.averaging.files.merge import merge
+    from polyak.averaging.files.synthesize import synthesize
+    from polyak.averaging.kinds import (
+        EMA,
+        Average,
+        CosineEMA,
+        HardCopy,
+        PowerEMA,
+        Schedule,
+        Uniform,
+        Update,
+        Window,
+    )
+    from polyak.averaging.kinds.lengths import as_steps
+    from polyak.averaging.kinds.profile import profile
+    from polyak.averaging.kinds.warmups import Exponential, HalfLifeRamp, InverseGamma, Ratio
 
 __all__ = [
     "EMA",
@@ -50,3 +55,29 @@ __all__ = [
     "save",
     "synthesize",
 ]
+
+_HOMES = {
+    "averager": ("Averager",),
+    "batchnorm.refresh": ("refresh_batchnorm",),
+    "files.averages": ("SavedWeights", "gathered", "load", "save"),
+    "files.foreign": ("read_foreign",),
+    "files.merge": ("merge",),
+    "files.synthesize": ("synthesize",),
+    "kinds": (
+        "EMA",
+        "Average",
+        "CosineEMA",
+        "HardCopy",
+        "PowerEMA",
+        "Schedule",
+        "Uniform",
+        "Update",
+    )
+    + ("Window",),
+    "kinds.lengths": ("as_steps",),
+    "kinds.profile": ("profile",),
+    "kinds.warmups": ("Exponential", "HalfLifeRamp", "InverseGamma", "Ratio"),
+}
+
+if not TYPE_CHECKING:
+    __getattr__, __dir__ = lazily(__name__, _HOMES)

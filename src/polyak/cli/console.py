@@ -2,27 +2,32 @@
 
 import shlex
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
-from polyak.data.sources import name_of
+from polyak.data.config import name_of
 from polyak.records.runs import EpochRecord, run_folder
 from polyak.records.vocabulary import BASELINE
-from polyak.study.runner import Progress
-from polyak.training.arms import ArmProgress
-from polyak.training.config import RunConfig
-from polyak.training.jobs import Job
-from polyak.training.overhead import OverheadConfig
+from polyak.training.config import Job, OverheadConfig, RunConfig
+
+if TYPE_CHECKING:
+    # `polyak status` has use for neither, and they import torch.
+    from polyak.study.runner import Progress
+    from polyak.training.arms import ArmProgress
 
 SHOWN = 12
 """Rows of the live table: running jobs first, then the rest counted in one line."""
+
+DECODING_SECONDS = 5.0
+"""Between two lines on a data set that is decoded."""
 
 
 HEADINGS = ("epoch", "rate", "loss", "best average so far", "images/s", "left")
@@ -57,14 +62,14 @@ class StudyDisplay:
         with Live(console=self._console, transient=True, refresh_per_second=4) as self._live:
             yield self
 
-    def __call__(self, progress: Progress) -> None:
+    def __call__(self, progress: "Progress") -> None:
         """Take in the state of a phase."""
         if self._live is not None:
             self._live.update(self._shown(progress))
         else:
             self._lines(progress)
 
-    def _lines(self, progress: Progress) -> None:
+    def _lines(self, progress: "Progress") -> None:
         if self._first is None:
             # From here on time and work are counted.
             self._overall(progress)
@@ -90,7 +95,7 @@ class StudyDisplay:
         last = " ".join(epoch_cells(epochs, job)) if epochs and isinstance(job, RunConfig) else ""
         return f"{folder.ending} in {folder.facts()['seconds']:.0f} s  {last}"
 
-    def _shown(self, progress: Progress) -> Group:
+    def _shown(self, progress: "Progress") -> Group:
         """The table of what runs, under a bar for the whole study."""
         table = self._table(progress)
         if not self._planned:
@@ -100,7 +105,7 @@ class StudyDisplay:
         bar.add_row(ProgressBar(total=1.0, completed=done, width=40), self._overall(progress))
         return Group(bar, table)
 
-    def _done(self, progress: Progress) -> float:
+    def _done(self, progress: "Progress") -> float:
         """Share of the study's runs that are done, of those under way their epochs."""
         states = progress.states
         ended = progress.before + sum(state in ("done", "failed") for state in states.values())
@@ -111,7 +116,7 @@ class StudyDisplay:
                 under_way += len(run_folder(self._out, run_id).epochs()) / job.epochs
         return min(1.0, (ended + under_way) / self._planned)
 
-    def _overall(self, progress: Progress) -> str:
+    def _overall(self, progress: "Progress") -> str:
         """How far the whole study is, and about how long it goes on; empty if not known."""
         if not self._planned:
             return ""
@@ -124,7 +129,7 @@ class StudyDisplay:
         left = (now - started) * (1 - done) / (done - at_start)
         return f"{text}, about {clock(left)} left"
 
-    def _table(self, progress: Progress) -> Table:
+    def _table(self, progress: "Progress") -> Table:
         states = list(progress.states.values())
         counts = ", ".join(
             f"{states.count(state)} {state}"
@@ -177,7 +182,7 @@ def running_cells(epochs: Sequence[EpochRecord], config: RunConfig) -> list[str]
     return [*cells[:-1], "evaluating"] if len(epochs) == config.epochs else cells
 
 
-def evaluation_heading(progress: ArmProgress) -> str:
+def evaluation_heading(progress: "ArmProgress") -> str:
     """How many arms are evaluated, and on how many images of which parts."""
     words = {"test": "test", "holdout": "hold-out", "train": "training"}
     counts = [f"{progress.images[p]:,} {words[p]}" for p in words if p in progress.images]
@@ -186,7 +191,7 @@ def evaluation_heading(progress: ArmProgress) -> str:
     return f"evaluating {progress.total} {progress.kind} on {text} images"
 
 
-def arm_line(progress: ArmProgress) -> str:
+def arm_line(progress: "ArmProgress") -> str:
     """Which arm is evaluated, and of which it has the predictions."""
     place = f"{progress.number}/{progress.total}"
     equal = f", equal to {progress.equal_to}" if progress.equal_to else ""
@@ -238,6 +243,21 @@ def failure_lines(failures: Mapping[str, str], out: Path, *, device: str = "cpu"
         words += [] if device == "cpu" else ["--device", device]
         lines.append(f"  alone: {shlex.join(words)}")
     return lines
+
+
+def decoding_lines(console: Console) -> Callable[[int, int], None]:
+    """What says every five seconds how many images of a data set are decoded."""
+    said: float | None = None
+
+    def say(done: int, total: int) -> None:
+        nonlocal said
+        now = time.monotonic()
+        said = now if said is None else said
+        if now - said >= DECODING_SECONDS:
+            said = now
+            console.print(f"decoded {done:,} of {total:,} images")
+
+    return say
 
 
 def clock(seconds: float) -> str:

@@ -61,7 +61,8 @@ class Machines:
             usable_device(self.device)
             # As many as there are cores would hardly ever fit into a GPU's memory.
             workers = self.workers or (1 if self.device.startswith("cuda") else available_cores())
-            yield LocalExecutor(workers=workers, device=self.device), workers
+            with LocalExecutor(workers=workers, device=self.device) as local:
+                yield local, workers
             return
         if self.workers is not None:
             raise ConfigError(

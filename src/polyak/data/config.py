@@ -2,11 +2,46 @@
 
 import re
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Literal, get_args
+
+from polyak.userfile import parse_reference
 
 NoiseKind = Literal["none", "symmetric", "asymmetric", "file"]
 Validation = Literal["holdout", "ignore"]
 ResizeHow = Literal["shorter-side-crop", "squash"]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How many training and test images are wanted; None: all."""
+
+    train: int | None = None
+    test: int | None = None
+
+    def covers(self, other: "Limits") -> bool:
+        """Whether images for these limits are enough for others: a smaller draw is a part."""
+        pairs = ((self.train, other.train), (self.test, other.test))
+        return all(own is None or (asked is not None and asked <= own) for own, asked in pairs)
+
+    def within(self, train: int, test: int) -> "Limits":
+        """The same of parts of so many images: what is not below that keeps all."""
+        return Limits(
+            *(
+                None if limit is None or limit >= n else limit
+                for limit, n in ((self.train, train), (self.test, test))
+            )
+        )
+
+
+EVERYTHING = Limits()
+
+HUB_NAMES = {
+    "cifar10": "uoft-cs/cifar10",
+    "cifar100": "uoft-cs/cifar100",
+    "tiny-imagenet": "zh-plus/tiny-imagenet",
+}
+NAMES = ("digits", "digits-parity", "fashion-mnist", *HUB_NAMES)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -123,6 +158,11 @@ class SourceConfig:
                 found.append(f"{name} is {getattr(self, name)!r}; expected one of {choices}")
         return found + _fingerprint_faults("fingerprint", self.fingerprint)
 
+    @property
+    def limits(self) -> Limits:
+        """What of the source has to be decoded."""
+        return EVERYTHING
+
     def decoding(self) -> dict[str, object]:
         """The settings of the decoding that are not as they always were, for fingerprints."""
         chosen: dict[str, object] = {}
@@ -174,9 +214,22 @@ class DataConfig(SourceConfig):
             found.append(f"crop_padding is {self.crop_padding!r}; expected >= 0")
         return found + self.noise.faults()
 
+    @property
+    def limits(self) -> Limits:
+        """What of the source has to be decoded."""
+        return Limits(self.train_limit, self.test_limit)
+
     def images_only(self) -> "DataConfig":
         """The same source, decoded the same way, with the defaults for what a run does with it."""
         return DataConfig(**{f.name: getattr(self, f.name) for f in fields(SourceConfig)})
+
+
+def name_of(source: str) -> str:
+    """What pages call a source: the last part of its path or name."""
+    reference = parse_reference(source)
+    if reference:
+        return reference[0].stem
+    return source if source in NAMES else Path(source).expanduser().resolve().name
 
 
 def _fingerprint_faults(what: str, value: str | None) -> list[str]:

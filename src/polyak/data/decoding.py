@@ -3,26 +3,37 @@
 Shape suffixes: n images, c channels, h height, w width.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from polyak.data.config import SourceConfig
+from polyak.data.config import EVERYTHING, Limits, SourceConfig
 from polyak.data.formats.found import Reading, Split
 from polyak.data.images import DataSet, ImageSet
-from polyak.data.labels import stratified_order
+from polyak.data.labels import limited, stratified_order
 from polyak.data.pictures import PictureStack, Pixels
 from polyak.errors import DataError, few
 
+OnDecoded = Callable[[int, int], None]
+"""Told how many of how many pictures are decoded."""
 
-def decode(reading: Reading, config: SourceConfig) -> DataSet:
-    """Decode all splits of a source.
+
+def decode(
+    reading: Reading,
+    config: SourceConfig,
+    *,
+    limits: Limits = EVERYTHING,
+    on_decoded: OnDecoded | None = None,
+) -> DataSet:
+    """Decode the splits of a source.
 
     Args:
         reading: What a layout's reader gives.
         config: Whether to resize, and to split a test set off.
+        limits: Decode no more pictures than these need.
+        on_decoded: Told of progress.
 
     Raises:
         DataError: that names an image or label at fault.
@@ -31,17 +42,78 @@ def decode(reading: Reading, config: SourceConfig) -> DataSet:
         if not len(split):
             raise DataError(f"{role} has 0 images; expected at least 1.")
     labels, classes, notes = _labels(reading)
+    chosen = _chosen(labels, classes, config, limits)
     stack = PictureStack(resize=config.resize, how=config.resize_how)
+    report = _counting(sum(len(rows_n) for rows_n in chosen.values()), on_decoded)
     parts = {
-        role: stack.add(split.pictures(), len(split), place=split.place)
+        role: stack.add(
+            split.pictures(),
+            len(chosen[role]),
+            place=split.place,
+            chosen=chosen[role].tolist(),
+            on_picture=report,
+        )
         for role, split in reading.splits.items()
     }
+    partly = any(len(rows_n) < len(labels[role]) for role, rows_n in chosen.items())
+    if partly and stack.all_grey:
+        # They have one channel if all others are grey too, which only these can say.
+        return decode(reading, config, on_decoded=on_decoded)
     parts = stack.finish(parts)
     sets = {
-        role: ImageSet(images_nchw=images_nchw, labels_n=labels[role], classes=classes)
+        role: ImageSet(
+            images_nchw=images_nchw,
+            labels_n=labels[role],
+            classes=classes,
+            places_n=chosen[role] if partly else None,
+        )
         for role, images_nchw in parts.items()
     }
     return assemble(sets, config, notes=[*reading.notes, *notes, *stack.notes()])
+
+
+def _chosen(
+    labels: Mapping[str, Tensor], classes: tuple[str, ...], config: SourceConfig, limits: Limits
+) -> dict[str, Tensor]:
+    """The rows of each split that have to be decoded: their numbers are assembled as images are."""
+    everything = {role: torch.arange(len(labels_n)) for role, labels_n in labels.items()}
+    every = torch.cat(list(labels.values()))
+    strange = int(every.min()) < 0 or int(every.max()) >= len(classes)
+    if limits == EVERYTHING or strange:
+        # Strange labels are refused, with their numbers, when all is put together.
+        return everything
+    numbered, start = {}, 0
+    for role, labels_n in labels.items():
+        numbers_n = torch.arange(start, start + len(labels_n))
+        numbered[role] = ImageSet(
+            images_nchw=numbers_n[:, None, None, None], labels_n=labels_n, classes=classes
+        )
+        start += len(labels_n)
+    whole = assemble(numbered, config)
+    kept_n = torch.cat(
+        [
+            part.images_nchw.flatten()[limited(part.labels_n, limit)]
+            for part, limit in ((whole.train, limits.train), (whole.test, limits.test))
+        ]
+    )
+    wanted_n = torch.zeros(start, dtype=torch.bool)
+    wanted_n[kept_n] = True
+    by_role = torch.split(wanted_n, [len(labels_n) for labels_n in labels.values()])
+    chosen = {role: x.nonzero().flatten() for role, x in zip(labels, by_role, strict=True)}
+    # A split of which nothing is left has no picture to say of what size its images are.
+    return chosen if all(len(rows_n) for rows_n in chosen.values()) else everything
+
+
+def _counting(total: int, on_decoded: OnDecoded | None) -> Callable[[], None]:
+    done = 0
+
+    def count() -> None:
+        nonlocal done
+        done += 1
+        if on_decoded is not None:
+            on_decoded(done, total)
+
+    return count
 
 
 def assemble(
@@ -84,10 +156,14 @@ def images_in_both(train: ImageSet, test: ImageSet) -> int:
 
 
 def _joined(first: ImageSet, second: ImageSet) -> ImageSet:
+    places_n = None
+    if first.places_n is not None and second.places_n is not None:
+        places_n = torch.cat([first.places_n, second.places_n + len(first)])
     return ImageSet(
         images_nchw=torch.cat([first.images_nchw, second.images_nchw]),
         labels_n=torch.cat([first.labels_n, second.labels_n]),
         classes=first.classes,
+        places_n=places_n,
     )
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from polyak.data.batches import augment, crop_and_flip, draw_crops_and_flips, epoch_batches, sent
 from polyak.data.normalisation import normalise
-from polyak.data.partition import Partition
+from polyak.data.partitions import Partition
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,6 @@
 """One decoded data set on disk: a folder with a manifest and four .npy files.
 
+Two more say which images these are, where only those were decoded that limits keep.
 The manifest holds size and SHA-256 of each file, and a SHA-256 of itself.
 """
 
@@ -17,11 +18,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from polyak import checksums
+from polyak.data.config import EVERYTHING, Limits
 from polyak.data.images import DataSet, ImageSet
 from polyak.files import naming, read_json, staging
 
 _FORMAT = 1
 _ARRAYS = ("train_images", "train_labels", "test_images", "test_labels")
+_PLACES = ("train_places", "test_places")
 _FACTS = ("holdout_images", "shared_images", "notes")
 _MANIFEST = "manifest.json"
 
@@ -34,8 +37,12 @@ def write(folder: Path, dataset: DataSet) -> None:
         temporary = place / folder.name
         temporary.mkdir()
         tensors = (train.images_nchw, train.labels_n, test.images_nchw, test.labels_n)
+        places = (train.places_n, test.places_n)
+        arrays = dict(zip((*_ARRAYS, *_PLACES), (*tensors, *places), strict=True))
         files = {}
-        for name, tensor in zip(_ARRAYS, tensors, strict=True):
+        for name, tensor in arrays.items():
+            if tensor is None:
+                continue
             path = temporary / f"{name}.npy"
             with path.open("wb") as file:
                 _write_array(file, tensor.numpy())
@@ -47,6 +54,39 @@ def write(folder: Path, dataset: DataSet) -> None:
             json.dump({**manifest, "sha256": _digest(manifest)}, file, indent=1)
             _to_disk(file)
         _publish(temporary, folder)
+
+
+def place(folder: Path, fingerprint: str, limits: Limits) -> Path:
+    """The folder of an entry in that of all: it has the name of its fingerprint, and limits."""
+    if limits == EVERYTHING:
+        return folder / fingerprint
+    train, test = ("all" if x is None else str(x) for x in (limits.train, limits.test))
+    return folder / f"{fingerprint}.{train}.{test}"
+
+
+def find(folder: Path, fingerprint: str, limits: Limits) -> Path | None:
+    """The entry that is there and has all that limits keep, the whole one first; None without."""
+    for path in (folder / fingerprint, *sorted(folder.glob(f"{fingerprint}.*.*"))):
+        own = limits_of(path)
+        if path.is_dir() and own is not None and own.covers(limits):
+            return path
+    return None
+
+
+def find_whole(folder: Path, fingerprint: str, limits: Limits) -> Path | None:
+    """The same, if it has no faults."""
+    path = find(folder, fingerprint, limits)
+    return None if path is None or faults(path) else path
+
+
+def limits_of(path: Path) -> Limits | None:
+    """The limits that an entry's name says; None if it says something else."""
+    words = path.name.split(".")[1:]
+    if not words:
+        return EVERYTHING
+    if len(words) != 2 or not all(word == "all" or word.isdecimal() for word in words):
+        return None
+    return Limits(*(None if word == "all" else int(word) for word in words))
 
 
 def faults(folder: Path) -> list[str]:
@@ -79,8 +119,10 @@ def read(folder: Path) -> DataSet:
             images_nchw=_mapped(folder / f"{part}_images.npy"),
             labels_n=_mapped(folder / f"{part}_labels.npy"),
             classes=classes,
+            places_n=_mapped(places) if places.exists() else None,
         )
         for part in ("train", "test")
+        for places in [folder / f"{part}_places.npy"]
     )
     return DataSet(
         train=train,

@@ -31,12 +31,38 @@ class ImageSet:
     classes: tuple[str, ...]
     """Names of the classes, in the order of their labels."""
 
+    places_n: Tensor | None = None
+    """Of a set of which only a part was decoded: for each of its images the place of its label,
+    rising. None: there is an image for every label."""
+
     def __len__(self) -> int:
         return len(self.labels_n)
 
     def take(self, indices: Tensor) -> "ImageSet":
-        """The images at `indices`, in that order, as a copy."""
-        return replace(self, images_nchw=self.images_nchw[indices], labels_n=self.labels_n[indices])
+        """The images at `indices`, in that order, as a copy; those that were decoded."""
+        if self.places_n is None:
+            images_nchw, places_n = self.images_nchw[indices], None
+        else:
+            rows = torch.searchsorted(self.places_n, indices).clamp(max=len(self.places_n) - 1)
+            there = self.places_n[rows] == indices
+            images_nchw, places_n = self.images_nchw[rows[there]], there.nonzero().flatten()
+        return replace(
+            self, images_nchw=images_nchw, labels_n=self.labels_n[indices], places_n=places_n
+        )
+
+    def images_at(self, indices: Tensor) -> Tensor:
+        """The images at `indices`, in that order, as a copy.
+
+        Raises:
+            DataError: if one of them was not decoded.
+        """
+        found = self.take(indices)
+        if len(found.images_nchw) < len(indices):
+            raise DataError(
+                f"{len(indices) - len(found.images_nchw)} of {len(indices)} images are not "
+                "decoded; expected all. Prepare the data with a larger limit, or without."
+            )
+        return found.images_nchw
 
     def faults(self, what: str, *, every_class: bool = False) -> list[str]:
         """What is wrong with this set, one phrase each; an empty list if nothing is.
@@ -45,7 +71,7 @@ class ImageSet:
             what: How the messages call the set, such as "train".
             every_class: Whether a class without an image is a fault, as in training.
         """
-        found = _tensor_faults(what, self.images_nchw, self.labels_n)
+        found = _tensor_faults(what, self.images_nchw, self.labels_n, self.places_n)
         # Labels that are not an int64 vector cannot be counted.
         return found or _label_faults(what, self.labels_n, self.classes, every_class)
 
@@ -101,17 +127,20 @@ class DataSet:
             raise DataError("; ".join(found) + ".")
 
 
-def _tensor_faults(what: str, images_nchw: object, labels_n: object) -> list[str]:
+def _tensor_faults(
+    what: str, images_nchw: object, labels_n: object, places_n: Tensor | None
+) -> list[str]:
     found = []
     if not _is_tensor(images_nchw, torch.uint8, 4):
         found.append(f"{what} images are {_seen(images_nchw)}; expected torch.uint8 (n, c, h, w)")
     if not _is_tensor(labels_n, torch.int64, 1):
         found.append(f"{what} labels are {_seen(labels_n)}; expected torch.int64 (n,)")
     if isinstance(images_nchw, Tensor) and isinstance(labels_n, Tensor):
-        if images_nchw.shape[:1] != labels_n.shape[:1]:
+        wanted = labels_n if places_n is None else places_n
+        if images_nchw.shape[:1] != wanted.shape[:1]:
             found.append(
                 f"{what} has {_count(images_nchw)} images; "
-                f"expected {_count(labels_n)}, one for each label"
+                f"expected {_count(wanted)}, one for each label"
             )
         if 0 in images_nchw.shape:
             found.append(f"{what} images are {_seen(images_nchw)}; expected at least one pixel")

@@ -3,6 +3,8 @@
 Shape suffix: n images.
 """
 
+import hashlib
+
 import torch
 from torch import Generator, Tensor
 
@@ -122,3 +124,25 @@ def _chosen(n: int, *, classes: int, rate: float, generator: Generator) -> Tenso
     if classes < 2:
         raise DataError(f"the number of classes is {classes}; expected at least 2 for label noise.")
     return torch.randperm(n, generator=generator)[: round(rate * n)]
+
+
+def limited(labels_n: Tensor, limit: int | None) -> Tensor:
+    """Places to keep of a set with these labels, in the set's own order; None keeps all.
+
+    A smaller limit keeps a part of what a larger one keeps.
+    """
+    if limit is None:
+        return torch.arange(len(labels_n))
+    order = stratified_order(labels_n, generator=generator_for("limit", 0))
+    return order[:limit].sort().values
+
+
+def generator_for(purpose: str, seed: int) -> Generator:
+    """A generator that shares no draw with another purpose's, even of the same seed.
+
+    With one seed, noise and split would draw one permutation, and all wrong labels would fall on
+    the training part.
+    """
+    digest = hashlib.sha256(f"polyak {purpose} {seed}".encode()).digest()
+    # torch's CPU generator uses 32 bits of a seed.
+    return Generator().manual_seed(int.from_bytes(digest[:4], "big"))

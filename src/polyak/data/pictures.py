@@ -47,17 +47,40 @@ class PictureStack:
         self._all_grey = True
         self._oddities: Counter[str] = Counter()
 
-    def add(self, pictures: Iterable[Raw], n: int, *, place: Callable[[int], str]) -> Tensor:
+    @property
+    def all_grey(self) -> bool:
+        """Whether every picture so far is 8-bit grey."""
+        return self._all_grey
+
+    def add(
+        self,
+        pictures: Iterable[Raw],
+        n: int,
+        *,
+        place: Callable[[int], str],
+        chosen: Iterable[int] | None = None,
+        on_picture: Callable[[], None] = lambda: None,
+    ) -> Tensor:
         """Decode `n` pictures to uint8 (n, 3, h, w); call `finish` when all parts are in.
+
+        Args:
+            pictures: All of a split.
+            n: How many of them to decode.
+            place: Where a picture lies, for messages.
+            chosen: Which, rising; the others are passed over. None: the first n.
+            on_picture: Called after each that was decoded.
 
         Raises:
             DataError: that names the place of a picture that is missing, damaged, too large or
                 too deep.
         """
         images_nchw: Pixels | None = None
-        source = iter(pictures)
-        for index in range(n):
-            picture = self._decoded(next(source), index, place)
+        source = enumerate(pictures)
+        for row, wanted in enumerate(range(n) if chosen is None else chosen):
+            index, raw = next(source)
+            while index < wanted:
+                index, raw = next(source)
+            picture = self._decoded(raw, index, place)
             if picture.size not in self._sizes:
                 self._example[picture.size] = place(index)
             self._sizes[picture.size] += 1
@@ -67,7 +90,8 @@ class PictureStack:
                 images_nchw = np.empty((n, 3, picture.height, picture.width), np.uint8)
             # Others are only counted, for the message.
             if picture.size == images_nchw.shape[:1:-1]:
-                images_nchw[index] = np.asarray(picture).transpose(2, 0, 1)
+                images_nchw[row] = np.asarray(picture).transpose(2, 0, 1)
+            on_picture()
         assert images_nchw is not None, "a split without images is refused before"
         return torch.from_numpy(images_nchw)
 

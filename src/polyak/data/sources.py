@@ -11,8 +11,8 @@ import numpy as np
 import torch
 
 from polyak.data import fingerprints
-from polyak.data.config import SourceConfig
-from polyak.data.decoding import assemble
+from polyak.data.config import EVERYTHING, HUB_NAMES, NAMES, Limits, SourceConfig, name_of
+from polyak.data.decoding import OnDecoded, assemble
 from polyak.data.decoding import decode as decode_reading
 from polyak.data.formats import idx, tables
 from polyak.data.formats.found import Found, Reading, Split, Wanted, array_split, refuse_test_split
@@ -22,12 +22,6 @@ from polyak.data.labels import stratified_order
 from polyak.errors import ConfigError, DataError, unknown
 from polyak.userfile import load_function, parse_reference
 
-HUB_NAMES = {
-    "cifar10": "uoft-cs/cifar10",
-    "cifar100": "uoft-cs/cifar100",
-    "tiny-imagenet": "zh-plus/tiny-imagenet",
-}
-NAMES = ("digits", "digits-parity", "fashion-mnist", *HUB_NAMES)
 _DIGITS_TEST_IMAGES = 360
 _WINDOWS = re.compile(r"[A-Za-z]:[\\/].*|.*\\.*")
 
@@ -36,8 +30,8 @@ _WINDOWS = re.compile(r"[A-Za-z]:[\\/].*|.*\\.*")
 class Source:
     """A source that was found but not yet decoded."""
 
-    decode: Callable[[], DataSet]
-    """Training and test set."""
+    decode: Callable[[Limits, OnDecoded | None], DataSet]
+    """Training and test set, of which not more need be decoded than the limits say."""
 
     files: Mapping[str, Path] = field(default_factory=dict)
     """Every file that the result depends on, by name; empty where that is not known."""
@@ -49,14 +43,6 @@ class Source:
     """Fingerprint without decoding. None: it is that of the decoded arrays."""
 
 
-def name_of(source: str) -> str:
-    """What pages call a source: the last part of its path or name."""
-    reference = parse_reference(source)
-    if reference:
-        return reference[0].stem
-    return source if source in NAMES else Path(source).expanduser().resolve().name
-
-
 def find(config: SourceConfig) -> Source:
     """The source that a configuration names, from the outside: nothing is decoded yet.
 
@@ -66,12 +52,14 @@ def find(config: SourceConfig) -> Source:
     reference = parse_reference(config.source)
     if reference:
         _refuse_columns(config)
-        return Source(decode=partial(_decode_user_file, *reference, config))
+        return Source(decode=lambda *_: _decode_user_file(*reference, config))
     found = _find(config.source, _wanted(config))
     if not found.columns:
         _refuse_columns(config)
     return Source(
-        decode=lambda: decode_reading(found.read(), config),
+        decode=lambda limits, on_decoded: decode_reading(
+            found.read(), config, limits=limits, on_decoded=on_decoded
+        ),
         files=found.files,
         reading=_reading(found, config),
         identity=_identity(found, config),
@@ -88,7 +76,7 @@ def decode(config: SourceConfig) -> DataSet:
     if faults:
         raise ConfigError.of("data", faults)
     source = find(config)
-    dataset = source.decode()
+    dataset = source.decode(EVERYTHING, None)
     fingerprint = source.identity() if source.identity else fingerprints.of_arrays(dataset)
     dataset = replace(dataset, name=name_of(config.source), fingerprint=fingerprint)
     dataset.check()

@@ -1,5 +1,6 @@
 """From a model's name and options to its module with first weights."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,10 +9,24 @@ from torch import nn
 
 from polyak import checksums
 from polyak.errors import ConfigError, unknown
-from polyak.models.config import MODELS, ModelConfig, options_of, size_faults
+from polyak.models.config import ModelConfig, options_of, size_faults
 from polyak.models.initialisation import initialise
 from polyak.models.own_code import code_fingerprint
+from polyak.models.resnet import resnet8, resnet18, resnet20, resnet34
+from polyak.models.transformer import vit
+from polyak.models.vgg import vgg16
+from polyak.models.wide_resnet import wrn28_10
 from polyak.userfile import load_function, parse_reference, refusing_errors
+
+MODELS: dict[str, Callable[..., nn.Module]] = {
+    "resnet8": resnet8,
+    "resnet20": resnet20,
+    "resnet18": resnet18,
+    "resnet34": resnet34,
+    "wrn28_10": wrn28_10,
+    "vgg16": vgg16,
+    "vit": vit,
+}
 
 
 def pinned(config: ModelConfig) -> ModelConfig:

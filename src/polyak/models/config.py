@@ -1,34 +1,23 @@
-"""Which networks there are, and their options."""
+"""Which network to train, as settings: no torch."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import get_args
-
-from torch import nn
+from typing import Literal, get_args
 
 from polyak.errors import unknown
-from polyak.models.resnet import Norm, resnet8, resnet18, resnet20, resnet34
-from polyak.models.transformer import HEAD, vit
-from polyak.models.vgg import vgg16
-from polyak.models.wide_resnet import wrn28_10
 from polyak.userfile import parse_reference
 
-MODELS: dict[str, Callable[..., nn.Module]] = {
-    "resnet8": resnet8,
-    "resnet20": resnet20,
-    "resnet18": resnet18,
-    "resnet34": resnet34,
-    "wrn28_10": wrn28_10,
-    "vgg16": vgg16,
-    "vit": vit,
-}
+Norm = Literal["batch", "group"]
+HEAD = 32
+"""Width of an attention head of the transformers."""
 
-# The options that a model takes beside classes and channels; the others refuse them.
-_OPTIONS = {
+OPTIONS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("resnet8", "resnet20", "resnet18", "resnet34"), ("width", "norm")),
     "wrn28_10": ("conv_bias", "final_norm_momentum"),
+    "vgg16": (),
     "vit": ("width", "patch", "depth"),
 }
+"""The models of `MODELS`, and the options that each takes beside classes and channels; it refuses
+the others."""
 
 # What the options that count something are where they are None.
 _USUAL: dict[str, dict[str, int]] = {
@@ -84,8 +73,8 @@ class ModelConfig:
             ['width is 8; expected None for vgg16, which has no such option']
         """
         own = parse_reference(self.name) is not None
-        if self.name not in MODELS and not own:
-            return [unknown("name", self.name, (*MODELS, "file.py:build"))]
+        if self.name not in OPTIONS and not own:
+            return [unknown("name", self.name, (*OPTIONS, "file.py:build"))]
         faults = [
             f"{option} is {value!r}; expected {default} for {self.name}, which has no such option"
             for option, value, default in (
@@ -111,7 +100,7 @@ class ModelConfig:
 
 def options_of(name: str) -> tuple[str, ...]:
     """The options that a model takes beside classes and channels."""
-    return ("file_sha256",) if parse_reference(name) else _OPTIONS.get(name, ())
+    return ("file_sha256",) if parse_reference(name) else OPTIONS.get(name, ())
 
 
 def size_faults(config: ModelConfig, image_size: int) -> list[str]:

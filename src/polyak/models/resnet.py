@@ -5,12 +5,12 @@ Shape suffixes: b batch, c channels, h height, w width, k classes.
 
 from collections.abc import Callable, Sequence
 from math import gcd
-from typing import Literal
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-Norm = Literal["batch", "group"]
+from polyak.models.config import Norm
+
 MakeNorm = Callable[[int], nn.Module]
 
 

@@ -9,8 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-HEAD = 32
-"""Width of an attention head."""
+from polyak.models.config import HEAD
 
 
 class Block(nn.Module):

@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from polyak.errors import PolyakError, printable
 from polyak.files import lives
 
@@ -100,6 +98,9 @@ def holding(folder: Path) -> Iterator[None]:
 @contextmanager
 def _locked(path: Path) -> Iterator[int]:
     """The kernel's lock on the file at `path`, and a descriptor of it to read and write."""
+    # Not at the top: who only looks at a lock does not wait for asyncio, which comes with it.
+    from filelock import FileLock, Timeout
+
     descriptors: list[int] = []
     # A moment of patience, since whoever held it may be removing the file.
     lock = FileLock(path, timeout=0.2, fallback_to_soft=False, on_acquired=descriptors.append)

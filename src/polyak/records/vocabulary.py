@@ -56,6 +56,8 @@ PROBED_ARMS = (BASELINE, SGD_AT_EMA, EMA_ACC_BN, EMA_LOSS_BN)
 MoreAverage = Literal["tail", "lawa", "power", "swad"]
 """Averages of other kinds that a run can keep beside its bank of EMAs."""
 MORE_AVERAGES: tuple[MoreAverage, ...] = get_args(MoreAverage)
+AT_STOPS: tuple[MoreAverage, ...] = ("lawa", "power")
+"""Those that mean something at a stop; the others are made for the end of the run."""
 
 FollowUp = Literal["held", "annealed"]
 """Runs that depend on the epochs chosen: the search with a learning rate held, the refit annealed

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from polyak.averaging.files.export import write_plain
-from polyak.data.sources import name_of
+from polyak.data.config import name_of
 from polyak.errors import ConfigError
 from polyak.files import replacing, write_json
 from polyak.runs.run import Run

@@ -6,6 +6,7 @@ from polyak.errors import ConfigError
 from polyak.records.paper_code import OF_RUNS, PAPER_CODE
 from polyak.records.vocabulary import MORE_AVERAGES, Selection, Switch
 from polyak.study.plan import Row, Study
+from polyak.training.config import AskedPrecision
 
 
 def with_protocol(
@@ -81,4 +82,10 @@ def with_more_averages(study: Study) -> Study:
 def in_float32(study: Study) -> Study:
     """The study with all runs computed in float32, on GPUs too; its name stays."""
     rows = (replace(row, config=replace(row.config, fp32=True)) for row in study.rows)
+    return replace(study, rows=tuple(rows))
+
+
+def with_precision(study: Study, precision: AskedPrecision) -> Study:
+    """The study with all runs computed in a precision; its name stays."""
+    rows = (replace(row, config=replace(row.config, precision=precision)) for row in study.rows)
     return replace(study, rows=tuple(rows))

@@ -8,14 +8,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from polyak.data import DataConfig
-from polyak.data.sources import name_of
+from polyak.data.config import name_of
 from polyak.errors import ConfigError, unknown
 from polyak.records.paper_code import OF_RUNS, PAPER_CODE
 from polyak.records.vocabulary import PROBED_ARMS, FollowUp, Monitor, Stop
 from polyak.study.field_types import repeated, with_right_types
-from polyak.training.config import PAPER_DECAYS, RunConfig
-from polyak.training.overhead import OverheadConfig
-from polyak.training.probe import ProbeConfig
+from polyak.training.config import PAPER_DECAYS, OverheadConfig, ProbeConfig, RunConfig
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -246,3 +244,13 @@ def transfer(row: Row, refits: tuple[RunConfig, ...]) -> dict[str, ProbeConfig]:
         )
         for target in row.transfer
     }
+
+
+def planned(study: Study) -> int:
+    """Runs of a study: search, refits, follow-ups and probes, or its measurement."""
+    of_rows = sum(
+        (len(row.learning_rates) + row.refits + len(row.follow_ups)) * len(row.seeds)
+        + len(row.transfer)
+        for row in study.rows
+    )
+    return of_rows + (study.measurement is not None)

@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 
-from polyak.data.sources import name_of
+from polyak.data.config import name_of
+from polyak.data.decoding import OnDecoded
 from polyak.errors import FileError, warn
 from polyak.records.locks import holding
 from polyak.records.runs import refuse_links, run_folder
@@ -24,12 +25,11 @@ from polyak.study.preparation import (
     no_hint,
     prepare_measurement,
     prepare_rows,
+    settle_precision,
     try_networks,
 )
 from polyak.study.record import ids_by_seed, missing_results, new_record, record_of, refuse_another
-from polyak.training.config import RunConfig
-from polyak.training.jobs import Job
-from polyak.training.probe import ProbeConfig
+from polyak.training.config import Job, ProbeConfig, RunConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +77,8 @@ def run_study(
     workers: int,
     command: str,
     hint: Hint = no_hint,
+    on_decoded: OnDecoded | None = None,
+    on_choice: Callable[[str], None] = warn,
     trial_device: str | None = "cpu",
 ) -> Outcome:
     """Bring `out/<study>/` up to date: search, select, refit, follow-ups, transfer.
@@ -92,6 +94,8 @@ def run_study(
         workers: For the record.
         command: For the record: what the user typed.
         hint: What to type where data is missing.
+        on_decoded: Told how many images are decoded, where data is not in the cache yet.
+        on_choice: Told which precision was chosen for a row that asks for `auto`, and why.
         trial_device: Where networks of a user's are tried before anything is run. None: only
             where the runs are carried out.
 
@@ -102,8 +106,14 @@ def run_study(
         HeldError: if another process is at work on this study.
     """
     study.check()
-    rows = [as_begun(row, out) for row in prepare_rows(study.rows, hint=hint)]
-    measurement = study.measurement and prepare_measurement(study.measurement, hint=hint)
+    prepared = prepare_rows(study.rows, hint=hint, on_decoded=on_decoded)
+    if trial_device is not None:
+        device = torch.device(trial_device)
+        prepared = settle_precision(prepared, out, device=device, say=on_choice)
+    rows = [as_begun(row, out) for row in prepared]
+    measurement = study.measurement and prepare_measurement(
+        study.measurement, hint=hint, on_decoded=on_decoded
+    )
     study = replace(study, rows=tuple(rows), measurement=measurement)
     # What the data decides, such as fitted decays, can be at fault too.
     study.check()
@@ -211,16 +221,6 @@ class _Session:
         self.outcome.seconds = time.monotonic() - self.started
         seconds = self.before + self.outcome.seconds
         write_study(self.out / self.record.name, replace(self.record, seconds=seconds))
-
-
-def planned(study: Study) -> int:
-    """Runs of a study: search, refits, follow-ups and probes, or its measurement."""
-    of_rows = sum(
-        (len(row.learning_rates) + row.refits + len(row.follow_ups)) * len(row.seeds)
-        + len(row.transfer)
-        for row in study.rows
-    )
-    return of_rows + (study.measurement is not None)
 
 
 def _seconds_before(folder: Path) -> float:

@@ -13,9 +13,8 @@ from polyak.errors import FileError, PolyakError
 from polyak.records.locks import Holder, holder
 from polyak.records.runs import EpochRecord, RunFolder, run_folder
 from polyak.records.studies import RowRecord, StudyRecord, read_study
-from polyak.training.config import RunConfig
+from polyak.training.config import Job, RunConfig
 from polyak.training.config_file import read_config
-from polyak.training.jobs import Job
 
 State = Literal["running", "done", "diverged", "failed", "interrupted", "damaged", "waiting"]
 

@@ -9,8 +9,7 @@ from polyak.data import DataConfig, NoiseConfig
 from polyak.errors import ConfigError, unknown
 from polyak.models import ModelConfig
 from polyak.study.plan import Row, Study
-from polyak.training.config import AveragingConfig, RunConfig
-from polyak.training.optim import OptimConfig
+from polyak.training.config import AveragingConfig, OptimConfig, RunConfig
 from polyak.userfile import load_function
 
 EXAMPLE = '''\
@@ -22,8 +21,7 @@ from polyak.data import DataConfig, NoiseConfig
 from polyak.models import ModelConfig
 from polyak.study.fitting import scaled_decays, updates
 from polyak.study.plan import Row, Study
-from polyak.training.config import AveragingConfig, RunConfig
-from polyak.training.optim import OptimConfig
+from polyak.training.config import AveragingConfig, OptimConfig, RunConfig
 
 IMAGES, BATCH, EPOCHS, EVERY = 1_437, 32, 20, 2
 

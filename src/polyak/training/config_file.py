@@ -7,10 +7,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from polyak.errors import FileError, one_line
 from polyak.files import read_json
-from polyak.training.config import RunConfig
-from polyak.training.jobs import Job
-from polyak.training.overhead import OverheadConfig
-from polyak.training.probe import ProbeConfig
+from polyak.training.config import Job, OverheadConfig, ProbeConfig, RunConfig
 
 
 def read_config(path: Path) -> Job:

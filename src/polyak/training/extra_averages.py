@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from polyak.averaging import Averager, PowerEMA, Schedule, Uniform, Window
 from polyak.averaging.kinds import Average, Update
+from polyak.records.vocabulary import AT_STOPS
 from polyak.training.config import RunConfig
 
 TAIL_SHARE = 0.25
@@ -21,9 +22,6 @@ TAIL_SHARE = 0.25
 LAWA_SNAPSHOTS = 6
 POWER_WIDTH = 0.1
 """Standard deviation of the profile as a share of the run: EDM2's sigma_rel."""
-
-AT_STOPS = ("lawa", "power")
-"""Those that mean something at a stop; the others are made for the end of the run."""
 
 
 def build_swa(model: nn.Module, config: RunConfig, *, steps_per_epoch: int) -> Averager:

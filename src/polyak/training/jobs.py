@@ -20,14 +20,13 @@ from polyak.records.runs import EpochRecord, RunFolder, run_folder
 from polyak.records.timings import write_timings
 from polyak.training.arms import OnArm, write_arms, write_variants
 from polyak.training.checkpoint import SECONDS, Checkpoints
-from polyak.training.config import RunConfig
+from polyak.training.config import Job, OverheadConfig, ProbeConfig, RunConfig
 from polyak.training.interruption import Interruption
 from polyak.training.loop import DivergedError, Run
 from polyak.training.machine import keep_freed_memory
-from polyak.training.overhead import OverheadConfig, measure
-from polyak.training.probe import ProbeConfig, run_probe
+from polyak.training.overhead import measure
+from polyak.training.probe import run_probe
 
-Job = RunConfig | ProbeConfig | OverheadConfig
 OnEpoch = Callable[[EpochRecord], None]
 OnDoubt = Callable[[str], None]
 """Told what is strange about a network that is trained all the same."""

@@ -21,8 +21,7 @@ from polyak.training.config import RunConfig
 from polyak.training.evaluation import Evaluation
 from polyak.training.extra_averages import build_extra_averager, build_swa, copy_averages
 from polyak.training.machine import environment, memory_format_for
-from polyak.training.optim import learning_rate
-from polyak.training.optim.optimizers import build_optimizer, set_learning_rate
+from polyak.training.optim import build_optimizer, learning_rate, set_learning_rate
 from polyak.training.randomness import generator, seed_for
 from polyak.training.run_state import (
     Kept,

@@ -9,6 +9,8 @@ from polyak.cli.main import main
 from polyak.metrics import accuracy
 from polyak.records.locks import holding
 from polyak.records.predictions import Predictions
+from polyak.records.runs import RunFolder
+from polyak.training import faster_precision
 
 DATA = "--data.source digits --data.train-limit 90 --data.test-limit 60".split()  # noqa: SIM905 (as typed)
 REST = "--model.width 4 --epochs 2 --batch-size 45 --optim.lr 0.1 --optim.warmup-epochs 1".split()  # noqa: SIM905
@@ -194,3 +196,16 @@ def test_arms_are_shown_as_they_are_evaluated(tmp_path, capsys):
     rest = [line.split() for line in lines[len(arms) + 2 :]]
     assert all(len(words) == 2 and words[0].endswith("/8") for words in rest)
     assert len(rest) < 8
+
+
+def test_auto_is_settled_before_the_run_has_its_id(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(faster_precision, "_share", lambda *_: 0.5)
+    words = [*TINY, "--precision", "auto", "--out", str(tmp_path)]
+    assert main(words) == 0
+    assert "precision auto: bfloat16, since a step" in capsys.readouterr().err
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert RunFolder(folder).config()["precision"] == "bfloat16"
+    monkeypatch.setattr(faster_precision, "_share", lambda *_: 2.0)
+    assert main(words) == 0
+    assert "precision auto: bfloat16, as the run was begun" in capsys.readouterr().err
+    assert list((tmp_path / "runs").iterdir()) == [folder]

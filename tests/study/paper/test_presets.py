@@ -15,8 +15,9 @@ from polyak.study.fitting import scaled_decays
 from polyak.study.paper.datasets import PLACES
 from polyak.study.paper.presets import PAPER_STUDIES, paper_study, preset
 from polyak.study.paper.scales import SCALES
+from polyak.study.plan import planned
 from polyak.study.record import new_record
-from polyak.study.runner import planned, run_study
+from polyak.study.runner import run_study
 from polyak.training.config import PAPER_DECAYS
 from polyak.training.jobs import carry_out
 

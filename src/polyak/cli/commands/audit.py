@@ -14,7 +14,7 @@ from polyak.analysis.audit import AuditRow, ScoreResult, audit_rows, score_resul
 from polyak.cli.json_output import print_json
 from polyak.cli.run_names import run_named
 from polyak.data import Partition, load, partition, prepare
-from polyak.data.sources import name_of
+from polyak.data.config import name_of
 from polyak.errors import ConfigError, unknown
 from polyak.records.audits import AuditFolder, audit_folder
 from polyak.records.predictions import Predictions, holds

@@ -4,7 +4,9 @@ from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 import tyro
+from rich.console import Console
 
+from polyak.cli.console import decoding_lines
 from polyak.data import DataSet, ImageSet, NoiseConfig, SourceConfig, load, prepare
 from polyak.data.cache import prepare_noise
 from polyak.errors import ConfigError
@@ -33,7 +35,8 @@ class DataCommand:
         faults = [*self.config.faults(), *self._noise_faults()]
         if faults:
             raise ConfigError.of("data", faults)
-        prepared = prepare(self.config)
+        console = Console(stderr=True, soft_wrap=True, highlight=False)
+        prepared = prepare(self.config, on_decoded=decoding_lines(console))
         data = load(prepared)
         if self.noise.kind == "file":
             prepare_noise(self.noise, data.train.labels_n)

@@ -16,7 +16,7 @@ from polyak.analysis.results import Result, evaluation_results, phases_of, write
 from polyak.cli.json_output import print_json
 from polyak.cli.run_names import run_named
 from polyak.data import DataConfig, Partition, load, partition, prepare
-from polyak.data.sources import name_of
+from polyak.data.config import name_of
 from polyak.errors import ConfigError, StateError, unknown
 from polyak.records.evaluations import (
     controls_file,

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from polyak.cli.json_output import print_json
-from polyak.models import MODELS
+from polyak.models.config import OPTIONS
 from polyak.study.paper.presets import PAPER_STUDIES, PRESETS, paper_study
 from polyak.study.paper.scales import SCALES
-from polyak.study.runner import planned
+from polyak.study.plan import planned
 
 
 @dataclass(frozen=True)
@@ -53,4 +53,4 @@ def _choices() -> dict[str, Any]:
             sized = paper_study(name, scale)
             scales.append({"scale": scale, "runs": planned(sized), "cost": sized.cost})
         paper.append({"name": name, "title": known.title, "scales": scales})
-    return {"studies": studies, "paper": paper, "models": list(MODELS)}
+    return {"studies": studies, "paper": paper, "models": list(OPTIONS)}

@@ -12,6 +12,7 @@ from polyak.errors import FileError, few
 from polyak.report.archive import write_archive
 from polyak.report.page import write_report
 from polyak.report.sections.claims import FILE, claim_verdicts, claims_line
+from polyak.threads import on_one_thread
 
 
 @dataclass(frozen=True)
@@ -33,9 +34,10 @@ class ReportCommand:
         # "." has a name only once it is resolved.
         folder = self.folder.resolve()
         _check_is_study(self.folder)
-        page = write_report(folder.parent, folder.name)
-        if self.keep is not None:
-            write_archive(folder.parent, folder.name, self.keep)
+        with on_one_thread():
+            page = write_report(folder.parent, folder.name)
+            if self.keep is not None:
+                write_archive(folder.parent, folder.name, self.keep)
         if self.json:
             self._print_json(folder, page)
             return 0

@@ -9,7 +9,7 @@ from typing import Annotated
 import tyro
 from rich.console import Console
 
-from polyak.cli.console import StudyDisplay, failure_lines, title
+from polyak.cli.console import StudyDisplay, decoding_lines, failure_lines, title
 from polyak.cli.logs import Log, follow_study, followed, logger_fault
 from polyak.cli.machines import Machines
 from polyak.cli.time_limit import seconds_of, within
@@ -17,15 +17,16 @@ from polyak.errors import ConfigError
 from polyak.loggers.following import following
 from polyak.records.paper_code import parse_paper_code
 from polyak.records.vocabulary import Selection, Switch
-from polyak.report.page import write_report
 from polyak.study import plan
-from polyak.study.options import in_float32, with_more_averages, with_protocol
+from polyak.study.options import in_float32, with_more_averages, with_precision, with_protocol
 from polyak.study.paper.datasets import hints, parse_places
 from polyak.study.paper.presets import preset
-from polyak.study.plan import Study
+from polyak.study.plan import Study, planned
 from polyak.study.preparation import prepare_some
-from polyak.study.runner import Outcome, planned, run_study
+from polyak.study.runner import Outcome, run_study
 from polyak.study.user_study import load_study, write_example
+from polyak.threads import on_one_thread
+from polyak.training.config import AskedPrecision
 from polyak.training.interruption import Interruption
 
 
@@ -107,6 +108,10 @@ class StudyCommand:
     fp32: bool = False
     """Compute in float32 on a GPU, where the default is bfloat16; for comparison."""
 
+    precision: AskedPrecision | None = None
+    """What is computed in, on any device: bfloat16 pays on processors that have it; auto tries a
+    few steps of each row's network. Not given: float32 on CPUs, bfloat16 on a GPU."""
+
     dry_run: bool = False
     """List the search runs with their ids and stop."""
 
@@ -124,6 +129,8 @@ class StudyCommand:
             study = with_more_averages(study)
         if self.fp32:
             study = in_float32(study)
+        if self.precision is not None:
+            study = with_precision(study, self.precision)
         study = with_protocol(
             study,
             paper_code=parse_paper_code(self.paper_code),
@@ -144,6 +151,7 @@ class StudyCommand:
         words += [word for names in self.paper_code for word in ("--paper-code", names)]
         words += ["--selection", self.selection] if self.selection != "paper" else []
         words += ["--batchnorm-augmentation", "off"] if self.batchnorm_augmentation == "off" else []
+        words += ["--precision", self.precision] if self.precision is not None else []
         switches = {
             "--clean-holdout": self.clean_holdout,
             "--controls": self.controls,
@@ -213,11 +221,17 @@ def carry_through(study: Study, where: Where, *, command: str, data: tuple[str, 
                 workers=workers,
                 command=command,
                 hint=hints(parse_places(data)),
+                on_decoded=decoding_lines(console),
+                on_choice=console.print,
                 trial_device=where.machines.trial_device,
             )
         # Those too that were done before, of which no phase told.
         follow_study(follower, where.out, study.name)
-    page = write_report(where.out, study.name)
+    # Not at the top: what draws a page takes a second to import, and is needed at the end.
+    from polyak.report.page import write_report
+
+    with on_one_thread():
+        page = write_report(where.out, study.name)
     for line in failure_lines(outcome.failures, where.out, device=where.machines.device):
         print(line, file=sys.stderr)
     for label, reason in outcome.row_failures.items():
@@ -243,7 +257,8 @@ def _list_runs(study: Study, data: tuple[str, ...]) -> int:
     for row in study.rows:
         for by_seed in plan.search(prepared.get(row.label, row)).values():
             for run in by_seed.values():
-                name = run.id if row.label in prepared else "data missing"
+                settled = "data missing" if row.label not in prepared else run.id
+                name = "auto" if run.precision == "auto" else settled
                 print(f"{name:<12}  {row.label}: {title(run)}")
     for message in missing:
         print(f"missing: {message}", file=sys.stderr)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +12,7 @@ from rich.console import Console
 from polyak.cli.console import (
     HEADINGS,
     arm_line,
+    decoding_lines,
     epoch_cells,
     evaluation_heading,
     in_columns,
@@ -18,7 +20,8 @@ from polyak.cli.console import (
 )
 from polyak.cli.logs import Log, logger_fault
 from polyak.cli.time_limit import seconds_of
-from polyak.data import prepare
+from polyak.data import load, partition, prepare
+from polyak.data.decoding import OnDecoded
 from polyak.errors import ConfigError
 from polyak.loggers.following import following
 from polyak.metrics import accuracy, cross_entropy
@@ -26,11 +29,11 @@ from polyak.models import pinned, pinned_whole
 from polyak.records.predictions import Predictions
 from polyak.records.runs import EpochRecord, run_folder
 from polyak.training.arms import ArmProgress
-from polyak.training.config import RunConfig
+from polyak.training.config import Job, OverheadConfig, RunConfig
 from polyak.training.config_file import read_config
+from polyak.training.faster_precision import settled
 from polyak.training.interruption import Interruption
-from polyak.training.jobs import Job, carry_out, usable_device
-from polyak.training.overhead import OverheadConfig
+from polyak.training.jobs import carry_out, usable_device
 
 BESIDE_A_FILE = ("--config", "--out", "--device", "--time-limit", "--log")
 """Flags that say nothing about the run itself."""
@@ -81,10 +84,15 @@ class TrainCommand:
 
     def run(self) -> int:
         """Exit code: 0 done, 1 diverged."""
-        config = self._job()
-        usable_device(self.device)
-        interruption = Interruption(seconds_of(self.time_limit))
         console = Console(stderr=True, soft_wrap=True, highlight=False)
+        config = self._job(decoding_lines(console))
+        device = usable_device(self.device)
+        if isinstance(config, RunConfig) and config.precision == "auto":
+            data = partition(load(config.data), config.data, holdout=config.holdout)
+            choice = settled(config, data, self.out, device=device)
+            config = choice.config
+            console.print(choice.reason)
+        interruption = Interruption(seconds_of(self.time_limit))
         epochs: list[EpochRecord] = []
         headed: set[str] = set()
 
@@ -120,18 +128,23 @@ class TrainCommand:
             )
         return _report(config, self.out)
 
-    def _job(self) -> Job:
+    def _job(self, on_decoded: OnDecoded) -> Job:
+        ready = partial(prepare, on_decoded=on_decoded)
         if self.from_file is None:
             self.config.check()
             model = self.config.model
-            job = replace(self.config, data=prepare(self.config.data), model=pinned(model))
+            job = replace(
+                self.config,
+                data=ready(self.config.data),
+                model=pinned(model),
+            )
             # Earlier versions named runs of a user's network by the whole of its file.
             before = replace(job, model=pinned_whole(model))
             return before if run_folder(self.out, before.id).path.exists() else job
         read = read_config(self.from_file)
         if isinstance(read, OverheadConfig):
-            return replace(read, run=replace(read.run, data=prepare(read.run.data)))
-        return replace(read, data=prepare(read.data))
+            return replace(read, run=replace(read.run, data=ready(read.run.data)))
+        return replace(read, data=ready(read.data))
 
 
 def _report(config: Job, out: Path) -> int:

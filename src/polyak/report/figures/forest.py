@@ -6,10 +6,10 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from polyak.files import replacing, write_csv
+from polyak.files import write_csv
 from polyak.report.figures import style
 from polyak.report.figures.differences import Differences, Line
-from polyak.report.figures.svg import MARKERS, SETTINGS, plain
+from polyak.report.figures.svg import MARKERS, SETTINGS, plain, save
 
 WIDTH_INCHES = 4.0
 """384 pixels: legible without zooming where a page is 420 wide."""
@@ -24,8 +24,7 @@ HEADS = ("average", "against", "mean", "low", "high", "seeds", "unit")
 
 def write_forest(plot: Differences, folder: Path) -> None:
     """Write the plot as SVG and its numbers as CSV."""
-    with replacing(folder / f"{plot.name}.svg") as temporary, rc_context(SETTINGS):
-        draw_forest(plot).savefig(temporary, format="svg", metadata={"Date": None})
+    save(draw_forest(plot), folder / f"{plot.name}.svg")
     numbers = ((line, line.interval) for line in plot.lines)
     write_csv(
         folder / f"{plot.name}.csv",

@@ -6,6 +6,7 @@ from typing import Any
 
 from matplotlib import rc_context
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 from polyak.files import replacing
@@ -91,8 +92,18 @@ def draw(chart: Chart) -> Figure:
 
 def write_svg(chart: Chart, path: Path) -> None:
     """Draw the chart into a file."""
+    save(draw(chart), path)
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a figure of `SETTINGS` as SVG.
+
+    What `savefig` writes, which draws everything twice where a layout is computed.
+    """
     with replacing(path) as temporary, rc_context(SETTINGS):
-        draw(chart).savefig(temporary, format="svg", metadata={"Date": None})
+        canvas = FigureCanvasSVG(figure)
+        # Its types are missing in matplotlib's own.
+        canvas.print_svg(str(temporary), metadata={"Date": None})  # type: ignore[no-untyped-call]
 
 
 def _fill(axes: Axes, panel: Panel, *, last: bool) -> None:

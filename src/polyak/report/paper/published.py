@@ -63,8 +63,16 @@ def published() -> tuple[Published, ...]:
 
 def numbers_for(dataset: str, architecture: str) -> tuple[Published, ...]:
     """What the paper has on a data set and architecture; empty if it has nothing."""
-    wanted = (key(dataset), key(architecture))
-    return tuple(p for p in published() if (key(p.dataset), key(p.architecture)) == wanted)
+    return _by_subject().get((key(dataset), key(architecture)), ())
+
+
+@cache
+def _by_subject() -> dict[tuple[str, str], tuple[Published, ...]]:
+    """All numbers, by the keys of data set and architecture: a page asks for every cell."""
+    found: dict[tuple[str, str], list[Published]] = {}
+    for p in published():
+        found.setdefault((key(p.dataset), key(p.architecture)), []).append(p)
+    return {subject: tuple(numbers) for subject, numbers in found.items()}
 
 
 def beside(
@@ -143,6 +151,7 @@ def timescales(*, holdout: bool) -> dict[str, float]:
     return found
 
 
+@cache
 def key(name: str) -> str:
     """A name without what spellings differ in: owner on a hub, case, spaces, hyphens."""
     bare = "".join(c for c in name.rsplit("/", 1)[-1].casefold() if c.isalnum())

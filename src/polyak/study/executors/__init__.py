@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from polyak.training.jobs import Job
+from polyak.training.config import Job
 
 OnTick = Callable[[Mapping[str, str]], None]
 """Called about twice a second with the state of each job: waiting, running, done or failed."""

@@ -7,8 +7,9 @@ from pathlib import Path
 from polyak.errors import PolyakError
 from polyak.records.locks import HeldError
 from polyak.training.checkpoint import SECONDS
+from polyak.training.config import Job
 from polyak.training.interruption import InterruptedRun, Interruption
-from polyak.training.jobs import Job, carry_out
+from polyak.training.jobs import carry_out
 
 HELD_SECONDS = 2.0
 """Between two looks at a run that somebody else is working on."""

@@ -8,7 +8,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import (
     FIRST_COMPLETED,
     Future,
@@ -18,7 +18,8 @@ from concurrent.futures import (
 )
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
@@ -26,24 +27,41 @@ import torch
 
 from polyak.study.executors import OnTick
 from polyak.study.executors.attempts import attempt
+from polyak.training.config import Job
 from polyak.training.interruption import Interruption
-from polyak.training.jobs import Job
 
 TICK_SECONDS = 0.5
 Pool = ProcessPoolExecutor | ThreadPoolExecutor
-Attempt = Callable[[Job, Path, str], str | None]
+Futures = dict[Future[str | None], str]
+"""What comes of jobs, and their ids."""
+
 _LOST = ""
 """Stands for the error of a job whose pool broke, until it has been done again."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class LocalExecutor:
-    """A pool of `workers` processes on `device`."""
+    """A pool of `workers` processes on `device`.
+
+    Within `with LocalExecutor(…) as executor` all calls share one pool, whose processes import
+    torch once; otherwise each call has its own.
+    """
 
     workers: int
     device: str = "cpu"
     grace_seconds: float = 25.0
     """What runs have to write their checkpoints when they are interrupted."""
+
+    _pool: ProcessPoolExecutor | None = field(default=None, init=False, repr=False)
+
+    def __enter__(self) -> "LocalExecutor":
+        self._pool = _pool(self.workers)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.shutdown()
 
     def __call__(self, jobs: Sequence[Job], out: Path, on_tick: OnTick) -> dict[str, str]:
         """See `Executor`.
@@ -53,34 +71,53 @@ class LocalExecutor:
         """
         if not jobs:
             return {}
+        if self._pool is None:
+            with self:
+                return self(jobs, out, on_tick)
         states: dict[str, str] = {}
 
         def tick(changed: Mapping[str, str]) -> None:
             states.update(changed)
             on_tick(dict(states))
 
-        pool = _pool(min(self.workers, len(jobs)))
-        failures = self._carry_out(pool, _attempt, jobs, out, tick)
+        failures = self._watched(self._pool, self._submitted(jobs, out), tick)
         # A process that dies takes its whole pool along, and nothing tells whose fault it was.
         # So what was lost is done again with a process for each job.
         lost = [job for job in jobs if failures.get(job.id) == _LOST]
         if lost:
-            threads = ThreadPoolExecutor(self.workers)
-            failures |= self._carry_out(threads, _attempt_alone, lost, out, tick)
+            self._renew()
+            with ThreadPoolExecutor(self.workers) as threads:
+                alone = partial(_attempt_alone, out=out, device=self.device)
+                again: Futures = {threads.submit(alone, job): job.id for job in lost}
+                failures |= self._watched(threads, again, tick)
         return {name: text for name, text in failures.items() if text != _LOST}
 
-    def _carry_out(
-        self, pool: Pool, attempt: Attempt, jobs: Sequence[Job], out: Path, on_tick: OnTick
-    ) -> dict[str, str]:
-        futures = {pool.submit(attempt, job, out, self.device): job.id for job in jobs}
+    def _submitted(self, jobs: Sequence[Job], out: Path) -> Futures:
+        try:
+            return self._submit(jobs, out)
+        except BrokenProcessPool:
+            # A process died while it had nothing to do.
+            self._renew()
+            return self._submit(jobs, out)
+
+    def _submit(self, jobs: Sequence[Job], out: Path) -> Futures:
+        assert self._pool is not None
+        return {self._pool.submit(_attempt, job, out, self.device): job.id for job in jobs}
+
+    def _renew(self) -> None:
+        """Another pool in the place of one that broke; its processes start when they have work."""
+        assert self._pool is not None
+        self._pool.shutdown()
+        self._pool = _pool(self.workers)
+
+    def _watched(self, pool: Pool, futures: Futures, on_tick: OnTick) -> dict[str, str]:
         try:
             return _watch(futures, on_tick)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             _end_workers(futures, self.grace_seconds)
-            raise
-        finally:
             pool.shutdown()
+            raise
 
 
 def available_cores() -> int:
@@ -88,7 +125,7 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _watch(futures: dict[Future[str | None], str], on_tick: OnTick) -> dict[str, str]:
+def _watch(futures: Futures, on_tick: OnTick) -> dict[str, str]:
     failures: dict[str, str] = {}
     waiting = set(futures)
     while waiting:

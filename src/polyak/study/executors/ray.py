@@ -24,8 +24,8 @@ from polyak.records.runs import run_folder
 from polyak.study.executors import OnTick
 from polyak.study.executors.attempts import attempt
 from polyak.training.checkpoint import SECONDS
+from polyak.training.config import Job
 from polyak.training.interruption import InterruptedRun, Interruption
-from polyak.training.jobs import Job
 
 TICK_SECONDS = 0.5
 KNOCK_SECONDS = 10.0

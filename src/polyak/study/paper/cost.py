@@ -3,10 +3,9 @@
 from collections.abc import Mapping, Sequence
 
 from polyak.models import ModelConfig
-from polyak.records.vocabulary import Monitor
+from polyak.records.vocabulary import AT_STOPS, Monitor
 from polyak.study.paper.datasets import IMAGES
 from polyak.study.plan import Measurement, Row
-from polyak.training.extra_averages import AT_STOPS
 
 # Multiply-adds of one image of 32×32 pixels, forward; resnet8 and resnet20 with 16 channels.
 MACS = {

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from polyak.data import DataConfig
-from polyak.data.sources import name_of
+from polyak.data.config import name_of
 from polyak.errors import ConfigError, unknown
 
 

@@ -6,8 +6,7 @@ from dataclasses import dataclass, replace
 from polyak.study.paper.rows import paper_row
 from polyak.study.paper.scales import SCALES
 from polyak.study.plan import Measurement
-from polyak.training.config import AveragingConfig
-from polyak.training.overhead import OverheadConfig
+from polyak.training.config import AveragingConfig, OverheadConfig
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -15,8 +15,7 @@ from polyak.study.paper.scales import SCALES
 from polyak.study.paper.tables import PaperStudy, rows_of, with_controls
 from polyak.study.paper.variations import Variation
 from polyak.study.plan import Row, Study
-from polyak.training.config import AveragingConfig, RunConfig
-from polyak.training.optim import OptimConfig
+from polyak.training.config import AveragingConfig, OptimConfig, RunConfig
 
 
 def demo() -> Study:

@@ -10,8 +10,7 @@ from polyak.study.fitting import fit_decays, updates
 from polyak.study.paper.datasets import IMAGES, LABELS, title_of
 from polyak.study.paper.scales import SCALES, Scale, Training
 from polyak.study.plan import Row
-from polyak.training.config import PAPER_DECAYS, AveragingConfig, RunConfig
-from polyak.training.optim import OptimConfig
+from polyak.training.config import PAPER_DECAYS, AveragingConfig, OptimConfig, RunConfig
 
 ARCHITECTURES = {
     "resnet8": "ResNet-8",

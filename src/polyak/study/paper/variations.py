@@ -7,7 +7,7 @@ from polyak.study.fitting import fit_decays
 from polyak.study.paper.datasets import IMAGES
 from polyak.study.paper.rows import PAPER_ROWS, papers_updates
 from polyak.study.plan import Row
-from polyak.training.optim import OptimConfig
+from polyak.training.config import OptimConfig
 
 PERIOD_DIGITS = 6
 """Decimals of decays for another period: 0.998 every 16 steps is 0.999875 every step."""

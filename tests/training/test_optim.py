@@ -13,8 +13,7 @@ from torch.optim.lr_scheduler import (
     SequentialLR,
 )
 
-from polyak.training.optim import OptimConfig, learning_rate
-from polyak.training.optim.optimizers import build_optimizer
+from polyak.training.optim import OptimConfig, build_optimizer, learning_rate
 
 
 def _ours(config: OptimConfig, *, steps_per_epoch: int, epochs: int) -> list[float]:

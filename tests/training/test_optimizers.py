@@ -8,8 +8,7 @@ from torch import nn
 
 from polyak.errors import ConfigError
 from polyak.models import ModelConfig, build
-from polyak.training.optim import OptimConfig
-from polyak.training.optim.optimizers import build_optimizer, set_learning_rate
+from polyak.training.optim import OptimConfig, build_optimizer, set_learning_rate
 from polyak.training.run_state import optimizer_tensors, restore_optimizer
 from polyak.training.steps import build_step
 

@@ -5,18 +5,17 @@ Order: label noise on all training labels, then the limit, then the hold-out's d
 Shape suffixes: n images of the part in question, c channels, h height, w width.
 """
 
-import hashlib
 import os
 from dataclasses import dataclass
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
 from polyak.data.cache import noise_file
 from polyak.data.config import DataConfig
 from polyak.data.formats.cifar_n import read_cifar_n
 from polyak.data.images import DataSet, ImageSet
-from polyak.data.labels import asymmetric_noise, split, stratified_order, symmetric_noise
+from polyak.data.labels import asymmetric_noise, generator_for, limited, split, symmetric_noise
 from polyak.data.normalisation import Normalisation, normalisation_for
 from polyak.errors import ConfigError, DataError, few
 
@@ -85,7 +84,7 @@ def partition(
     _check_config(dataset, config)
     clean_n = dataset.train.labels_n
     given_n = _given_labels(clean_n, len(dataset.train.classes), config, root)
-    kept_n = _limited(clean_n, config.train_limit)
+    kept_n = limited(clean_n, config.train_limit)
     held_n = kept_n[:0]
     if holdout and dataset.holdout_images:
         own_n = kept_n >= len(dataset.train) - dataset.holdout_images
@@ -102,7 +101,7 @@ def partition(
     if found:
         raise DataError(f"{'; '.join(found)}. Raise train_limit, or change holdout or noise.")
     train_images_nchw = _taken(dataset.train, kept_n)
-    test_n = _limited(dataset.test.labels_n, config.test_limit)
+    test_n = limited(dataset.test.labels_n, config.test_limit)
     return Partition(
         train_images_nchw=train_images_nchw,
         train_given_n=given_n[kept_n],
@@ -128,33 +127,16 @@ def _given_labels(
     if noise.kind == "none":
         return clean_n
     draw = {"symmetric": symmetric_noise, "asymmetric": asymmetric_noise}[noise.kind]
-    generator = _generator("label noise", noise.seed)
+    generator = generator_for("label noise", noise.seed)
     return draw(clean_n, classes=classes, rate=noise.rate, generator=generator)
-
-
-def _limited(labels_n: Tensor, limit: int | None) -> Tensor:
-    """Places to keep, in the set's own order."""
-    if limit is None:
-        return torch.arange(len(labels_n))
-    order = stratified_order(labels_n, generator=_generator("limit", 0))
-    return order[:limit].sort().values
-
-
-def _generator(purpose: str, seed: int) -> Generator:
-    """A generator that shares no draw with another purpose's, even of the same seed.
-
-    With one seed, noise and split would draw one permutation, and all wrong labels would fall on
-    the training part.
-    """
-    digest = hashlib.sha256(f"polyak {purpose} {seed}".encode()).digest()
-    # torch's CPU generator uses 32 bits of a seed.
-    return Generator().manual_seed(int.from_bytes(digest[:4], "big"))
 
 
 def _taken(images: ImageSet, index_n: Tensor) -> Tensor:
     # The whole set stays memory-mapped; only a part of it costs a copy.
-    whole = len(index_n) == len(images) and bool((index_n.diff() == 1).all())
-    return images.images_nchw if whole else images.images_nchw[index_n]
+    whole = images.places_n is None and len(index_n) == len(images)
+    if whole and bool((index_n.diff() == 1).all()):
+        return images.images_nchw
+    return images.images_at(index_n)
 
 
 def _check_config(dataset: DataSet, config: DataConfig) -> None:

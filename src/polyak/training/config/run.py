@@ -5,10 +5,10 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args
 
-from polyak.averaging import EMA, Average
-from polyak.data import DataConfig
+from polyak.averaging.kinds import EMA, Average
+from polyak.data.config import DataConfig
 from polyak.errors import ConfigError, unknown
-from polyak.models import ModelConfig
+from polyak.models.config import ModelConfig
 from polyak.records.paper_code import OF_RUNS, in_order
 from polyak.records.vocabulary import (
     BASELINE,
@@ -22,11 +22,12 @@ from polyak.records.vocabulary import (
     Stop,
     Switch,
 )
-from polyak.training.optim import OptimConfig, unknown_settings
+from polyak.training.config.optim import OptimConfig, unknown_settings
 
 Keep = Literal["every", "chosen"]
 Precision = Literal["float32", "bfloat16"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+AskedPrecision = Literal["float32", "bfloat16", "auto"]
 PAPER_DECAYS = (0.968, 0.984, 0.992, 0.996, 0.998)
 
 
@@ -144,10 +145,11 @@ class RunConfig:
     """Compute in float32 on GPUs too, where the default is bfloat16 with float32 weights,
     statistics and averages."""
 
-    precision: Precision | None = None
+    precision: AskedPrecision | None = None
     """What passes through the network are computed in on any device, those too whose predictions
-    are saved; weights, statistics and averages are float32. None: float32 on CPUs, and on GPUs
-    bfloat16 unless `fp32`, with saved predictions in float32."""
+    are saved; weights, statistics and averages are float32. auto: whichever is faster in a few
+    steps, which is chosen and recorded before the run has its id. None: float32 on CPUs, and on
+    GPUs bfloat16 unless `fp32`, with saved predictions in float32."""
 
     def check(self) -> None:
         """Raise a ConfigError that names every fault of every part."""
@@ -201,13 +203,21 @@ class RunConfig:
             ('float32', 'bfloat16')
         """
         if self.precision is not None:
-            return self.precision
+            return self._settled_precision(self.precision)
         return "bfloat16" if device == "cuda" and not self.fp32 else "float32"
 
     @property
     def saved_precision(self) -> Precision:
         """What predictions that are saved are computed in, and statistics for them."""
-        return self.precision or "float32"
+        return self._settled_precision(self.precision or "float32")
+
+    def _settled_precision(self, given: AskedPrecision) -> Precision:
+        if given == "auto":
+            raise ConfigError(
+                f"precision is {given!r}; expected float32 or bfloat16, since the result depends "
+                "on it. Let `polyak train` or `polyak study` choose."
+            )
+        return given
 
     def record(self) -> dict[str, Any]:
         """The configuration as plain JSON values."""
@@ -310,8 +320,8 @@ def _more_faults(config: RunConfig) -> list[str]:
 def _precision_faults(config: RunConfig) -> list[str]:
     if config.precision is None:
         return []
-    if config.precision not in PRECISIONS:
-        return [unknown("precision", config.precision, PRECISIONS)]
+    if config.precision not in get_args(AskedPrecision):
+        return [unknown("precision", config.precision, get_args(AskedPrecision))]
     if config.fp32:
         return [f"precision is {config.precision!r} with fp32; expected one of the two"]
     return []
