@@ -72,8 +72,8 @@ _HOMES = {
         "Schedule",
         "Uniform",
         "Update",
-    )
-    + ("Window",),
+        "Window",
+    ),
     "kinds.lengths": ("as_steps",),
     "kinds.profile": ("profile",),
     "kinds.warmups": ("Exponential", "HalfLifeRamp", "InverseGamma", "Ratio"),

@@ -95,14 +95,17 @@ class Row:
             found.append("transfer is given where refits is False; expected refits to probe")
         if len({name_of(target.source) for target in self.transfer}) != len(self.transfer):
             found.append("two targets of transfer have one name; expected different data sets")
+        return list(dict.fromkeys(found + self._follow_up_faults()))
+
+    def _follow_up_faults(self) -> list[str]:
+        found, schedule = [], self.config.optim.schedule
         if "annealed" in self.follow_ups and not self.refits:
             found.append("follow_ups has 'annealed' where refits is False; expected refits")
-        schedule = self.config.optim.schedule
         if "held" in self.follow_ups and schedule != "cosine":
             found.append("follow_ups has 'held'; expected schedule 'cosine', which it holds")
         if "annealed" in self.follow_ups and schedule not in ("cosine", "wsd"):
             found.append("follow_ups has 'annealed'; expected schedule 'cosine' or 'wsd'")
-        return list(dict.fromkeys(found))
+        return found
 
 
 def _different_and_positive(values: tuple[float, ...]) -> bool:
