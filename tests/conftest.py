@@ -15,6 +15,11 @@ settings.register_profile("polyak", deadline=None, derandomize=True, max_example
 settings.load_profile("polyak")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long tests first: begun last, each would keep one worker while the others have no more."""
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
+
+
 @pytest.fixture(autouse=True)
 def seeded() -> None:
     torch.manual_seed(0)

@@ -94,6 +94,7 @@ def _parent(pid):
     return int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
 
 
+@pytest.mark.long
 def test_a_study_that_loses_a_node_ends_as_on_one_machine(study, row, tmp_path):
     longer = replace(study, rows=(replace(row, config=replace(row.config, epochs=4)),))
     out, alone = tmp_path / "ray", tmp_path / "alone"

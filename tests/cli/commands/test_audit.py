@@ -101,6 +101,7 @@ def test_what_is_no_run_is_code_2(tmp_path, capsys):
     assert "top is -1; expected >= 0" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_wrong_labels_of_people_are_found_better_than_by_chance(real_data, tmp_path, capsys):
     """CIFAR-10 (JPEG q75) with CIFAR-10N's labels, of which 40 % are wrong."""
     labels = real_data / "cifar-n" / "CIFAR-10_human.pt"

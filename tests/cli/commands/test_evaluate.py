@@ -220,6 +220,7 @@ def numbers(study):
     return found, (study / "kept" / "index.html").read_text()
 
 
+@pytest.mark.long
 def test_a_study_of_before_gets_the_page_that_it_would_have_today(of_before, annealed_too, capsys):
     """SGD + BN of all its runs, annealed ones too, from the weights that they kept."""
     before, page = numbers(of_before)

@@ -295,6 +295,7 @@ def test_every_preset_is_run_below():
     assert sorted(NEW) == sorted(PAPER_STUDIES)
 
 
+@pytest.mark.long
 def test_every_preset_runs_on_files_in_the_official_formats(official, tmp_path):
     """One test, since they share their runs: what one has trained, no other trains again."""
     given = {place: str(path) for place, path in official.items()}
