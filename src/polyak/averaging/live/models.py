@@ -93,6 +93,9 @@ def _stand_ins(
             found[id(x)] = _like(x, source)
         elif sharded.is_sharded(x):
             found[id(x)] = _like(x, torch.empty_like(inner))
+        elif name in current.frozen and not plain and id(x) not in private:
+            # A quantised base has more than its values, and is not copied either.
+            found[id(x)] = x
     return found
 
 
