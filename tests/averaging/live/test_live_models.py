@@ -62,6 +62,22 @@ def test_what_is_frozen_lies_in_the_models_memory():
     assert_is_the_average(live, averager)
 
 
+class Quantised(nn.Parameter):
+    """A weight of another type, which may have more than its values."""
+
+
+def test_a_frozen_base_of_another_type_is_the_models_own():
+    model = net()
+    model.base = Quantised(torch.ones(2, dtype=torch.int8), requires_grad=False)
+    averager = Averager(model, PLAIN)
+    live = averager.live()
+    assert live.base is model.base
+    with torch.no_grad():
+        model[0].weight.add_(1)
+    averager.step()
+    assert_is_the_average(live, averager)
+
+
 def test_an_update_is_all_that_it_takes():
     model, averager, live = built()
     for seed in range(4):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from polyak.averaging.live.hooks import BuffersHook, RefreshHook, ShowHook, fits
-from polyak.averaging.model import places
+from polyak.averaging.model import places, sharded
 from polyak.averaging.model.current import CurrentWeights
 from polyak.averaging.model.modes import own_train, renewing
 from polyak.averaging.model.weights import sort_weights
@@ -59,37 +59,34 @@ class Binding:
         self._names = named.keys()
         # TorchScript's copies of parameters are no Parameters.
         buffers = {id(x) for part in parts for _, x in places.buffers(part).items()}
-        self._parameters = {k: x for k, x in named.items() if id(x) not in buffers}
+        parameters = {k: x for k, x in named.items() if id(x) not in buffers}
         private = private_ids(parts)
-        self._private = {name for name, x in self._parameters.items() if id(x) in private}
+        self._private = {name for name, x in parameters.items() if id(x) in private}
+        self._parameters = {name: sharded.inner(x) for name, x in parameters.items()}
         # Kept as they were before their module wrote to them, as it does to merge an adapter.
-        self._unwritten = {k: found.frozen[k].clone() for k in self._private & found.frozen.keys()}
+        unwritten = self._private & found.frozen.keys()
+        self._unwritten = {name: self._parameters[name].clone() for name in unwritten}
         self._bound: dict[str, tuple[Tensor, int, int]] = {}
         """Of each parameter its source, and where that and it lay when it was bound."""
         self._following: set[str] = set()
         self._buffers = list(_buffer_hooks(parts, {id(x): k for k, x in named.items()}))
         self._scripted = any(isinstance(part, torch.jit.ScriptModule) for part in parts)
         self._hooked = self._warned = False
+        self._seen: tuple[list[int], ...] = ()
+        self._in_place: list[Tensor] = []
         if self._buffers and not self._scripted:
             _before_state_dict(module, ShowHook(self))
         self.changed()
 
-    @torch.inference_mode(False)
-    @torch.no_grad()
     def changed(self) -> None:
         """Look where the sources lie now that averages have moved; the lock must be held."""
         sources = self._sources()
-        for name, parameter in self._parameters.items():
-            if name in sources and not self._is_bound(name, parameter, sources[name]):
-                self._bind(name, parameter, sources[name])
-        for hook in self._buffers:
-            hook.follow(sources)
-        if sources.keys() != self._names:
-            self._warn_of_other_names(sources)
+        places = self._places(sources)
+        if places != self._seen or not all(hook.stands() for hook in self._buffers):
+            self._bind_all(sources)
+            self._seen = self._places(sources)
         # A graph that has saved them must notice, as if they had been written to by themselves.
-        torch.autograd.graph.increment_version(
-            [x for name, x in self._parameters.items() if name not in self._following]
-        )
+        torch.autograd.graph.increment_version(self._in_place)
         torch.clear_autocast_cache()
         self.stale = bool(self._following) or self._store.computes
         if self.stale and not self._hooked:
@@ -97,9 +94,30 @@ class Binding:
         if self._scripted:
             self.show()
 
+    def _places(self, sources: Mapping[str, Tensor]) -> tuple[list[int], ...]:
+        """Equal as long as every tensor is, and lies, where it was."""
+        return (
+            list(map(id, sources.values())),
+            [x.data_ptr() for x in sources.values() if x.layout is torch.strided],
+            [x.data_ptr() for x in self._parameters.values()],
+        )
+
+    @torch.inference_mode(False)
+    @torch.no_grad()
+    def _bind_all(self, sources: Mapping[str, Tensor]) -> None:
+        for name, parameter in self._parameters.items():
+            if name in sources and not self._is_bound(name, parameter, sources[name]):
+                self._bind(name, parameter, sources[name])
+        for hook in self._buffers:
+            hook.follow(sources)
+        if sources.keys() != self._names:
+            self._warn_of_other_names(sources)
+        self._in_place = [x for k, x in self._parameters.items() if k not in self._following]
+
     def _sources(self) -> dict[str, Tensor]:
         found = self._current.found
-        return {**found.frozen, **found.live, **self._store.stored(self._name)}
+        own = {name: sharded.inner(x) for name, x in {**found.frozen, **found.live}.items()}
+        return own | self._store.stored(self._name)
 
     def _is_bound(self, name: str, parameter: Tensor, source: Tensor) -> bool:
         bound = self._bound.get(name)
