@@ -27,6 +27,7 @@ docs: .venv/dev  ## the site in build/site/, to be read without a network; a bro
 	@echo "open build/site/index.html"
 
 build: .venv/dev  ## wheel and sdist in dist/, whose README an index can show
+	$(BIN)/python -m pip install --quiet -c constraints.txt ".[release]"
 	rm -rf dist
 	$(BIN)/python -m build
 	$(BIN)/python -m twine check --strict dist/*
