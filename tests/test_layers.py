@@ -48,15 +48,20 @@ ROOMS = {
         "storage": MODEL,
         "batchnorm": MODEL,
         "settings": {"kinds"},
+        "resuming": set(),
         "optimizer_hooks": MODEL,
         "adoption": MODEL | {"kinds"},
         "updates": MODEL | {"kinds", "storage", "settings", "adoption"},
         "notices": MODEL | {"kinds", "storage"},
-        "readings": MODEL | {"kinds", "storage", "updates", "notices", "counting"},
-        "counting": MODEL | {"storage", "optimizer_hooks", "updates"},
+        "scalars": MODEL | {"kinds", "storage"},
+        "readings": MODEL
+        | {"kinds", "storage", "updates", "notices", "scalars"}
+        | {"counting", "live"},
+        "live": MODEL | {"storage", "updates"},
+        "counting": MODEL | {"storage", "optimizer_hooks", "updates", "live"},
         "averager": MODEL
         | {"kinds", "storage", "batchnorm", "settings", "optimizer_hooks", "updates"}
-        | {"counting", "readings"},
+        | {"counting", "live", "readings", "resuming"},
         "files": {"averager", "kinds", "kernels", "model.sharded"},
         "__init__": {"averager", "batchnorm", "files", "kinds"},
     },
@@ -429,7 +434,7 @@ def test_the_reader_of_lazy_imports_sees_every_form(code, found):
     ("code", "found"),
     [
         ("from polyak.averaging.model import sharded", {"polyak.averaging.model.sharded"}),
-        ("from polyak.averaging.model.live import Shard", {"polyak.averaging.model.live"}),
+        ("from polyak.averaging.model.current import Shard", {"polyak.averaging.model.current"}),
         ("from polyak.averaging import Averager", {"polyak.averaging"}),
         (
             "from polyak.averaging import Averager, kernels",

@@ -101,7 +101,7 @@ def test_a_step_never_overtakes_the_copy_of_the_weights_before_it():
 def test_the_host_memory_is_pinned_and_the_parameters_copies_run_beside():
     model = network()
     averager = Averager(model, [0.9], device="cpu")
-    staging = averager._live.staging
+    staging = averager._current.staging
     assert all(x.is_pinned() for x in staging.tensors.values())
     averager.step()
     assert set(staging._transfer._events) == {next(model.parameters()).device}

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from polyak import Averager
 from polyak.averaging.model import transfer
-from polyak.averaging.model.live import LiveWeights
+from polyak.averaging.model.current import CurrentWeights
 from polyak.averaging.model.transfer import Lagged
 
 
@@ -64,7 +64,7 @@ def late_answers(monkeypatch: pytest.MonkeyPatch, *, guard: bool = True) -> list
     monkeypatch.setattr(Lagged, "arrived", lambda self: self in read)
     monkeypatch.setattr(Lagged, "value", asked)
     if guard:
-        monkeypatch.setattr(LiveWeights, "lags", property(lambda self: self.staging is None))
+        monkeypatch.setattr(CurrentWeights, "lags", property(lambda self: self.staging is None))
     return read
 
 

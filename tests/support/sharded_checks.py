@@ -368,6 +368,26 @@ def check_reading(world: World) -> None:
         averager.module("uniform")
 
 
+def check_scalars(world: World) -> None:
+    """The distance is that of the whole weights, however they are spread or repeated."""
+    reference = net()
+    whole_one = Averager(reference, KINDS)
+    for dimensions in (1, 2):
+        model = sharded(world, dimensions=dimensions)
+        averager = Averager(model, KINDS)
+        feed(model, 1)
+        averager.step()
+        if dimensions == 1:
+            feed(reference, 1)
+            whole_one.step()
+        assert averager.scalars() == pytest.approx(whole_one.scalars())
+    split = split_rows(net(), mesh(world))
+    averager = Averager(split, KINDS)
+    feed(split, 1)
+    averager.step()
+    assert averager.scalars() == pytest.approx(whole_one.scalars())
+
+
 def check_saving_whole_averages(world: World) -> None:
     model, averager, _, expected = moved(world)
     outputs(model)
@@ -668,6 +688,7 @@ ALONE = [
     check_applied_and_exceptions,
     check_applied_nests_and_refuses,
     check_reading,
+    check_scalars,
     check_saving_whole_averages,
     check_one_bad_shard_stops_all,
     check_windows,

@@ -40,7 +40,7 @@ def counters_after(steps: int, averages: Mapping[str, Average], *, every: int) -
 
 
 def select_averaged(
-    weights: Mapping[str, Tensor], live: Weights, *, name: str
+    weights: Mapping[str, Tensor], current: Weights, *, name: str
 ) -> dict[str, Tensor]:
     """What is averaged, from a state dict of the model's names; buffers may be missing.
 
@@ -48,29 +48,29 @@ def select_averaged(
 
     Args:
         weights: An average under the names of `state_dict()`; tied weights may have any of theirs.
-        live: The model's weights.
+        current: The model's weights.
         name: The average's, for messages.
 
     Returns:
-        By the names in `live`; of sharded tensors this process's shards.
+        By the names in `current`; of sharded tensors this process's shards.
 
     Raises:
         WeightMismatchError: for parameters that are missing, and unknown names or shapes.
         StateError: for whole tensors where the model's are shards.
     """
     state = {key: x for key, x in weights.items() if not key.endswith("_extra_state")}
-    parameters = {key for key, x in live.averaged.items() if isinstance(x, nn.Parameter)}
-    listed = {live.names.get(key, key): x for key, x in state.items()}
-    missing, extra = parameters - listed.keys(), state.keys() - live.names.keys()
+    parameters = {key for key, x in current.averaged.items() if isinstance(x, nn.Parameter)}
+    listed = {current.names.get(key, key): x for key, x in state.items()}
+    missing, extra = parameters - listed.keys(), state.keys() - current.names.keys()
     if missing or extra:
         raise WeightMismatchError(
             f"the weights of {name!r} are not the model's: {len(missing)} missing "
             f"({few(missing)}), {len(extra)} unexpected ({few(extra)}). Name them as in the "
             "model's state_dict(), as polyak.read_foreign(path, model) does."
         )
-    _refuse_reshaped(live.averaged, listed, name=name)
-    taken = {key: listed[key] for key in live.averaged if key in listed}
-    if whole := [key for key, x in taken.items() if _must_be_spread(live.averaged[key], x)]:
+    _refuse_reshaped(current.averaged, listed, name=name)
+    taken = {key: listed[key] for key in current.averaged if key in listed}
+    if whole := [key for key, x in taken.items() if _must_be_spread(current.averaged[key], x)]:
         raise StateError(
             f"{few(whole)} is not spread over processes as the model's is; expected DTensors. "
             "Spread it with torch.distributed.tensor.distribute_tensor."

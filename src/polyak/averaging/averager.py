@@ -1,7 +1,6 @@
 """The bank: several averages of one model's weights, updated together."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from threading import RLock
 from typing import Any
@@ -16,20 +15,22 @@ from polyak.averaging.counting import Counting
 from polyak.averaging.kinds import Average, as_averages
 from polyak.averaging.kinds.counters import Counters
 from polyak.averaging.kinds.records import to_record
+from polyak.averaging.live.models import LiveModels
 from polyak.averaging.model.buffers import Buffers
-from polyak.averaging.model.live import LiveWeights
+from polyak.averaging.model.current import CurrentWeights
 from polyak.averaging.model.swap import refuse_now
 from polyak.averaging.model.weights import unwrap
 from polyak.averaging.optimizer_hooks.attachment import Attachment
-from polyak.averaging.readings import Readings
-from polyak.averaging.settings import NonFinite, check_module, check_settings
+from polyak.averaging.readings import ReadableAverages
+from polyak.averaging.resuming import Fitted, fit
+from polyak.averaging.settings import NonFinite, check_module, check_settings, updates_in
 from polyak.averaging.storage.state_dict import check_state
 from polyak.averaging.storage.store import Store
 from polyak.averaging.updates import Updates
-from polyak.errors import StateError
+from polyak.errors import StateError, warn
 
 
-class Averager:
+class Averager(ReadableAverages):
     """Keeps averages of a model's weights beside a training loop, without touching the loop.
 
     Update t of every average is  m ← m + w_t·(x − m)  with the lerp weight of its kind, and
@@ -40,6 +41,10 @@ class Averager:
         averages: Decays or kinds, or one of them; a plain number means `EMA(number)`. Names must
             differ; where there is one average, `name` may be left out of what reads it.
         every: Optimizer steps per update (the paper's T), ≥ 1.
+        total_steps: Optimizer steps of the whole run. Plain decays are then taken as those of the
+            paper's run, of 4,887 updates, and fitted to this one's length, d' = d^(4887/updates),
+            so that each keeps its share of the run; names have the fitted ones. Kinds stay as
+            they are. None takes decays as they are given.
         buffers: "average" treats floating-point buffers like parameters (Cai et al. 2021),
             "copy" takes over the model's at each update, "live" reads them from it. One word, or
             words by names and patterns of `state_dict()`: a name decides before patterns, of
@@ -78,73 +83,36 @@ class Averager:
         averages: float | Average | Sequence[float | Average],
         *,
         every: int = 1,
+        total_steps: int | None = None,
         buffers: Buffers = "average",
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
         nonfinite: NonFinite = "skip",
     ) -> None:
         check_module(model)
-        kinds, faults = as_averages(averages)
+        length = updates_in(total_steps, every=every)
+        kinds, faults = as_averages(averages, updates=length)
         check_settings(
             kinds, faults, every=every, buffers=buffers, dtype=dtype, nonfinite=nonfinite
         )
-        self._kinds = {kind.label: kind.at_period(every) for kind in kinds}
-        self._snapshots = {n: k.snapshots for n, k in self._kinds.items() if k.snapshots}
-        self._model = unwrap(model)
-        self._live = LiveWeights(self._model, buffers=buffers, device=device)
-        self._store = Store(
-            self._live, self.names, snapshots=self._snapshots, dtype=dtype, device=device
-        )
-        counters = Counters.at_start(self._kinds, every=every)
-        self._groups = groups_of(model, self._live.mesh)
-        self._updates = Updates(self._kinds, counters, self._live, self._store, nonfinite)
+        by_name = {kind.label: kind.at_period(every) for kind in kinds}
+        self._snapshots = {n: k.snapshots for n, k in by_name.items() if k.snapshots}
+        current = CurrentWeights(unwrap(model), buffers=buffers, device=device)
+        store = Store(current, list(by_name), snapshots=self._snapshots, dtype=dtype, device=device)
+        counters = Counters.at_start(by_name, every=every)
+        updates = Updates(by_name, counters, current, store, nonfinite)
         # Whoever reads a snapshot from another thread waits for an update to end.
-        self._lock = RLock()
-        self._counting = Counting(self._live, self._store, self._updates, self._lock)
-        self._readings = Readings(
-            self._kinds, self._live, self._store, self._updates, self._counting, owner=self
-        )
-        self._updates.check_start()
+        lock = RLock()
+        live_models = LiveModels(current, store, updates, lock)
+        counting = Counting(current, store, updates, live_models, lock)
+        super().__init__(by_name, current, store, updates, counting, live_models, lock)
+        self._groups = groups_of(model, current.mesh)
+        updates.check_start()
 
     def __repr__(self) -> str:
         # Without counts, for which a device would be waited for.
         held = ", ".join(f"{name!r}" for name in self._kinds)
-        return f"Averager({type(self._model).__name__}, [{held}], every={self.every})"
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The averages' names, in the order given."""
-        return tuple(self._kinds)
-
-    @property
-    def every(self) -> int:
-        """Optimizer steps per update."""
-        return self._updates.every
-
-    @property
-    def steps(self) -> int:
-        """Optimizer steps counted so far; waits for a device if it must."""
-        return self._counters.steps
-
-    @property
-    def updates(self) -> int:
-        """Updates so far: steps // every, less those skipped, plus those made by hand."""
-        return self._counters.updates
-
-    @property
-    def skipped(self) -> int:
-        """Updates skipped because weights held NaN or infinity."""
-        return self._counters.skipped
-
-    @property
-    def buffers(self) -> Buffers:
-        """What happens to floating-point buffers: "average", "copy", or which by name."""
-        return self._live.buffers
-
-    @property
-    def model(self) -> nn.Module:
-        """The module whose weights are averaged, without wrappers."""
-        return self._model
+        return f"Averager({type(self.model).__name__}, [{held}], every={self.every})"
 
     def attach(self, *optimizers: torch.optim.Optimizer) -> Attachment:
         """Count a step whenever the optimizer has stepped; of several, the last of each round.
@@ -186,11 +154,12 @@ class Averager:
         Call it when places were filled, and after unfreezing, before the first step: until then
         an average is what a parameter was. What has moved goes on from its values of now.
         """
-        refuse_now("track()", self._model)
+        refuse_now("track()", self.model)
         with self._lock:
             self._updates.settle()
             self._store.track()
             self._counting.admit_held()
+            self._live_models.changed()
 
     @torch.no_grad()
     def adopt(self, weights: Mapping[str, Mapping[str, Tensor]], *, steps: int) -> None:
@@ -206,83 +175,11 @@ class Averager:
             ConfigError: for other names or numbers, and for windows.
             WeightMismatchError, NonFiniteError: for weights not the model's, or not finite.
         """
-        refuse_now("adopt()", self._model)
+        refuse_now("adopt()", self.model)
         with self._lock:
             self._updates.adopt(weights, steps=steps)
             self._counting.tried = True
-
-    @contextmanager
-    def applied(self, name: str | None = None) -> Iterator[nn.Module]:
-        """Let the model hold an average, in eval mode, for the length of the block.
-
-        On leaving, also by an exception, its own weights and every module's train flag are back.
-        Inside, `step`, `update` and `state_dict` are refused. Blocks nest; of those that overlap
-        otherwise the latest counts, and another thread's are refused.
-
-        Parameters are lent, not copied: whoever writes to them inside writes to the average.
-        Buffers may be written to. Run backward where forward ran, inside or outside: gradients
-        are taken at the weights held then.
-        """
-        name = self._readings.named(name)
-        with self._lock:
-            self._readings.begin(name)
-        with self._readings.lent(name, evaluating=True):
-            yield self._model
-
-    @torch.no_grad()
-    def module(self, name: str | None = None, *, share_frozen: bool = False) -> nn.Module:
-        """A copy of the model that holds an average, in eval mode and without gradients.
-
-        It has the model's own dtypes. Later updates and steps do not reach it.
-
-        Args:
-            name: The average's.
-            share_frozen: Let the copy's frozen parameters lie in the model's memory, which saves
-                the copy of a large base. What is written to either is then in both.
-
-        Raises:
-            StateError: for a model that is spread over processes.
-        """
-        with self._lock:
-            return self._readings.module(name, share_frozen=share_frozen)
-
-    @torch.no_grad()
-    def tensors(self, name: str | None = None) -> dict[str, Tensor]:
-        """Independent copies of an average's weights under the keys of `state_dict()`.
-
-        Averaged tensors keep its dtype, but bfloat16 ones of a wider model are float32. Extra
-        states are the model's, if tensors. Of a sharded model they are DTensors.
-        """
-        name = self._readings.named(name)
-        return self.all_tensors([name])[name]
-
-    @torch.no_grad()
-    def all_tensors(
-        self, names: Sequence[str] | None = None, *, copy: Callable[[Tensor], Any] = torch.clone
-    ) -> dict[str, dict[str, Any]]:
-        """`tensors` of several averages at one moment, in which what they share is one tensor.
-
-        That is frozen weights, such as the base that adapters are trained on, and copied buffers.
-
-        Args:
-            names: Which averages; None means all.
-            copy: What makes a copy of a tensor; called once for each, also of a sharded model.
-        """
-        with self._lock:
-            return self._readings.tensors(self.names if names is None else names, copy=copy)
-
-    @torch.no_grad()
-    def standstill(self, name: str | None = None) -> float:
-        """Share of an average's values that the next update would leave as they are.
-
-        Of the values that differ from the model's, in [0, 1]: near 1 for a decay too slow for the
-        average's dtype, whose step w·(x − m) is lost in rounding; 0 if none differs.
-        """
-        name = self._readings.named(name)
-        self._readings.require(name)
-        refuse_now("standstill()", self._model)
-        with self._lock:
-            return self._readings.standstill(name)
+            self._live_models.changed()
 
     def refresh_batchnorm(
         self,
@@ -303,37 +200,40 @@ class Averager:
             batches: And what follows but `names`, as in `polyak.refresh_batchnorm`.
             names: Which average or averages; None means all.
         """
-        refuse_now("refresh_batchnorm()", self._model)
+        refuse_now("refresh_batchnorm()", self.model)
         chosen = [names] if isinstance(names, str) else self.names if names is None else names
         with self._lock:
             for name in chosen:
-                self._readings.begin(name)
+                self._begin_reading(name)
         statistics = statistics_of(
-            self._model,
+            self.model,
             batches,
-            {name: partial(self._readings.lent, name) for name in chosen},
+            {name: partial(self._lent, name) for name in chosen},
             groups=self._groups if all_ranks else [],
             max_samples=max_samples,
             forward=forward,
             progress=progress,
             pooled=pooled,
         )
-        self._store.refresh(statistics)
+        with self._lock:
+            self._store.refresh(statistics)
+            self._live_models.changed()
 
     def drop_refreshed(self) -> None:
         """Go back to averaged BatchNorm statistics now instead of at the next update."""
-        refuse_now("drop_refreshed()", self._model)
+        refuse_now("drop_refreshed()", self.model)
         with self._lock:
             self._updates.settle()
             self._store.drop_refreshed()
+            self._live_models.changed()
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that an exact continuation needs; tensors are references, as in torch."""
-        refuse_now("state_dict()", self._model)
+        refuse_now("state_dict()", self.model)
         with self._lock:
             self._updates.settle()
             self._store.refuse_torn()
-            self._live.refuse_unsound(values=True)
+            self._current.refuse_unsound(values=True)
             return self._record()
 
     def _record(self) -> dict[str, Any]:
@@ -344,54 +244,38 @@ class Averager:
         }
 
     @torch.no_grad()
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any], *, strict: bool = True) -> None:
         """Continue exactly where `state_dict()` was taken; what is frozen since stays averaged.
 
+        Args:
+            state: What it gave.
+            strict: False lets a bank of other averages, or another period, go on with those that
+                the state has under the same name, and warns of what does not go on as it was.
+                The others begin anew at the model's weights of now: load the model before.
+
         Raises:
-            ConfigError: for other averages, another period or other `buffers`.
+            ConfigError: for other averages or another period, unless `strict` is False and one
+                goes on; for other `buffers`.
             WeightMismatchError: for other weights, or averages of another dtype.
         """
-        refuse_now("load_state_dict()", self._model)
+        refuse_now("load_state_dict()", self.model)
         with self._lock:
-            check_state(state, self._record(), snapshots=self._snapshots)
+            own, found = self._record(), self._current.found
+            fitted = Fitted(state)
+            if not strict and own.keys() - {"dtypes", "buffers"} <= state.keys():
+                fitted = fit(state, own, current={**found.frozen, **found.averaged})
+            state = fitted.state
+            check_state(state, own, snapshots=self._snapshots)
             self._store.restore(state)
+            self._store.begin_anew(fitted.anew)
             self._counters.restore(state["history"])
             self._counting.tried = True
-
-    def profile(self, name: str | None = None) -> tuple[float, ...]:
-        """Weights of the initial weights and of each update so far in an average; they sum to 1.
-
-        Raises:
-            StateError: if they depend on steps that skipped or additional updates left unknown.
-        """
-        with self._lock:
-            return self._readings.profile(name)
-
-    def explain(self, *, total_steps: int | None = None) -> str:
-        """In words: half-lives, end of warm-up, mean ages, share of the initial weights left.
-
-        Args:
-            total_steps: Of a whole run, to say the same of its end; None says how it is now.
-        """
-        with self._lock:
-            return self._readings.explain(total_steps=total_steps)
-
-    def coinciding(self) -> list[list[str]]:
-        """Groups of averages that are equal so far, mostly because warm-up still sets their decays.
-
-        To compare them tells nothing. Who has not asked is warned at the first reading.
-        """
-        with self._lock:
-            return self._readings.coinciding()
+            self._live_models.changed()
+        if fitted.said:
+            warn(f"the state was loaded in part: {'; '.join(fitted.said)}.")
 
     def __reduce__(self) -> Any:  # deepcopy asks for this, too
         raise StateError(
             "an averager is bound to its model; expected no copy or pickle of it. Keep it outside "
             "the module if that is what you copy, and save its state_dict()."
         )
-
-    @property
-    def _counters(self) -> Counters:
-        """The counts, nothing being open any more."""
-        with self._lock:
-            return self._updates.counters

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from polyak.averaging.model.live import LiveWeights
+from polyak.averaging.live.models import LiveModels
+from polyak.averaging.model.current import CurrentWeights
 from polyak.averaging.model.swap import refuse_now
 from polyak.averaging.optimizer_hooks.attachment import Attachment
 from polyak.averaging.optimizer_hooks.attachments import Attachments
@@ -21,16 +22,25 @@ class Counting:
     While an average is applied, steps and updates are refused.
 
     Args:
-        live: The weights that are averaged.
+        current: The weights that are averaged.
         store: The averages' tensors.
         updates: Where steps are counted.
+        live_models: Told of every update.
         lock: Held during an update.
     """
 
-    def __init__(self, live: LiveWeights, store: Store, updates: Updates, lock: RLock) -> None:
-        self._live = live
+    def __init__(
+        self,
+        current: CurrentWeights,
+        store: Store,
+        updates: Updates,
+        live_models: LiveModels,
+        lock: RLock,
+    ) -> None:
+        self._current = current
         self._store = store
         self._updates = updates
+        self._live_models = live_models
         self._lock = lock
         self._attachments = Attachments(self._admit, self._before_step, self._on_step)
         self.tried = False
@@ -54,43 +64,46 @@ class Counting:
 
     def step(self) -> None:
         """Count a step by hand, which is refused while an optimizer is attached."""
-        refuse_now("step()", self._live.model)
+        refuse_now("step()", self._current.model)
         self._attachments.refuse("step()")
         self._on_step(None)
 
     @torch.no_grad()
     def update(self) -> None:
         """Fold the weights in now."""
-        refuse_now("update()", self._live.model)
+        refuse_now("update()", self._current.model)
         self.admit_added()
         self._begin()
         with self._lock:
             self._updates.update()
+            self._live_models.changed()
             self._fence_unless_attached()
 
     def _admit(self, parameters: Iterable[Tensor]) -> None:
         with self._lock:
             self._updates.settle()
             self._store.admit(parameters)
+            self._live_models.changed()
 
     def _before_step(self) -> None:
-        refuse_now("optimizer.step()", self._live.model)
+        refuse_now("optimizer.step()", self._current.model)
         self.admit_added()
-        self._live.fence()
+        self._current.fence()
 
     @torch.no_grad()
     def _on_step(self, found_inf: Tensor | None) -> None:
-        refuse_now("step()", self._live.model)
+        refuse_now("step()", self._current.model)
         self._begin()
         with self._lock:
             if self._updates.step(found_inf):
+                self._live_models.changed()
                 self._fence_unless_attached()
 
     def _begin(self) -> None:
         self.tried = True
-        self._live.end_loading()
+        self._current.end_loading()
 
     def _fence_unless_attached(self) -> None:
         """Hold the device back while weights come down, unless its next step will do so itself."""
-        if not self._attachments.write_all(self._live.parameters):
-            self._live.fence()
+        if not self._attachments.write_all(self._current.parameters):
+            self._current.fence()

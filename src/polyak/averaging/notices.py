@@ -9,7 +9,7 @@ from polyak.averaging import kernels
 from polyak.averaging.kinds import Average
 from polyak.averaging.kinds.counters import Counters
 from polyak.averaging.kinds.explain import equal_groups, equal_until
-from polyak.averaging.model.live import LiveWeights
+from polyak.averaging.model.current import CurrentWeights
 from polyak.averaging.model.swap import holds_lent_weights
 from polyak.averaging.storage.store import Store
 from polyak.errors import warn
@@ -23,7 +23,7 @@ class Notices:
 
     Args:
         kinds: The averages by name, decays per update.
-        live: The weights that are averaged.
+        current: The weights that are averaged.
         store: The averages' tensors.
         begun: Whether there was anything to count so far.
     """
@@ -31,15 +31,15 @@ class Notices:
     def __init__(
         self,
         kinds: Mapping[str, Average],
-        live: LiveWeights,
+        current: CurrentWeights,
         store: Store,
         begun: Callable[[], bool],
     ) -> None:
         self._begun = begun
         self._kinds = kinds
-        self._live = live
+        self._current = current
         self._store = store
-        self._dtypes = {name: x.dtype for name, x in live.here.averaged.items()}
+        self._dtypes = {name: x.dtype for name, x in current.here.averaged.items()}
         self._warned = False
         self.told = False
         """Whether the user knows which averages are equal so far, or none is."""
@@ -52,11 +52,11 @@ class Notices:
             self._check_equal(name, counters)
 
     def _check_counted(self) -> None:
-        self._live.check(values=True)  # what is refused by name needs no warning
-        if holds_lent_weights(self._live.model):
+        self._current.check(values=True)  # what is refused by name needs no warning
+        if holds_lent_weights(self._current.model):
             return
         [held, *_] = self._store.rows.values()
-        found, here = self._live.found.averaged, self._live.here.averaged
+        found, here = self._current.found.averaged, self._current.here.averaged
         # Forward passes move buffers, and a cast rounds.
         own = [n for n, x in found.items() if isinstance(x, nn.Parameter) and n in here]
         names = [n for n in own if here[n].dtype is self._dtypes.get(n)]
@@ -75,7 +75,7 @@ class Notices:
 
     def _check_equal(self, name: str, counters: Counters) -> None:
         steps, updates = counters.position, counters.updates
-        groups = equal_groups(self._kinds, steps=steps, updates=updates)
+        groups = equal_groups(self._kinds, steps=steps, updates=updates, begun=counters.begun)
         self.told = not groups
         for reason, names in groups:
             if name in names:
@@ -90,10 +90,10 @@ class Notices:
 
 
 @torch.no_grad()
-def _differ(held: Sequence[Tensor], live: Sequence[Tensor]) -> bool:
+def _differ(held: Sequence[Tensor], current: Sequence[Tensor]) -> bool:
     """Whether samples of the first differ from those of the second, as they would be stored."""
     flags = []
-    for m, x in zip(held, live, strict=True):
+    for m, x in zip(held, current, strict=True):
         if not m.numel():
             continue
         stride = max(1, m.numel() // _SAMPLES)

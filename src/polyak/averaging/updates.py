@@ -15,7 +15,7 @@ from torch import Tensor
 from polyak.averaging import adoption
 from polyak.averaging.kinds import Average, Update, lerp_weights
 from polyak.averaging.kinds.counters import Counters
-from polyak.averaging.model.live import LiveWeights
+from polyak.averaging.model.current import CurrentWeights
 from polyak.averaging.model.transfer import Lagged
 from polyak.averaging.settings import NonFinite
 from polyak.averaging.storage.store import Store
@@ -52,7 +52,7 @@ class Updates:
         self,
         kinds: Mapping[str, Average],
         counters: Counters,
-        live: LiveWeights,
+        live: CurrentWeights,
         store: Store,
         nonfinite: NonFinite,
     ) -> None:

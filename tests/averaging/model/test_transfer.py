@@ -86,7 +86,7 @@ def test_a_copy_that_is_not_down_is_not_waited_for_before_it_must(monkeypatch):
     model = net()
     averager = Averager(model, [EMA(0.0, warmup=None)], device="cpu", every=3)
     monkeypatch.setattr(averager._counting, "_fence_unless_attached", lambda: None)
-    transfer = averager._live.staging._transfer
+    transfer = averager._current.staging._transfer
     for _ in range(5):
         averager.step()
     assert transfer.calls == ["start"]
@@ -112,7 +112,7 @@ def test_the_fence_waits_for_the_optimizers_step_only_where_that_will_raise_it(
     made = [torch.optim.SGD(parameters, lr=0.1) for parameters in optimizers(model)]
     for optimizer in made:
         averager.attach(optimizer)
-    transfer = averager._live.staging._transfer
+    transfer = averager._current.staging._transfer
     averager.update()
     assert transfer.calls == expected
 
@@ -307,7 +307,7 @@ def test_a_layer_that_is_tracked_joins_after_what_is_on_its_way(monkeypatch, tra
 def test_weights_on_the_host_need_no_way_down():
     """On a machine without a device, device="cpu" is the ordinary bank."""
     averager = Averager(net(), [0.9], device="cpu")
-    assert not averager._live.offloaded
+    assert not averager._current.offloaded
 
 
 @pytest.mark.parametrize("gaps", [False, True], ids=["dense", "with gaps"])
@@ -317,9 +317,9 @@ def test_one_staging_serves_all_updates(monkeypatch, gaps):
     if gaps:
         model[0].weight = torch.nn.Parameter(torch.randn(4, 6)[:, ::2])
     averager = Averager(model, [0.9], device="cpu")
-    staging = averager._live.staging
+    staging = averager._current.staging
     walk(averager, model, range(4))
-    assert averager._live.staging is staging
+    assert averager._current.staging is staging
 
 
 def test_a_model_that_leaves_its_device_and_changes_its_dtype_is_followed(monkeypatch):

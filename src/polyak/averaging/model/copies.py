@@ -19,7 +19,7 @@ def copy_holding(
     model: nn.Module,
     weights: Mapping[str, Tensor],
     *,
-    live: Weights,
+    current: Weights,
     buffers: Buffers,
     owner: object,
     share_frozen: bool = False,
@@ -31,7 +31,7 @@ def copy_holding(
     Args:
         model: Any module.
         weights: What the copy shall hold, by name.
-        live: The model's weights at this moment.
+        current: The model's weights at this moment.
         buffers: As they were sorted by.
         owner: Whose weights these are. It is not copied: where the model has it, the copy has
             None.
@@ -40,30 +40,14 @@ def copy_holding(
     Raises:
         StateError: for a sharded model, and while another owner's weights are in it.
     """
-    if any(map(sharded.is_sharded, (*live.stored.values(), *live.frozen.values()))):
-        raise StateError(
-            "module() was called of a model that is spread over processes; expected one that is "
-            "whole. Use applied(name), or polyak.gathered and load its state dict."
-        )
-    swap.refuse_others(list(model.modules()), owner)
-    # Held until the copy is made, for an id is another object's once its own is gone.
-    computed = list(_computed(vars(module) for module in model.modules()))
-    # torch makes no copy of compressed sparse ones by itself, either.
-    computed += [x for x in model.buffers() if x.layout is not torch.strided]
-    memo: dict[int, Any] = {id(x): x.detach().clone() for x in computed}
-    if share_frozen:
-        memo |= {id(x): _in_same_memory(x) for x in live.frozen.values()}
-    copy = deepcopy(model, {**memo, id(owner): None})
+    stand_ins = {id(x): _in_same_memory(x) for x in current.frozen.values()} if share_frozen else {}
+    copy = replica(model, current=current, owner=owner, stand_ins=stand_ins, call="module()")
     parts = list(copy.modules())
-    # What they have made of the model's weights goes, for it to be made anew of these.
-    for part in own_train(parts):
-        if not part.training:
-            part.train()
-    for name, x in sort_weights(copy, buffers=buffers, like=live).stored.items():
+    for name, x in sort_weights(copy, buffers=buffers, like=current).stored.items():
         # Copies of TorchScript's modules train, whether or not these do.
-        if name in live.frozen:
+        if name in current.frozen:
             continue
-        weight = weights[live.names[name]]
+        weight = weights[current.names[name]]
         value = weight.detach().to(device=x.device, dtype=x.dtype, copy=True)
         if x.layout is torch.strided:
             x.data = value
@@ -74,6 +58,45 @@ def copy_holding(
     # One by one: TorchScript's modules have no requires_grad_().
     for parameter in copy.parameters():
         parameter.requires_grad_(False)
+    return copy
+
+
+def replica(
+    model: nn.Module,
+    *,
+    current: Weights,
+    owner: object,
+    stand_ins: Mapping[int, Tensor],
+    call: str,
+) -> nn.Module:
+    """A copy of `model`, modules with a `train` of their own in train mode.
+
+    Args:
+        model: Any module.
+        current: Its weights at this moment.
+        owner: Whose weights the copy is to hold; it is not copied.
+        stand_ins: What the copy has in place of tensors of the model, by their ids.
+        call: What was called, for messages.
+
+    Raises:
+        StateError: for a sharded model, and while another owner's weights are in it.
+    """
+    if any(map(sharded.is_sharded, (*current.stored.values(), *current.frozen.values()))):
+        raise StateError(
+            f"{call} was called of a model that is spread over processes; expected one that is "
+            "whole. Use applied(name), or polyak.gathered and load its state dict."
+        )
+    swap.refuse_others(list(model.modules()), owner)
+    # Held until the copy is made, for an id is another object's once its own is gone.
+    computed = list(_computed(vars(module) for module in model.modules()))
+    # torch makes no copy of compressed sparse ones by itself, either.
+    computed += [x for x in model.buffers() if x.layout is not torch.strided]
+    memo: dict[int, Any] = {id(x): x.detach().clone() for x in computed}
+    copy = deepcopy(model, {**memo, **stand_ins, id(owner): None})
+    # What they have made of the model's weights goes, for it to be made anew of these.
+    for part in own_train(list(copy.modules())):
+        if not part.training:
+            part.train()
     return copy
 
 

@@ -9,6 +9,7 @@ the truth stays in the sharded ones.
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
+from math import prod
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 import torch
@@ -178,6 +179,27 @@ def unanimous(vote: Tensor, mesh: "DeviceMesh | None") -> Tensor:
     for group in mesh.get_all_groups():
         torch.distributed.all_reduce(votes, op=torch.distributed.ReduceOp.MIN, group=group)
     return votes.to(vote.device, torch.bool)
+
+
+def copies(tensor: Tensor, mesh: "DeviceMesh | None") -> int:
+    """How many processes of a mesh hold the same values of a tensor."""
+    if mesh is None:
+        return 1
+    if not is_sharded(tensor):
+        return mesh.size()
+    own = tensor.device_mesh
+    parts = prod(own.size(i) for i, placed in enumerate(tensor.placements) if placed.is_shard())
+    return mesh.size() // parts
+
+
+def total(numbers: Tensor, mesh: "DeviceMesh | None") -> Tensor:
+    """Sums over all processes of a mesh; None for a process on its own."""
+    if mesh is None:
+        return numbers
+    sums = numbers.to(mesh.device_type, copy=True)
+    for group in mesh.get_all_groups():
+        torch.distributed.all_reduce(sums, group=group)
+    return sums
 
 
 def _write(tensors: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> None:

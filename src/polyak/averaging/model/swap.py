@@ -69,7 +69,7 @@ def lend(
 @contextmanager
 def lending(
     modules: Sequence[nn.Module],
-    live: Weights,
+    current: Weights,
     weights: Mapping[str, Tensor],
     *,
     owner: object,
@@ -79,18 +79,18 @@ def lending(
 
     Args:
         modules: The model and all its parts.
-        live: The model's weights at this moment.
+        current: The model's weights at this moment.
         weights: What they shall hold, by name; of sharded ones this process's shards.
         owner: Whose weights these are; see `owning`.
         evaluating: Whether the modes are lent, too.
     """
     # Forward passes may write to buffers, so the model gets copies of those.
-    given = {**weights, **{name: weights[name].clone() for name in live.buffers}}
-    spread = live.spread
+    given = {**weights, **{name: weights[name].clone() for name in current.buffers}}
+    spread = current.spread
     plain = {name: x for name, x in given.items() if name not in spread} if spread else given
     with owning(modules, owner) as undo:
         sharded.lend(undo, modules, spread, given)
-        lend(undo, modules, live.stored, plain, sparse=live.sparse)
+        lend(undo, modules, current.stored, plain, sparse=current.sparse)
         if evaluating:
             evaluate(undo, modules)
         yield

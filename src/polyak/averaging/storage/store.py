@@ -8,7 +8,7 @@ from torch import Tensor
 
 from polyak.averaging import kernels
 from polyak.averaging.model import sharded
-from polyak.averaging.model.live import LiveWeights
+from polyak.averaging.model.current import CurrentWeights
 from polyak.averaging.model.spectral import spectral_layers, vectors_of
 from polyak.averaging.model.weights import extra_states
 from polyak.averaging.storage.bank import Bank
@@ -38,7 +38,7 @@ class Store:
     @torch.no_grad()
     def __init__(
         self,
-        live: LiveWeights,
+        live: CurrentWeights,
         names: Sequence[str],
         *,
         snapshots: Mapping[str, int],
@@ -192,6 +192,26 @@ class Store:
         self._live.note_frozen()
         self.drop_refreshed()
 
+    def stored(self, name: str) -> dict[str, Tensor]:
+        """The tensors themselves that are stored for an average, refreshed ones in their place."""
+        return {**self._bank.rows[name], **self._copied, **self._refreshed.get(name, {})}
+
+    @property
+    def computes(self) -> bool:
+        """Whether averages hold what is computed of them after each update."""
+        return bool(self._spectral)
+
+    @property
+    def has_refreshed(self) -> bool:
+        """Whether some average has refreshed statistics until the next update."""
+        return bool(self._refreshed)
+
+    def begin_anew(self, names: Iterable[str]) -> None:
+        """Let averages be the model's weights of now, as at the start."""
+        for name in names:
+            for key, x in self._live.here.averaged.items():
+                self._bank.put(name, key, x.detach())
+
     def weights(self, name: str) -> dict[str, Tensor]:
         """All that is stored here for an average, refreshed statistics in their place.
 
@@ -205,7 +225,7 @@ class Store:
             for key, low in self._bank.remainder[name].items()
             if live[key].dtype != rows[key].dtype
         }
-        stored = {**rows, **whole, **self._copied, **self._refreshed.get(name, {})}
+        stored = self.stored(name) | whole
         return {**stored, **self._vectors(name, stored)} if self._spectral else stored
 
     def _vectors(self, name: str, stored: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -18,7 +18,7 @@ from polyak.averaging.model.weights import Weights, copy_infinite, selectable, s
 from polyak.errors import ConfigError, WeightMismatchError, few
 
 
-class LiveWeights:
+class CurrentWeights:
     """The weights of a model, looked up again when any was replaced.
 
     Args:
