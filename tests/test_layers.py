@@ -48,6 +48,7 @@ ROOMS = {
         "storage": MODEL,
         "batchnorm": MODEL,
         "settings": {"kinds"},
+        "resuming": set(),
         "optimizer_hooks": MODEL,
         "adoption": MODEL | {"kinds"},
         "updates": MODEL | {"kinds", "storage", "settings", "adoption"},
@@ -60,7 +61,7 @@ ROOMS = {
         "counting": MODEL | {"storage", "optimizer_hooks", "updates", "live"},
         "averager": MODEL
         | {"kinds", "storage", "batchnorm", "settings", "optimizer_hooks", "updates"}
-        | {"counting", "live", "readings"},
+        | {"counting", "live", "readings", "resuming"},
         "files": {"averager", "kinds", "kernels", "model.sharded"},
         "__init__": {"averager", "batchnorm", "files", "kinds"},
     },

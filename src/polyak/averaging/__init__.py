@@ -9,7 +9,18 @@ from polyak.averaging.files.averages import SavedWeights, gathered, load, save
 from polyak.averaging.files.foreign import read_foreign
 from polyak.averaging.files.merge import merge
 from polyak.averaging.files.synthesize import synthesize
-from polyak.averaging.kinds import EMA, Average, PowerEMA, Schedule, Uniform, Update, Window
+from polyak.averaging.kinds import (
+    EMA,
+    Average,
+    CosineEMA,
+    HardCopy,
+    PowerEMA,
+    Schedule,
+    Uniform,
+    Update,
+    Window,
+)
+from polyak.averaging.kinds.lengths import as_steps
 from polyak.averaging.kinds.profile import profile
 from polyak.averaging.kinds.warmups import Exponential, HalfLifeRamp, InverseGamma, Ratio
 
@@ -17,8 +28,10 @@ __all__ = [
     "EMA",
     "Average",
     "Averager",
+    "CosineEMA",
     "Exponential",
     "HalfLifeRamp",
+    "HardCopy",
     "InverseGamma",
     "PowerEMA",
     "Ratio",
@@ -27,6 +40,7 @@ __all__ = [
     "Uniform",
     "Update",
     "Window",
+    "as_steps",
     "gathered",
     "load",
     "merge",

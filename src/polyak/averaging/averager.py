@@ -22,11 +22,12 @@ from polyak.averaging.model.swap import refuse_now
 from polyak.averaging.model.weights import unwrap
 from polyak.averaging.optimizer_hooks.attachment import Attachment
 from polyak.averaging.readings import ReadableAverages
-from polyak.averaging.settings import NonFinite, check_module, check_settings
+from polyak.averaging.resuming import Fitted, fit
+from polyak.averaging.settings import NonFinite, check_module, check_settings, updates_in
 from polyak.averaging.storage.state_dict import check_state
 from polyak.averaging.storage.store import Store
 from polyak.averaging.updates import Updates
-from polyak.errors import StateError
+from polyak.errors import StateError, warn
 
 
 class Averager(ReadableAverages):
@@ -40,6 +41,10 @@ class Averager(ReadableAverages):
         averages: Decays or kinds, or one of them; a plain number means `EMA(number)`. Names must
             differ; where there is one average, `name` may be left out of what reads it.
         every: Optimizer steps per update (the paper's T), ≥ 1.
+        total_steps: Optimizer steps of the whole run. Plain decays are then taken as those of the
+            paper's run, of 4,887 updates, and fitted to this one's length, d' = d^(4887/updates),
+            so that each keeps its share of the run; names have the fitted ones. Kinds stay as
+            they are. None takes decays as they are given.
         buffers: "average" treats floating-point buffers like parameters (Cai et al. 2021),
             "copy" takes over the model's at each update, "live" reads them from it. One word, or
             words by names and patterns of `state_dict()`: a name decides before patterns, of
@@ -78,13 +83,15 @@ class Averager(ReadableAverages):
         averages: float | Average | Sequence[float | Average],
         *,
         every: int = 1,
+        total_steps: int | None = None,
         buffers: Buffers = "average",
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
         nonfinite: NonFinite = "skip",
     ) -> None:
         check_module(model)
-        kinds, faults = as_averages(averages)
+        length = updates_in(total_steps, every=every)
+        kinds, faults = as_averages(averages, updates=length)
         check_settings(
             kinds, faults, every=every, buffers=buffers, dtype=dtype, nonfinite=nonfinite
         )
@@ -237,20 +244,35 @@ class Averager(ReadableAverages):
         }
 
     @torch.no_grad()
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any], *, strict: bool = True) -> None:
         """Continue exactly where `state_dict()` was taken; what is frozen since stays averaged.
 
+        Args:
+            state: What it gave.
+            strict: False lets a bank of other averages, or another period, go on with those that
+                the state has under the same name, and warns of what does not go on as it was.
+                The others begin anew at the model's weights of now: load the model before.
+
         Raises:
-            ConfigError: for other averages, another period or other `buffers`.
+            ConfigError: for other averages or another period, unless `strict` is False and one
+                goes on; for other `buffers`.
             WeightMismatchError: for other weights, or averages of another dtype.
         """
         refuse_now("load_state_dict()", self.model)
         with self._lock:
-            check_state(state, self._record(), snapshots=self._snapshots)
+            own, found = self._record(), self._current.found
+            fitted = Fitted(state)
+            if not strict and own.keys() - {"dtypes", "buffers"} <= state.keys():
+                fitted = fit(state, own, current={**found.frozen, **found.averaged})
+            state = fitted.state
+            check_state(state, own, snapshots=self._snapshots)
             self._store.restore(state)
+            self._store.begin_anew(fitted.anew)
             self._counters.restore(state["history"])
             self._counting.tried = True
             self._live_models.changed()
+        if fitted.said:
+            warn(f"the state was loaded in part: {'; '.join(fitted.said)}.")
 
     def __reduce__(self) -> Any:  # deepcopy asks for this, too
         raise StateError(

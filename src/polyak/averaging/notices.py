@@ -75,7 +75,7 @@ class Notices:
 
     def _check_equal(self, name: str, counters: Counters) -> None:
         steps, updates = counters.position, counters.updates
-        groups = equal_groups(self._kinds, steps=steps, updates=updates)
+        groups = equal_groups(self._kinds, steps=steps, updates=updates, begun=counters.begun)
         self.told = not groups
         for reason, names in groups:
             if name in names:

@@ -254,7 +254,8 @@ class ReadableAverages:
         with self._lock:
             name = self._named(name)
             kind, counters = self._require(name), self._counters
-            return profile_in_bank(kind, counters, folded=counters.folded[name])
+            folded, begun = counters.folded[name], counters.begun.get(name, 0)
+            return profile_in_bank(kind, counters, folded=folded, begun=begun)
 
     def explain(self, *, total_steps: int | None = None) -> str:
         """In words: half-lives, end of warm-up, mean ages, share of the initial weights left.
@@ -277,7 +278,8 @@ class ReadableAverages:
         with self._lock:
             self._notices.told = True
             counters = self._counters
-            return coinciding(self._kinds, steps=counters.position, updates=counters.updates)
+            steps, updates = counters.position, counters.updates
+            return coinciding(self._kinds, steps=steps, updates=updates, begun=counters.begun)
 
     @property
     def _counters(self) -> Counters:

@@ -44,8 +44,9 @@ class Scalars:
         kind = regular(self._kinds[name], counters, folded=counters.folded[name])
         if kind is None:
             return None
-        if name not in self._ages or self._ages[name].kind != kind:
-            self._ages[name] = MeanAge(kind, every=counters.every)
+        begun, known = counters.begun.get(name, 0), self._ages.get(name)
+        if known is None or (known.kind, known.begun) != (kind, begun):
+            self._ages[name] = MeanAge(kind, every=counters.every, begun=begun)
         return self._ages[name].after(counters.updates)
 
     @torch.no_grad()

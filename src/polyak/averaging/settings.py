@@ -48,6 +48,24 @@ def check_settings(
         raise ConfigError.of("Averager", found)
 
 
+def updates_in(total_steps: int | None, *, every: int) -> int | None:
+    """Updates of a run of so many optimizer steps; None of a run of unknown length.
+
+    Raises:
+        ConfigError: for a run without an update.
+    """
+    if total_steps is None:
+        return None
+    whole = isinstance(total_steps, int) and not isinstance(total_steps, bool)
+    least = every if isinstance(every, int) and every > 0 else 1
+    if not whole or total_steps < least:
+        raise ConfigError(
+            f"total_steps is {total_steps!r}; expected optimizer steps of the whole run, an "
+            f"integer >= every ({every!r}), or None."
+        )
+    return total_steps // least
+
+
 def check_module(model: object) -> None:
     """Refuse what is no module, such as its parameters.
 

@@ -2,12 +2,13 @@
 
 from dataclasses import replace
 
+from polyak.averaging.kinds.lengths import REFERENCE_UPDATES, fitted_decays
 from polyak.errors import ConfigError
 from polyak.study.plan import Row
 from polyak.training.config import PAPER_DECAYS
 
-PAPER_UPDATES = 4_887
-"""Updates of the paper's run: 200 epochs of 391 steps, one update every 16 steps."""
+PAPER_UPDATES = REFERENCE_UPDATES
+"""Updates of the paper's run on CIFAR-10."""
 
 
 def fit_decays(row: Row, *, train_images: int) -> Row:
@@ -63,9 +64,6 @@ def scaled_decays(
 
         d' = d^(U_paper/U),   U updates in the whole run
 
-    Each also keeps its place in warm-up; the paper's own decays would coincide inside warm-up
-    for most of a short run, and show one average five times.
-
     Args:
         updates: U, at least 1.
         paper: The paper's decays d.
@@ -76,16 +74,10 @@ def scaled_decays(
         ConfigError: if U is so small that decays become equal.
 
     Source:
-        Ours.
+        Ours; `polyak.averaging.kinds.lengths` has the rule, which the plug-in offers, too.
 
     Example:
         >>> scaled_decays(540)
         (0.745, 0.864, 0.93, 0.964, 0.982)
     """
-    scaled = tuple(round(d ** (paper_updates / updates), digits) for d in paper)
-    if len(set(scaled)) != len(scaled):
-        raise ConfigError(
-            f"the run has {updates} updates of its averages; expected more, since their decays "
-            f"would be {', '.join(f'{d:g}' for d in scaled)}. Use more images or epochs."
-        )
-    return scaled
+    return fitted_decays(paper, updates=updates, reference=paper_updates, digits=digits)

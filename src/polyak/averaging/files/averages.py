@@ -205,7 +205,9 @@ def _facts(averager: Averager) -> dict[str, Any]:
     """What an averager knows about its averages."""
     state = averager.state_dict()
     cls = type(averager.model)
+    begun = state["history"].get("begun")
     return {
+        **({"begun": begun} if begun else {}),
         "averages": state["averages"],
         "every": averager.every,
         "steps": averager.steps,

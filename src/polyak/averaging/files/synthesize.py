@@ -17,7 +17,7 @@ from polyak.averaging.files.mixture import nearest_mixture
 from polyak.averaging.files.same_network import OneNetwork
 from polyak.averaging.kernels import averageable
 from polyak.averaging.kinds import Average, as_average
-from polyak.averaging.kinds.profile import profile
+from polyak.averaging.kinds.profile import profile, shares_in
 from polyak.averaging.kinds.records import from_record, is_whole, to_record
 from polyak.errors import ConfigError, FileError, StateError, quote
 
@@ -213,13 +213,15 @@ def averages_in(path: Path) -> list[Stored]:
             "ones, of which there are mixtures. Call drop_refreshed() before saving."
         )
     return [
-        Stored(path, name, manifest, _profile(where, from_record(record), manifest))
+        Stored(path, name, manifest, _profile(where, name, from_record(record), manifest))
         for name, record in manifest["averages"].items()
         if is_whole(record)  # of others no file holds the code
     ]
 
 
-def _profile(where: str, kind: Average, manifest: Mapping[str, Any]) -> tuple[float, ...]:
+def _profile(
+    where: str, name: str, kind: Average, manifest: Mapping[str, Any]
+) -> tuple[float, ...]:
     every, updates = manifest["every"], manifest["updates"]
     if kind.depends_on_steps and not _regular(manifest):
         raise StateError(
@@ -227,7 +229,8 @@ def _profile(where: str, kind: Average, manifest: Mapping[str, Any]) -> tuple[fl
             f"skipped; expected one every {every} steps, since the weights in {kind.label!r} "
             "depend on when they took place. Leave the file out."
         )
-    return profile(kind, updates=updates, every=every)
+    begun = manifest.get("begun", {}).get(name, 0)
+    return shares_in(kind, updates=updates, every=every, begun=begun)
 
 
 def _regular(manifest: Mapping[str, Any]) -> bool:

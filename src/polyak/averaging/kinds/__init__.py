@@ -11,8 +11,10 @@ from typing import Any
 
 from polyak.averaging.kinds.average import Average, Update
 from polyak.averaging.kinds.ema import EMA
+from polyak.averaging.kinds.lengths import fitted_decays
 from polyak.averaging.kinds.power import PowerEMA
 from polyak.averaging.kinds.schedule import Schedule
+from polyak.averaging.kinds.targets import CosineEMA, HardCopy
 from polyak.averaging.kinds.uniform import Uniform
 from polyak.averaging.kinds.window import Window
 from polyak.errors import ConfigError
@@ -21,6 +23,8 @@ __all__ = [
     "EMA",
     "KINDS",
     "Average",
+    "CosineEMA",
+    "HardCopy",
     "PowerEMA",
     "Schedule",
     "Uniform",
@@ -37,6 +41,8 @@ KINDS: dict[str, type[Average]] = {
     "uniform": Uniform,
     "schedule": Schedule,
     "window": Window,
+    "cosine": CosineEMA,
+    "hard_copy": HardCopy,
 }
 """The kinds of this package, by the names that records have for them."""
 
@@ -53,10 +59,14 @@ def as_average(value: "float | Average") -> Average:
     return average
 
 
-def as_averages(values: Any) -> tuple[list[Average], list[str]]:
+def as_averages(values: Any, *, updates: int | None = None) -> tuple[list[Average], list[str]]:
     """The averages among decays and kinds, and what is wrong with the others and with their names.
 
     One alone may come without a list.
+
+    Args:
+        values: Decays and kinds.
+        updates: Of the whole run, to which plain decays are fitted; None takes them as they are.
 
     Example:
         >>> as_averages([0.9, Uniform(), 0.9])[1]
@@ -68,6 +78,10 @@ def as_averages(values: Any) -> tuple[list[Average], list[str]]:
         return [], [f"averages is {values!r}; expected a list of decays or kinds, or one of them"]
     averages: list[Average] = []
     faults: list[str] = []
+    try:
+        values = list(values) if updates is None else _fitted(list(values), updates)
+    except ConfigError as error:
+        return [], [str(error).rstrip(".")]
     for value in values:
         try:
             averages.append(as_average(value))
@@ -76,6 +90,17 @@ def as_averages(values: Any) -> tuple[list[Average], list[str]]:
     if not averages and not faults:
         faults.append("averages is empty; expected at least one decay or kind")
     return averages, faults + _name_faults([average.label for average in averages])
+
+
+def _fitted(values: list[Any], updates: int) -> list[Any]:
+    """The same with decays that are plain numbers fitted to a run of so many updates."""
+    decays = [float(x) for x in values if _is_decay(x)]
+    fitted = iter(fitted_decays(decays, updates=updates))
+    return [next(fitted) if _is_decay(x) else x for x in values]
+
+
+def _is_decay(value: Any) -> bool:
+    return isinstance(value, Real) and 0.0 <= float(value) < 1.0
 
 
 def lerp_weights(

@@ -5,6 +5,8 @@ from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, Self
 
+from polyak.errors import ConfigError
+
 
 @dataclass(frozen=True, slots=True)
 class Update:
@@ -18,6 +20,28 @@ class Update:
 
     since: int
     """Optimizer steps since the update before this one, or since the start."""
+
+    def reaches(self, every: int) -> bool:
+        """Whether it is the first update at or after a multiple of so many steps.
+
+        Example:
+            >>> [Update(t, 2 * t + 2, 2).reaches(4) for t in range(4)]
+            [False, True, False, True]
+        """
+        return self.step // every > (self.step - self.since) // every
+
+
+def refuse_between(label: str, every: int, *, period: int, what: str) -> None:
+    """Refuse an average that needs updates every so many steps in a bank that has none there.
+
+    Raises:
+        ConfigError: for a spacing that is no multiple of the bank's period.
+    """
+    if every % period:
+        raise ConfigError(
+            f"every of {label!r} is {every}; expected a multiple of the averager's period, "
+            f"{period}. {what} are taken at its updates."
+        )
 
 
 class Average(ABC):

@@ -35,6 +35,9 @@ class Counters:
     initial_share: dict[str, float] = field(default_factory=dict)
     """What is left of the initial weights in each average, in [0, 1]."""
 
+    begun: dict[str, int] = field(default_factory=dict)
+    """Updates of the bank before an average that joined it later began; others are not in it."""
+
     @classmethod
     def at_start(cls, names: Collection[str], *, every: int) -> "Counters":
         """The counts of a bank that has yet to begin."""
@@ -65,11 +68,13 @@ class Counters:
         self.position, self.steps_at_update = moment.step, steps
 
     def record(self) -> dict[str, Any]:
-        """The counts as plain JSON values."""
-        return asdict(self)
+        """The counts as plain JSON values; of a bank that began as one, as ever."""
+        found = asdict(self)
+        return found if self.begun else {k: x for k, x in found.items() if k != "begun"}
 
     def restore(self, record: Mapping[str, Any]) -> None:
         """Take over the counts of `record()`."""
-        for name in self.record():
+        self.begun = {}
+        for name in (*self.record(), *(["begun"] if "begun" in record else [])):
             value = record[name]
             setattr(self, name, dict(value) if isinstance(value, Mapping) else value)

@@ -7,6 +7,8 @@ from numbers import Real
 from typing import Any, Literal
 
 from polyak.averaging.kinds.average import Average, Update
+from polyak.averaging.kinds.lengths import converted
+from polyak.averaging.kinds.targets import CosineEMA
 from polyak.averaging.kinds.warmups import (
     WARMUPS,
     Warmup,
@@ -132,27 +134,78 @@ class EMA(Average):
             >>> EMA.halflife(epochs=2, steps_per_epoch=50).label
             'ema_halflife_2_epochs'
         """
-        given = {"steps": steps, "epochs": epochs, "samples": samples}
-        lengths = {unit: value for unit, value in given.items() if value is not None}
-        if len(lengths) != 1:
-            raise ConfigError(
-                f"the half-life is given in {sorted(lengths)!r}; "
-                "expected one of steps, epochs, samples. Pass exactly one."
-            )
-        [(unit, length)] = lengths.items()
-        size: float | None = 1.0
-        if unit == "epochs":
-            size = steps_per_epoch
-        elif unit == "samples":
-            size = 1.0 / batch_size if batch_size else None
-        if size is None or not length > 0 or not length * size > 0 or not isfinite(length * size):
-            need = {"epochs": " with steps_per_epoch", "samples": " with batch_size"}.get(unit, "")
-            raise ConfigError(f"half-life {unit} is {length!r}; expected > 0{need}.")
-        decay = 2.0 ** (-1.0 / (length * size))
+        unit, length, in_steps = converted(
+            "the half-life",
+            steps=steps,
+            epochs=epochs,
+            samples=samples,
+            steps_per_epoch=steps_per_epoch,
+            batch_size=batch_size,
+        )
+        decay = 2.0 ** (-1.0 / in_steps)
         name = name or f"ema_halflife_{length:g}_{unit}{_from(start)}"
         return cls.per_step(
             decay, warmup=warmup, warmup_counts=warmup_counts, name=name, start=start
         )
+
+    @classmethod
+    def tau(cls, tau: float, *, name: str | None = None) -> "EMA":
+        """The soft update of a target network, m ← m + τ·(x − m), without a warm-up.
+
+        Args:
+            tau: τ, in (0, 1].
+            name: `tau_<tau>` if None.
+
+        Source:
+            Lillicrap et al. 2016 (DDPG), τ 0.001; 0.005 in TD3 and SAC.
+
+        Example:
+            >>> EMA.tau(0.005).label, EMA.tau(0.005).decay
+            ('tau_0.005', 0.995)
+        """
+        if not isinstance(tau, Real) or not 0.0 < tau <= 1.0:
+            raise ConfigError(f"tau is {tau!r}; expected 0 < tau <= 1.")
+        return cls(1.0 - float(tau), None, name=name or f"tau_{tau:.12g}")
+
+    @staticmethod
+    def cosine(
+        start: float,
+        end: float = 1.0,
+        steps: float | None = None,
+        *,
+        epochs: float | None = None,
+        samples: float | None = None,
+        steps_per_epoch: int | None = None,
+        batch_size: int | None = None,
+        name: str | None = None,
+    ) -> CosineEMA:
+        """The momentum schedule of BYOL and DINO: a decay that rises on a cosine, without warm-up.
+
+            d = end − (end − start)·(1 + cos(π·k/steps))/2,   k = 0, 1, … steps before the update
+
+        Args:
+            start: Decay at the first update, in [0, 1].
+            end: Decay after `steps`, in [0, 1].
+            steps: Optimizer steps that it takes, mostly of the whole run; or `epochs` with
+                `steps_per_epoch`, or `samples` with `batch_size`.
+            name: `ema_<start>_to_<end>` if None.
+
+        Raises:
+            ConfigError: for a value outside its range, or not one length.
+
+        Example:
+            >>> EMA.cosine(0.996, 1.0, epochs=100, steps_per_epoch=390).steps
+            39000
+        """
+        _, _, in_steps = converted(
+            "the schedule",
+            steps=steps,
+            epochs=epochs,
+            samples=samples,
+            steps_per_epoch=steps_per_epoch,
+            batch_size=batch_size,
+        )
+        return CosineEMA(start, end, steps=in_steps, name=name)
 
     def scaled_batch(self, kappa: float, *, name: str | None = None) -> "EMA":
         """The average for a batch `kappa` times as large: decay^κ, the same horizon in samples.

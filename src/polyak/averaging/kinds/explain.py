@@ -38,9 +38,12 @@ def explain(
     lines = [f"{many}, one update every {every} steps, {updates} updates so far"]
     for name, average in averages.items():
         line = f"{name}: {average.describe(every)}"
+        begun = counters.begun.get(name, 0)
+        if begun:
+            line += f"; began anew after update {begun}"
         if updates:
             kind = regular(average, counters, folded=counters.folded.get(name, 0))
-            line += f"; {_age(kind, updates=updates, every=every)}"
+            line += f"; {_age(kind, updates=updates, every=every, begun=begun)}"
         line += f"; initial weights {counters.initial_share.get(name, 1.0):.2%}"
         if total_steps is not None:
             line += f"; at step {total_steps} {_end(average, every, total_steps)}"
@@ -51,7 +54,13 @@ def explain(
     return "\n".join(lines + [f"warning: {warning}" for warning in found])
 
 
-def coinciding(averages: Mapping[str, Average], *, steps: int, updates: int) -> list[list[str]]:
+def coinciding(
+    averages: Mapping[str, Average],
+    *,
+    steps: int,
+    updates: int,
+    begun: Mapping[str, int] | None = None,
+) -> list[list[str]]:
     """Groups of averages that are equal so far, to the bit.
 
     EMAs whose decays warm-up alone has set, means that have not begun, and one average under
@@ -61,20 +70,27 @@ def coinciding(averages: Mapping[str, Average], *, steps: int, updates: int) -> 
         averages: Averages by name, decays per update.
         steps: The step up to which the updates reach.
         updates: Updates so far.
+        begun: Of those that joined their bank later, the updates before.
 
     Returns:
         Groups of two or more names, in the order of `averages`.
     """
-    return [names for _, names in equal_groups(averages, steps=steps, updates=updates)]
+    groups = equal_groups(averages, steps=steps, updates=updates, begun=begun)
+    return [names for _, names in groups]
 
 
 def equal_groups(
-    averages: Mapping[str, Average], *, steps: int, updates: int
+    averages: Mapping[str, Average],
+    *,
+    steps: int,
+    updates: int,
+    begun: Mapping[str, int] | None = None,
 ) -> list[tuple[str, list[str]]]:
     """Groups as in `coinciding`, each with the reason."""
-    groups: dict[tuple[str, Hashable], list[str]] = {}
+    groups: dict[tuple[str, Hashable, int], list[str]] = {}
     for name, average in averages.items():
-        groups.setdefault(average.likeness(steps=steps, updates=updates), []).append(name)
+        reason, same = average.likeness(steps=steps, updates=updates)
+        groups.setdefault((reason, same, (begun or {}).get(name, 0)), []).append(name)
     return [(key[0], names) for key, names in groups.items() if len(names) > 1]
 
 
@@ -112,7 +128,8 @@ def _warnings_now(averages: Mapping[str, Average], counters: Counters) -> Iterat
         done = steps if average.depends_on_steps else updates * every
         if governed is None or done <= governed:
             yield f"{name}: warm-up has governed every update so far"
-    for reason, names in equal_groups(averages, steps=steps, updates=updates):
+    groups = equal_groups(averages, steps=steps, updates=updates, begun=counters.begun)
+    for reason, names in groups:
         yield f"{' = '.join(names)}: equal so far, {reason}"
 
 
@@ -130,10 +147,10 @@ def _warnings_ahead(
         yield f"{' = '.join(names)}: equal until step {total_steps}, {reason}"
 
 
-def _age(kind: Average | None, *, updates: int, every: int) -> str:
+def _age(kind: Average | None, *, updates: int, every: int, begun: int = 0) -> str:
     if kind is None:
         return "mean age unknown, since updates were skipped or additional"
-    age = contents(kind, updates=updates, every=every).mean_age
+    age = contents(kind, updates=updates, every=every, begun=begun).mean_age
     return f"mean age {age:.1f} updates ({age * every:.0f} steps)"
 
 

@@ -1,7 +1,7 @@
 """What an average is made of: the exact weight of the start and of every update in it."""
 
 from collections.abc import Iterator
-from itertools import accumulate, count, islice
+from itertools import accumulate, count, islice, repeat
 from typing import NamedTuple
 
 from polyak.averaging.kinds import Average, Update, as_average
@@ -36,9 +36,13 @@ def profile(average: float | Average, *, updates: int, every: int = 1) -> tuple[
         >>> profile(EMA(0.5, warmup=None), updates=2)
         (0.25, 0.25, 0.5)
     """
-    kind = as_average(average)
-    weights = [1.0, *regular_weights(kind, updates=updates, every=every)]
-    if ages := set(_snapshot_ages(kind, updates=updates, every=every)):
+    return shares_in(as_average(average), updates=updates, every=every)
+
+
+def shares_in(kind: Average, *, updates: int, every: int, begun: int = 0) -> tuple[float, ...]:
+    """`profile` of an average that joined its bank after `begun` updates."""
+    weights = [1.0, *regular_weights(kind, updates=updates, every=every, begun=begun)]
+    if ages := set(_snapshot_ages(kind, updates=updates, every=every, begun=begun)):
         return tuple((updates - i in ages) / len(ages) for i in range(updates + 1))
     # Shares that later updates leave, from the last one back.
     kept = accumulate(reversed(weights), lambda left, w: left * (1.0 - w), initial=1.0)
@@ -46,18 +50,24 @@ def profile(average: float | Average, *, updates: int, every: int = 1) -> tuple[
     return tuple(reversed(shares))
 
 
-def regular_weights(average: Average, *, updates: int, every: int) -> Iterator[float]:
-    """The lerp weight w of each update of a regular run in turn."""
+def regular_weights(
+    average: Average, *, updates: int, every: int, begun: int = 0
+) -> Iterator[float]:
+    """The lerp weight w of each update of a regular run in turn.
+
+    An average that joined its bank after `begun` updates began as a copy of the weights then.
+    """
     for name, given, least in (("updates", updates, 0), ("every", every, 1)):
         if isinstance(given, bool) or not isinstance(given, int) or given < least:
             raise ConfigError(f"{name} is {given!r}; expected an integer >= {least}.")
-    return islice(_weights(average.at_period(every), every=every), updates)
+    return islice(_weights(average.at_period(every), every=every, begun=begun), updates)
 
 
-def _weights(kind: Average, *, every: int) -> Iterator[float]:
+def _weights(kind: Average, *, every: int, begun: int) -> Iterator[float]:
     """The same of a run without end."""
+    yield from repeat(1.0, begun)
     folded = 0
-    for index in count():
+    for index in count(begun):
         update = Update(index, (index + 1) * every, every)
         w = kind.weight(update, folded)
         folded = kind.folded_after(update, folded, w)
@@ -77,18 +87,20 @@ class MeanAge:
         [0.0, 2.0, 3.0]
     """
 
-    def __init__(self, kind: Average, *, every: int) -> None:
+    def __init__(self, kind: Average, *, every: int, begun: int = 0) -> None:
         self.kind = kind
+        self.begun = begun
         self._every = every
         self._begin()
 
     def _begin(self) -> None:
-        self._weights = _weights(self.kind, every=self._every)
+        self._weights = _weights(self.kind, every=self._every, begun=self.begun)
         self._updates, self._age = 0, 0.0
 
     def after(self, updates: int) -> float:
         """The mean age in updates when so many have taken place."""
-        if ages := _snapshot_ages(self.kind, updates=updates, every=self._every):
+        ages = _snapshot_ages(self.kind, updates=updates, every=self._every, begun=self.begun)
+        if ages:
             return sum(ages) / len(ages)
         if updates < self._updates:
             self._begin()
@@ -108,8 +120,14 @@ class Contents(NamedTuple):
     """Σ s_i·(u − i) in updates: the initial weights are u updates old, the last ones 0."""
 
 
-def contents(average: float | Average, *, updates: int, every: int = 1) -> Contents:
+def contents(average: float | Average, *, updates: int, every: int = 1, begun: int = 0) -> Contents:
     """What `profile` says in two numbers, in O(u) without writing it out.
+
+    Args:
+        average: And what follows, as for `profile`.
+        updates: See `average`.
+        every: See `average`.
+        begun: Updates of the bank before the average joined it.
 
     Example:
         >>> from polyak.averaging.kinds import EMA, Uniform
@@ -119,12 +137,12 @@ def contents(average: float | Average, *, updates: int, every: int = 1) -> Conte
         99.0
     """
     kind = as_average(average).at_period(every)
-    if ages := _snapshot_ages(kind, updates=updates, every=every):
+    if ages := _snapshot_ages(kind, updates=updates, every=every, begun=begun):
         return Contents(0.0, sum(ages) / len(ages))
     steady_from, d = kind.steady(every) or (updates, 0.0)
-    walked = min(steady_from, updates)
+    walked = min(max(steady_from, begun), updates)
     share, age = 1.0, 0.0
-    for w in regular_weights(kind, updates=walked, every=every):
+    for w in regular_weights(kind, updates=walked, every=every, begun=begun):
         share, age = share * (1.0 - w), (age + 1.0) * (1.0 - w)
     if walked < updates:
         # From here on d is constant, so the recurrence is a geometric sum.
@@ -145,8 +163,16 @@ def regular(average: Average, counters: Counters, *, folded: int) -> Average | N
     return average.regular(updates=updates, folded=folded, every=every)
 
 
-def profile_in_bank(average: Average, counters: Counters, *, folded: int) -> tuple[float, ...]:
-    """`profile` for the present state of a bank, of whose updates `folded` count in the average.
+def profile_in_bank(
+    average: Average, counters: Counters, *, folded: int, begun: int = 0
+) -> tuple[float, ...]:
+    """`profile` for the present state of a bank.
+
+    Args:
+        average: One of the bank's.
+        counters: The bank's.
+        folded: How many of the updates count in the average.
+        begun: Updates before the average joined the bank.
 
     Raises:
         StateError: if it depends on the steps of updates that the bank does not remember.
@@ -159,16 +185,16 @@ def profile_in_bank(average: Average, counters: Counters, *, folded: int) -> tup
             f"{average.label!r} depends on when they took place. "
             "Ask polyak.profile for that of a regular run."
         )
-    return profile(kind, updates=counters.updates, every=counters.every)
+    return shares_in(kind, updates=counters.updates, every=counters.every, begun=begun)
 
 
-def _snapshot_ages(kind: Average, *, updates: int, every: int) -> list[int]:
+def _snapshot_ages(kind: Average, *, updates: int, every: int, begun: int) -> list[int]:
     """How many updates ago each snapshot of the mean was taken, the newest first; [] without."""
     if kind.snapshots is None:
         return []
     taken = (
         age
-        for age in range(updates)
+        for age in range(updates - begun)
         if kind.weight(Update(updates - 1 - age, (updates - age) * every, every), updates - 1 - age)
     )
     return list(islice(taken, kind.snapshots))

@@ -4,7 +4,7 @@ from collections.abc import Hashable
 from dataclasses import dataclass, replace
 from itertools import islice
 
-from polyak.averaging.kinds.average import Average, Update
+from polyak.averaging.kinds.average import Average, Update, refuse_between
 from polyak.errors import ConfigError
 
 
@@ -64,18 +64,13 @@ class Window(Average):
         Raises:
             ConfigError: for a spacing that is no multiple of the period.
         """
-        if self.every is not None and self.every % every:
-            raise ConfigError(
-                f"every of {self.label!r} is {self.every}; expected a multiple of the averager's "
-                f"period, {every}. Snapshots are taken at its updates."
-            )
+        if self.every is not None:
+            refuse_between(self.label, self.every, period=every, what="Snapshots")
         return replace(self, name=self.label)
 
     def due(self, update: Update) -> bool:
         """Whether an update takes a snapshot: the first at or after each multiple of `every`."""
-        if self.every is None:
-            return True
-        return update.step // self.every > (update.step - update.since) // self.every
+        return self.every is None or update.reaches(self.every)
 
     def weight(self, update: Update, folded: int) -> float:
         """Share of the current weights in the new mean, 0 where no snapshot is taken."""

@@ -70,15 +70,39 @@ class Binding:
         self._buffers = list(_buffer_hooks(parts, {id(x): k for k, x in named.items()}))
         self._scripted = any(isinstance(part, torch.jit.ScriptModule) for part in parts)
         self._hooked = self._warned = False
+        self._seen: tuple[list[int], ...] = ()
+        self._in_place: list[Tensor] = []
         if self._buffers and not self._scripted:
             _before_state_dict(module, ShowHook(self))
         self.changed()
 
-    @torch.inference_mode(False)
-    @torch.no_grad()
     def changed(self) -> None:
         """Look where the sources lie now that averages have moved; the lock must be held."""
         sources = self._sources()
+        places = self._places(sources)
+        if places != self._seen or not all(hook.stands() for hook in self._buffers):
+            self._bind_all(sources)
+            self._seen = self._places(sources)
+        # A graph that has saved them must notice, as if they had been written to by themselves.
+        torch.autograd.graph.increment_version(self._in_place)
+        torch.clear_autocast_cache()
+        self.stale = bool(self._following) or self._store.computes
+        if self.stale and not self._hooked:
+            self._hook()
+        if self._scripted:
+            self.show()
+
+    def _places(self, sources: Mapping[str, Tensor]) -> tuple[list[int], ...]:
+        """Equal as long as every tensor is, and lies, where it was."""
+        return (
+            list(map(id, sources.values())),
+            [x.data_ptr() for x in sources.values() if x.layout is torch.strided],
+            [x.data_ptr() for x in self._parameters.values()],
+        )
+
+    @torch.inference_mode(False)
+    @torch.no_grad()
+    def _bind_all(self, sources: Mapping[str, Tensor]) -> None:
         for name, parameter in self._parameters.items():
             if name in sources and not self._is_bound(name, parameter, sources[name]):
                 self._bind(name, parameter, sources[name])
@@ -86,16 +110,7 @@ class Binding:
             hook.follow(sources)
         if sources.keys() != self._names:
             self._warn_of_other_names(sources)
-        # A graph that has saved them must notice, as if they had been written to by themselves.
-        torch.autograd.graph.increment_version(
-            [x for name, x in self._parameters.items() if name not in self._following]
-        )
-        torch.clear_autocast_cache()
-        self.stale = bool(self._following) or self._store.computes
-        if self.stale and not self._hooked:
-            self._hook()
-        if self._scripted:
-            self.show()
+        self._in_place = [x for k, x in self._parameters.items() if k not in self._following]
 
     def _sources(self) -> dict[str, Tensor]:
         found = self._current.found

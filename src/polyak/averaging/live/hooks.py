@@ -85,6 +85,15 @@ class BuffersHook:
         if self._in_place and not self._copies_shown:
             self.show_sources()
 
+    def stands(self) -> bool:
+        """Whether the average's own buffers stand in the module, so that it follows by itself."""
+        if not self._in_place or self._copies_shown:
+            return False
+        for key, source in self._sources.items():
+            if self._buffers[key] is not source:
+                return False
+        return True
+
     def show_sources(self) -> None:
         """Let the average's own buffers stand in the module, or copies if they cannot."""
         if not self._in_place:

@@ -117,7 +117,8 @@ def check_state(
         raise ConfigError(
             f"the saved averages are {list(saved['averages'])} every {every} steps; "
             f"expected {list(own['averages'])} every {own_every}. "
-            "Build the averager with the saved averages and period."
+            "Build the averager with the saved averages and period, or load what fits by "
+            "strict=False."
         )
     if saved.get("buffers", own["buffers"]) != own["buffers"]:
         raise ConfigError(

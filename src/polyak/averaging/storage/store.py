@@ -206,6 +206,12 @@ class Store:
         """Whether some average has refreshed statistics until the next update."""
         return bool(self._refreshed)
 
+    def begin_anew(self, names: Iterable[str]) -> None:
+        """Let averages be the model's weights of now, as at the start."""
+        for name in names:
+            for key, x in self._live.here.averaged.items():
+                self._bank.put(name, key, x.detach())
+
     def weights(self, name: str) -> dict[str, Tensor]:
         """All that is stored here for an average, refreshed statistics in their place.
 

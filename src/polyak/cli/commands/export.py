@@ -12,7 +12,6 @@ from polyak.cli.run_names import OUT
 from polyak.errors import ConfigError
 from polyak.files import read_json
 from polyak.records.runs import run_folder
-from polyak.runs import export, load
 
 OF_NETWORKS = (".pt2", ".onnx")
 """Endings that take a network, which only a run knows."""
@@ -58,6 +57,9 @@ class ExportCommand:
                 raise ConfigError(
                     f"out is '{self.out}', a folder; expected a file. Name a new one."
                 )
+            # Not at the top: a run needs the laboratory, a file of weights does not.
+            from polyak.runs import export, load
+
             card = export(load(run), self.name, self.out)
             print(f"{self.name} of {run} -> {self.out.resolve()}")
             print(f"card: {card.resolve()}")
