@@ -56,6 +56,21 @@ def test_several_processes(how):
     assert f"{how} on 2 processes: the average is right on 9" in done.stdout
 
 
+@pytest.mark.slow
+def test_a_component_goes_on_on_another_number_of_processes(tmp_path):
+    said = {}
+    for name, runs in {"parts": [(2, 40), (1, 60)], "whole": [(1, 60)]}.items():
+        for processes, steps in runs:
+            call = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+            call += ["--nproc-per-node", str(processes), str(FOLDER / "torchtitan_component.py")]
+            call += [str(tmp_path / name), str(steps)]
+            done = subprocess.run(call, capture_output=True, text=True, timeout=300)
+            assert done.returncode == 0, done.stderr[-3000:]
+            said[name] = done.stdout
+    assert said["parts"] == said["whole"]
+    assert "after 60 steps on 1: the average is right on 0.8" in said["whole"]
+
+
 @pytest.mark.oracle
 @pytest.mark.filterwarnings("ignore")  # other tools' own
 @pytest.mark.parametrize("tool", ["lightning", "accelerate", "transformers", "diffusers"])

@@ -143,8 +143,11 @@ def resumes(folder):
     it, callback = by_trainer(folder / "trainer", epochs=1)
     it.train(resume_from_checkpoint=True)
     assert callback.averager.steps == BATCHES
+    # Each process had statistics of its own data; DCP takes those of one of them.
+    trained = dict(Regression().named_parameters())
     for name, state in torch.load(folder / "averages.pt").items():
-        assert_equal(callback.averager.tensors(name), state)
+        kept = {key: x for key, x in state.items() if key in trained}
+        assert_equal(callback.averager.tensors(name), kept)
 
 
 if __name__ == "__main__":
