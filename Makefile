@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SOURCES := pyproject.toml constraints.txt $(shell find src -type f -not -name '*.pyc')
 
-.PHONY: demo test test-all lint bench build clean
+.PHONY: demo test test-all lint bench docs build clean
 
 demo: .venv/study  ## the paper's protocol in small; prints the path of the report
 	$(BIN)/polyak demo
@@ -25,11 +25,19 @@ bench: .venv/dev  ## measures on this machine what docs/ has tables of, and writ
 	$(BIN)/python -m pip install --quiet -c constraints.txt ".[bench,study]"
 	$(BIN)/python benchmarks/all.py
 
-build: .venv/dev  ## wheel and sdist in dist/
+docs: .venv/dev  ## the site in build/site/, to be read without a network; a broken link fails
+	$(BIN)/python -m pip install --quiet -c constraints.txt ".[docs]"
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going -q docs build/site
+	@echo "open build/site/index.html"
+
+build: .venv/dev  ## wheel and sdist in dist/, whose README an index can show
+	$(BIN)/python -m pip install --quiet -c constraints.txt ".[release]"
+	rm -rf dist
 	$(BIN)/python -m build
+	$(BIN)/python -m twine check --strict dist/*
 
 clean:
-	rm -rf .venv dist
+	rm -rf .venv build dist
 
 # The package is installed, not linked, so that tests run against what users get.
 .venv/study: $(SOURCES)

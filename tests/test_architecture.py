@@ -65,7 +65,7 @@ def test_the_table_of_packages_is_that_of_the_layers():
 
 
 def test_the_table_of_rooms_is_that_of_the_layers():
-    block = PAGE.partition("## Rooms\n")[2].partition("```\n")[2].partition("```")[0]
+    block = PAGE.partition("## Rooms\n")[2].partition("```text\n")[2].partition("```")[0]
     table: dict[str, Table] = {}
     for line in block.splitlines():
         if not line.startswith(" "):

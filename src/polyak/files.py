@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import socket
+import sys
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -95,6 +96,8 @@ def naming(path: Path) -> Iterator[None]:
 
 def lives(pid: int) -> bool:
     """Whether there is a process of that number on this host."""
+    if sys.platform == "win32":
+        return _lives_on_windows(pid)
     try:
         os.kill(pid, 0)
     except PermissionError:
@@ -102,6 +105,20 @@ def lives(pid: int) -> bool:
     except (ProcessLookupError, OverflowError):
         return False
     return True
+
+
+def _lives_on_windows(pid: int) -> bool:
+    """There, signal 0 is Ctrl-C and would be sent."""
+    import ctypes
+
+    kernel = ctypes.WinDLL("kernel32")  # type: ignore[attr-defined,unused-ignore]
+    synchronize, still_active = 0x00100000, 0x00000102
+    handle = kernel.OpenProcess(synchronize, False, pid)
+    if not handle:
+        return False
+    waiting = kernel.WaitForSingleObject(handle, 0)
+    kernel.CloseHandle(handle)
+    return bool(waiting == still_active)
 
 
 def read_json(path: str | os.PathLike[str]) -> Any:

@@ -26,7 +26,7 @@ with warnings.catch_warnings():
     )
     from lightning.pytorch.callbacks import BaseFinetuning, ModelCheckpoint
     from lightning.pytorch.plugins.precision import MixedPrecision
-    from support.lightning_runs import Regression, loader, trainer
+    from support.lightning_runs import SAFELY, Regression, loader, trainer
 
     from polyak.integrations.lightning import Averaging
 
@@ -125,7 +125,7 @@ def test_a_run_resumed_in_mid_period_is_one_that_never_stopped(tmp_path, options
     first.save_checkpoint(tmp_path / "half.ckpt")
     module, resumed = Regression(), averaging(**options)
     trainer(tmp_path, resumed, epochs=WHOLE).fit(
-        module, loader(), ckpt_path=tmp_path / "half.ckpt", weights_only=weights_only
+        module, loader(), ckpt_path=tmp_path / "half.ckpt", **(SAFELY if weights_only else {})
     )
     assert whole.averager.steps % EVERY == 0 != HALF * BATCHES % EVERY
     assert_same_averages(resumed.averager, whole.averager)
@@ -158,7 +158,7 @@ def test_a_checkpoint_can_be_tested_in_a_new_process(tmp_path):
     first.save_checkpoint(tmp_path / "one.ckpt")
     module = Regression()
     trainer(tmp_path, averaging(apply="ema_0.5")).test(
-        module, loader(), ckpt_path=tmp_path / "one.ckpt", verbose=False, weights_only=True
+        module, loader(), ckpt_path=tmp_path / "one.ckpt", verbose=False, **SAFELY
     )
     assert_same_weights(module.seen[0], plain(1)[1].tensors("ema_0.5"))
 
@@ -172,9 +172,9 @@ def test_going_on_without_averages_has_to_be_asked_for(tmp_path, options):
     it = trainer(tmp_path, callback, epochs=2)
     if not options:
         with pytest.raises(StateError, match=r"no averages; .* resume=False"):
-            it.fit(Regression(), loader(), ckpt_path=tmp_path / "bare.ckpt", weights_only=True)
+            it.fit(Regression(), loader(), ckpt_path=tmp_path / "bare.ckpt", **SAFELY)
         return
-    it.fit(Regression(), loader(), ckpt_path=tmp_path / "bare.ckpt", weights_only=True)
+    it.fit(Regression(), loader(), ckpt_path=tmp_path / "bare.ckpt", **SAFELY)
     assert callback.averager.steps == BATCHES
 
 

@@ -23,7 +23,7 @@ with warnings.catch_warnings():
         "lightning.pytorch", reason="the extra polyak[integrations] is not installed"
     )
     from lightning.pytorch.callbacks import ModelCheckpoint
-    from support.lightning_runs import Regression, copied, loader, trainer
+    from support.lightning_runs import SAFELY, Regression, copied, loader, trainer
 
     from polyak.integrations.lightning import Averaging
 
@@ -69,7 +69,7 @@ def test_a_run_resumed_from_it_is_one_that_never_stopped(tmp_path):
     first.save_checkpoint(tmp_path / "half.ckpt")
     module, resumed = Regression(), averaging()
     trainer(tmp_path, resumed, epochs=4).fit(
-        module, loader(), loader(), ckpt_path=tmp_path / "half.ckpt", weights_only=True
+        module, loader(), loader(), ckpt_path=tmp_path / "half.ckpt", **SAFELY
     )
     assert_same_averages(resumed.averager, whole.averager)
     assert_same_weights(module.state_dict(), never.state_dict())
@@ -81,7 +81,7 @@ def test_averages_that_begin_anew_begin_with_the_raw_weights(tmp_path):
     first.save_checkpoint(tmp_path / "half.ckpt")
     module, anew = Regression(), averaging(resume=False)
     trainer(tmp_path, anew, epochs=2).fit(
-        module, loader(), ckpt_path=tmp_path / "half.ckpt", weights_only=True
+        module, loader(), ckpt_path=tmp_path / "half.ckpt", **SAFELY
     )
     assert anew.averager.steps == BATCHES
     assert_same_weights(module.net.state_dict(), plain(2)[0].state_dict())
@@ -95,7 +95,7 @@ def test_it_is_tested_and_read_as_the_average_it_is(tmp_path):
     for callback in (averaging(), averaging(apply=None, save="raw")):
         module = Regression()
         trainer(tmp_path, callback).test(
-            module, loader(), ckpt_path=tmp_path / "one.ckpt", verbose=False, weights_only=True
+            module, loader(), ckpt_path=tmp_path / "one.ckpt", verbose=False, **SAFELY
         )
         assert_same_weights(module.seen[0], expected)
     found = read_foreign(tmp_path / "one.ckpt")

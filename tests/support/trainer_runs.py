@@ -3,6 +3,7 @@
 import torch
 from support.integration_loops import BATCH, net, samples, sgd
 from torch import nn
+from torch.utils.data import SequentialSampler
 from transformers import Trainer, TrainingArguments
 
 from polyak.integrations.transformers import AveragedEvaluation
@@ -34,14 +35,15 @@ def rows():
     return [{"x": x, "labels": y} for x, y in zip(*samples(), strict=True)]
 
 
-def trainer(folder, callbacks, *, kind=Trainer, epochs=WHOLE, model=None, **options):
+def trainer(
+    folder, callbacks, *, kind=Trainer, epochs=WHOLE, model=None, train_batch=BATCH, **options
+):
     arguments = TrainingArguments(
         output_dir=str(folder),
         num_train_epochs=epochs,
-        per_device_train_batch_size=BATCH,
+        per_device_train_batch_size=train_batch,
         per_device_eval_batch_size=len(rows()),
         max_grad_norm=0.0,
-        train_sampling_strategy="sequential",
         use_cpu=True,
         report_to=[],
         disable_tqdm=True,
@@ -50,7 +52,7 @@ def trainer(folder, callbacks, *, kind=Trainer, epochs=WHOLE, model=None, **opti
     model = model or Regression()
     optimizer = sgd(model)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0)
-    return kind(
+    it = kind(
         model=model,
         args=arguments,
         train_dataset=rows(),
@@ -58,3 +60,6 @@ def trainer(folder, callbacks, *, kind=Trainer, epochs=WHOLE, model=None, **opti
         callbacks=callbacks,
         optimizers=(optimizer, schedule),
     )
+    # Old versions have no word for it.
+    it._get_train_sampler = lambda *_: SequentialSampler(it.train_dataset)
+    return it

@@ -127,6 +127,20 @@ SYNONYMS = {"learning-rate": "lr", "dataset": "source", "arch": "name", "wd": "w
 
 COMPLETION = "--tyro-print-completion"
 
+EXTRAS = {
+    "datasets": "study",
+    "filelock": "study",
+    "jinja2": "study",
+    "matplotlib": "study",
+    "PIL": "study",
+    "plotly": "study",
+    "pyarrow": "study",
+    "rich": "study",
+    "scipy": "study",
+    "sklearn": "study",
+}
+"""Packages that the laboratory imports, and the extra of ours that brings each."""
+
 _USAGE = f"""\
 usage: polyak [-h] {{{",".join(COMMANDS)}}}
 
@@ -159,3 +173,22 @@ def respelt(words: Sequence[str], spellings: Mapping[str, str]) -> list[str]:
     """
     parts = [word.partition("=") for word in words]
     return ["".join((spellings.get(name, name), *rest)) for name, *rest in parts]
+
+
+def what_to_install(command: str, error: ModuleNotFoundError) -> str | None:
+    """The line for a command that could not import something; None where that is no extra's.
+
+    Example:
+        >>> what_to_install("train", ModuleNotFoundError(name="sklearn.datasets"))[:74]
+        "the package 'sklearn' is not installed; expected the extra 'study', which "
+        >>> what_to_install("train", ModuleNotFoundError(name="mine"))
+    """
+    package = (error.name or "").partition(".")[0]
+    extra = EXTRAS.get(package)
+    if extra is None:
+        return None
+    return (
+        f"the package {package!r} is not installed; expected the extra {extra!r}, which "
+        f'`polyak {command}` needs. Run `pip install "polyak[{extra}]"`, or in a checkout '
+        f'`pip install ".[{extra}]"`.'
+    )

@@ -13,10 +13,10 @@ from importlib import import_module
 from typing import Any, Protocol
 
 from polyak import __version__
-from polyak.cli.command_list import COMMANDS, COMPLETION, overview
+from polyak.cli.command_list import COMMANDS, COMPLETION, overview, what_to_install
 from polyak.cli.os_errors import message_of, nobody_reads
 from polyak.cli.terminal import make_streams_readable
-from polyak.errors import PolyakError, unknown
+from polyak.errors import FileError, PolyakError, unknown
 from polyak.training.interruption import InterruptedRun
 
 
@@ -85,8 +85,14 @@ def _run(given: list[str]) -> int:
         raise SystemExit(2)
     # What parses, and what a command needs, is imported when it is known that it is wanted.
     parsing = import_module("polyak.cli.parsing")
-    command: Command = parsing.parsed(name, words)
-    return command.run()
+    try:
+        command: Command = parsing.parsed(name, words)
+        return command.run()
+    except ModuleNotFoundError as error:
+        missing = what_to_install(name, error)
+        if missing is None:
+            raise
+        raise FileError(missing) from error
 
 
 def _warned(message: Warning | str, *_where: Any, **_more: Any) -> None:

@@ -60,6 +60,8 @@ def message_of(error: OSError) -> str | None:
 
 def nobody_reads() -> bool:
     """Whether a reader of the output has gone, as `head` does; what is left of it is dropped."""
+    if not hasattr(select, "poll"):  # Windows
+        return True
     asked = select.poll()
     for stream in (STDOUT, STDERR):
         asked.register(stream, 0)

@@ -33,19 +33,29 @@ class Averaging(AveragingHooks, Callback):
     Those with weights only hold no averages, and no callback can see them written: during
     validation they hold what the model then holds.
 
+    With `save="average"` every checkpoint, also with weights only, holds the average as its
+    "state_dict", so that `load_from_checkpoint(best)` gives what was scored; the weights that are
+    trained lie beside the averages, and a fit goes on with them.
+
+    Under `ModelParallelStrategy` averages stay shards, and may go on on another number of
+    processes. Loggers get `Averager.scalars()` under "averages/" as often as Lightning logs.
+
     Args:
-        averages: Decays or kinds, as of `polyak.Averager`.
+        averages: Decays or kinds, or one of them, as of `polyak.Averager`.
         every: Optimizer steps per update, ≥ 1.
         apply: Name of the average to evaluate, such as "ema_0.998"; None evaluates the model's
-            own weights.
+            own weights, or the only average if `save` or `both` asks for one.
+        save: "average" saves the one that `apply` names as the model, once it has begun.
+        both: Whether validation and test evaluate the model's own weights too, which takes as long
+            again: "val_loss" is then theirs, "val_loss/ema_0.998" the average's.
         part: Name of the submodule to average, such as "generator"; None means all.
         resume: Whether a fit from a checkpoint takes its averages over; False begins them anew.
         key: Where checkpoints keep the averages; two callbacks of one Trainer need two.
         options: `buffers`, `dtype`, `device` and `nonfinite` of `polyak.Averager`.
 
     Raises:
-        ConfigError: for settings outside their range; when fitting begins, for a strategy that
-            shards the weights, or if no optimizer trains what is averaged.
+        ConfigError: for settings outside their range; when fitting begins, for FSDP1 and
+            DeepSpeed, or if no optimizer trains what is averaged.
         StateError: when fitting begins from a checkpoint that holds no averages.
 
     Example:

@@ -268,7 +268,8 @@ def refuse_links(folder: Path) -> None:
 
 def sync_folder(path: Path) -> None:
     """Bring the names in a folder to disk: a renamed file is safe only with them."""
-    if path.exists():
+    # Windows opens no folders.
+    if path.exists() and os.name != "nt":
         descriptor = os.open(path, os.O_RDONLY)
         try:
             os.fsync(descriptor)

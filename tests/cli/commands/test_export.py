@@ -6,6 +6,7 @@ import pytest
 import safetensors.torch
 import torch
 
+import polyak
 from polyak import runs
 
 
@@ -65,3 +66,28 @@ def test_a_models_folder_is_no_run_though_it_has_a_config(tmp_path, told):
     safetensors.torch.save_file({"w": torch.ones(2)}, folder / "model.safetensors")
     told("export", folder, "weights", tmp_path / "plain.safetensors")
     assert not (tmp_path / "plain.safetensors.json").exists()
+
+
+def test_an_average_is_written_as_another_tools_file_and_said_how_it_is_loaded(
+    tmp_path, told, refused
+):
+    model = torch.nn.Linear(2, 1)
+    averager = polyak.Averager(model, 0.9)
+    averager.update()
+    polyak.save(averager, tmp_path / "averages.safetensors")
+    source = (tmp_path / "averages.safetensors", "ema_0.9")
+    said = told("export", *source, tmp_path / "ema.pt", "--as", "torch-ema")
+    assert "ExponentialMovingAverage(model.parameters(), decay=0.9)" in said
+    assert "2 parameters" in said
+    found = torch.load(tmp_path / "ema.pt", weights_only=True)
+    assert (found["decay"], found["num_updates"]) == (0.9, 0)
+    assert "torch-ema" in told("inspect", tmp_path / "ema.pt")
+    said = refused("export", *source, tmp_path / "ema.pt", "--as", "tensorflow")
+    assert "as is 'tensorflow'; expected one of torch, timm" in said
+    said = refused("export", *source, tmp_path / "ema.safetensors", "--as", "torch")
+    assert "expected .pt or .pth" in said
+
+
+def test_a_run_is_no_file_of_averages_for_other_tools(noisy_search, tmp_path, refused):
+    said = refused("export", noisy_search.path, "sgd", tmp_path / "a.pt", "--as", "torch")
+    assert "expected a file of averages for --as" in said

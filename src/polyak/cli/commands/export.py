@@ -7,12 +7,11 @@ from typing import Annotated, Any
 
 import tyro
 
-from polyak.averaging.files.export import read_named, write_plain
+from polyak.averaging.files.export import read_kept, read_named, write_as, write_plain
 from polyak.cli.run_names import OUT
 from polyak.errors import ConfigError
 from polyak.files import read_json
 from polyak.records.runs import run_folder
-from polyak.runs import export, load
 
 OF_NETWORKS = (".pt2", ".onnx")
 """Endings that take a network, which only a run knows."""
@@ -29,7 +28,8 @@ class ExportCommand:
     """Write one of a file's weights, or a run's network with one of its arms, for other tools.
 
     The ending of OUT says what is written. Of a file: .safetensors, a plain state dict without
-    prefixes. Of a run: that, .pt2 (torch.export) or .onnx (polyak[onnx]), with a JSON card beside.
+    prefixes; with --as the file that a tool loads and goes on with. Of a run: .safetensors, .pt2
+    (torch.export) or .onnx (polyak[onnx]), with a JSON card beside.
     """
 
     file: Annotated[Path, tyro.conf.Positional]
@@ -42,14 +42,24 @@ class ExportCommand:
     out: Annotated[Path, tyro.conf.Positional]
     """The file to write; one that exists is replaced."""
 
+    as_: Annotated[str | None, tyro.conf.arg(name="as")] = None
+    """torch, timm, ema-pytorch, torch-ema or diffusers: the average of a file as that tool saves
+    it, with its counter and decay. OUT is a .pt or .pth; for diffusers also a folder that
+    save_pretrained has made."""
+
     def run(self) -> int:
         """Exit code 0."""
         run = _run_folder(self.file)
+        if self.as_ is not None:
+            return self._run_as(self.as_, run)
         if run is not None:
             if self.out.is_dir():
                 raise ConfigError(
                     f"out is '{self.out}', a folder; expected a file. Name a new one."
                 )
+            # Not at the top: a run needs the laboratory, a file of weights does not.
+            from polyak.runs import export, load
+
             card = export(load(run), self.name, self.out)
             print(f"{self.name} of {run} -> {self.out.resolve()}")
             print(f"card: {card.resolve()}")
@@ -59,6 +69,29 @@ class ExportCommand:
         write_plain(state, self.out, _about(manifest, name))
         print(f"{name} of {self.file} -> {self.out.resolve()}")
         return 0
+
+    def _run_as(self, tool: str, run: Path | None) -> int:
+        if run is not None:
+            raise ConfigError(
+                f"file is '{self.file}', a run; expected a file of averages for --as. Name one "
+                "in its folder averages/."
+            )
+        check_tools_out(self.file, self.out)
+        name, kept = read_kept(self.file, self.name)
+        loader = write_as(tool, kept, self.out)
+        print(f"{name} of {self.file} -> {self.out.resolve()}")
+        print(f"loaded by {loader}")
+        return 0
+
+
+def check_tools_out(file: Path, out: Path) -> None:
+    """Raise a ConfigError where a tool's file cannot or should not be written to `out`."""
+    if out.exists() and file.exists() and out.samefile(file):
+        raise ConfigError(f"out is {str(out)!r}; expected another file. Name a new one.")
+    if not out.is_dir() and out.suffix.lower() not in _TORCHS:
+        raise ConfigError(
+            f"out is '{out}', and what --as writes is torch's; expected .pt or .pth. Change it."
+        )
 
 
 def check_plain_out(files: Iterable[Path], out: Path) -> None:

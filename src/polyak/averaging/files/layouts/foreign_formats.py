@@ -98,6 +98,19 @@ LAYOUTS = (
         facts=_LIGHTNING_FACTS,
     ),
     Layout(
+        # save="average": the average is where weights are expected.
+        tool="Lightning {version} with polyak",
+        version="pytorch-lightning_version",
+        marks=(
+            *_LIGHTNING,
+            "callbacks/*/averages",
+            "callbacks/*/tensors/*/*",
+            "callbacks/*/raw/*",
+        ),
+        roles={"callbacks/*/raw": _RAW, "callbacks/*": (None, OWN), "state_dict": _AVERAGE},
+        facts=_LIGHTNING_FACTS,
+    ),
+    Layout(
         tool="Lightning {version} with polyak",
         version="pytorch-lightning_version",
         marks=(*_LIGHTNING, "callbacks/*/averages", "callbacks/*/tensors/*/*"),
