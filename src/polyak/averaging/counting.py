@@ -56,7 +56,7 @@ class Counting:
         """Count a step by hand, which is refused while an optimizer is attached."""
         refuse_now("step()", self._live.model)
         self._attachments.refuse("step()")
-        self._on_step(None)
+        self._count(None)
 
     @torch.no_grad()
     def update(self) -> None:
@@ -78,9 +78,11 @@ class Counting:
         self.admit_added()
         self._live.fence()
 
-    @torch.no_grad()
     def _on_step(self, found_inf: Tensor | None) -> None:
         refuse_now("step()", self._live.model)
+        self._count(found_inf)
+
+    def _count(self, found_inf: Tensor | None) -> None:
         self._begin()
         with self._lock:
             if self._updates.step(found_inf):
@@ -92,5 +94,5 @@ class Counting:
 
     def _fence_unless_attached(self) -> None:
         """Hold the device back while weights come down, unless its next step will do so itself."""
-        if not self._attachments.write_all(self._live.parameters):
+        if self._live.offloaded and not self._attachments.write_all(self._live.parameters):
             self._live.fence()

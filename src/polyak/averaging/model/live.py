@@ -69,6 +69,7 @@ class LiveWeights:
         self.here = found.holding(sharded.local_all({**found.averaged, **found.copied}))
         """The model's tensors, of sharded ones the shards of this process."""
         self.mesh = sharded.mesh_of(found.averaged.values())
+        self._on_device = any(x.is_cuda for x in self.here.averaged.values())
 
     def _renew_staging(self) -> None:
         """Host memory for the weights if averages do not live beside them."""
@@ -123,7 +124,8 @@ class LiveWeights:
             WeightMismatchError: also if a frozen weight has moved.
             ConfigError: if nothing is averaged.
         """
-        self.end_loading()
+        if self._loads is not None:
+            self.end_loading()
         found = self.now()
         self.refuse_unsound(values=values)
         return found
@@ -245,7 +247,7 @@ class LiveWeights:
     @property
     def lags(self) -> bool:
         """Whether the host would have to wait for a device to know if weights are finite."""
-        return self.staging is None and any(x.is_cuda for x in self.here.averaged.values())
+        return self.staging is None and self._on_device
 
     def send(self) -> None:
         """Begin to copy the weights down; `fence` must follow before they are written to."""
