@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from polyak.averaging.model.live import LiveWeights
-from polyak.averaging.model.swap import refuse_now
+from polyak.averaging.model.swap import holds_lent_weights, refuse_now
 from polyak.averaging.optimizer_hooks.attachment import Attachment
 from polyak.averaging.optimizer_hooks.attachments import Attachments
 from polyak.averaging.storage.store import Store
@@ -75,15 +75,20 @@ class Counting:
 
     def _before_step(self) -> None:
         refuse_now("optimizer.step()", self._live.model)
-        self.admit_added()
-        self._live.fence()
+        self._attachments.admit_added()
+        if self._live.staging is not None:
+            self._live.fence()
 
     def _on_step(self, found_inf: Tensor | None) -> None:
-        refuse_now("step()", self._live.model)
+        # Whether a graph is captured was looked at before the step.
+        if holds_lent_weights(self._live.model):
+            refuse_now("step()", self._live.model)
         self._count(found_inf)
 
     def _count(self, found_inf: Tensor | None) -> None:
-        self._begin()
+        self.tried = True
+        if self._live.loading:
+            self._live.end_loading()
         with self._lock:
             if self._updates.step(found_inf):
                 self._fence_unless_attached()

@@ -108,8 +108,7 @@ class Updates:
         if counters.steps % counters.every:
             return False
         try:
-            with torch.no_grad():
-                self._begin(None, counters.steps)
+            self._begin(None, counters.steps)
         except BaseException:
             self._uncount(None)
             raise
@@ -211,7 +210,16 @@ class Updates:
         self._store.refuse_torn()
         moment = self._counters.next_update(steps=steps)
         weights = lerp_weights(self._kinds, moment, self._counters.folded)
-        begun = _Open(moment, steps, weights, left_out)
+        if left_out is None and not (self._live.offloaded or self._live.lags):
+            # All that is read is detached, so no gradients need to be turned off.
+            self._close(_Open(moment, steps, weights, left_out))
+        else:
+            self._begin_open(_Open(moment, steps, weights, left_out))
+
+    @torch.no_grad()
+    def _begin_open(self, begun: _Open) -> None:
+        """Begin an update of which something may not be known, or done, at once."""
+        left_out, weights = begun.left_out, begun.weights
         if self._live.offloaded:
             self._live.send()
             self._open = begun

@@ -124,8 +124,7 @@ class LiveWeights:
             WeightMismatchError: also if a frozen weight has moved.
             ConfigError: if nothing is averaged.
         """
-        if self._loads is not None:
-            self.end_loading()
+        self.end_loading()
         found = self.now()
         self.refuse_unsound(values=values)
         return found
@@ -166,6 +165,11 @@ class LiveWeights:
     def _renew(self, name: str, weight: Tensor) -> None:
         if self._frozen is not None:
             self._frozen.renew(self.found.names.get(name, name), weight)
+
+    @property
+    def loading(self) -> bool:
+        """Whether what is frozen may still be loaded anew."""
+        return self._loads is not None
 
     def end_loading(self) -> None:
         """What is frozen must be from now on as it is."""
