@@ -9,7 +9,7 @@ from torch import Tensor
 
 from polyak.averaging.live.models import LiveModels
 from polyak.averaging.model.current import CurrentWeights
-from polyak.averaging.model.swap import refuse_now
+from polyak.averaging.model.swap import holds_lent_weights, refuse_now
 from polyak.averaging.optimizer_hooks.attachment import Attachment
 from polyak.averaging.optimizer_hooks.attachments import Attachments
 from polyak.averaging.storage.store import Store
@@ -66,7 +66,7 @@ class Counting:
         """Count a step by hand, which is refused while an optimizer is attached."""
         refuse_now("step()", self._current.model)
         self._attachments.refuse("step()")
-        self._on_step(None)
+        self._count(None)
 
     @torch.no_grad()
     def update(self) -> None:
@@ -87,13 +87,20 @@ class Counting:
 
     def _before_step(self) -> None:
         refuse_now("optimizer.step()", self._current.model)
-        self.admit_added()
-        self._current.fence()
+        self._attachments.admit_added()
+        if self._current.staging is not None:
+            self._current.fence()
 
-    @torch.no_grad()
     def _on_step(self, found_inf: Tensor | None) -> None:
-        refuse_now("step()", self._current.model)
-        self._begin()
+        # Whether a graph is captured was looked at before the step.
+        if holds_lent_weights(self._current.model):
+            refuse_now("step()", self._current.model)
+        self._count(found_inf)
+
+    def _count(self, found_inf: Tensor | None) -> None:
+        self.tried = True
+        if self._current.loading:
+            self._current.end_loading()
         with self._lock:
             if self._updates.step(found_inf):
                 self._live_models.changed()
@@ -105,5 +112,5 @@ class Counting:
 
     def _fence_unless_attached(self) -> None:
         """Hold the device back while weights come down, unless its next step will do so itself."""
-        if not self._attachments.write_all(self._current.parameters):
+        if self._current.offloaded and not self._attachments.write_all(self._current.parameters):
             self._current.fence()

@@ -4,6 +4,7 @@ Shape suffixes: m averages, n values.
 """
 
 from collections.abc import Sequence
+from math import isfinite
 
 import torch
 from torch import Tensor
@@ -12,21 +13,50 @@ TILE = 262_144
 """Values of a weight that are taken through all averages before the next ones: 1 MB stays in
 cache."""
 
+GRAIN = 32_768
+"""Values from which torch divides a call among threads, which costs more than so few values do."""
+
+SMALLEST = 512
+"""Values of a piece below which calls cost more than threads."""
+
 SPLIT_TILE = 16_384
-"""The same where float32 copies of the averages are needed on the way."""
+"""The same as `TILE` where float32 copies of the averages are needed on the way."""
+
+Pieces = Sequence[tuple[Tensor, Tensor]]
+"""Values, each with those that they meet: averages with what they move towards, say."""
 
 
-def lerp_block(values_mn: Tensor, source_n: Tensor, weight_m1: Tensor) -> None:
-    """m ← m + w·(x − m) for all averages of a block, in place.
+def lerp_block(pieces: Pieces, weight: Tensor | float) -> None:
+    """m ← m + w·(x − m) for the averages of a block, in place.
+
+    Args:
+        pieces: What `pieces_of` gave.
+        weight: Lerp weight w in [0, 1]: one number for a single average, else of shape (m, 1) and
+            in the dtype of the averages. Both give the same bits.
+    """
+    for values, source_n in pieces:
+        values.lerp_(source_n, weight)
+
+
+def pieces_of(values_mn: Tensor, source_n: Tensor, *, packed: bool = False) -> Pieces:
+    """Averages and live weights cut so that each weight is read from memory once.
+
+    Of a single average the rows are vectors, for which a lerp weight may be a number.
 
     Args:
         values_mn: The averages.
         source_n: The live weights x, in the same dtype.
-        weight_m1: Lerp weight w of each average, in [0, 1], in the same dtype.
+        packed: Whether they are several small weights. Then no piece is so large that torch
+            divides it among threads, as it would do with none of them alone.
     """
-    for start in range(0, source_n.numel(), TILE):
-        tile = slice(start, start + TILE)
-        values_mn[:, tile].lerp_(source_n[tile], weight_m1)
+    count, n = values_mn.shape
+    if packed:
+        tile = max(SMALLEST, (GRAIN - 1) // max(1, count))
+    else:
+        tile = TILE if count > 1 else max(1, n)
+    rows = values_mn if count != 1 else values_mn[0]
+    cuts = [slice(start, start + tile) for start in range(0, n, tile)]
+    return [(rows[..., cut], source_n[cut]) for cut in cuts]
 
 
 def lerp_split(
@@ -158,6 +188,49 @@ def all_finite(tensors: Sequence[Tensor]) -> bool:
         return True
     suspects = zip(tensors, torch.isfinite(sums).tolist(), strict=True)
     return all(fine or bool(torch.isfinite(x).all()) for x, fine in suspects)
+
+
+def halves_of(tensor: Tensor) -> Pieces | None:
+    """Pairs of vectors that are all values of a tensor, for `finite_products`; None if it cannot.
+
+    What lies between the values of a tensor with gaps is seen, too, unless that is much more.
+    """
+    x = tensor.detach()
+    plain = type(x) is Tensor and x.layout is torch.strided and x.device.type == "cpu"
+    if not plain or x.dtype not in (torch.float32, torch.float64) or not x.numel():
+        return None
+    pairs = zip(x.shape, x.stride(), strict=True)
+    reach = 1 + sum((size - 1) * stride for size, stride in pairs)
+    if reach > _GAPS * x.numel():
+        return None
+    half = (reach + 1) // 2
+    whole = x.as_strided((reach,), (1,))
+    # The value in the middle of an odd number is in both.
+    first, second = whole[:half], whole[reach - half :]
+    if reach >= GRAIN:
+        return [(first, second)]
+    return list(zip(first.split(_UNDIVIDED), second.split(_UNDIVIDED), strict=True))
+
+
+_UNDIVIDED = 8_000
+"""Values of two vectors that a BLAS multiplies without dividing them among threads."""
+
+_GAPS = 4
+"""How many times a tensor's values may be read to see all of them in one go."""
+
+
+def finite_products(pairs: Pieces) -> bool:
+    """Whether the sum of a·b over pairs of vectors is finite: if so, all of their values are.
+
+        NaN·b = NaN,   ±∞·0 = NaN,   ±∞·b = ±∞,   and no further term makes a sum finite again
+
+    The reverse fails where finite terms overflow. Each value is read once, two streams at a
+    time, which is a quarter faster than a sum.
+    """
+    total = 0.0
+    for a, b in pairs:
+        total += torch.dot(a, b).item()
+    return isfinite(total)
 
 
 def finite_flag(tensors: Sequence[Tensor]) -> Tensor:

@@ -61,6 +61,7 @@ class Updates:
         self._live = live
         self._store = store
         self._nonfinite: NonFinite = nonfinite
+        self._windows = [name for name, kind in kinds.items() if kind.snapshots is not None]
         self._unknown: list[Lagged] = []
         """Steps after those counted, each with whether it was skipped."""
         self._open: _Open | None = None
@@ -90,7 +91,6 @@ class Updates:
         self.settle()
         return self._counters
 
-    @torch.no_grad()
     def step(self, found_inf: Tensor | None = None) -> bool:
         """Count a step, and update if it is due.
 
@@ -100,6 +100,23 @@ class Updates:
         Returns:
             Whether an update was begun.
         """
+        if found_inf is not None or self._unknown or self._open is not None:
+            return self._step_after_unknown(found_inf)
+        # All is known: most steps only count, and do hardly more.
+        counters = self._counters
+        counters.steps += 1
+        if counters.steps % counters.every:
+            return False
+        try:
+            self._begin(None, counters.steps)
+        except BaseException:
+            self._uncount(None)
+            raise
+        return True
+
+    @torch.no_grad()
+    def _step_after_unknown(self, found_inf: Tensor | None) -> bool:
+        """The same where this step or one before it may have been skipped, or an update is open."""
         left_out = None if found_inf is None else Lagged(found_inf)
         # Processes that vote must do so at the same steps, whatever has arrived at which of them.
         if left_out is not None and (self._votes or left_out.arrived()):
@@ -168,9 +185,13 @@ class Updates:
         self._store.adopt(taken)
         self._counters.restore(counts.record())
 
-    @torch.no_grad()
     def settle(self) -> None:
         """Close what is open and learn what is unknown; waits for the device if it must."""
+        if self._unknown or self._open is not None:
+            self._settle()
+
+    @torch.no_grad()
+    def _settle(self) -> None:
         for left_out in self._unknown:
             self._counters.steps += not left_out.value()
         self._unknown.clear()
@@ -189,7 +210,16 @@ class Updates:
         self._store.refuse_torn()
         moment = self._counters.next_update(steps=steps)
         weights = lerp_weights(self._kinds, moment, self._counters.folded)
-        begun = _Open(moment, steps, weights, left_out)
+        if left_out is None and not (self._live.offloaded or self._live.lags):
+            # All that is read is detached, so no gradients need to be turned off.
+            self._close(_Open(moment, steps, weights, left_out))
+        else:
+            self._begin_open(_Open(moment, steps, weights, left_out))
+
+    @torch.no_grad()
+    def _begin_open(self, begun: _Open) -> None:
+        """Begin an update of which something may not be known, or done, at once."""
+        left_out, weights = begun.left_out, begun.weights
         if self._live.offloaded:
             self._live.send()
             self._open = begun
@@ -214,8 +244,7 @@ class Updates:
 
     def _must_know(self, weights: Mapping[str, float]) -> bool:
         """Whether the update cannot be undone by a lerp weight of 0, so that the host waits."""
-        takes = (k.snapshots is not None and weights[n] > 0 for n, k in self._kinds.items())
-        return any(takes) or self._nonfinite == "raise"
+        return self._nonfinite == "raise" or any(weights[n] > 0 for n in self._windows)
 
     def _fold_on_device(self, begun: _Open, *, guarded: bool) -> None:
         """Fold with a lerp weight that the device makes 0 where the update must not count."""

@@ -50,7 +50,8 @@ def save(
 
     Tensors that stand under several names (tied weights) or in several averages (frozen weights,
     such as the base of adapters) are stored once. The file is written beside its place and
-    renamed, so a crash leaves the old file or the whole new one.
+    renamed, so a crash leaves the old file or the whole new one. Of an averager nothing is copied:
+    an update in another thread waits until the file is there.
 
     Args:
         weights: An averager, or a mapping name → state dict; what `load` gave keeps its
@@ -63,10 +64,23 @@ def save(
         FileError: for a name that holds "/", or a dtype or layout that safetensors has not.
         OSError: if the disk refuses, naming `path`.
     """
-    described = _described(weights, manifest or {})
-    if isinstance(weights, Averager):
-        weights = weights.all_tensors()
-        described["dtypes"] = {name: dtypes(state) for name, state in weights.items()}
+    if not isinstance(weights, Averager):
+        _write(weights, path, _described(weights, manifest or {}))
+        return
+    # Between a checksum and the file no average may move.
+    with weights._lock:
+        described = _described(weights, manifest or {})
+        kept = _storages_at_rest(weights)
+        states = weights.all_tensors(copy=partial(_at_rest, kept=kept))
+        described["dtypes"] = {name: dtypes(state) for name, state in states.items()}
+        _write(states, path, described)
+
+
+def _write(
+    weights: Mapping[str, Mapping[str, Tensor]],
+    path: str | os.PathLike[str],
+    described: Mapping[str, Any],
+) -> None:
     _refuse_sharded(weights)
     _refuse_sparse(weights)
     stored: dict[str, Tensor] = {}
@@ -82,8 +96,25 @@ def save(
             index[name][key] = places.setdefault(_identity(tensor, full), full)
             if index[name][key] == full:
                 stored[full] = _of_its_own(tensor, storages)
-    metadata = metadata_of(index, stored, described)
-    tensor_files.write(path, stored, metadata)
+    tensor_files.write(path, stored, metadata_of(index, stored, described))
+
+
+def _storages_at_rest(averager: Averager) -> set[int]:
+    """Addresses of what is written to by updates alone, and of parameters, frozen or averaged."""
+    state = averager.state_dict()
+    rows = [state["copied"], *state["tensors"].values(), *state["refreshed"].values()]
+    tensors = [x for row in rows for x in row.values()] + list(averager.model.parameters())
+    return {x.untyped_storage().data_ptr() for x in tensors if _has_storage(x)}
+
+
+def _at_rest(tensor: Tensor, *, kept: set[int]) -> Tensor:
+    """The tensor itself if it is at rest, else a copy: a forward pass may write to it meanwhile."""
+    rests = _has_storage(tensor) and tensor.untyped_storage().data_ptr() in kept
+    return tensor if rests else tensor.clone()
+
+
+def _has_storage(tensor: Tensor) -> bool:
+    return tensor.layout is torch.strided and not is_sharded(tensor)
 
 
 def load(path: str | os.PathLike[str]) -> SavedWeights:

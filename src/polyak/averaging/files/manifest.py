@@ -46,7 +46,7 @@ def metadata_of(
             "format": FORMAT,
             "weights": index,
             "manifest": manifest,
-            "sha256": {full: checksums.of_tensor(tensor) for full, tensor in stored.items()},
+            "sha256": checksums.of_tensors(stored),
         }
     )
     return {RECORD: record, RECORD_CHECKSUM: _digest(record)}
@@ -65,7 +65,8 @@ def verify_record(
     if sums.keys() != tensors.keys():
         differing = sums.keys() ^ tensors.keys()
         raise damaged(path, f"tensors are missing or unknown: {quote(differing)}")
-    altered = [name for name, x in tensors.items() if checksums.of_tensor(x) != sums[name]]
+    found = checksums.of_tensors(tensors)
+    altered = [name for name, checksum in found.items() if checksum != sums[name]]
     if altered:
         raise damaged(path, f"the values of {quote(altered)} are not those that were written")
     named = {full for keys in record["weights"].values() for full in keys.values()}
@@ -95,8 +96,8 @@ def parse_record(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
         raise damaged(path, "its manifest is not the one that was written")
     if number != FORMAT or not _well_formed(record):
         raise damaged(path, "its manifest lacks what polyak.save writes")
-    found: dict[str, Any] = record
-    return found
+    whole: dict[str, Any] = record
+    return whole
 
 
 def _well_formed(record: Mapping[str, Any]) -> bool:

@@ -116,8 +116,9 @@ def lerp_weights(
     Raises:
         ConfigError: if a kind gives a weight outside [0, 1].
     """
-    weights = {name: kind.weight(update, folded.get(name, 0)) for name, kind in averages.items()}
-    for name, w in weights.items():
+    weights = {}
+    for name, kind in averages.items():
+        weights[name] = w = kind.weight(update, folded.get(name, 0))
         if not 0.0 <= w <= 1.0:
             raise ConfigError(
                 f"the weight of {name!r} at update {update.index} (step {update.step}) is "

@@ -249,9 +249,9 @@ class EMA(Average):
 
         `folded` matters with a start alone.
         """
-        ramp = self.ramp
-        if self._copies(update):
+        if self.start and self._copies(update):
             return 1.0
+        ramp = self.ramp
         if ramp is None:
             return 1.0 - self.decay
         if self.warmup_counts == "updates":
@@ -260,7 +260,7 @@ class EMA(Average):
 
     def folded_after(self, update: Update, folded: int, w: float) -> int:
         """One for the weights that it begins with, and one for each update since."""
-        return 1 if self._copies(update) else super().folded_after(update, folded, w)
+        return 1 if self.start and self._copies(update) else folded + (w > 0)
 
     def _copies(self, update: Update) -> bool:
         """Whether there was no update yet at or after `start`."""

@@ -69,6 +69,7 @@ class CurrentWeights:
         self.here = found.holding(sharded.local_all({**found.averaged, **found.copied}))
         """The model's tensors, of sharded ones the shards of this process."""
         self.mesh = sharded.mesh_of(found.averaged.values())
+        self._on_device = any(x.is_cuda for x in self.here.averaged.values())
 
     def _renew_staging(self) -> None:
         """Host memory for the weights if averages do not live beside them."""
@@ -165,6 +166,11 @@ class CurrentWeights:
         if self._frozen is not None:
             self._frozen.renew(self.found.names.get(name, name), weight)
 
+    @property
+    def loading(self) -> bool:
+        """Whether what is frozen may still be loaded anew."""
+        return self._loads is not None
+
     def end_loading(self) -> None:
         """What is frozen must be from now on as it is."""
         if self._loads is None:
@@ -245,7 +251,7 @@ class CurrentWeights:
     @property
     def lags(self) -> bool:
         """Whether the host would have to wait for a device to know if weights are finite."""
-        return self.staging is None and any(x.is_cuda for x in self.here.averaged.values())
+        return self.staging is None and self._on_device
 
     def send(self) -> None:
         """Begin to copy the weights down; `fence` must follow before they are written to."""

@@ -61,8 +61,12 @@ class Attachment:
     @property
     def size(self) -> int:
         """How many parameters the optimizers hold, which `add_param_group` lets grow."""
-        groups = (g for x in self.optimizers for g in getattr(x, "param_groups", ()))
-        return sum(len(group["params"]) for group in groups)
+        # A plain loop, as this is asked before every step.
+        count = 0
+        for stepper in self._steppers:
+            for group in getattr(stepper.optimizer, "param_groups", ()):
+                count += len(group["params"])
+        return count
 
     def remove(self) -> None:
         """End the counting. May be called twice."""
@@ -121,7 +125,7 @@ class Attachment:
         self._undo.append(_WatchedStep(optimizer, around).remove)
 
     def _after_step(self, taken: Stepper, found_inf: Tensor | None) -> None:
-        if taken in self._rounds:
+        if taken.within:
             # Of those within it some may have stepped on their own before.
             self._rounds[taken].forget()
         stepper: Stepper | None = taken

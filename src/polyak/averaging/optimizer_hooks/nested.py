@@ -72,7 +72,7 @@ class Stepper:
 
     def begin(self, frame: FrameType) -> None:
         """A call of its `step` begins, which runs in `frame`."""
-        if self._around(frame) is None:
+        if (self._call is None and self.outer is None) or self._around(frame) is None:
             self._call = frame
             self.steps_within.clear()
 

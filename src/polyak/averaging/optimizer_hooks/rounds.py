@@ -33,6 +33,8 @@ class Rounds:
 
     def closed_by(self, stepper: Stepper) -> bool:
         """Whether the step that an optimizer has just taken is a round's last."""
+        if len(self.members) == 1:
+            return True
         if not self._in_turn(stepper):
             self._stepped.clear()
         self._stepped[stepper] = None

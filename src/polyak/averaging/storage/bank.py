@@ -6,6 +6,7 @@ just its own bytes, so that saving or lending one drags no other along.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -51,6 +52,7 @@ class Bank:
         self.remainder: dict[str, dict[str, Tensor]] = {name: {} for name in names}
         """Per average what bfloat16 tensors lack to float32, by key."""
         self._blocks: list[cpu_blocks.Block] = []
+        self._columns: dict[torch.dtype, tuple[Sequence[float], Tensor]] = {}
         self.wrote = False
         """Set by `fold` once something was written."""
         self._allocate(weights, device)
@@ -89,8 +91,14 @@ class Bank:
         self.bound = weights
         likes = next(iter(self.rows.values()))
         for block in self._blocks:
-            block.bind(weights, likes)
+            block.bind(weights, likes, lerped=len(self._lerped))
         self._listed_live = [weights[key].detach() for key in self._listed]
+        self._read = self._listed_live[:]
+        for block in self._blocks:
+            self._read += block.live if block.scratch_n is None else [block.scratch_n]
+        cut = [(x, kernels.halves_of(x)) for x in self._read]
+        self._halves = [pair for _, pairs in cut for pair in pairs or ()]
+        self._whole = [x for x, pairs in cut if pairs is None]
 
     def gather(self) -> None:
         """Take the live values of packed weights; before `finite` and `fold`."""
@@ -99,11 +107,14 @@ class Bank:
 
     def finite(self) -> bool:
         """Whether all live weights are finite; reads every value, writes nothing."""
-        return kernels.all_finite(self._read())
+        if kernels.finite_products(self._halves) and kernels.all_finite(self._whole):
+            return True
+        # Products may overflow, and there may be anything in gaps.
+        return kernels.all_finite(self._read)
 
     def finite_flag(self) -> Tensor:
         """`finite` as a 0-dim bool on the weights' device, which the host does not wait for."""
-        return kernels.finite_flag(self._read())
+        return kernels.finite_flag(self._read)
 
     def fold(self, lerp_weights: Mapping[str, float], *, keep: Tensor | None = None) -> None:
         """m_j ← m_j + w_j·(x − m_j), or the mean of the last snapshots, this one included.
@@ -122,33 +133,46 @@ class Bank:
                     self.put(name, key, mean)
 
     def _lerp(self, lerp_weights: Sequence[float], keep: Tensor | None) -> None:
-        count = len(lerp_weights)
         likes = next(iter(self.rows.values()))
-        by_dtype: dict[torch.dtype, Tensor] = {}
         for block in self._blocks:
-            dtype = cpu_blocks.source_dtype(block.values_mn.dtype)
-            if dtype not in by_dtype:
-                by_dtype[dtype] = torch.tensor(lerp_weights, dtype=dtype, device=_CPU)[:, None]
-                if keep is not None:
-                    by_dtype[dtype] *= keep.to(_CPU)
-            source_n = block.source_n(likes)
-            source_n = source_n if keep is None else kernels.zero_unless(source_n, keep)
-            values_mn, low_mn = block.values_mn[:count], block.remainder_mn
-            # A large block is moved in pieces, of which the second may fail.
-            self.wrote |= source_n.numel() > kernels.SPLIT_TILE
-            if low_mn is None:
-                kernels.lerp_block(values_mn, source_n, by_dtype[dtype])
+            pieces = block.pieces if keep is None else None
+            if pieces is not None:
+                # A large block is moved in pieces, of which the second may fail.
+                self.wrote |= len(pieces) > 1
+                kernels.lerp_block(pieces, self._weight(lerp_weights, block.values_mn.dtype))
             else:
-                kernels.lerp_split(values_mn, low_mn[:count], source_n, by_dtype[dtype])
+                self._lerp_converted(block, block.source_n(likes), lerp_weights, keep)
             self.wrote = True
-        self._fold_listed(lerp_weights, keep)
+        if self._listed:
+            self._fold_listed(lerp_weights, keep)
 
-    def _read(self) -> list[Tensor]:
-        """The live weights, or what was gathered of them."""
-        read: list[Tensor] = []
-        for block in self._blocks:
-            read += block.live if block.scratch_n is None else [block.scratch_n]
-        return read + self._listed_live
+    def _lerp_converted(
+        self, block: cpu_blocks.Block, source_n: Tensor, lerp_weights: Sequence[float], keep: Any
+    ) -> None:
+        """The same towards live weights in other memory than the model's, or as `keep` says."""
+        count, dtype = len(lerp_weights), source_n.dtype
+        weight_m1 = self._column(lerp_weights, dtype)
+        if keep is not None:
+            weight_m1 = weight_m1 * keep.to(_CPU)
+            source_n = kernels.zero_unless(source_n, keep)
+        values_mn, low_mn = block.values_mn[:count], block.remainder_mn
+        self.wrote |= source_n.numel() > kernels.SPLIT_TILE
+        if low_mn is None:
+            pieces = kernels.pieces_of(values_mn, source_n, packed=len(block.keys) > 1)
+            kernels.lerp_block(pieces, weight_m1 if count > 1 else weight_m1[0])
+        else:
+            kernels.lerp_split(values_mn, low_mn[:count], source_n, weight_m1)
+
+    def _weight(self, lerp_weights: Sequence[float], dtype: torch.dtype) -> Tensor | float:
+        return lerp_weights[0] if len(lerp_weights) == 1 else self._column(lerp_weights, dtype)
+
+    def _column(self, lerp_weights: Sequence[float], dtype: torch.dtype) -> Tensor:
+        """Lerp weights as a tensor; those of the update before are mostly the same."""
+        before, column = self._columns.get(dtype, (None, None))
+        if column is None or before != lerp_weights:
+            column = torch.tensor(lerp_weights, dtype=dtype, device=_CPU)[:, None]
+            self._columns[dtype] = (lerp_weights, column)
+        return column
 
     def standstill(self, name: str, weights: Mapping[str, Tensor], lerp_weight: float) -> float:
         """Share of the values off the live ones that an update would leave as they are."""

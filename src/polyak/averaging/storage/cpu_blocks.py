@@ -38,24 +38,51 @@ class Block:
     flat: bool = False
     """Whether the live tensors can be read as they are."""
 
-    def bind(self, weights: Mapping[str, Tensor], likes: Mapping[str, Tensor]) -> None:
-        """Read these tensors from now on."""
+    pieces: kernels.Pieces | None = None
+    """What is lerped towards what, cut once; None where live values must be converted before."""
+
+    _gathers: list[tuple[list[Tensor], Tensor]] = field(default_factory=list)
+    """Live tensors of a pack, and where in the scratch they go, a few at a time."""
+
+    def bind(
+        self, weights: Mapping[str, Tensor], likes: Mapping[str, Tensor], *, lerped: int
+    ) -> None:
+        """Read these tensors from now on.
+
+        Args:
+            weights: The model's, by key.
+            likes: An average's.
+            lerped: How many of the averages are moved by a lerp: those that come first.
+        """
         tensors = [weights[key].detach() for key in self.keys]
         pairs = zip(tensors, self.keys, strict=True)
         self.flat = all(_same_layout(x, likes[key]) for x, key in pairs)
         self.live = [_flat(x) for x in tensors] if self.flat else tensors
-        self.slots = []
+        self.slots, self._gathers = [], []
         if self.scratch_n is not None and not self.flat:
             self.slots = list(_parts(self.scratch_n, [likes[key] for key in self.keys]))
+        elif self.scratch_n is not None:
+            self._gathers = list(_gathers(self.scratch_n, self.live))
+        self.pieces = self._pieces(likes, lerped)
+
+    def _pieces(self, likes: Mapping[str, Tensor], lerped: int) -> kernels.Pieces | None:
+        if self.remainder_mn is not None:
+            return None
+        values_mn = self.values_mn[:lerped]
+        if self.scratch_n is not None or self.flat:
+            return kernels.pieces_of(values_mn, self.source_n(likes), packed=len(self.keys) > 1)
+        [x], [key] = self.live, self.keys
+        if lerped == 1 and x.dtype == values_mn.dtype and x.device == values_mn.device:
+            # As it is: of one average no value is read twice, in whatever order it lies.
+            return [(values_mn[0].as_strided(likes[key].shape, likes[key].stride()), x)]
+        return None
 
     def gather(self) -> None:
-        """Copy a pack's live weights to its scratch, in one call."""
-        if self.scratch_n is None:
-            return
+        """Copy a pack's live weights to its scratch, in a few calls."""
         if self.slots:
             torch._foreach_copy_(self.slots, self.live)
-        else:
-            torch.cat(self.live, out=self.scratch_n)
+        for live, place in self._gathers:
+            torch.cat(live, out=place)
 
     def source_n(self, likes: Mapping[str, Tensor]) -> Tensor:
         """The live weights, flat in the averages' layout and dtype; a pack must be gathered."""
@@ -136,6 +163,19 @@ def _owned(row: tuple[bytearray, int], likes: Sequence[Tensor]) -> Iterator[Tens
         flat = torch.frombuffer(buffer, dtype=like.dtype, count=like.numel(), offset=offset)
         yield flat.as_strided(like.shape, like.stride())
         offset += like.numel() * like.dtype.itemsize
+
+
+def _gathers(scratch_n: Tensor, live: Sequence[Tensor]) -> Iterator[tuple[list[Tensor], Tensor]]:
+    """Neighbours with so few values that torch joins them in one loop, whatever its threads."""
+    group: list[Tensor] = []
+    start = size = 0
+    for x in live:
+        if group and size + x.numel() >= kernels.GRAIN:
+            yield group, scratch_n[start : start + size]
+            group, start, size = [], start + size, 0
+        group.append(x)
+        size += x.numel()
+    yield group, scratch_n[start : start + size]
 
 
 def _parts(scratch_n: Tensor, likes: Sequence[Tensor]) -> Iterator[Tensor]:
