@@ -56,6 +56,7 @@ CONTENTS = {
         "docs/averages",
         "examples/README",
         "docs/integrations",
+        "docs/teachers",
         "docs/sharded",
         "docs/deciding-later",
         "docs/averaging-traps",
