@@ -3,10 +3,12 @@
 Every number of a page stands in this table, and the table comes from files alone.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from array import array
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass, fields
-from itertools import combinations
+from itertools import accumulate, combinations
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -125,10 +127,33 @@ def write_results(path: Path, results: Iterable[Result]) -> None:
             for field in fields(Result)
         ]
     )
-    table = pyarrow.Table.from_pylist([asdict(result) for result in results], schema=schema)
+    lines = [astuple(result) for result in results]
+    columns = zip(*lines, strict=True) if lines else [()] * len(schema)
+    arrays = [
+        _numbers(column) if field.type == pyarrow.float64() else _texts(column)
+        for field, column in zip(schema, columns, strict=True)
+    ]
+    table = pyarrow.Table.from_arrays(arrays, schema=schema)
     with replacing(path) as temporary:
         # Readers that ask for it (page_checksum_verification=True) see that a file was altered.
         pyarrow.parquet.write_table(table, temporary, write_page_checksum=True)
+
+
+# From lists pyarrow makes arrays only after importing pandas, which takes half a second.
+def _texts(values: Sequence[str]) -> Any:
+    import pyarrow
+
+    encoded = [value.encode() for value in values]
+    ends = array("i", accumulate(map(len, encoded), initial=0))
+    buffers = pyarrow.py_buffer(ends), pyarrow.py_buffer(b"".join(encoded))
+    return pyarrow.StringArray.from_buffers(len(encoded), *buffers)
+
+
+def _numbers(values: Sequence[float]) -> Any:
+    import pyarrow
+
+    buffer = pyarrow.py_buffer(array("d", values))
+    return pyarrow.Array.from_buffers(pyarrow.float64(), len(values), [None, buffer])
 
 
 def write_results_csv(path: Path, results: Iterable[Result]) -> None:

@@ -4,7 +4,7 @@ from polyak.analysis.loaded import load_recorded_study
 from polyak.cli.main import main
 from polyak.records.runs import run_folder
 from polyak.records.studies import read_study
-from polyak.report.page import render
+from polyak.report.facts import settings
 from polyak.training import faster_precision
 
 
@@ -23,8 +23,8 @@ def test_a_precision_that_is_chosen_is_recorded_shown_and_kept(
     (row,) = study.rows
     for run_id in (*row.chosen_search.values(), *row.refit.values()):
         assert run_folder(tmp_path, run_id).config()["precision"] == "bfloat16"
-    page = render(load_recorded_study(tmp_path, study), [])
-    assert "bfloat16; weights, statistics and averages in float32" in page
+    [loaded] = load_recorded_study(tmp_path, study).rows
+    assert dict(settings(loaded))["computed in"].startswith("bfloat16; weights")
     # A machine on which it does not pay goes on with what was begun.
     monkeypatch.setattr(faster_precision, "_share", None)
     assert main(["study", "small", *words, "--out", str(tmp_path)]) == 0
