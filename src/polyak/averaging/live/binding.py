@@ -88,7 +88,9 @@ class Binding:
         # A graph that has saved them must notice, as if they had been written to by themselves.
         torch.autograd.graph.increment_version(self._in_place)
         torch.clear_autocast_cache()
-        self.stale = bool(self._following) or self._store.computes
+        # Of averages in host memory the update may be open until somebody asks.
+        open_still = self._current.offloaded
+        self.stale = bool(self._following) or self._store.computes or open_still
         if self.stale and not self._hooked:
             self._hook()
         if self._scripted:
