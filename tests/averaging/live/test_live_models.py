@@ -586,7 +586,7 @@ def test_a_module_that_merges_weights_in_eval_mode_merges_the_averages():
 @pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
 def test_a_scripted_part_is_the_average_too():
     torch.manual_seed(0)
-    model = nn.Sequential(torch.jit.script(net()), nn.Linear(2, 2))
+    model = nn.Sequential(torch.jit.script(net()), nn.Linear(2, 3), nn.BatchNorm1d(3))
     averager = Averager(model, PLAIN)
     live = averager.live()
     for seed in range(3):
@@ -596,6 +596,7 @@ def test_a_scripted_part_is_the_average_too():
     live.train()
     live(batch(0))
     assert_same_bits(averager.tensors(), held)
+    assert_same_bits(live.state_dict(), held)
 
 
 def test_the_wrappers_of_the_model_are_not_in_it():
