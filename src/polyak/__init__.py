@@ -1,9 +1,9 @@
 """Weight averaging for PyTorch, and the laboratory that shows what it buys.
 
-averager = polyak.Averager(model, [0.968, 0.984, 0.992, 0.996, 0.998], every=16)
+averager = polyak.Averager(model, 0.999)
 averager.attach(optimizer)
 ...
-with averager.applied("ema_0.998"):
+with averager.applied():
     evaluate(model)
 """
 

@@ -188,3 +188,19 @@ def test_the_model_holds_an_average_inside_the_block_and_its_own_weights_after(d
         for key, x in averager.tensors("ema_0.5").items():
             assert torch.equal(model.state_dict()[key], x.cuda())
     assert_same_bits(model.state_dict(), own)
+
+
+@pytest.mark.parametrize("device", [None, "cpu"])
+@pytest.mark.parametrize("nonfinite", ["skip", "allow"])
+def test_a_live_model_is_the_average_wherever_that_lies(device, nonfinite):
+    model = network()
+    averager = Averager(model, EMA(0.9, None, name="e"), device=device, nonfinite=nonfinite)
+    live = averager.live()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    averager.attach(optimizer)
+    x = torch.randn(8, 64).cuda()
+    for seed in range(4):
+        trained(model, optimizer, seed)
+        with torch.no_grad():
+            assert torch.equal(live(x), averager.module()(x))
+    assert live[0].weight.is_cuda

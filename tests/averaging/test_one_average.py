@@ -34,7 +34,7 @@ def test_its_name_may_be_left_out_of_what_reads_it():
         assert torch.equal(held(batch(0)), unnamed)
 
 
-@pytest.mark.parametrize("call", ["applied", "module", "tensors", "profile", "standstill"])
+@pytest.mark.parametrize("call", ["applied", "live", "module", "tensors", "profile", "standstill"])
 def test_of_several_none_is_read_without_its_name(call):
     averager = Averager(Scalar(), [0.9, Uniform()])
     averager.step()

@@ -8,6 +8,7 @@ import weakref
 
 import pytest
 import torch
+from support.late_answers import LateTransfer, inf, late_answers, offloaded, skippable_step
 from support.small_networks import Tied, assert_same_bits, batch, drift, net, snapshot, walk
 from torch import nn
 from torch.nn.utils import parametrizations
@@ -253,6 +254,17 @@ def test_buffers_are_as_the_averager_has_them(buffers):
         assert_is_the_average(live, averager)
 
 
+def test_refreshed_statistics_of_halves_stand_in_it_whole():
+    model, averager, live = built(dtype=torch.bfloat16)
+    moved(averager, model, 0)
+    averager.refresh_batchnorm([batch(3, size=32)])
+    assert_is_the_average(live, averager)
+    exact, alone, _ = built()
+    moved(alone, exact, 0)
+    alone.refresh_batchnorm([batch(3, size=32)])
+    torch.testing.assert_close(live[1].running_var, alone.module()[1].running_var)
+
+
 def test_refreshed_statistics_stand_in_it_until_the_next_update():
     model, averager, live = built()
     moved(averager, model, 0)
@@ -393,6 +405,54 @@ def test_while_an_average_is_applied_it_stays_what_it_is():
     assert_is_the_average(inside, averager, "ema")
 
 
+# Devices that answer late
+
+
+def test_what_is_on_its_way_to_host_memory_is_waited_for(monkeypatch):
+    offloaded(monkeypatch, LateTransfer)
+    torch.manual_seed(0)
+    model = net()
+    averager = Averager(model, PLAIN, device="cpu")
+    live = averager.live()
+    alone = copy.deepcopy(model)
+    twin = Averager(alone, PLAIN)
+    for seed in range(4):
+        moved(averager, model, seed)
+        moved(twin, alone, seed)
+        assert torch.equal(live(batch(0)), twin.module()(batch(0)))
+
+
+def test_a_step_that_turns_out_to_be_skipped_leaves_it_as_it_is(monkeypatch):
+    late_answers(monkeypatch)
+    torch.manual_seed(0)
+    model = net()
+    averager = Averager(model, PLAIN)
+    live = averager.live()
+    step = skippable_step(averager)
+    for seed, found in enumerate([False, True, False]):
+        before = snapshot(live)
+        drift(model, seed)
+        step(inf(found))
+        assert torch.equal(live[0].weight, before["0.weight"]) is found
+        assert_is_the_average(live, averager)
+
+
+@pytest.mark.parametrize("found", [False, True])
+def test_refreshed_statistics_leave_it_with_the_update_that_counts(monkeypatch, found):
+    late_answers(monkeypatch)
+    torch.manual_seed(0)
+    model = net()
+    averager = Averager(model, PLAIN)
+    live = averager.live()
+    step = skippable_step(averager)
+    averager.refresh_batchnorm([batch(3, size=32)])
+    refreshed = live[1].running_mean.clone()
+    drift(model, 0)
+    step(inf(found))
+    assert torch.equal(live[1].running_mean, refreshed) is found
+    assert_is_the_average(live, averager)
+
+
 # The bank changes
 
 
@@ -526,7 +586,7 @@ def test_a_module_that_merges_weights_in_eval_mode_merges_the_averages():
 @pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
 def test_a_scripted_part_is_the_average_too():
     torch.manual_seed(0)
-    model = nn.Sequential(torch.jit.script(net()), nn.Linear(2, 2))
+    model = nn.Sequential(torch.jit.script(net()), nn.Linear(2, 3), nn.BatchNorm1d(3))
     averager = Averager(model, PLAIN)
     live = averager.live()
     for seed in range(3):
@@ -536,6 +596,7 @@ def test_a_scripted_part_is_the_average_too():
     live.train()
     live(batch(0))
     assert_same_bits(averager.tensors(), held)
+    assert_same_bits(live.state_dict(), held)
 
 
 def test_the_wrappers_of_the_model_are_not_in_it():

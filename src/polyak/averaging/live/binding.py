@@ -70,11 +70,11 @@ class Binding:
         """Of each parameter its source, and where that and it lay when it was bound."""
         self._following: set[str] = set()
         self._buffers = list(_buffer_hooks(parts, {id(x): k for k, x in named.items()}))
-        self._scripted = any(isinstance(part, torch.jit.ScriptModule) for part in parts)
+        self._scripted = not all(map(_takes_hooks, parts))
         self._hooked = self._warned = False
         self._seen: tuple[list[int], ...] = ()
         self._in_place: list[Tensor] = []
-        if self._buffers and not self._scripted:
+        if self._buffers and _takes_hooks(module):
             _before_state_dict(module, ShowHook(self))
         self.changed()
 
@@ -88,7 +88,9 @@ class Binding:
         # A graph that has saved them must notice, as if they had been written to by themselves.
         torch.autograd.graph.increment_version(self._in_place)
         torch.clear_autocast_cache()
-        self.stale = bool(self._following) or self._store.computes
+        # Of averages in host memory the update may be open until somebody asks.
+        open_still = self._current.offloaded
+        self.stale = bool(self._following) or self._store.computes or open_still
         if self.stale and not self._hooked:
             self._hook()
         if self._scripted:
@@ -178,11 +180,10 @@ class Binding:
         """Refresh what follows before any part of the copy runs, for parts may run alone."""
         module = self._module()
         self._hooked = True
-        if module is None or self._scripted:
-            return
-        for part in module.modules():
+        for part in [] if module is None else filter(_takes_hooks, module.modules()):
             part.register_forward_pre_hook(RefreshHook(self), prepend=True)
-        _before_state_dict(module, RefreshHook(self))
+        if module is not None and _takes_hooks(module):
+            _before_state_dict(module, RefreshHook(self))
 
     def _warn_of_other_names(self, sources: Mapping[str, Tensor]) -> None:
         if not self._warned:
@@ -200,6 +201,11 @@ def private_ids(parts: list[nn.Module]) -> set[int]:
     return {id(x) for part in own for _, x in places.parameters(part).items() if x is not None}
 
 
+def _takes_hooks(module: nn.Module) -> bool:
+    """TorchScript's modules do not; they are shown the average at every update."""
+    return not isinstance(module, torch.jit.ScriptModule)
+
+
 def _before_state_dict(module: nn.Module, hook: RefreshHook | ShowHook) -> None:
     # torch leaves it without types.
     module.register_state_dict_pre_hook(hook)  # type: ignore[no-untyped-call]
@@ -211,7 +217,7 @@ def _buffer_hooks(parts: list[nn.Module], names: Mapping[int, str]) -> Iterator[
         known = {key: names[id(x)] for key, x in places.buffers(part).items() if id(x) in names}
         if known:
             hook = BuffersHook(part, known)
-            if not isinstance(part, torch.jit.ScriptModule):
+            if _takes_hooks(part):
                 # Spectral norm has hooks of its own that read them.
                 part.register_forward_pre_hook(hook, prepend=True)
             yield hook

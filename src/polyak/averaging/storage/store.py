@@ -225,7 +225,7 @@ class Store:
             for key, low in self._bank.remainder[name].items()
             if live[key].dtype != rows[key].dtype
         }
-        stored = self.stored(name) | whole
+        stored = {**rows, **whole, **self._copied, **self._refreshed.get(name, {})}
         return {**stored, **self._vectors(name, stored)} if self._spectral else stored
 
     def _vectors(self, name: str, stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
