@@ -1,7 +1,7 @@
 """What an average is made of: the exact weight of the start and of every update in it."""
 
 from collections.abc import Iterator
-from itertools import accumulate, islice
+from itertools import accumulate
 from typing import NamedTuple
 
 from polyak.averaging.kinds import Average, Update, as_average
@@ -38,7 +38,8 @@ def profile(average: float | Average, *, updates: int, every: int = 1) -> tuple[
     """
     kind = as_average(average)
     weights = [1.0, *regular_weights(kind, updates=updates, every=every)]
-    if ages := set(_snapshot_ages(kind, updates=updates, every=every)):
+    at_period = kind.at_period(every)
+    if kind.snapshots is not None and (ages := set(at_period.ages(updates=updates, every=every))):
         return tuple((updates - i in ages) / len(ages) for i in range(updates + 1))
     # Shares that later updates leave, from the last one back.
     kept = accumulate(reversed(weights), lambda left, w: left * (1.0 - w), initial=1.0)
@@ -48,9 +49,7 @@ def profile(average: float | Average, *, updates: int, every: int = 1) -> tuple[
 
 def regular_weights(average: Average, *, updates: int, every: int) -> Iterator[float]:
     """The lerp weight w of each update of a regular run in turn."""
-    for name, count, least in (("updates", updates, 0), ("every", every, 1)):
-        if isinstance(count, bool) or not isinstance(count, int) or count < least:
-            raise ConfigError(f"{name} is {count!r}; expected an integer >= {least}.")
+    _check_counts(updates=updates, every=every)
     kind = average.at_period(every)
     folded = 0
     for index in range(updates):
@@ -58,6 +57,12 @@ def regular_weights(average: Average, *, updates: int, every: int) -> Iterator[f
         w = kind.weight(update, folded)
         folded = kind.folded_after(update, folded, w)
         yield w
+
+
+def _check_counts(*, updates: int, every: int) -> None:
+    for name, count, least in (("updates", updates, 0), ("every", every, 1)):
+        if isinstance(count, bool) or not isinstance(count, int) or count < least:
+            raise ConfigError(f"{name} is {count!r}; expected an integer >= {least}.")
 
 
 class Contents(NamedTuple):
@@ -71,7 +76,9 @@ class Contents(NamedTuple):
 
 
 def contents(average: float | Average, *, updates: int, every: int = 1) -> Contents:
-    """What `profile` says in two numbers, in O(u) without writing it out.
+    """What `profile` says in two numbers, without writing it out.
+
+    Kinds that know no shorter way are gone through update by update.
 
     Example:
         >>> from polyak.averaging.kinds import EMA, Uniform
@@ -80,9 +87,15 @@ def contents(average: float | Average, *, updates: int, every: int = 1) -> Conte
         >>> round(contents(EMA(0.99, warmup=None), updates=10**9).mean_age, 6)
         99.0
     """
+    _check_counts(updates=updates, every=every)
     kind = as_average(average).at_period(every)
-    if ages := _snapshot_ages(kind, updates=updates, every=every):
+    if kind.snapshots is not None and (ages := kind.ages(updates=updates, every=every)):
         return Contents(0.0, sum(ages) / len(ages))
+    found = kind.share_and_age(updates=updates, every=every)
+    return Contents(*(found or _gone_through(kind, updates=updates, every=every)))
+
+
+def _gone_through(kind: Average, *, updates: int, every: int) -> tuple[float, float]:
     steady_from, d = kind.steady(every) or (updates, 0.0)
     walked = min(steady_from, updates)
     share, age = 1.0, 0.0
@@ -93,7 +106,7 @@ def contents(average: float | Average, *, updates: int, every: int = 1) -> Conte
         left = d ** (updates - walked)
         grown = updates - walked if d == 1.0 else d * (1.0 - left) / (1.0 - d)
         share, age = share * left, age * left + grown
-    return Contents(share, age)
+    return share, age
 
 
 def regular(average: Average, counters: Counters, *, folded: int) -> Average | None:
@@ -122,15 +135,3 @@ def profile_in_bank(average: Average, counters: Counters, *, folded: int) -> tup
             "Ask polyak.profile for that of a regular run."
         )
     return profile(kind, updates=counters.updates, every=counters.every)
-
-
-def _snapshot_ages(kind: Average, *, updates: int, every: int) -> list[int]:
-    """How many updates ago each snapshot of the mean was taken, the newest first; [] without."""
-    if kind.snapshots is None:
-        return []
-    taken = (
-        age
-        for age in range(updates)
-        if kind.weight(Update(updates - 1 - age, (updates - age) * every, every), updates - 1 - age)
-    )
-    return list(islice(taken, kind.snapshots))
