@@ -11,6 +11,7 @@ from support.small_networks import generator
 
 from polyak.averaging import kernels
 from polyak.averaging.kernels import all_finite, finite_flag, lerp_all
+from polyak.averaging.storage.cpu_blocks import PACK
 
 shapes = st.lists(st.lists(st.integers(0, 5), max_size=4), min_size=1, max_size=6)
 lerp_weights = st.lists(st.floats(0.0, 1.0), min_size=1, max_size=5)
@@ -164,7 +165,7 @@ def seen_finite(x):
 
 SIZES = st.one_of(
     st.integers(1, 50),
-    st.sampled_from([kernels.GRAIN - 1, kernels.GRAIN, kernels.GRAIN + 1, 3 * kernels.GRAIN + 5]),
+    st.sampled_from([kernels.GRAIN - 1, 3 * kernels.GRAIN + 5, kernels.TILE, kernels.TILE + 3]),
 )
 
 
@@ -210,8 +211,9 @@ def test_what_cannot_be_multiplied_is_left_to_a_sum():
 
 
 def test_no_vector_of_a_small_tensor_is_divided_among_threads():
-    pairs = kernels.halves_of(torch.ones(kernels.GRAIN - 1))
-    assert max(len(a) for a, _ in pairs) < 8_192
+    for size in (1, kernels.GRAIN - 1, PACK):
+        pairs = kernels.halves_of(torch.ones(size))
+        assert max(len(a) for a, _ in pairs) < 8_192
 
 
 # lerp_block
