@@ -78,6 +78,14 @@ def diffusers(model: nn.Module, averages: int) -> Subject:
     return Subject(lambda: [copy.step(parameters) for copy in copies])
 
 
+def five_lines(model: nn.Module, averages: int) -> Subject:
+    """The least that one would write: lists made once, no check and no guard."""
+    weights = [*model.parameters(), *(b for b in model.buffers() if b.is_floating_point())]
+    live = [x.detach() for x in weights]
+    shadows = [([x.clone() for x in live], 1 - decay) for decay in DECAYS[-averages:]]
+    return Subject(lambda: [torch._foreach_lerp_(shadow, live, w) for shadow, w in shadows])
+
+
 SUBJECTS: dict[str, Callable[[nn.Module, int], Subject]] = {
     "polyak": ours,
     "polyak, no guard": ours_allow,
@@ -85,8 +93,11 @@ SUBJECTS: dict[str, Callable[[nn.Module, int], Subject]] = {
     "ema-pytorch, foreach": ema_pytorch,
     "torch-ema": torch_ema,
     "diffusers, foreach": diffusers,
+    "five lines of foreach": five_lines,
 }
 OURS = ("polyak", "polyak, no guard")
+BASELINE = "five lines of foreach"
+"""No tool: it is compared, but never the best other one."""
 
 
 def versions() -> str:
@@ -112,10 +123,47 @@ class ResNet50Sized(nn.Module):
         self.layers = nn.ModuleList([*layers, nn.Linear(2048, 1000)])
 
 
+class GPT2Sized(nn.Module):
+    """The weights of the smallest GPT-2, never run: 124M parameters in 148 tensors."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layers: list[nn.Module] = [nn.Embedding(50257, 768), nn.Embedding(1024, 768)]
+        for _ in range(12):
+            layers += [nn.LayerNorm(768), nn.Linear(768, 2304), nn.Linear(768, 768)]
+            layers += [nn.LayerNorm(768), nn.Linear(768, 3072), nn.Linear(3072, 768)]
+        self.layers = nn.ModuleList([*layers, nn.LayerNorm(768)])
+
+
+def _convolution(channels: int) -> tuple[nn.Module, nn.Module]:
+    return nn.Conv2d(channels, channels, 3, bias=False), nn.BatchNorm2d(channels)
+
+
+def strided(model: nn.Module) -> nn.Module:
+    """The same with every second column of a matrix twice as wide, so that there are gaps."""
+    for parameter in model.parameters():
+        if parameter.ndim > 1:
+            wide = torch.zeros(*parameter.shape[:-1], 2 * parameter.shape[-1])
+            parameter.data = wide[..., ::2].copy_(parameter.data)
+    return model
+
+
 def subject_model(name: str) -> nn.Module:
     """A model by its name in the tables."""
     if name == "resnet50-sized":
         return ResNet50Sized()
+    if name == "gpt2-sized":
+        return GPT2Sized()
+    if name == "tiny":
+        return nn.Sequential(nn.Linear(64, 100), nn.Linear(100, 30), nn.Linear(30, 10))
+    if name == "small-batchnorm":
+        return nn.Sequential(*(layer for _ in range(20) for layer in _convolution(16)))
+    if name.endswith("-channels-last"):
+        return subject_model(name.removesuffix("-channels-last")).to(
+            memory_format=torch.channels_last
+        )
+    if name.endswith("-strided"):
+        return strided(subject_model(name.removesuffix("-strided")))
     size = ModelConfig(name=name)
     return build(size, classes=100, channels=3, image_size=32, generator_seed=0)
 

@@ -14,7 +14,11 @@ FLUSH = torch.zeros(24_000_000)
 def interleaved(
     calls: Mapping[str, Callable[[], object]], *, rounds: int, flush: bool = True
 ) -> dict[str, list[float]]:
-    """CPU seconds of each call in each round; the order is drawn anew in every round."""
+    """CPU seconds of each call in each round; the order is drawn anew in every round.
+
+    With more than one thread seconds by the wall's clock, since threads that wait burn CPU time.
+    """
+    clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
     draws = random.Random(0)
     for call in calls.values():
         call()
@@ -23,9 +27,9 @@ def interleaved(
         for name in draws.sample(list(calls), len(calls)):
             if flush:
                 FLUSH.add_(1.0)
-            started = time.process_time()
+            started = clock()
             calls[name]()
-            seconds[name].append(time.process_time() - started)
+            seconds[name].append(clock() - started)
     return seconds
 
 
@@ -60,13 +64,13 @@ def ratios(ours: list[float], peer: list[float]) -> tuple[float, float, float]:
 
 
 def bandwidth() -> float:
-    """Bytes a second of c = a + b on 64 MB arrays, best of nine: the machine's limit today."""
+    """Bytes a CPU second of c = a + b on 64 MB arrays, best of nine: the machine's limit today."""
     a, b, c = (torch.ones(16_000_000) for _ in range(3))
     best = min(_seconds(lambda: torch.add(a, b, out=c)) for _ in range(9))
     return 3 * 4 * a.numel() / best
 
 
 def _seconds(call: Callable[[], object]) -> float:
-    started = time.perf_counter()
+    started = time.process_time()
     call()
-    return time.perf_counter() - started
+    return time.process_time() - started

@@ -35,3 +35,17 @@ def test_equal_bytes_of_another_dtype_or_shape_are_another_tensor():
     x = torch.zeros(2, 3)
     others = [x.view(torch.int32), x.reshape(3, 2), x.reshape(6)]
     assert len({checksums.of_tensor(each) for each in (x, *others)}) == 4
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_checksums_of_many_in_threads_are_those_of_each(threads):
+    tensors = {f"x{i}": torch.randn(i, 100) for i in range(9)}
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        found = checksums.of_tensors(tensors)
+    finally:
+        torch.set_num_threads(before)
+    assert found == {name: checksums.of_tensor(x) for name, x in tensors.items()}
+    assert list(found) == list(tensors)
+    assert checksums.of_tensors({}) == {}

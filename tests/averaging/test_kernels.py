@@ -9,7 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.small_networks import generator
 
+from polyak.averaging import kernels
 from polyak.averaging.kernels import all_finite, finite_flag, lerp_all
+from polyak.averaging.storage.cpu_blocks import PACK
 
 shapes = st.lists(st.lists(st.integers(0, 5), max_size=4), min_size=1, max_size=6)
 lerp_weights = st.lists(st.floats(0.0, 1.0), min_size=1, max_size=5)
@@ -150,3 +152,93 @@ def test_complex_and_empty_tensors_are_judged():
 def test_float64_beyond_float32_is_finite_on_a_device_as_on_the_host(largest):
     tensors = [torch.ones(3), torch.tensor([0.0, largest], dtype=torch.float64)]
     assert bool(finite_flag(tensors)) is all_finite(tensors)
+
+
+# finite_products
+
+
+def seen_finite(x):
+    pairs = kernels.halves_of(x)
+    assert pairs is not None
+    return kernels.finite_products(pairs)
+
+
+SIZES = st.one_of(
+    st.integers(1, 50),
+    st.sampled_from([kernels.GRAIN - 1, 3 * kernels.GRAIN + 5, kernels.TILE, kernels.TILE + 3]),
+)
+
+
+@given(
+    size=SIZES,
+    place=st.integers(0, 10**6),
+    value=st.sampled_from([torch.nan, torch.inf, -torch.inf]),
+    other=st.sampled_from([0.0, -1.0, torch.inf]),
+    dtype=st.sampled_from([torch.float32, torch.float64]),
+)
+def test_products_of_halves_find_what_a_look_at_every_value_finds(size, place, value, other, dtype):
+    """Whatever a bad value is multiplied by, zero and another infinity included."""
+    [x] = draw([[size]], seed=0, dtype=dtype)
+    assert seen_finite(x)
+    x.fill_(other if other != torch.inf else 1.0)
+    x[place % size] = value
+    if other == torch.inf:
+        x[-1 - place % size] = -value
+    assert not bool(torch.isfinite(x).all())
+    assert not seen_finite(x)
+
+
+@given(
+    shape=st.lists(st.integers(1, 5), min_size=1, max_size=4),
+    step=st.integers(1, 3),
+    place=st.integers(0, 10**6),
+)
+def test_products_see_every_value_of_a_tensor_with_gaps(shape, step, place):
+    whole = torch.ones(*shape[:-1], shape[-1] * step)
+    x = whole[..., ::step].mT if len(shape) > 1 else whole[::step]
+    assert seen_finite(x)
+    at = torch.zeros_like(x, dtype=torch.bool).flatten()
+    at[place % x.numel()] = True
+    x.masked_fill_(at.reshape(x.shape), torch.nan)
+    assert not seen_finite(x)
+
+
+def test_what_cannot_be_multiplied_is_left_to_a_sum():
+    """Half precision and complex numbers, and a column of a wide matrix."""
+    odd = [torch.ones(3, dtype=torch.bfloat16), torch.ones(3, dtype=torch.complex64)]
+    odd += [torch.ones(50, 50)[:, 0], torch.zeros(0)]
+    assert [kernels.halves_of(x) for x in odd] == [None] * 4
+
+
+def test_no_vector_of_a_small_tensor_is_divided_among_threads():
+    for size in (1, kernels.GRAIN - 1, PACK):
+        pairs = kernels.halves_of(torch.ones(size))
+        assert max(len(a) for a, _ in pairs) < 8_192
+
+
+# lerp_block
+
+
+@given(
+    count=st.integers(1, 5),
+    n=st.sampled_from([1, 7, 16, 33, 1000, kernels.GRAIN, kernels.TILE + 3]),
+    w=st.one_of(st.floats(0.0, 1.0), st.sampled_from([0.5, 0.4999999, 0.002])),
+    dtype=st.sampled_from([torch.float32, torch.float64]),
+    packed=st.booleans(),
+)
+def test_numbers_columns_and_pieces_give_the_same_bits(count, n, w, dtype, packed):
+    """One average by a number, several by a column, in whatever pieces: as one call for each."""
+    x, m = draw([[n], [n]], seed=0, dtype=dtype)
+    expected = m.clone().lerp_(x, torch.tensor(w, dtype=dtype))
+    values_mn = m.repeat(count, 1)
+    column = torch.full((count, 1), w, dtype=dtype)
+    pieces = kernels.pieces_of(values_mn, x, packed=packed)
+    kernels.lerp_block(pieces, w if count == 1 else column)
+    assert all(torch.equal(row, expected) for row in values_mn)
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 40])
+def test_a_pack_is_cut_so_that_torch_uses_no_threads(count):
+    pieces = kernels.pieces_of(torch.zeros(count, 100_000), torch.zeros(100_000), packed=True)
+    assert all(values.numel() < kernels.GRAIN for values, _ in pieces)
+    assert sum(x.numel() for _, x in pieces) == 100_000

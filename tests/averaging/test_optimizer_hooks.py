@@ -10,6 +10,7 @@ from support.small_networks import assert_same_bits, batch, net, snapshot, train
 from torch import nn
 
 from polyak import EMA, Averager
+from polyak.averaging.model.watch import Watch
 from polyak.averaging.optimizer_hooks.rounds import overflowed
 from polyak.errors import ConfigError, StateError
 
@@ -34,6 +35,25 @@ def test_each_step_counts_after_it_was_taken():
         twin.step()
         assert averager.steps == seed + 1
     assert_same_bits(averager.tensors("ema_0.9"), twin.tensors("ema_0.9"))
+
+
+@pytest.mark.parametrize("hooked", [True, False])
+def test_a_step_without_an_update_looks_at_no_weight(monkeypatch, hooked):
+    """It costs a few microseconds, whatever the model is."""
+    model = net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    averager = Averager(model, [0.9], every=3)
+    if hooked:
+        averager.attach(optimizer)
+    looks = []
+    holds = Watch.holds
+    monkeypatch.setattr(Watch, "holds", lambda watch: looks.append(1) or holds(watch))
+    for done in range(1, 7):
+        looks.clear()
+        optimizer.step()
+        if not hooked:
+            averager.step()
+        assert bool(looks) is (done % 3 == 0)
 
 
 def test_micro_batches_do_not_count():

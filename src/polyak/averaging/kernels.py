@@ -207,9 +207,10 @@ def halves_of(tensor: Tensor) -> Pieces | None:
     whole = x.as_strided((reach,), (1,))
     # The value in the middle of an odd number is in both.
     first, second = whole[:half], whole[reach - half :]
-    if reach >= GRAIN:
-        return [(first, second)]
-    return list(zip(first.split(_UNDIVIDED), second.split(_UNDIVIDED), strict=True))
+    # Threads pay for a large tensor alone: a pack holds up to a tile.
+    tile = _UNDIVIDED if reach <= TILE else half
+    cuts = [slice(start, start + tile) for start in range(0, half, tile)]
+    return [(first[cut], second[cut]) for cut in cuts]
 
 
 _UNDIVIDED = 8_000

@@ -6,6 +6,7 @@ import os
 import struct
 import subprocess
 import sys
+import threading
 
 import pytest
 import safetensors.torch
@@ -29,6 +30,10 @@ def trained(model, averages=KINDS, **options) -> Averager:
     return averager
 
 
+def addresses(tensors) -> set[int]:
+    return {x.data_ptr() for x in tensors}
+
+
 @pytest.fixture
 def path(tmp_path):
     return tmp_path / "averages.safetensors"
@@ -42,6 +47,46 @@ def test_an_averager_comes_back(path):
     for name in averager.names:
         assert_same_bits(read[name], averager.tensors(name))
         net().load_state_dict(read[name], strict=True)
+
+
+def test_saving_copies_no_average_and_no_frozen_weight(path, monkeypatch):
+    """Only what a forward pass may write to meanwhile."""
+    model = net()
+    model.register_parameter("base", torch.nn.Parameter(torch.ones(3), requires_grad=False))
+    averager = trained(model, buffers={"*": "average", "*.running_var": "live"})
+    written = {}
+    monkeypatch.setattr(tensor_files, "write", lambda _, tensors, __: written.update(tensors))
+    polyak.save(averager, path)
+    state = averager.state_dict()
+    rests = [x for row in (*state["tensors"].values(), state["copied"]) for x in row.values()]
+    copied = {
+        key for key, x in written.items() if x.data_ptr() not in addresses([*rests, model.base])
+    }
+    assert copied == {f"{averager.names[0]}/{key}" for key in model.state_dict() if "_var" in key}
+    for name in averager.names:
+        own = {key: x for key, x in averager.tensors(name).items() if f"{name}/{key}" in written}
+        assert_same_bits({key: written[f"{name}/{key}"] for key in own}, own)
+
+
+def test_an_update_of_another_thread_waits_for_the_file(path, monkeypatch):
+    model = net()
+    averager = trained(model)
+    before = {name: averager.tensors(name) for name in averager.names}
+    drift(model, 7)
+    updating = threading.Thread(target=averager.step)
+    write = tensor_files.write
+
+    def write_slowly(*given):
+        updating.start()
+        updating.join(0.05)
+        write(*given)
+
+    monkeypatch.setattr(tensor_files, "write", write_slowly)
+    polyak.save(averager, path)
+    updating.join()
+    assert averager.updates == 6
+    for name, tensors in polyak.load(path).items():
+        assert_same_bits(tensors, before[name])
 
 
 def test_a_mapping_of_state_dicts_comes_back(path):

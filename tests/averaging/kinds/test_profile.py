@@ -9,9 +9,9 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from support.small_networks import profile as slow_twin
 
-from polyak import EMA, Averager, PowerEMA, Schedule, Uniform
+from polyak import EMA, Average, Averager, PowerEMA, Schedule, Uniform, Window
 from polyak.averaging import Exponential, InverseGamma, Ratio, profile
-from polyak.averaging.kinds.profile import contents
+from polyak.averaging.kinds.profile import contents, regular_weights
 from polyak.averaging.kinds.warmups import WARMUPS
 from polyak.errors import ConfigError
 
@@ -213,3 +213,67 @@ def test_long_runs_cost_nothing_once_the_decay_is_constant(updates, decay):
     got = contents(EMA(decay, warmup=None), updates=updates)
     assume(decay**updates < 1e-12)
     assert got.mean_age == pytest.approx(decay / (1 - decay), rel=1e-6)
+
+
+SUMMED = (
+    EMA(0.9),
+    EMA(0.0),
+    EMA(0.9999),
+    EMA(0.9999, warmup=None),
+    EMA(0.999, warmup="yolo"),
+    EMA(0.9999, warmup="edm2"),
+    EMA(0.9999, warmup="inverse_gamma"),
+    EMA(0.999, warmup="diffusers"),
+    EMA(0.999, warmup=InverseGamma(power=1.0)),
+    EMA(0.9999, start=1000),
+    EMA(0.99, warmup="yolo", start=777, warmup_counts="steps"),
+    EMA(0.9999, warmup_counts="steps"),
+    EMA(0.99999999, warmup="inverse_gamma"),
+    PowerEMA(0.1),
+    PowerEMA(gamma=500.0),
+    PowerEMA(gamma=0.01),
+    Uniform(),
+    Uniform(start=999),
+)
+
+
+@pytest.mark.parametrize("every", [1, 16])
+@pytest.mark.parametrize("average", SUMMED, ids=repr)
+def test_a_long_run_in_short_is_what_going_through_it_gives(average, every):
+    """A loop over all updates for sums, blocks and formulas."""
+    share, age, at = 1.0, 0.0, 0
+    ends = iter((0, 1, 2, 99, 999, 20_000))
+    end = next(ends)
+    for w in (*regular_weights(average, updates=20_000, every=every), 0.0):
+        if at == end:
+            found = contents(average, updates=end, every=every)
+            assert found.mean_age == pytest.approx(age, rel=1e-6, abs=1e-9)
+            assert found.initial_share == pytest.approx(share, rel=1e-6, abs=1e-12)
+            end = next(ends, None)
+        share, age, at = share * (1.0 - w), (age + 1.0) * (1.0 - w), at + 1
+    assert end is None
+
+
+@given(
+    last=st.integers(1, 9),
+    spacing=st.one_of(st.none(), st.integers(1, 50)),
+    every=st.integers(1, 4),
+    updates=st.integers(0, 300),
+)
+def test_a_windows_snapshots_are_counted_as_they_are_taken(last, spacing, every, updates):
+    window = Window(last, every=None if spacing is None else spacing * every)
+    expected = Average.ages(window, updates=updates, every=every)
+    assert window.ages(updates=updates, every=every) == expected
+
+
+@pytest.mark.parametrize("average", [*SUMMED, Window(5), Window(3, every=10**8)], ids=repr)
+def test_a_billion_updates_are_summed_up_in_few_steps(average, monkeypatch):
+    asked, weight = [], type(average).weight
+
+    def counted(kind, update, folded):
+        asked.append(update.index)
+        return weight(kind, update, folded)
+
+    monkeypatch.setattr(type(average), "weight", counted)
+    assert 0.0 <= contents(average, updates=10**9).mean_age <= 10**9
+    assert len(asked) < 60_000

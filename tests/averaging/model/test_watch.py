@@ -38,6 +38,9 @@ CHANGES: dict[str, Callable[[nn.Sequential], object]] = {
     "dtype": lambda model: model.double(),
     "layout": lambda model: model.to(memory_format=torch.channels_last),
     "frozen": lambda model: model[2].requires_grad_(False),
+    "transposed": lambda model: setattr(model[2].weight, "data", model[2].weight.data.t()),
+    "dimension": lambda model: setattr(model[2].bias, "data", model[2].bias.data[None]),
+    "storage freed": lambda model: model[2].weight.untyped_storage().resize_(0),
     "layer added": lambda model: model.append(nn.Linear(2, 2)),
     "layer removed": lambda model: model.pop(2),
     "layer replaced": lambda model: model.__setitem__(2, nn.Linear(4, 2)),
@@ -52,6 +55,30 @@ def test_a_change_is_noticed(change):
     model, watch = watched()
     change(model)
     assert not watch.holds()
+    assert not watch._each_holds()
+
+
+class Other(torch.Tensor):
+    """A tensor of a class that is not torch's own."""
+
+
+def with_another_class() -> nn.Module:
+    model = net()
+    model.register_buffer("other", torch.ones(2).as_subclass(Other))
+    return model
+
+
+@pytest.mark.parametrize("make", [net, with_another_class])
+def test_lists_are_compared_only_where_all_is_torchs_own(make):
+    """The fast way and, place by place, the slow one."""
+    model = make()
+    watch = Watch(model, sort_weights(model, buffers="average"))
+    assert (watch._columns is not None) == (make is net)
+    assert watch.holds()
+    assert watch._each_holds()
+    model[0].bias.data = model[0].bias.data[:2]
+    assert not watch.holds()
+    assert not watch._each_holds()
 
 
 def test_training_and_evaluating_are_no_change():

@@ -58,6 +58,53 @@ def test_a_bank_is_its_averages_one_tensor_at_a_time_bit_for_bit(shapes, data, l
             assert bank.rows[name][key].stride() == m.stride()
 
 
+@given(shapes=SHAPES, data=st.data())
+def test_one_average_alone_is_the_one_among_others_bit_for_bit(shapes, data):
+    """It is moved by a number, without a copy where live weights lie otherwise."""
+    dtypes = data.draw(st.lists(DTYPES, min_size=len(shapes), max_size=len(shapes)))
+    weights = weights_like(shapes, dtypes)
+    weights["turned"] = torch.randn(150, 170).mT
+    weights["gaps"] = torch.randn(150, 340)[:, ::2]
+    weights["narrow"] = torch.randn(3, 4, dtype=torch.bfloat16)
+    narrow = data.draw(st.sampled_from([torch.float32, torch.bfloat16]))
+    kept = {key: x.dtype for key, x in weights.items()} | {"narrow": narrow}
+    among, alone = (Bank(names, weights, dtypes=kept) for names in (["a", "b", "c"], ["b"]))
+    for w in (0.1, 0.002, 0.7, 1.0):
+        for x in weights.values():
+            x.add_(torch.randn_like(x))
+        for bank in (among, alone):
+            bank.gather()
+            assert bank.finite()
+            bank.fold({"a": 0.5, "b": w, "c": 0.25})
+    for key in weights:
+        assert torch.equal(alone.rows["b"][key], among.rows["b"][key])
+
+
+@pytest.mark.parametrize("name", ["a", "gaps"])
+def test_what_lies_in_gaps_is_no_weight(name):
+    """The guard reads over gaps, and looks again if it finds something."""
+    whole = torch.randn(200, 400)
+    weights = {"gaps": whole[:, ::2], "a": torch.randn(SMALL + 1)}
+    bank = bank_of(weights)
+    whole[:, 1::2] = torch.nan
+    bank.gather()
+    assert bank.finite()
+    weights[name][-1:] = torch.inf
+    bank.gather()
+    assert not bank.finite()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_weights_whose_products_overflow_are_finite(dtype):
+    largest = torch.finfo(dtype).max
+    weights = {"big": torch.full((SMALL + 1,), largest, dtype=dtype), "b": torch.ones(2)}
+    bank = bank_of(weights)
+    bank.gather()
+    assert bank.finite()
+    weights["big"][5] = torch.nan
+    assert not bank.finite()
+
+
 def test_a_weight_with_gaps_in_memory_is_averaged_too():
     weights = {"gaps": torch.randn(8, 6)[:, ::2], "expanded": torch.randn(1, 4).expand(3, 4)}
     bank = bank_of(weights)

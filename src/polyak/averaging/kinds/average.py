@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, fields, replace
+from itertools import islice
 from typing import Any, ClassVar, Self
 
 from polyak.errors import ConfigError
@@ -130,6 +131,24 @@ class Average(ABC):
             None if the weights cannot be known.
         """
         return None if self.depends_on_steps else self
+
+    def ages(self, *, updates: int, every: int) -> list[int]:
+        """How many updates ago each snapshot of the mean was taken, the newest first."""
+        taken = (
+            age
+            for age in range(updates)
+            if self.weight(
+                Update(updates - 1 - age, (updates - age) * every, every), updates - 1 - age
+            )
+        )
+        return list(islice(taken, self.snapshots or 0))
+
+    def share_and_age(self, *, updates: int, every: int) -> tuple[float, float] | None:
+        """Share of the initial weights after regular updates, and the mean age in updates.
+
+        None if that takes going through every update.
+        """
+        return None
 
     def steady(self, every: int) -> tuple[int, float] | None:
         """Updates after which the decay d = 1 − w stays the same, and that decay; None if unknown.

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from polyak.averaging.kinds.average import Average, Update
 from polyak.averaging.kinds.lengths import converted
+from polyak.averaging.kinds.long_runs import share_and_age
 from polyak.averaging.kinds.targets import CosineEMA
 from polyak.averaging.kinds.warmups import (
     WARMUPS,
@@ -288,9 +289,35 @@ class EMA(Average):
         end = self.governed_updates(every)
         if end is None:
             return None
-        settled = Update(end, (end + 1) * every, every)
-        w = self.weight(settled, end - self._copied_updates(every) + 1)
-        return (end, self.decay) if w == 1.0 - self.decay else None
+        # Some warm-ups count as over before they are; they only come nearer from there on.
+        while self._weight_at(end, every) != 1.0 - self.decay:
+            end = 2 * end + 1
+            if end > _BEYOND:
+                return None
+        return end, self.decay
+
+    def _weight_at(self, index: int, every: int) -> float:
+        """Lerp weight of an update of a regular run."""
+        update = Update(index, (index + 1) * every, every)
+        return self.weight(update, index - self._copied_updates(every) + 1)
+
+    def share_and_age(self, *, updates: int, every: int) -> tuple[float, float] | None:
+        """Of copies nothing is left; then warm-up, in blocks where it is long; then the decay."""
+        copied = min(self._copied_updates(every), updates)
+        share, age = (0.0, 0.0) if copied else (1.0, 0.0)
+        steady_from, d = self.steady(every) or (updates, 0.0)
+        settled = max(copied, min(steady_from, updates))
+        grown, left = 0.0, 1.0
+        if settled < updates:
+            # From there on d is constant, so the recurrence is a geometric sum.
+            left = d ** (updates - settled)
+            grown = updates - settled if d == 1.0 else d * (1.0 - left) / (1.0 - d)
+        if left * settled > _NOTHING:
+            kept, warmed = share_and_age(
+                lambda index: self._weight_at(index, every), begin=copied, end=settled, age=age
+            )
+            share, age = share * kept, warmed
+        return share * left, age * left + grown
 
     def warmup_steps(self, every: int) -> int | None:
         """The end of copying and of the warm-up in steps, whatever it counts."""
@@ -389,6 +416,13 @@ class EMA(Average):
     def ramp(self) -> Warmup | None:
         """The warm-up itself, named or not."""
         return WARMUPS[self.warmup] if isinstance(self.warmup, str) else self.warmup
+
+
+_BEYOND = 2**50
+"""Updates that no run reaches."""
+
+_NOTHING = 1e-30
+"""Below this what an average held before no longer counts."""
 
 
 def _from(start: int) -> str:

@@ -5,6 +5,7 @@ from functools import lru_cache
 from math import inf
 
 from polyak.averaging.kinds.average import Average, Update
+from polyak.averaging.kinds.long_runs import powers
 from polyak.errors import ConfigError
 
 _WIDEST = 12**-0.5
@@ -69,6 +70,12 @@ class PowerEMA(Average):
         """Lerp weight w = 1 − (1 − Δ/t)^(γ+1), in [0, 1]. `folded` is not used."""
         kept: float = (1.0 - update.since / update.step) ** (self.exponent + 1.0)
         return 1.0 - kept
+
+    def share_and_age(self, *, updates: int, every: int) -> tuple[float, float]:
+        """Nothing, and Σ (i/u)^(γ+1) over the updates before the last one."""
+        if not updates:
+            return 1.0, 0.0
+        return 0.0, powers(self.exponent + 1.0, updates)
 
     def describe(self, every: int) -> str:
         """Exponent and mean age."""

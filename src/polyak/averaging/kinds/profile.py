@@ -42,7 +42,8 @@ def profile(average: float | Average, *, updates: int, every: int = 1) -> tuple[
 def shares_in(kind: Average, *, updates: int, every: int, begun: int = 0) -> tuple[float, ...]:
     """`profile` of an average that joined its bank after `begun` updates."""
     weights = [1.0, *regular_weights(kind, updates=updates, every=every, begun=begun)]
-    if ages := set(_snapshot_ages(kind, updates=updates, every=every, begun=begun)):
+    at_period = kind.at_period(every)
+    if ages := set(_snapshot_ages(at_period, updates=updates, every=every, begun=begun)):
         return tuple((updates - i in ages) / len(ages) for i in range(updates + 1))
     # Shares that later updates leave, from the last one back.
     kept = accumulate(reversed(weights), lambda left, w: left * (1.0 - w), initial=1.0)
@@ -57,10 +58,14 @@ def regular_weights(
 
     An average that joined its bank after `begun` updates began as a copy of the weights then.
     """
+    _check_counts(updates=updates, every=every)
+    return islice(_weights(average.at_period(every), every=every, begun=begun), updates)
+
+
+def _check_counts(*, updates: int, every: int) -> None:
     for name, given, least in (("updates", updates, 0), ("every", every, 1)):
         if isinstance(given, bool) or not isinstance(given, int) or given < least:
             raise ConfigError(f"{name} is {given!r}; expected an integer >= {least}.")
-    return islice(_weights(average.at_period(every), every=every, begun=begun), updates)
 
 
 def _weights(kind: Average, *, every: int, begun: int) -> Iterator[float]:
@@ -121,7 +126,10 @@ class Contents(NamedTuple):
 
 
 def contents(average: float | Average, *, updates: int, every: int = 1, begun: int = 0) -> Contents:
-    """What `profile` says in two numbers, in O(u) without writing it out.
+    """What `profile` says in two numbers, without writing it out.
+
+    Kinds that know no shorter way, and averages that joined later, are gone through update by
+    update.
 
     Args:
         average: And what follows, as for `profile`.
@@ -136,9 +144,15 @@ def contents(average: float | Average, *, updates: int, every: int = 1, begun: i
         >>> round(contents(EMA(0.99, warmup=None), updates=10**9).mean_age, 6)
         99.0
     """
+    _check_counts(updates=updates, every=every)
     kind = as_average(average).at_period(every)
     if ages := _snapshot_ages(kind, updates=updates, every=every, begun=begun):
         return Contents(0.0, sum(ages) / len(ages))
+    found = None if begun else kind.share_and_age(updates=updates, every=every)
+    return Contents(*(found or _gone_through(kind, updates=updates, every=every, begun=begun)))
+
+
+def _gone_through(kind: Average, *, updates: int, every: int, begun: int) -> tuple[float, float]:
     steady_from, d = kind.steady(every) or (updates, 0.0)
     walked = min(max(steady_from, begun), updates)
     share, age = 1.0, 0.0
@@ -149,7 +163,7 @@ def contents(average: float | Average, *, updates: int, every: int = 1, begun: i
         left = d ** (updates - walked)
         grown = updates - walked if d == 1.0 else d * (1.0 - left) / (1.0 - d)
         share, age = share * left, age * left + grown
-    return Contents(share, age)
+    return share, age
 
 
 def regular(average: Average, counters: Counters, *, folded: int) -> Average | None:
@@ -192,6 +206,8 @@ def _snapshot_ages(kind: Average, *, updates: int, every: int, begun: int) -> li
     """How many updates ago each snapshot of the mean was taken, the newest first; [] without."""
     if kind.snapshots is None:
         return []
+    if not begun:
+        return kind.ages(updates=updates, every=every)
     taken = (
         age
         for age in range(updates - begun)

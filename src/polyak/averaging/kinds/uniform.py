@@ -45,6 +45,11 @@ class Uniform(Average):
         """Lerp weight 1/n for the n-th weights that count, 0 before `start`."""
         return 1.0 / (folded + 1) if update.step > self.start else 0.0
 
+    def share_and_age(self, *, updates: int, every: int) -> tuple[float, float]:
+        """Nothing, and half the way back to the first one, once there is one."""
+        taken = updates - self.start // every
+        return (0.0, (taken - 1) / 2) if taken > 0 else (1.0, float(updates))
+
     def regular(self, *, updates: int, folded: int, every: int) -> "Uniform":
         """The mean of the last `folded` updates, whenever they took place."""
         return Uniform(start=(updates - folded) * every, name=self.label)

@@ -2,7 +2,6 @@
 
 from collections.abc import Hashable
 from dataclasses import dataclass, replace
-from itertools import islice
 
 from polyak.averaging.kinds.average import Average, Update, refuse_between
 from polyak.errors import ConfigError
@@ -77,13 +76,10 @@ class Window(Average):
         return 1.0 / min(folded + 1, self.last) if self.due(update) else 0.0
 
     def ages(self, *, updates: int, every: int) -> list[int]:
-        """How many updates ago each snapshot of the mean was taken, the newest first."""
-        ages = (
-            updates - 1 - index
-            for index in reversed(range(updates))
-            if self.due(Update(index=index, step=(index + 1) * every, since=every))
-        )
-        return list(islice(ages, self.last))
+        """One every so many updates."""
+        spacing = 1 if self.every is None else max(1, self.every // every)
+        newest = updates % spacing
+        return list(range(newest, updates, spacing)[: self.last])
 
     @property
     def snapshots(self) -> int:
