@@ -47,8 +47,9 @@ def main() -> dict[str, float]:
     torch.manual_seed(0)
     q = nn.Sequential(nn.Linear(4, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 2))
     optimizer = torch.optim.Adam(q.parameters(), lr=1e-3)
-    averager = polyak.Averager(q, polyak.EMA(1 - TAU, warmup=None, name="target"))
+    averager = polyak.Averager(q, polyak.EMA.tau(TAU))
     averager.attach(optimizer)
+    target = averager.live()  # a module that is the average, at any time
 
     before = balanced(q)
     state, age, memory = started(CARTS), torch.zeros(CARTS), []
@@ -68,17 +69,15 @@ def main() -> dict[str, float]:
         s, a, s_after, end = (
             torch.cat(parts) for parts in zip(*(memory[i] for i in past), strict=True)
         )
-        with torch.no_grad(), averager.applied():
-            worth = q(s_after).max(1).values
+        with torch.no_grad():
+            worth = target(s_after).max(1).values
         wanted = 1.0 + GAMMA * worth * ~end
         loss = nn.functional.smooth_l1_loss(q(s).gather(1, a[:, None])[:, 0], wanted)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
 
-    found = {"untrained": before, "trained": balanced(q)}
-    with averager.applied():
-        found["target network"] = balanced(q)
+    found = {"untrained": before, "trained": balanced(q), "target network": balanced(target)}
     for name, steps in found.items():
         print(f"{name:15} keeps the pole up for {steps:.0f} of {LIMIT} steps")
     return found

@@ -40,12 +40,13 @@ def train(x: Tensor, y: Tensor, *, consistency: float) -> nn.Module:
         nn.Linear(2, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 2)
     )
     optimizer = torch.optim.Adam(student.parameters(), lr=3e-3)
-    averager = polyak.Averager(student, 0.97)
+    averager = polyak.Averager(student, polyak.EMA(0.97, warmup=None))
     averager.attach(optimizer)
+    teacher = averager.live()  # a module that is the average, at any time
     for step in range(STEPS):
         batch = x[torch.randint(len(x), (128,))]
-        with torch.no_grad(), averager.applied():
-            said = student(batch + NOISE * torch.randn_like(batch)).softmax(1)
+        with torch.no_grad():
+            said = teacher(batch + NOISE * torch.randn_like(batch)).softmax(1)
         loss = nn.functional.cross_entropy(student(x[:LABELLED]), y[:LABELLED])
         predicted = student(batch + NOISE * torch.randn_like(batch)).softmax(1)
         disagreement = (predicted - said).square().sum(1).mean()
@@ -53,7 +54,7 @@ def train(x: Tensor, y: Tensor, *, consistency: float) -> nn.Module:
         optimizer.zero_grad()
         (loss + consistency * rising * disagreement).backward()
         optimizer.step()
-    return averager.module()
+    return teacher
 
 
 def main() -> dict[str, float]:

@@ -333,6 +333,7 @@ class Invariant(RuleBasedStateMachine):
     def _build(self) -> None:
         """A new averager of the model as it is."""
         self.was_cast = self.resumed = False
+        self.lives: dict[str, nn.Module] = {}
         self.averager = Averager(self.model, KINDS, every=self.every, buffers=self.buffers)
         self.reference = Reference(self.model, KINDS, every=self.every, buffers=self.buffers)
         self.reference.attach([], self.model)
@@ -589,6 +590,7 @@ class Invariant(RuleBasedStateMachine):
         if how == "new averager":
             self._build()
             return
+        self.lives.clear()  # A model that has grown is another one.
         try:
             with self._judged():
                 self.averager.track()
@@ -661,6 +663,44 @@ class Invariant(RuleBasedStateMachine):
             assert_equal(own_bits(self.model), before)
         for name, shown in seen:
             self.reference.assert_shown(name, shown, self.model)
+
+    @precondition(lambda self: self._tries("live"))
+    @rule(name=st.sampled_from("abc"), training=st.booleans())
+    def look_at_a_live_model(self, name, training):
+        """One that was built at any moment before is what a reading shows now."""
+        before = own_bits(self.model)
+        try:
+            with self._judged():
+                shown = self.averager.tensors(name)
+                live = self.lives.get(name) or self.averager.live(name)
+        except Refused:
+            return
+        finally:
+            assert_equal(own_bits(self.model), before)
+        if self._runs(live):
+            live.train(training)
+            live(torch.ones(3, 4).to(next(live.parameters()).dtype))
+            live.eval()
+            assert_equal(self.averager.tensors(name), shown)
+        held = live.state_dict()
+        if held.keys() != shown.keys():
+            self.lives.pop(name)
+            return
+        self.lives[name] = live
+        for key, got in held.items():
+            want = shown[key].to(got.dtype)
+            eps = torch.finfo(got.dtype).eps if got.is_floating_point() else 0.0
+            assert torch.allclose(got.double(), want.double(), rtol=4 * eps, atol=4 * eps), key
+
+    def _runs(self, model: nn.Module) -> bool:
+        """Whether a forward pass of it can run, judged by a copy."""
+        try:
+            with torch.no_grad():
+                copied = copy.deepcopy(model).train()
+                copied(torch.ones(3, 4).to(next(model.parameters()).dtype))
+        except (RuntimeError, ValueError, IndexError):
+            return False
+        return True
 
     @precondition(lambda self: self._tries("autocast"))
     @rule(
@@ -762,6 +802,7 @@ class Invariant(RuleBasedStateMachine):
         if self.handle is not None:
             self.handle.remove()
         self.handle = None
+        self.lives.clear()
         self.averager = fresh
         self._attach()
         frozen = [name for name in self._plain() if name in self.reference.frozen]

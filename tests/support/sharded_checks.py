@@ -12,7 +12,7 @@ from support.process_groups import World
 from support.small_networks import assert_same_bits, raising
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor
 from torch.distributed.tensor.debug import CommDebugMode
 
@@ -388,6 +388,74 @@ def check_scalars(world: World) -> None:
     assert averager.scalars() == pytest.approx(whole_one.scalars())
 
 
+def live_outputs(live: nn.Module, seed: int = 9) -> Tensor:
+    with torch.no_grad():
+        return live(inputs(seed))
+
+
+def check_live_models(world: World) -> None:
+    """A teacher in shards, in the averages' memory, that is what one process has."""
+    for dimensions in (1, 2):
+        model = sharded(world, dimensions=dimensions)
+        averager = Averager(model, KINDS)
+        live = averager.live("ema_0.9")
+        assert not any("FSDP" in type(part).__name__ for part in live.modules())
+        rows = averager.state_dict()["tensors"]["ema_0.9"]
+        for key, x in live.named_parameters():
+            assert x.to_local().data_ptr() == rows[key].to_local().data_ptr()
+        reference = net()
+        alone = Averager(reference, KINDS)
+        beside = alone.live("ema_0.9")
+        for seed in (1, 2, 3):
+            outputs(model)  # FSDP2's root stays whole after it
+            feed(model, seed)
+            feed(reference, seed)
+            averager.step()
+            alone.step()
+            torch.testing.assert_close(live_outputs(live), live_outputs(beside))
+            assert all(isinstance(x, DTensor) for x in live.parameters())
+        x = inputs(4).requires_grad_()
+        live(x).sum().backward()
+        assert x.grad is not None
+        live[2].armed = True
+        with pytest.raises(RuntimeError, match="on purpose"):
+            live(inputs())
+        assert all(isinstance(x, DTensor) for x in live.parameters())
+        live[2].armed = False
+        with averager.applied("uniform"):
+            torch.testing.assert_close(live_outputs(live), live_outputs(beside))
+        averager.load_state_dict(copy.deepcopy(averager.state_dict()))
+        torch.testing.assert_close(live_outputs(live), live_outputs(beside))
+        assert_same_bits(full(live.state_dict()), full(averager.tensors("ema_0.9")))
+
+
+def check_live_models_that_follow(world: World) -> None:
+    """Averages in float32 of shards in bfloat16, and FSDP2's own mixed precision."""
+    model = net().to(torch.bfloat16)
+    fully_shard(model, mesh=mesh(world))
+    averager = Averager(model, KINDS)
+    live = averager.live("ema_0.9")
+    with torch.no_grad():
+        for x in model.parameters():
+            x.add_(1)
+    averager.step()
+    live(inputs().to(torch.bfloat16))
+    want = {k: x.to(torch.bfloat16) for k, x in full(averager.tensors("ema_0.9")).items()}
+    parameters = {k: x.full_tensor() for k, x in live.named_parameters()}
+    assert_same_bits(parameters, {k: want[k] for k in parameters})
+
+    torch.manual_seed(0)
+    mixed = nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 2))
+    policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, output_dtype=torch.float32)
+    fully_shard(mixed, mesh=mesh(world), mp_policy=policy)
+    averager = Averager(mixed, KINDS)
+    live = averager.live("ema_0.9")
+    assert torch.equal(live_outputs(live), outputs(mixed))
+    split = split_rows(net(), mesh(world))
+    with pytest.raises(StateError, match="otherwise than by FSDP2"):
+        Averager(split, KINDS).live("ema_0.9")
+
+
 def check_saving_whole_averages(world: World) -> None:
     model, averager, _, expected = moved(world)
     outputs(model)
@@ -689,6 +757,8 @@ ALONE = [
     check_applied_nests_and_refuses,
     check_reading,
     check_scalars,
+    check_live_models,
+    check_live_models_that_follow,
     check_saving_whole_averages,
     check_one_bad_shard_stops_all,
     check_windows,

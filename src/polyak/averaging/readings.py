@@ -145,6 +145,9 @@ class ReadableAverages:
         without gradients at first. What is no weight, such as a buffer that is not persistent, is
         its own. `docs/teachers.md` shows it in loops.
 
+        Of a model under FSDP2 it holds shards, and gathers them where that does: all processes run
+        it together. `fully_shard` needs not be called of it.
+
         Where an average has another dtype or device than the model, one copy is refreshed before
         a forward pass or `state_dict()` that follows an update. So it is with a live model that is
         cast or moved, spectral norm's vectors, and the parameters of modules with a `train` of
@@ -159,7 +162,7 @@ class ReadableAverages:
             name: The average's.
 
         Raises:
-            StateError: for a model that is spread over processes.
+            StateError: for a model that is spread over processes otherwise than by FSDP2.
 
         Example:
             >>> import polyak

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from polyak.averaging.live.hooks import BuffersHook, RefreshHook, ShowHook, fits
-from polyak.averaging.model import places
+from polyak.averaging.model import places, sharded
 from polyak.averaging.model.current import CurrentWeights
 from polyak.averaging.model.modes import own_train, renewing
 from polyak.averaging.model.weights import sort_weights
@@ -59,11 +59,13 @@ class Binding:
         self._names = named.keys()
         # TorchScript's copies of parameters are no Parameters.
         buffers = {id(x) for part in parts for _, x in places.buffers(part).items()}
-        self._parameters = {k: x for k, x in named.items() if id(x) not in buffers}
+        parameters = {k: x for k, x in named.items() if id(x) not in buffers}
         private = private_ids(parts)
-        self._private = {name for name, x in self._parameters.items() if id(x) in private}
+        self._private = {name for name, x in parameters.items() if id(x) in private}
+        self._parameters = {name: sharded.inner(x) for name, x in parameters.items()}
         # Kept as they were before their module wrote to them, as it does to merge an adapter.
-        self._unwritten = {k: found.frozen[k].clone() for k in self._private & found.frozen.keys()}
+        unwritten = self._private & found.frozen.keys()
+        self._unwritten = {name: self._parameters[name].clone() for name in unwritten}
         self._bound: dict[str, tuple[Tensor, int, int]] = {}
         """Of each parameter its source, and where that and it lay when it was bound."""
         self._following: set[str] = set()
@@ -114,7 +116,8 @@ class Binding:
 
     def _sources(self) -> dict[str, Tensor]:
         found = self._current.found
-        return {**found.frozen, **found.live, **self._store.stored(self._name)}
+        own = {name: sharded.inner(x) for name, x in {**found.frozen, **found.live}.items()}
+        return own | self._store.stored(self._name)
 
     def _is_bound(self, name: str, parameter: Tensor, source: Tensor) -> bool:
         bound = self._bound.get(name)

@@ -89,10 +89,7 @@ class BuffersHook:
         """Whether the average's own buffers stand in the module, so that it follows by itself."""
         if not self._in_place or self._copies_shown:
             return False
-        for key, source in self._sources.items():
-            if self._buffers[key] is not source:
-                return False
-        return True
+        return all(self._buffers[key] is source for key, source in self._sources.items())
 
     def show_sources(self) -> None:
         """Let the average's own buffers stand in the module, or copies if they cannot."""

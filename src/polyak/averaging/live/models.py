@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from polyak.averaging.live.binding import Binding, private_ids
 from polyak.averaging.live.hooks import fits
+from polyak.averaging.live.shards import gather_in_forward_passes
+from polyak.averaging.model import sharded
 from polyak.averaging.model.copies import replica
 from polyak.averaging.model.current import CurrentWeights
 from polyak.averaging.model.modes import set_eval
@@ -43,7 +45,8 @@ class LiveModels:
         """A model that is an average, in eval mode and without gradients."""
         current, model = self._current.check(values=True), self._current.model
         stand_ins = _stand_ins(model, current, self._store.stored(name))
-        module = replica(model, current=current, owner=owner, stand_ins=stand_ins, call="live()")
+        module = replica(model, current=current, owner=owner, stand_ins=stand_ins, shards=True)
+        gather_in_forward_passes(model, module)
         binding = Binding(
             module,
             name,
@@ -84,8 +87,16 @@ def _stand_ins(
     private = private_ids(list(model.modules()))
     found: dict[int, Tensor] = {}
     for name, x in own.items():
-        source = sources[name].detach()
-        plain = type(x) in (nn.Parameter, Tensor) and type(source) is Tensor
-        if plain and id(x) not in private and fits(source, x):
-            found[id(x)] = nn.Parameter(source, False) if isinstance(x, nn.Parameter) else source
+        source, inner = sharded.inner(sources[name]).detach(), sharded.inner(x)
+        plain = type(inner) in (nn.Parameter, Tensor) and type(source) is Tensor
+        if plain and id(x) not in private and fits(source, inner):
+            found[id(x)] = _like(x, source)
+        elif sharded.is_sharded(x):
+            found[id(x)] = _like(x, torch.empty_like(inner))
     return found
+
+
+def _like(own: Tensor, shard: Tensor) -> Tensor:
+    """A tensor of the kind of the model's own, in the memory of a shard or a whole tensor."""
+    value = sharded.whole(shard, own)
+    return nn.Parameter(value, requires_grad=False) if isinstance(own, nn.Parameter) else value

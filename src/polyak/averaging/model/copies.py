@@ -1,7 +1,6 @@
 """Copies of a model that hold an average, for which the model itself is only read."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from copy import deepcopy
 from typing import Any
 
 import torch
@@ -41,7 +40,7 @@ def copy_holding(
         StateError: for a sharded model, and while another owner's weights are in it.
     """
     stand_ins = {id(x): _in_same_memory(x) for x in current.frozen.values()} if share_frozen else {}
-    copy = replica(model, current=current, owner=owner, stand_ins=stand_ins, call="module()")
+    copy = replica(model, current=current, owner=owner, stand_ins=stand_ins)
     parts = list(copy.modules())
     for name, x in sort_weights(copy, buffers=buffers, like=current).stored.items():
         # Copies of TorchScript's modules train, whether or not these do.
@@ -67,7 +66,7 @@ def replica(
     current: Weights,
     owner: object,
     stand_ins: Mapping[int, Tensor],
-    call: str,
+    shards: bool = False,
 ) -> nn.Module:
     """A copy of `model`, modules with a `train` of their own in train mode.
 
@@ -76,28 +75,39 @@ def replica(
         current: Its weights at this moment.
         owner: Whose weights the copy is to hold; it is not copied.
         stand_ins: What the copy has in place of tensors of the model, by their ids.
-        call: What was called, for messages.
+        shards: Whether it may be a model that FSDP2 has sharded, of which the copy is not.
 
     Raises:
         StateError: for a sharded model, and while another owner's weights are in it.
     """
-    if any(map(sharded.is_sharded, (*current.stored.values(), *current.frozen.values()))):
+    spread = [x for x in (*current.stored.values(), *current.frozen.values()) if _is_spread(x)]
+    if spread and not shards:
         raise StateError(
-            f"{call} was called of a model that is spread over processes; expected one that is "
-            "whole. Use applied(name), or polyak.gathered and load its state dict."
+            "module() was called of a model that is spread over processes; expected one that is "
+            "whole. Use applied(name), live(name), or polyak.gathered and load its state dict."
         )
+    if spread and not sharded.managed([model]):
+        raise StateError(
+            "live() was called of a model that is spread over processes otherwise than by FSDP2; "
+            "expected fully_shard of the whole model, or a model that is whole. Use applied(name)."
+        )
+    sharded.reshard(list(model.modules()), spread)
     swap.refuse_others(list(model.modules()), owner)
     # Held until the copy is made, for an id is another object's once its own is gone.
     computed = list(_computed(vars(module) for module in model.modules()))
     # torch makes no copy of compressed sparse ones by itself, either.
     computed += [x for x in model.buffers() if x.layout is not torch.strided]
     memo: dict[int, Any] = {id(x): x.detach().clone() for x in computed}
-    copy = deepcopy(model, {**memo, **stand_ins, id(owner): None})
+    copy = sharded.plain_copy(model, {**memo, **stand_ins, id(owner): None})
     # What they have made of the model's weights goes, for it to be made anew of these.
     for part in own_train(list(copy.modules())):
         if not part.training:
             part.train()
     return copy
+
+
+def _is_spread(x: Tensor) -> bool:
+    return sharded.is_sharded(x)
 
 
 def _in_same_memory(frozen: Tensor) -> Tensor:

@@ -7,8 +7,10 @@ the truth stays in the sharded ones.
 """
 
 import sys
+from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
+from copy import deepcopy
 from math import prod
 from typing import TYPE_CHECKING, Any, TypeGuard
 
@@ -36,6 +38,11 @@ def local(tensor: Tensor) -> Tensor:
         return tensor
     with torch.no_grad():
         return tensor.to_local().detach()
+
+
+def inner(tensor: Tensor) -> Tensor:
+    """The tensor itself in which a DTensor keeps its shard; a plain tensor as it is."""
+    return tensor._local_tensor if is_sharded(tensor) else tensor
 
 
 def local_all(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -76,6 +83,13 @@ def whole_all(shards: Mapping[str, Tensor], likes: Mapping[str, Tensor]) -> dict
     }
 
 
+def gather(tensor: "DTensor", dtype: torch.dtype | None) -> Tensor:
+    """All values of a DTensor, cast before they are sent; every process must call it."""
+    cast: Any = tensor if dtype is None else tensor.to(dtype)
+    whole: Tensor = cast.full_tensor()
+    return whole
+
+
 def layout(tensor: Tensor) -> tuple[Any, ...] | None:
     """Equal for tensors that are spread alike; None for plain tensors."""
     if not is_sharded(tensor):
@@ -87,6 +101,49 @@ def managed(modules: Iterable[nn.Module]) -> list[Any]:
     """The modules that `fully_shard` was applied to."""
     module = sys.modules.get("torch.distributed.fsdp")
     return [] if module is None else [m for m in modules if isinstance(m, module.FSDPModule)]
+
+
+def precision(module: Any) -> Any:
+    """The mixed precision with which `fully_shard` was applied to a module."""
+    return sys.modules["torch.distributed.fsdp"].fully_shard.state(module)._mp_policy
+
+
+def plain_copy(model: nn.Module, memo: dict[int, Any]) -> nn.Module:
+    """A deep copy in which no module is under `fully_shard`, which refuses copies of its own.
+
+    Args:
+        model: Any module; its parameters must be in their places, see `reshard`.
+        memo: As `deepcopy` has it.
+    """
+    own = managed(model.modules())
+    # What FSDP2 hangs on modules refers to all that it knows.
+    for module in model.modules() if own else ():
+        for hooks in [x for name, x in vars(module).items() if name.endswith("_hooks")]:
+            kept = {key: hook for key, hook in hooks.items() if not _is_fsdps(hook)}
+            memo.setdefault(id(hooks), OrderedDict(kept))
+    shells: dict[int, nn.Module] = {
+        id(module): object.__new__(_plain_class(type(module))) for module in own
+    }
+    memo |= shells
+    for module in own:
+        places = {k: x for k, x in vars(module).items() if not _is_fsdps_place(k)}
+        vars(shells[id(module)]).update(deepcopy(places, memo))
+    return deepcopy(model, memo)
+
+
+def _plain_class(cls: type) -> type:
+    """The class of a module before `fully_shard` put one of its own before it."""
+    fsdp = sys.modules["torch.distributed.fsdp"].FSDPModule
+    return next(x for x in cls.__mro__[1:] if not issubclass(x, fsdp))
+
+
+def _is_fsdps(hook: Any) -> bool:
+    hook = getattr(hook, "hook", hook)
+    return str(getattr(hook, "__module__", "")).startswith("torch.distributed.fsdp")
+
+
+def _is_fsdps_place(name: Any) -> bool:
+    return str(name).startswith(("__composable_api", "_is_fsdp", "_fsdp"))
 
 
 def refuse_flat(modules: Iterable[nn.Module]) -> None:
