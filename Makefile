@@ -27,7 +27,7 @@ bench: .venv/dev  ## measures on this machine what docs/ has tables of, and writ
 
 docs: .venv/dev  ## the site in build/site/, to be read without a network; a broken link fails
 	$(BIN)/python -m pip install --quiet -c constraints.txt ".[docs]"
-	$(BIN)/python -m sphinx --fail-on-warning --keep-going -q docs build/site
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going -q -c docs . build/site
 	@echo "open build/site/index.html"
 
 build: .venv/dev  ## wheel and sdist in dist/, whose README an index can show

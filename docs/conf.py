@@ -29,6 +29,7 @@ include_patterns = [
     "src/polyak/averaging/README.md",
     "src/polyak/report/README.md",
 ]
+exclude_patterns = [".*", "build", "dist", "out", "tests"]
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
 templates_path: list[str] = []
 
@@ -127,6 +128,8 @@ def _with_equations(_app, _what, _name, _of, _options, lines):
     """What is indented in a docstring, before its sections, is set as it stands."""
     found, in_sections = [], False
     for line in lines:
+        # Else the role takes what is in angle brackets for a target.
+        line = re.sub(r"(?<!`)`([^`]*<[^`]*>[^`]*)`(?!`)", r"``\1``", line)
         in_sections |= re.fullmatch(r"[A-Z]\w+:", line) is not None
         above = next((x for x in reversed(found) if x.strip()), "")
         begins = line.startswith("    ") and not above.startswith("    ") and found[-1:] == [""]

@@ -51,7 +51,7 @@ def test_a_target_network_that_is_an_average_learns_to_balance():
 def test_several_processes(how):
     call = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     call += [str(FOLDER / "several_processes.py"), how]
-    done = subprocess.run(call, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(call, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-3000:]
     assert f"{how} on 2 processes: the average is right on 9" in done.stdout
 

@@ -48,7 +48,7 @@ def test_every_command_of_a_page_is_one_that_polyak_knows(page):
 def test_the_page_on_several_processes_runs_in_two(tmp_path):
     call = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     call += [str(ROOT / "tests" / "support" / "pages.py"), "docs/sharded.md"]
-    done = subprocess.run(call, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(call, cwd=tmp_path, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-3000:]
 
 

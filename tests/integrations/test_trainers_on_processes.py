@@ -1,4 +1,4 @@
-"""Averages in shards through other tools, saved by two processes and gone on with by one."""
+"""Averages through other tools on two processes, in shards and under DDP, each tool as launched."""
 
 import os
 import subprocess
@@ -60,3 +60,9 @@ def test_accelerate_and_the_trainer_keep_and_save_shards_of_fsdp2(tmp_path):
     assert (tmp_path / "state" / "averager_0" / ".metadata").is_file()
     assert (tmp_path / "trainer" / "checkpoint-6" / "averager" / ".metadata").is_file()
     torchrun(1, "accelerate_shards.py", "resume", tmp_path)
+
+
+def test_accelerate_and_the_trainer_save_the_average_under_ddp(tmp_path):
+    needs("accelerate", "transformers")
+    torchrun(2, "ddp_trainers.py", "save", tmp_path)
+    torchrun(2, "ddp_trainers.py", "resume", tmp_path)
