@@ -71,7 +71,7 @@ def test_all_averages_share_one_pass_over_the_data():
 def test_max_samples_and_forward_are_passed_on():
     averager, twin = trained(net()), trained(net())
     twin.load_state_dict(averager.state_dict())
-    twin._model.load_state_dict(averager._model.state_dict())
+    twin.model.load_state_dict(averager.model.state_dict())
     averager.refresh_batchnorm(
         [{"a": x} for x in BATCHES], max_samples=9, forward=lambda m, b: m(b["a"])
     )
