@@ -79,7 +79,7 @@ def same(theirs: State, ours: State) -> None:
         (Uniform(), {}),
         (Uniform(start=10), {}),
     ],
-    ids=repr,
+    ids=["ema", "ema from 1", "ema from 40", "uniform", "uniform from 10"],
 )
 def test_torchs_averaged_model_goes_on(tmp_path, average, settings):
     def load(model, content):
