@@ -1,6 +1,6 @@
 """Going on from a state of which not everything fits: what does goes on, the rest begins anew."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +22,11 @@ class Fitted:
 
 
 def fit(
-    saved: Mapping[str, Any], own: Mapping[str, Any], *, current: Mapping[str, Tensor]
+    saved: Mapping[str, Any],
+    own: Mapping[str, Any],
+    *,
+    current: Mapping[str, Tensor],
+    snapshots: Collection[str],
 ) -> Fitted:
     """A state for a bank of other averages, or another period, than those it was saved of.
 
@@ -33,11 +37,16 @@ def fit(
         saved: What `Averager.state_dict()` gave.
         own: What the bank's own gives.
         current: The model's weights, that averages begin anew at.
+        snapshots: Averages that are means of their last snapshots.
 
     Raises:
         ConfigError: if no average of the bank goes on.
     """
-    going = [n for n, record in own["averages"].items() if _goes_on(saved, n, record)]
+    going = [
+        n
+        for n, record in own["averages"].items()
+        if _goes_on(saved, n, record, exact=n in snapshots)
+    ]
     if not going:
         raise ConfigError(
             f"the saved averages are {list(saved['averages'])}; expected at least one of "
@@ -57,10 +66,12 @@ def fit(
     return Fitted(state, anew, tuple(_said(saved, own, going=going, anew=anew)))
 
 
-def _goes_on(saved: Mapping[str, Any], name: str, record: Mapping[str, Any]) -> bool:
+def _goes_on(
+    saved: Mapping[str, Any], name: str, record: Mapping[str, Any], *, exact: bool
+) -> bool:
     before = saved["averages"].get(name)
     like: bool = before is not None and before["kind"] == record["kind"]
-    return like and (record["kind"] != "window" or before == record)
+    return like and (not exact or before == record)
 
 
 def _history(
