@@ -263,8 +263,8 @@ class Averager(ReadableAverages):
             own, found = self._record(), self._current.found
             fitted = Fitted(state)
             if not strict and own.keys() - {"dtypes", "buffers"} <= state.keys():
-                current = {**found.frozen, **found.averaged}
-                fitted = fit(state, own, current=current, snapshots=self._snapshots)
+                weights = {**found.frozen, **found.averaged}
+                fitted = fit(state, own, current=weights, snapshots=self._snapshots)
             state = fitted.state
             check_state(state, own, snapshots=self._snapshots)
             self._store.restore(state)

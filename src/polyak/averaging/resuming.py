@@ -31,19 +31,21 @@ def fit(
     """A state for a bank of other averages, or another period, than those it was saved of.
 
     An average goes on under its name if it is of the same kind, with the settings that it has now;
-    where it keeps snapshots they must be equal, since those are of one length.
+    of a window they must be equal, since its snapshots are of one length.
 
     Args:
         saved: What `Averager.state_dict()` gave.
         own: What the bank's own gives.
         current: The model's weights, that averages begin anew at.
-        snapshots: Names of averages that keep snapshots.
+        snapshots: Averages that are means of their last snapshots.
 
     Raises:
         ConfigError: if no average of the bank goes on.
     """
     going = [
-        n for n, record in own["averages"].items() if _goes_on(saved, n, record, n in snapshots)
+        n
+        for n, record in own["averages"].items()
+        if _goes_on(saved, n, record, exact=n in snapshots)
     ]
     if not going:
         raise ConfigError(
@@ -65,11 +67,11 @@ def fit(
 
 
 def _goes_on(
-    saved: Mapping[str, Any], name: str, record: Mapping[str, Any], snapshots: bool
+    saved: Mapping[str, Any], name: str, record: Mapping[str, Any], *, exact: bool
 ) -> bool:
     before = saved["averages"].get(name)
     like: bool = before is not None and before["kind"] == record["kind"]
-    return like and (not snapshots or before == record)
+    return like and (not exact or before == record)
 
 
 def _history(

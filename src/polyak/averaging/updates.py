@@ -58,7 +58,7 @@ class Updates:
     ) -> None:
         self._kinds = kinds
         self._counters = counters
-        self._live = live
+        self._current = live
         self._store = store
         self._nonfinite: NonFinite = nonfinite
         self._windows = [name for name, kind in kinds.items() if kind.snapshots is not None]
@@ -72,8 +72,8 @@ class Updates:
         Raises:
             NonFiniteError: unless NaN and infinity are allowed.
         """
-        bad = [] if self._nonfinite == "allow" else self._live.nonfinite()
-        if self._nonfinite != "allow" and not self._live.all_agree(not bad):
+        bad = [] if self._nonfinite == "allow" else self._current.nonfinite()
+        if self._nonfinite != "allow" and not self._current.all_agree(not bad):
             raise NonFiniteError(
                 f"{few(bad) if bad else _ELSEWHERE} hold NaN or infinity; expected finite initial "
                 "weights, since every average starts from them. Build the averager after "
@@ -174,10 +174,10 @@ class Updates:
                 f"weights are those of {few(weights) if weights else 'no average'}; expected "
                 f"{few(kinds)}. Keep averages that begin now in an averager of their own."
             )
-        live = self._live.now()
+        live = self._current.now()
         taken = {n: adoption.select_averaged(weights[n], live, name=n) for n in kinds}
         bad = [] if self._nonfinite == "allow" else adoption.find_nonfinite(taken)
-        if self._nonfinite != "allow" and not self._live.all_agree(not bad):
+        if self._nonfinite != "allow" and not self._current.all_agree(not bad):
             raise NonFiniteError(
                 f"{few(bad) if bad else _ELSEWHERE} hold NaN or infinity; expected finite "
                 "weights. Take an earlier checkpoint."
@@ -204,13 +204,13 @@ class Updates:
         begun = self._open
         outcomes = [] if begun is None else [begun.left_out, begun.finite]
         arrived = all(outcome is None or outcome.arrived() for outcome in outcomes)
-        return begun is not None and arrived and (begun.folded or self._live.sent())
+        return begun is not None and arrived and (begun.folded or self._current.sent())
 
     def _begin(self, left_out: Lagged | None, steps: int) -> None:
         self._store.refuse_torn()
         moment = self._counters.next_update(steps=steps)
         weights = lerp_weights(self._kinds, moment, self._counters.folded)
-        if left_out is None and not (self._live.offloaded or self._live.lags):
+        if left_out is None and not (self._current.offloaded or self._current.lags):
             # All that is read is detached, so no gradients need to be turned off.
             self._close(_Open(moment, steps, weights, left_out))
         else:
@@ -220,8 +220,8 @@ class Updates:
     def _begin_open(self, begun: _Open) -> None:
         """Begin an update of which something may not be known, or done, at once."""
         left_out, weights = begun.left_out, begun.weights
-        if self._live.offloaded:
-            self._live.send()
+        if self._current.offloaded:
+            self._current.send()
             self._open = begun
             if self._votes:
                 self.settle()
@@ -230,7 +230,7 @@ class Updates:
             self._open = begun
             self.settle()
             return
-        guarded = self._nonfinite == "skip" and self._live.lags
+        guarded = self._nonfinite == "skip" and self._current.lags
         if left_out is None and not guarded:
             self._close(begun)
             return
@@ -240,7 +240,7 @@ class Updates:
     @property
     def _votes(self) -> bool:
         """Whether processes that hold shards ask each other if all of them are finite."""
-        return self._live.mesh is not None and self._nonfinite != "allow"
+        return self._current.mesh is not None and self._nonfinite != "allow"
 
     def _must_know(self, weights: Mapping[str, float]) -> bool:
         """Whether the update cannot be undone by a lerp weight of 0, so that the host waits."""
@@ -261,7 +261,7 @@ class Updates:
         if begun.left_out is not None and begun.left_out.value():
             return
         if not self._fine(begun):
-            self._meet_nonfinite(self._live.nonfinite(sent=True))
+            self._meet_nonfinite(self._current.nonfinite(sent=True))
             return
         if not begun.folded:
             self._store.fold(begun.weights)
@@ -275,7 +275,7 @@ class Updates:
         self._store.gather()
         if self._nonfinite == "allow":
             return True
-        return self._live.all_agree(self._store.finite())
+        return self._current.all_agree(self._store.finite())
 
     def _meet_nonfinite(self, bad: Sequence[str]) -> None:
         message = (
@@ -286,7 +286,7 @@ class Updates:
         if not self._counters.skipped:
             warn(
                 f"{message} The averages skip such updates; `skipped` counts them."
-                f"{_remedy([name for name in bad if name in self._live.found.buffers])}"
+                f"{_remedy([name for name in bad if name in self._current.found.buffers])}"
             )
         self._counters.skipped += 1
 

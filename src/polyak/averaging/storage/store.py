@@ -45,7 +45,7 @@ class Store:
         dtype: torch.dtype | None,
         device: torch.device | str | None,
     ) -> None:
-        self._live = live
+        self._current = live
         self._names = tuple(names)
         self._snapshots = snapshots
         self._dtype = dtype
@@ -55,13 +55,13 @@ class Store:
         self._allocate()
 
     def _allocate(self) -> None:
-        here, device = self._live.here, self._device
+        here, device = self._current.here, self._device
         dtypes = stored_dtypes(here.averaged, self._dtype)
         self._bank = Bank(
             self._names, here.averaged, dtypes=dtypes, device=device, snapshots=self._snapshots
         )
         self._copied = {key: self._copy(x) for key, x in here.copied.items()}
-        self._spectral = spectral_layers(self._live.model)
+        self._spectral = spectral_layers(self._current.model)
         self._iterated: dict[str, dict[str, Tensor]] = {}
         self._bind()
 
@@ -72,8 +72,8 @@ class Store:
 
     def _bind(self) -> None:
         """Read from now on what the model consists of; what is copied may have grown."""
-        self._bank.bind(self._live.source.averaged)
-        live = {key: x.detach() for key, x in self._live.source.copied.items()}
+        self._bank.bind(self._current.source.averaged)
+        live = {key: x.detach() for key, x in self._current.source.copied.items()}
         self._renewed = [
             key
             for key, held in self._copied.items()
@@ -93,7 +93,7 @@ class Store:
         Raises:
             WeightMismatchError: if a weight that stays has another shape.
         """
-        self._live.track()
+        self._current.track()
         self._grow()
 
     @torch.inference_mode(False)
@@ -104,7 +104,7 @@ class Store:
         Raises:
             WeightMismatchError: if one was frozen and has moved since.
         """
-        if self._live.admit(parameters):
+        if self._current.admit(parameters):
             self._grow()
 
     def _grow(self) -> None:
@@ -112,7 +112,7 @@ class Store:
         bank, copied = self._bank, self._copied
         self._allocate()
         # A parameter that was frozen is its own average so far.
-        self._bank.take_over(bank, self._live.here.averaged)
+        self._bank.take_over(bank, self._current.here.averaged)
         self._copied |= {key: x for key, x in copied.items() if key in self._copied}
         self._bind()
         stored = self._bank.dtypes.keys() | self._copied.keys()
@@ -128,8 +128,8 @@ class Store:
 
     def gather(self) -> None:
         """Take the live weights in, or what was sent of them once it is down."""
-        self._live.ready()
-        if self._bank.bound is not self._live.source.averaged:
+        self._current.ready()
+        if self._bank.bound is not self._current.source.averaged:
             self._bind()
         self._bank.gather()
 
@@ -139,7 +139,7 @@ class Store:
 
     def finite_flag(self) -> Tensor:
         """Whether it is on all processes, as a 0-dim bool on the device."""
-        return sharded.unanimous(self._bank.finite_flag(), self._live.mesh)
+        return sharded.unanimous(self._bank.finite_flag(), self._current.mesh)
 
     def fold(self, lerp_weights: Mapping[str, float], *, keep: Tensor | None = None) -> None:
         """Move every average by its lerp weight towards what was gathered.
@@ -157,7 +157,7 @@ class Store:
             # Another shape cannot be chosen on a device.
             renewed = renewed if renewed and bool(keep) else []
         # Sparse ones exchange their values within, so they are looked up now.
-        fresh = {key: self._copy(self._live.source.copied[key]) for key in renewed}
+        fresh = {key: self._copy(self._current.source.copied[key]) for key in renewed}
         self._bank.wrote = False
         try:
             self._bank.fold(lerp_weights, keep=keep)
@@ -189,7 +189,7 @@ class Store:
         for name, values in averages.items():
             for key, x in values.items():
                 self._bank.put(name, key, x)
-        self._live.note_frozen()
+        self._current.note_frozen()
         self.drop_refreshed()
 
     def stored(self, name: str) -> dict[str, Tensor]:
@@ -209,7 +209,7 @@ class Store:
     def begin_anew(self, names: Iterable[str]) -> None:
         """Let averages be the model's weights of now, as at the start."""
         for name in names:
-            for key, x in self._live.here.averaged.items():
+            for key, x in self._current.here.averaged.items():
                 self._bank.put(name, key, x.detach())
 
     def weights(self, name: str) -> dict[str, Tensor]:
@@ -219,7 +219,7 @@ class Store:
         then the stored tensor is what it can hold, and can be lent without a copy.
         """
         self.refuse_torn()
-        rows, live = self._bank.rows[name], self._live.here.averaged
+        rows, live = self._bank.rows[name], self._current.here.averaged
         whole = {
             key: kernels.join(rows[key], low)
             for key, low in self._bank.remainder[name].items()
@@ -231,7 +231,7 @@ class Store:
     def _vectors(self, name: str, stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Spectral norm's vectors of an average, computed once an update."""
         if name not in self._iterated:
-            spread = self._live.found.spread
+            spread = self._current.found.spread
             averaged = {k: stored[k] for k in self._bank.rows[name] if k not in spread}
             self._iterated[name] = vectors_of(self._spectral, averaged, self._copied)
         return self._iterated[name]
@@ -256,29 +256,29 @@ class Store:
         What averages share is copied once: what is frozen, live or copied, and extra states,
         which are the model's own; one that is no tensor is left out.
         """
-        live = self._live.check(values=True)
-        shared = {**live.frozen, **live.live, **self._live.whole(self._copied)}
+        live = self._current.check(values=True)
+        shared = {**live.frozen, **live.live, **self._current.whole(self._copied)}
         common = {key: copy(x.detach()) for key, x in shared.items()}
-        extra = {key: copy(x) for key, x in extra_states(self._live.model).items()}
+        extra = {key: copy(x) for key, x in extra_states(self._current.model).items()}
         found = {}
         for name in names:
             own = {k: x for k, x in self.weights(name).items() if x is not self._copied.get(k)}
-            held = common | {k: copy(x.detach()) for k, x in self._live.whole(own).items()}
+            held = common | {k: copy(x.detach()) for k, x in self._current.whole(own).items()}
             found[name] = {key: held[listed] for key, listed in live.names.items()} | extra
         return found
 
     def standstill(self, name: str, lerp_weight: float) -> float:
         """Share of the values off the model's that an update would leave as they are."""
-        self._live.now()
-        return self._bank.standstill(name, self._live.here.averaged, lerp_weight)
+        self._current.now()
+        return self._bank.standstill(name, self._current.here.averaged, lerp_weight)
 
     def record(self) -> dict[str, Any]:
         """The stored tensors themselves, shards as DTensors, and how they are stored."""
 
-        whole, bank = self._live.whole, self._bank
+        whole, bank = self._current.whole, self._bank
         return {
             "dtypes": dtype_names(bank.dtypes.values()),
-            "buffers": self._live.buffers,
+            "buffers": self._current.buffers,
             "tensors": {name: whole(row) for name, row in bank.rows.items()},
             "remainder": {name: whole(bank.beside(name)) for name in bank.rows},
             "copied": whole(self._copied),
@@ -293,18 +293,18 @@ class Store:
         Raises:
             WeightMismatchError: before anything has changed, if it has other weights.
         """
-        own, admitted = self._live.layout, self._live.admitted
-        record = without_averaged_vectors(record, self._live.here)
-        layout = match_layout(own, record, buffers=self._live.buffers, admitted=admitted)
-        if layout is self._live.layout:
+        own, admitted = self._current.layout, self._current.admitted
+        record = without_averaged_vectors(record, self._current.here)
+        layout = match_layout(own, record, buffers=self._current.buffers, admitted=admitted)
+        if layout is self._current.layout:
             check_weights(record, layout, dtypes=self._bank.dtypes)
         else:
             check_weights(record, layout, dtypes=stored_dtypes(layout.averaged, self._dtype))
-            self._live.arrange(layout)
+            self._current.arrange(layout)
             self._allocate()
         for name in self._names:
             tensors, beside = (sharded.local_all(record[x][name]) for x in ("tensors", "remainder"))
-            self._bank.restore(name, tensors, beside, self._live.here.averaged)
+            self._bank.restore(name, tensors, beside, self._current.here.averaged)
         for key, x in sharded.local_all(record["copied"]).items():
             held = self._copied[key]
             if held.layout is torch.strided and held.shape == x.shape:
@@ -313,9 +313,9 @@ class Store:
                 self._copied[key] = x.to(held.device, held.dtype, copy=True)
         self._bind()
         self._torn = False
-        self._live.note_frozen()
+        self._current.note_frozen()
         # What an optimizer has and the state does not was frozen then: it is the model's so far.
-        if self._live.readmit():
+        if self._current.readmit():
             self._grow()
         self.drop_refreshed()
         self.refresh({n: sharded.local_all(row) for n, row in record["refreshed"].items()})
