@@ -54,7 +54,7 @@ def test_a_fault_of_the_disk_is_code_2_with_the_path(tmp_path, refused, monkeypa
 
 
 def test_a_file_that_may_not_be_read_is_not_said_to_be_one_to_write(refused, monkeypatch):
-    def fault(*_):
+    def fault(*_, **__):
         raise PermissionError(errno.EACCES, "Permission denied", "images.parquet")
 
     monkeypatch.setattr("polyak.cli.commands.data.prepare", fault)

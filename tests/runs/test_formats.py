@@ -67,7 +67,7 @@ def test_the_card_has_all_that_is_needed_to_ask_the_network(run, tmp_path):
     network = run.network("ema_loss_bn")
     count = sum(x.numel() for x in network.parameters())
     expected = {"name": "resnet8", "width": 4, "conv_bias": False, "parameters": count}
-    assert card["network"] == expected
+    assert card["network"] == {**expected, "norm": "batch"}
     assert card["classes"] == list(run.classes)
     asked = card["input"]
     assert (asked["shape"], asked["resize"]) == ([None, 1, 8, 8], None)

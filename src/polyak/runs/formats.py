@@ -19,6 +19,7 @@ from polyak.averaging.files.export import write_plain
 from polyak.data.config import name_of
 from polyak.errors import ConfigError
 from polyak.files import replacing, write_json
+from polyak.models.config import options_of
 from polyak.runs.run import Run
 
 _ONNX_NEEDS = ("onnx", "onnxscript")
@@ -78,13 +79,14 @@ def card_of_arm(run: Run, arm: str, out: Path) -> dict[str, Any]:
     about = run.about(arm)
     channels, height, width = run.card.image_shape
     network, data = run.network(arm), run.config.data
+    told = {"name", "conv_bias", *options_of(run.config.model.name)}
     return {
         "schema": "polyak-card",
         "version": 1,
         "file": out.name,
         "format": out.suffix.lower().removeprefix("."),
         "network": {
-            **{key: x for key, x in asdict(run.config.model).items() if x is not None},
+            **{k: x for k, x in asdict(run.config.model).items() if k in told and x is not None},
             "parameters": sum(x.numel() for x in network.parameters()),
         },
         "classes": list(run.classes),

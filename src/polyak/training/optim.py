@@ -67,14 +67,19 @@ def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimi
     if config.name == "muon":
         return _muon(model, parameters, config)
     if config.name == "adamw":
-        groups = _groups(parameters, config)
-        return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas)
+        return torch.optim.AdamW(
+            _groups(parameters, config),
+            lr=config.lr,
+            betas=config.betas,
+            weight_decay=config.weight_decay,
+        )
     device = parameters[0].device
     on_gpu = device.type == "cuda"
     return torch.optim.SGD(
         _groups(parameters, config),
         lr=torch.tensor(config.lr, device=device) if on_gpu else config.lr,
         momentum=config.momentum,
+        weight_decay=config.weight_decay,
         nesterov=config.momentum > 0,
         fused=True if on_gpu else None,
     )
@@ -112,8 +117,8 @@ def _groups(parameters: Sequence[Tensor], config: OptimConfig) -> list[dict[str,
     kept = config.decayed == "matrices"
     decayed = [p for p in parameters if not kept or p.ndim >= 2]
     others = [p for p in parameters if kept and p.ndim < 2]
-    groups = [
-        {"params": decayed, "weight_decay": config.weight_decay},
+    groups: list[dict[str, Any]] = [
+        {"params": decayed},
         {"params": others, "weight_decay": 0.0},
     ]
     return [group for group in groups if group["params"]]
@@ -142,4 +147,7 @@ def _muon(model: nn.Module, parameters: Sequence[Tensor], config: OptimConfig) -
         weight_decay=config.weight_decay,
         adjust_lr_fn="match_rms_adamw",
     )
-    return Together(muon, torch.optim.AdamW(rest, lr=config.lr, betas=config.betas))
+    adamw = torch.optim.AdamW(
+        rest, lr=config.lr, betas=config.betas, weight_decay=config.weight_decay
+    )
+    return Together(muon, adamw)

@@ -15,8 +15,7 @@ from polyak.averaging.kinds.lengths import fitted_decays
 from polyak.averaging.kinds.power import PowerEMA
 from polyak.averaging.kinds.schedule import Schedule
 from polyak.averaging.kinds.targets import CosineEMA, HardCopy
-from polyak.averaging.kinds.uniform import Uniform
-from polyak.averaging.kinds.window import Window
+from polyak.averaging.kinds.uniform import Uniform, Window
 from polyak.errors import ConfigError
 
 __all__ = [

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from polyak.averaging.kinds.average import Average, Update
 from polyak.averaging.kinds.lengths import converted
 from polyak.averaging.kinds.long_runs import share_and_age
-from polyak.averaging.kinds.targets import CosineEMA
+from polyak.averaging.kinds.targets import cosine_ema
 from polyak.averaging.kinds.warmups import (
     WARMUPS,
     Warmup,
@@ -168,45 +168,7 @@ class EMA(Average):
             raise ConfigError(f"tau is {tau!r}; expected 0 < tau <= 1.")
         return cls(1.0 - float(tau), None, name=name or f"tau_{tau:.12g}")
 
-    @staticmethod
-    def cosine(
-        start: float,
-        end: float = 1.0,
-        steps: float | None = None,
-        *,
-        epochs: float | None = None,
-        samples: float | None = None,
-        steps_per_epoch: int | None = None,
-        batch_size: int | None = None,
-        name: str | None = None,
-    ) -> CosineEMA:
-        """The momentum schedule of BYOL and DINO: a decay that rises on a cosine, without warm-up.
-
-            d = end − (end − start)·(1 + cos(π·k/steps))/2,   k = 0, 1, … steps before the update
-
-        Args:
-            start: Decay at the first update, in [0, 1].
-            end: Decay after `steps`, in [0, 1].
-            steps: Optimizer steps that it takes, mostly of the whole run; or `epochs` with
-                `steps_per_epoch`, or `samples` with `batch_size`.
-            name: `ema_<start>_to_<end>` if None.
-
-        Raises:
-            ConfigError: for a value outside its range, or not one length.
-
-        Example:
-            >>> EMA.cosine(0.996, 1.0, epochs=100, steps_per_epoch=390).steps
-            39000
-        """
-        _, _, in_steps = converted(
-            "the schedule",
-            steps=steps,
-            epochs=epochs,
-            samples=samples,
-            steps_per_epoch=steps_per_epoch,
-            batch_size=batch_size,
-        )
-        return CosineEMA(start, end, steps=in_steps, name=name)
+    cosine = staticmethod(cosine_ema)
 
     def scaled_batch(self, kappa: float, *, name: str | None = None) -> "EMA":
         """The average for a batch `kappa` times as large: decay^κ, the same horizon in samples.

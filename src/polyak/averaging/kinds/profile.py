@@ -148,8 +148,13 @@ def contents(average: float | Average, *, updates: int, every: int = 1, begun: i
     kind = as_average(average).at_period(every)
     if ages := _snapshot_ages(kind, updates=updates, every=every, begun=begun):
         return Contents(0.0, sum(ages) / len(ages))
-    found = None if begun else kind.share_and_age(updates=updates, every=every)
+    short = begun or updates <= _GONE_THROUGH
+    found = None if short else kind.share_and_age(updates=updates, every=every)
     return Contents(*(found or _gone_through(kind, updates=updates, every=every, begun=begun)))
+
+
+_GONE_THROUGH = 10_000
+"""Updates that take no time to go through: their sums are exact, and to the digit those of then."""
 
 
 def _gone_through(kind: Average, *, updates: int, every: int, begun: int) -> tuple[float, float]:

@@ -5,6 +5,7 @@ from math import cos, pi
 from typing import Any
 
 from polyak.averaging.kinds.average import Average, Update, refuse_between
+from polyak.averaging.kinds.lengths import converted
 from polyak.errors import ConfigError
 
 
@@ -67,6 +68,46 @@ class CosineEMA(Average):
             f"decay {self.start:g} to {self.end:g} per update, on a cosine until step "
             f"{self.steps:g}, no warm-up"
         )
+
+
+def cosine_ema(
+    start: float,
+    end: float = 1.0,
+    steps: float | None = None,
+    *,
+    epochs: float | None = None,
+    samples: float | None = None,
+    steps_per_epoch: int | None = None,
+    batch_size: int | None = None,
+    name: str | None = None,
+) -> CosineEMA:
+    """The momentum schedule of BYOL and DINO: a decay that rises on a cosine, without warm-up.
+
+        d = end − (end − start)·(1 + cos(π·k/steps))/2,   k = 0, 1, … steps before the update
+
+    Args:
+        start: Decay at the first update, in [0, 1].
+        end: Decay after `steps`, in [0, 1].
+        steps: Optimizer steps that it takes, mostly of the whole run; or `epochs` with
+            `steps_per_epoch`, or `samples` with `batch_size`.
+        name: `ema_<start>_to_<end>` if None.
+
+    Raises:
+        ConfigError: for a value outside its range, or not one length.
+
+    Example:
+        >>> cosine_ema(0.996, 1.0, epochs=100, steps_per_epoch=390).steps
+        39000
+    """
+    _, _, in_steps = converted(
+        "the schedule",
+        steps=steps,
+        epochs=epochs,
+        samples=samples,
+        steps_per_epoch=steps_per_epoch,
+        batch_size=batch_size,
+    )
+    return CosineEMA(start, end, steps=in_steps, name=name)
 
 
 @dataclass(frozen=True)

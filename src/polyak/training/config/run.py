@@ -245,8 +245,7 @@ LATER: dict[str, Any] = {
     "norm": "batch",
     "patch": None,
     "depth": None,
-    # Of the optimiser: nothing else is called so.
-    "name": "sgd",
+    "optim.name": "sgd",
     "betas": (0.9, 0.999),
     "decayed": "all",
     "clip": None,
@@ -273,13 +272,14 @@ def digest(record: dict[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def without_defaults(record: dict[str, Any]) -> dict[str, Any]:
+def without_defaults(record: dict[str, Any], part: str = "") -> dict[str, Any]:
     """A record without the settings of `LATER` that have their defaults, at any depth."""
-    return {
-        key: without_defaults(value) if isinstance(value, dict) else value
-        for key, value in record.items()
-        if key not in LATER or value != LATER[key]
-    }
+    kept = {}
+    for key, value in record.items():
+        name = f"{part}.{key}" if f"{part}.{key}" in LATER else key
+        if name not in LATER or value != LATER[name]:
+            kept[key] = without_defaults(value, key) if isinstance(value, dict) else value
+    return kept
 
 
 def _canonical(value: Any) -> Any:
