@@ -13,11 +13,11 @@ STANDS_FOR_A_RUN = "0123456789ab"
 SHIFTED = """
 from dataclasses import replace
 
-from polyak.data import DataConfig, load as load_data
+from polyak.data import DataConfig, load as load_data, prepare
 
 
 def load():
-    data = load_data(DataConfig(source="digits"))
+    data = load_data(prepare(DataConfig(source="digits")))
     test = replace(data.test, images_nchw=data.test.images_nchw.roll(1, 3))
     return test, test
 """
