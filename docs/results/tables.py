@@ -41,6 +41,13 @@ EFFECTS = (
     ),
     *(("loss", ACC, theirs) for theirs in (LAST, STOPPED, ANNEALED, ("swa_bn", "refit"))),
     *(("loss", SEARCHED, theirs) for theirs in (SEARCHED_SGD, SEARCHED_STOPPED)),
+    ("loss", ("ema_acc_bn", "search"), SEARCHED_SGD),
+    ("accuracy", ("power_bn", "search"), SEARCHED_SGD),
+    *(
+        (metric, (arm, "search"), SEARCHED_SGD)
+        for metric in ("churn", "ece", "ece_scaled")
+        for arm in ("ema_acc_bn", "swa_bn")
+    ),
     *(("memorised", ACC, theirs) for theirs in (LAST, STOPPED, ANNEALED)),
     *(("churn", LOSS, theirs) for theirs in (LAST, STOPPED, ANNEALED)),
     *(
@@ -90,6 +97,7 @@ def main(folders: list[Path]) -> None:
 def of_row(results: list[Line], points: list[Line]) -> Iterator[Iterator[tuple[str, ...]]]:
     """The tables that a row has evidence for."""
     yield effects(results)
+    yield fit(points)
     parts, phases = ({point[column] for point in points} for column in ("part", "phase"))
     if "test" in parts:
         yield curves(points)
@@ -125,6 +133,20 @@ def effects(results: list[Line]) -> Iterator[tuple[str, ...]]:
         if found and baseline:
             named = (metric, ", ".join(ours), ", ".join(theirs))
             yield *named, *compared(found, baseline, percent=metric != "loss")
+
+
+def fit(points: list[Line]) -> Iterator[tuple[str, ...]]:
+    """Training accuracy of SGD's last epoch, on images as they were trained on."""
+    yield "phase", "fit"
+    found: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for point in points:
+        if (point["part"], point["weights"]) == ("train", "sgd"):
+            found[point["phase"]][int(point["epoch"])].append(float(point["accuracy"]))
+    whole = max(epoch for epochs in found.values() for epoch in epochs)
+    for phase in ("search", "refit"):
+        # A run that has not ended has no last epoch.
+        if last := found[phase].get(whole):
+            yield phase, f"{100 * sum(last) / len(last):.1f}"
 
 
 def curves(points: list[Line]) -> Iterator[tuple[str, ...]]:
