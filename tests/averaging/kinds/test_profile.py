@@ -259,11 +259,14 @@ def test_a_long_run_in_short_is_what_going_through_it_gives(average, every):
     spacing=st.one_of(st.none(), st.integers(1, 50)),
     every=st.integers(1, 4),
     updates=st.integers(0, 300),
+    share=st.floats(0, 1),
 )
-def test_a_windows_snapshots_are_counted_as_they_are_taken(last, spacing, every, updates):
+def test_a_windows_snapshots_are_counted_as_they_are_taken(last, spacing, every, updates, share):
     window = Window(last, every=None if spacing is None else spacing * every)
-    expected = Average.ages(window, updates=updates, every=every)
-    assert window.ages(updates=updates, every=every) == expected
+    # Nothing, or a part of the run took place before it joined.
+    for begun in (0, int(share * updates)):
+        run = {"updates": updates, "every": every, "begun": begun}
+        assert window.ages(**run) == Average.ages(window, **run)
 
 
 @pytest.mark.parametrize("average", [*SUMMED, Window(5), Window(3, every=10**8)], ids=repr)

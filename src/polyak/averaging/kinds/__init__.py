@@ -12,10 +12,10 @@ from typing import Any
 from polyak.averaging.kinds.average import Average, Update
 from polyak.averaging.kinds.ema import EMA
 from polyak.averaging.kinds.lengths import fitted_decays
+from polyak.averaging.kinds.means import Uniform, Window
 from polyak.averaging.kinds.power import PowerEMA
 from polyak.averaging.kinds.schedule import Schedule
 from polyak.averaging.kinds.targets import CosineEMA, HardCopy
-from polyak.averaging.kinds.uniform import Uniform, Window
 from polyak.errors import ConfigError
 
 __all__ = [

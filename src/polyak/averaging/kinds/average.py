@@ -132,11 +132,14 @@ class Average(ABC):
         """
         return None if self.depends_on_steps else self
 
-    def ages(self, *, updates: int, every: int) -> list[int]:
-        """How many updates ago each snapshot of the mean was taken, the newest first."""
+    def ages(self, *, updates: int, every: int, begun: int = 0) -> list[int]:
+        """How many updates ago each snapshot of the mean was taken, the newest first; [] without.
+
+        None is from the first `begun` updates, before the average joined its bank.
+        """
         taken = (
             age
-            for age in range(updates)
+            for age in range(updates - begun)
             if self.weight(
                 Update(updates - 1 - age, (updates - age) * every, every), updates - 1 - age
             )

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from polyak.averaging.kinds.average import Average, Update
 from polyak.averaging.kinds.lengths import converted
-from polyak.averaging.kinds.long_runs import share_and_age
+from polyak.averaging.kinds.long_runs import share_and_age, steadily
 from polyak.averaging.kinds.targets import cosine_ema
 from polyak.averaging.kinds.warmups import (
     WARMUPS,
@@ -269,11 +269,7 @@ class EMA(Average):
         share, age = (0.0, 0.0) if copied else (1.0, 0.0)
         steady_from, d = self.steady(every) or (updates, 0.0)
         settled = max(copied, min(steady_from, updates))
-        grown, left = 0.0, 1.0
-        if settled < updates:
-            # From there on d is constant, so the recurrence is a geometric sum.
-            left = d ** (updates - settled)
-            grown = updates - settled if d == 1.0 else d * (1.0 - left) / (1.0 - d)
+        left, grown = steadily(d, updates - settled)
         if left * settled > _NOTHING:
             kept, warmed = share_and_age(
                 lambda index: self._weight_at(index, every), begin=copied, end=settled, age=age

@@ -36,13 +36,21 @@ def share_and_age(
             # Odd, so that there is a middle; and hardly anything is forgotten within a block.
             size = min(size, int(_FORGOTTEN / (weight(i - 1) or 1.0))) | 1
         size = max(1, size)
-        kept = 1.0 - weight(i - 1 - size // 2)
-        left = kept**size
-        total += share * (size if kept == 1.0 else kept * (1.0 - left) / (1.0 - kept))
+        left, grown = steadily(1.0 - weight(i - 1 - size // 2), size)
+        total += share * grown
         share *= left
         i -= size
     share = share if i == begin else 0.0
     return share, age * share + total
+
+
+def steadily(d: float, updates: int) -> tuple[float, float]:
+    """Share that so many updates of one decay leave, and the mean age that they add.
+
+    d^u,   Σ_{k=1…u} d^k = d·(1 − d^u)/(1 − d)
+    """
+    left = d**updates
+    return left, updates if d == 1.0 else d * (1.0 - left) / (1.0 - d)
 
 
 def powers(g: float, n: int) -> float:

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from polyak.averaging.kinds import Average, Update, as_average
 from polyak.averaging.kinds.counters import Counters
+from polyak.averaging.kinds.long_runs import steadily
 from polyak.errors import ConfigError, StateError
 
 
@@ -43,7 +44,7 @@ def shares_in(kind: Average, *, updates: int, every: int, begun: int = 0) -> tup
     """`profile` of an average that joined its bank after `begun` updates."""
     weights = [1.0, *regular_weights(kind, updates=updates, every=every, begun=begun)]
     at_period = kind.at_period(every)
-    if ages := set(_snapshot_ages(at_period, updates=updates, every=every, begun=begun)):
+    if ages := set(at_period.ages(updates=updates, every=every, begun=begun)):
         return tuple((updates - i in ages) / len(ages) for i in range(updates + 1))
     # Shares that later updates leave, from the last one back.
     kept = accumulate(reversed(weights), lambda left, w: left * (1.0 - w), initial=1.0)
@@ -104,7 +105,7 @@ class MeanAge:
 
     def after(self, updates: int) -> float:
         """The mean age in updates when so many have taken place."""
-        ages = _snapshot_ages(self.kind, updates=updates, every=self._every, begun=self.begun)
+        ages = self.kind.ages(updates=updates, every=self._every, begun=self.begun)
         if ages:
             return sum(ages) / len(ages)
         if updates < self._updates:
@@ -146,10 +147,10 @@ def contents(average: float | Average, *, updates: int, every: int = 1, begun: i
     """
     _check_counts(updates=updates, every=every)
     kind = as_average(average).at_period(every)
-    if ages := _snapshot_ages(kind, updates=updates, every=every, begun=begun):
+    if ages := kind.ages(updates=updates, every=every, begun=begun):
         return Contents(0.0, sum(ages) / len(ages))
-    short = begun or updates <= _GONE_THROUGH
-    found = None if short else kind.share_and_age(updates=updates, every=every)
+    summed = not begun and updates > _GONE_THROUGH
+    found = kind.share_and_age(updates=updates, every=every) if summed else None
     return Contents(*(found or _gone_through(kind, updates=updates, every=every, begun=begun)))
 
 
@@ -164,9 +165,7 @@ def _gone_through(kind: Average, *, updates: int, every: int, begun: int) -> tup
     for w in regular_weights(kind, updates=walked, every=every, begun=begun):
         share, age = share * (1.0 - w), (age + 1.0) * (1.0 - w)
     if walked < updates:
-        # From here on d is constant, so the recurrence is a geometric sum.
-        left = d ** (updates - walked)
-        grown = updates - walked if d == 1.0 else d * (1.0 - left) / (1.0 - d)
+        left, grown = steadily(d, updates - walked)
         share, age = share * left, age * left + grown
     return share, age
 
@@ -205,17 +204,3 @@ def profile_in_bank(
             "Ask polyak.profile for that of a regular run."
         )
     return shares_in(kind, updates=counters.updates, every=counters.every, begun=begun)
-
-
-def _snapshot_ages(kind: Average, *, updates: int, every: int, begun: int) -> list[int]:
-    """How many updates ago each snapshot of the mean was taken, the newest first; [] without."""
-    if kind.snapshots is None:
-        return []
-    if not begun:
-        return kind.ages(updates=updates, every=every)
-    taken = (
-        age
-        for age in range(updates - begun)
-        if kind.weight(Update(updates - 1 - age, (updates - age) * every, every), updates - 1 - age)
-    )
-    return list(islice(taken, kind.snapshots))

@@ -133,11 +133,11 @@ class Window(Average):
         """Share of the current weights in the new mean, 0 where no snapshot is taken."""
         return 1.0 / min(folded + 1, self.last) if self.due(update) else 0.0
 
-    def ages(self, *, updates: int, every: int) -> list[int]:
+    def ages(self, *, updates: int, every: int, begun: int = 0) -> list[int]:
         """One every so many updates."""
         spacing = 1 if self.every is None else max(1, self.every // every)
         newest = updates % spacing
-        return list(range(newest, updates, spacing)[: self.last])
+        return list(range(newest, updates - begun, spacing)[: self.last])
 
     @property
     def snapshots(self) -> int:
