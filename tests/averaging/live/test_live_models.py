@@ -599,6 +599,7 @@ def test_a_module_that_merges_weights_in_eval_mode_merges_the_averages():
     for seed in range(4):
         moved(averager, model, seed)
         torch.testing.assert_close(live(batch(0)), averager.module()(batch(0)))
+        assert torch.equal(live[0].weight, averager.module()[0].weight)
         assert torch.equal(model[0].weight, base)
     live.train()
     assert torch.equal(live[0].a, averager.tensors()["0.a"])
