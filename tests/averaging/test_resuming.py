@@ -130,6 +130,24 @@ def test_halves_of_float32_begin_anew_whole():
     assert_same_bits(more.tensors("ema_0.5"), snapshot(model))
 
 
+@pytest.mark.parametrize("kinds", [[EMA(0.5, None), 0.9], [0.9, EMA(0.5, None)]])
+def test_a_buffer_that_is_infinite_at_this_build_only_goes_on_in_part_as_it_was(kinds):
+    """Averaged in the state, and copied if nothing had been loaded; whichever comes first."""
+    models = net(), net()
+    for model, best in zip(models, (1.0, torch.inf), strict=True):
+        model.register_buffer("best", torch.tensor(best))
+    never = Averager(models[0], [0.9])
+    walk(never, models[0], range(3))
+    models[0].best.fill_(2.0)
+    never.update()
+    more = Averager(models[1], kinds)
+    models[1].load_state_dict(models[0].state_dict())
+    with pytest.warns(RuntimeWarning, match=PART + r"ema_0\.5 began anew"):
+        more.load_state_dict(through_a_file(never.state_dict()), strict=False)
+    assert_same_bits(more.tensors("ema_0.9"), never.tensors("ema_0.9"))
+    assert_same_bits(more.tensors("ema_0.5"), snapshot(models[0]))
+
+
 def test_a_state_that_fits_is_loaded_as_ever_and_says_nothing():
     model, never, state = walked([0.9, Uniform()])
     averager = Averager(model, [0.9, Uniform()])

@@ -24,7 +24,7 @@ from polyak.averaging.optimizer_hooks.attachment import Attachment
 from polyak.averaging.readings import ReadableAverages
 from polyak.averaging.resuming import Fitted, fit
 from polyak.averaging.settings import NonFinite, check_module, check_settings, updates_in
-from polyak.averaging.storage.state_dict import check_state
+from polyak.averaging.storage.state_dict import check_parts, check_state
 from polyak.averaging.storage.store import Store
 from polyak.averaging.updates import Updates
 from polyak.errors import StateError, warn
@@ -260,11 +260,9 @@ class Averager(ReadableAverages):
         """
         refuse_now("load_state_dict()", self.model)
         with self._lock:
-            own, found = self._record(), self._current.found
-            fitted = Fitted(state)
-            if not strict and own.keys() - {"dtypes", "buffers"} <= state.keys():
-                weights = {**found.frozen, **found.averaged}
-                fitted = fit(state, own, current=weights, snapshots=self._snapshots)
+            own = self._record()
+            check_parts(state, own)
+            fitted = Fitted(state) if strict else fit(state, own, snapshots=self._snapshots)
             state = fitted.state
             check_state(state, own, snapshots=self._snapshots)
             self._store.restore(state)

@@ -98,9 +98,7 @@ class Counting:
         self._count(found_inf)
 
     def _count(self, found_inf: Tensor | None) -> None:
-        self.tried = True
-        if self._current.loading:
-            self._current.end_loading()
+        self._begin()
         with self._lock:
             if self._updates.step(found_inf):
                 self._live_models.changed()

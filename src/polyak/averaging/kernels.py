@@ -39,13 +39,13 @@ def lerp_block(pieces: Pieces, weight: Tensor | float) -> None:
 
 
 def pieces_of(values_mn: Tensor, source_n: Tensor, *, packed: bool = False) -> Pieces:
-    """Averages and live weights cut so that each weight is read from memory once.
+    """Averages and current weights cut so that each weight is read from memory once.
 
     Of a single average the rows are vectors, for which a lerp weight may be a number.
 
     Args:
         values_mn: The averages.
-        source_n: The live weights x, in the same dtype.
+        source_n: The current weights x, in the same dtype.
         packed: Whether they are several small weights. Then no piece is so large that torch
             divides it among threads, as it would do with none of them alone.
     """
@@ -67,7 +67,7 @@ def lerp_split(
     Args:
         values_mn: The averages, bfloat16.
         remainder_mn: What is missing to float32, int16; see `split`.
-        source_n: The live weights x, float32.
+        source_n: The current weights x, float32.
         weight_m1: Lerp weights, float32.
     """
     for start in range(0, source_n.numel(), SPLIT_TILE):
@@ -124,28 +124,28 @@ def join(high: Tensor, low: Tensor) -> Tensor:
 
 def lerp_all(
     averages: Sequence[Sequence[Tensor]],
-    live: Sequence[Tensor],
+    current: Sequence[Tensor],
     weights: Sequence[float],
     *,
     keep: Tensor | None = None,
 ) -> None:
-    """Move every average towards the live tensors, in place, wherever they are.
+    """Move every average towards the current tensors, in place, wherever they are.
 
         m_ji ← m_ji + w_j·(x_i − m_ji)
 
     Args:
-        averages: For each average j its tensors, in the order of `live`.
-        live: The current weights x_i. Where dtype or device differ from the averages', each is
+        averages: For each average j its tensors, in the order of `current`.
+        current: The current weights x_i. Where dtype or device differ from the averages', each is
             converted once for all averages.
         weights: Lerp weight w_j of each average, in [0, 1].
         keep: 0-dim bool on a device: whether to move at all. The host does not wait for it, but
             a lerp weight on a device costs one launch a tensor instead of one for all.
     """
-    if not live or not averages:
+    if not current or not averages:
         return None
     if keep is not None:
-        return _lerp_if(keep, averages, live, weights)
-    sources = [x.detach().to(m) for x, m in zip(live, averages[0], strict=True)]
+        return _lerp_if(keep, averages, current, weights)
+    sources = [x.detach().to(m) for x, m in zip(current, averages[0], strict=True)]
     rows = [row for average in averages for row in average]
     lerp_weights = [w for w in weights for _ in sources]
     torch._foreach_lerp_(rows, sources * len(averages), lerp_weights)
@@ -155,11 +155,11 @@ def lerp_all(
 def _lerp_if(
     keep: Tensor,
     averages: Sequence[Sequence[Tensor]],
-    live: Sequence[Tensor],
+    current: Sequence[Tensor],
     weights: Sequence[float],
 ) -> None:
     gates: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
-    for number, x in enumerate(live):
+    for number, x in enumerate(current):
         rows = [average[number] for average in averages]
         place = (rows[0].device, rows[0].dtype)
         if place not in gates:

@@ -4,8 +4,6 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor
-
 from polyak.errors import ConfigError, few
 
 
@@ -15,7 +13,7 @@ class Fitted:
 
     state: Mapping[str, Any]
     anew: tuple[str, ...] = ()
-    """Averages of the bank that must begin anew, at the model's weights."""
+    """Averages of the bank that must begin anew, at the model's weights; see `Store.begin_anew`."""
 
     said: tuple[str, ...] = ()
     """What does not go on as it was, in words."""
@@ -25,7 +23,6 @@ def fit(
     saved: Mapping[str, Any],
     own: Mapping[str, Any],
     *,
-    current: Mapping[str, Tensor],
     snapshots: Collection[str],
 ) -> Fitted:
     """A state for a bank of other averages, or another period, than those it was saved of.
@@ -36,7 +33,6 @@ def fit(
     Args:
         saved: What `Averager.state_dict()` gave.
         own: What the bank's own gives.
-        current: The model's weights, that averages begin anew at.
         snapshots: Averages that are means of their last snapshots.
 
     Raises:
@@ -53,12 +49,14 @@ def fit(
             f"{list(own['averages'])}. Begin without the state."
         )
     anew = tuple(name for name in own["averages"] if name not in going)
+    # What begins anew has another's place until it does: a state averages the same of all.
     like = saved["tensors"][going[0]]
-    fresh = {key: current[key].detach().to(x.dtype) for key, x in like.items() if key in current}
-    halves = {key: x for key, x in saved["remainder"][going[0]].items() if key in like}
+    remainder = {key: x for key, x in saved["remainder"][going[0]].items() if key in like}
     rows = {
-        "tensors": {n: saved["tensors"][n] if n in going else fresh for n in own["averages"]},
-        "remainder": {n: saved["remainder"][n] if n in going else halves for n in own["averages"]},
+        "tensors": {n: saved["tensors"][n] if n in going else like for n in own["averages"]},
+        "remainder": {
+            n: saved["remainder"][n] if n in going else remainder for n in own["averages"]
+        },
         "refreshed": {n: row for n, row in saved["refreshed"].items() if n in going},
     }
     history = _history(saved["history"], own, going=going, anew=anew)

@@ -43,7 +43,7 @@ class Updates:
     Args:
         kinds: The averages by name.
         counters: Counts so far.
-        live: The weights to average.
+        current: The weights to average.
         store: The averages' tensors.
         nonfinite: What an update does with weights that are not finite.
     """
@@ -52,13 +52,13 @@ class Updates:
         self,
         kinds: Mapping[str, Average],
         counters: Counters,
-        live: CurrentWeights,
+        current: CurrentWeights,
         store: Store,
         nonfinite: NonFinite,
     ) -> None:
         self._kinds = kinds
         self._counters = counters
-        self._current = live
+        self._current = current
         self._store = store
         self._nonfinite: NonFinite = nonfinite
         self._windows = [name for name, kind in kinds.items() if kind.snapshots is not None]
@@ -174,8 +174,8 @@ class Updates:
                 f"weights are those of {few(weights) if weights else 'no average'}; expected "
                 f"{few(kinds)}. Keep averages that begin now in an averager of their own."
             )
-        live = self._current.now()
-        taken = {n: adoption.select_averaged(weights[n], live, name=n) for n in kinds}
+        current = self._current.now()
+        taken = {n: adoption.select_averaged(weights[n], current, name=n) for n in kinds}
         bad = [] if self._nonfinite == "allow" else adoption.find_nonfinite(taken)
         if self._nonfinite != "allow" and not self._current.all_agree(not bad):
             raise NonFiniteError(
@@ -210,11 +210,12 @@ class Updates:
         self._store.refuse_torn()
         moment = self._counters.next_update(steps=steps)
         weights = lerp_weights(self._kinds, moment, self._counters.folded)
+        begun = _Open(moment, steps, weights, left_out)
         if left_out is None and not (self._current.offloaded or self._current.lags):
             # All that is read is detached, so no gradients need to be turned off.
-            self._close(_Open(moment, steps, weights, left_out))
+            self._close(begun)
         else:
-            self._begin_open(_Open(moment, steps, weights, left_out))
+            self._begin_open(begun)
 
     @torch.no_grad()
     def _begin_open(self, begun: _Open) -> None:

@@ -112,6 +112,27 @@ def test_part_of_it_may_run_alone_also_where_it_follows():
     assert torch.equal(live[0](batch(1)), averager.module()[0](batch(1)))
 
 
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16, torch.float64])
+def test_the_state_of_a_part_alone_is_the_averages(dtype, training):
+    model, averager, live = built(dtype=dtype)
+    live.train(training)
+    live(batch(0))
+    moved(averager, model, 1)
+    for name, part in averager.module().named_children():
+        assert_same_bits(live.get_submodule(name).state_dict(), part.state_dict())
+    moved(averager, model, 2)
+    assert_same_bits(live.state_dict(), averager.module().state_dict())
+
+
+def test_the_state_of_one_that_follows_without_buffers_is_the_averages():
+    model = nn.Linear(2, 2)
+    averager = Averager(model, PLAIN, dtype=torch.bfloat16)
+    live = averager.live()
+    moved(averager, model, 1)
+    assert_same_bits(live.state_dict(), averager.module().state_dict())
+
+
 @pytest.mark.parametrize("average", [Window(2, name="w"), Uniform(name="u"), EMA(0.9)])
 def test_it_is_any_kind_of_average(average):
     model, averager, live = built(average)
@@ -578,6 +599,7 @@ def test_a_module_that_merges_weights_in_eval_mode_merges_the_averages():
     for seed in range(4):
         moved(averager, model, seed)
         torch.testing.assert_close(live(batch(0)), averager.module()(batch(0)))
+        assert torch.equal(live[0].weight, averager.module()[0].weight)
         assert torch.equal(model[0].weight, base)
     live.train()
     assert torch.equal(live[0].a, averager.tensors()["0.a"])

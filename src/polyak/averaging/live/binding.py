@@ -24,7 +24,7 @@ class Binding:
     A parameter of the copy lies in the memory of its source: the average's tensor, or the model's
     where that is frozen. Where its dtype or device is another, or its module may write to it, it
     has memory of its own and follows: it is refreshed before a forward pass, and before
-    `state_dict()`, if the average has moved since.
+    `state_dict()`, of any part, if the average has moved since.
 
     Args:
         module: The copy, modules with a `train` of their own in train mode; it is not kept alive.
@@ -69,20 +69,19 @@ class Binding:
         self._bound: dict[str, tuple[Tensor, int, int]] = {}
         """Of each parameter its source, and where that and it lay when it was bound."""
         self._following: set[str] = set()
-        self._buffers = list(_buffer_hooks(parts, {id(x): k for k, x in named.items()}))
+        hooks = dict(_buffer_hooks(parts, {id(x): k for k, x in named.items()}))
+        self._buffers = list(hooks.values())
         self._scripted = not all(map(_takes_hooks, parts))
         self._hooked = self._warned = False
         self._seen: tuple[list[int], ...] = ()
         self._in_place: list[Tensor] = []
-        if self._buffers and _takes_hooks(module):
-            _before_state_dict(module, ShowHook(self))
+        _show_before_state_dict(self, parts, hooks)
         self.changed()
 
     def changed(self) -> None:
         """Look where the sources lie now that averages have moved; the lock must be held."""
         sources = self._sources()
-        places = self._places(sources)
-        if places != self._seen or not all(hook.stands() for hook in self._buffers):
+        if self._places(sources) != self._seen or not all(hook.stands() for hook in self._buffers):
             self._bind_all(sources)
             self._seen = self._places(sources)
         # A graph that has saved them must notice, as if they had been written to by themselves.
@@ -182,8 +181,6 @@ class Binding:
         self._hooked = True
         for part in [] if module is None else filter(_takes_hooks, module.modules()):
             part.register_forward_pre_hook(RefreshHook(self), prepend=True)
-        if module is not None and _takes_hooks(module):
-            _before_state_dict(module, RefreshHook(self))
 
     def _warn_of_other_names(self, sources: Mapping[str, Tensor]) -> None:
         if not self._warned:
@@ -206,13 +203,23 @@ def _takes_hooks(module: nn.Module) -> bool:
     return not isinstance(module, torch.jit.ScriptModule)
 
 
-def _before_state_dict(module: nn.Module, hook: RefreshHook | ShowHook) -> None:
-    # torch leaves it without types.
-    module.register_state_dict_pre_hook(hook)  # type: ignore[no-untyped-call]
+def _show_before_state_dict(
+    binding: Binding, parts: list[nn.Module], buffers: Mapping[int, BuffersHook]
+) -> None:
+    """Show the average before the state of any part is read, for parts may be saved alone."""
+    root, *_ = parts
+    scripted = [buffers[id(x)] for x in parts if id(x) in buffers and not _takes_hooks(x)]
+    for part in filter(_takes_hooks, parts):
+        own = [buffers[id(part)]] if id(part) in buffers else []
+        hook = ShowHook(binding, own + scripted if part is root else own)
+        # torch leaves it without types.
+        part.register_state_dict_pre_hook(hook)  # type: ignore[no-untyped-call]
 
 
-def _buffer_hooks(parts: list[nn.Module], names: Mapping[int, str]) -> Iterator[BuffersHook]:
-    """A hook for each module that has buffers of the average's, registered there."""
+def _buffer_hooks(
+    parts: list[nn.Module], names: Mapping[int, str]
+) -> Iterator[tuple[int, BuffersHook]]:
+    """The id of each module that has buffers of the average's, and its hook, registered there."""
     for part in parts:
         known = {key: names[id(x)] for key, x in places.buffers(part).items() if id(x) in names}
         if known:
@@ -220,4 +227,4 @@ def _buffer_hooks(parts: list[nn.Module], names: Mapping[int, str]) -> Iterator[
             if _takes_hooks(part):
                 # Spectral norm has hooks of its own that read them.
                 part.register_forward_pre_hook(hook, prepend=True)
-            yield hook
+            yield id(part), hook

@@ -1,6 +1,6 @@
 """What a live model calls before forward passes: they see the average of now, and only read it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -23,24 +23,6 @@ class RefreshHook:
         """Look at one flag: of a count, torch.compile would compile anew for every value."""
         if self._binding.stale:
             self._binding.refresh()
-
-    def __reduce__(self) -> Any:
-        return without_hook, ()
-
-
-class ShowHook:
-    """Lets a live model hold the average itself before its state is read.
-
-    Args:
-        binding: Has `show()`.
-    """
-
-    def __init__(self, binding: Any) -> None:
-        self._binding = binding
-
-    def __call__(self, *_: object) -> None:
-        """Forget also what forward passes wrote to copies of buffers."""
-        self._binding.show()
 
     def __reduce__(self) -> Any:
         return without_hook, ()
@@ -108,6 +90,25 @@ class BuffersHook:
 
     def __reduce__(self) -> Any:
         return without_hook, ()
+
+
+class ShowHook(RefreshHook):
+    """Lets a part of a live model hold the average itself before its state is read.
+
+    Args:
+        binding: As for `RefreshHook`.
+        buffers: Hooks whose copies of buffers, which forward passes wrote to, are forgotten.
+    """
+
+    def __init__(self, binding: Any, buffers: Sequence[BuffersHook]) -> None:
+        super().__init__(binding)
+        self._buffers = buffers
+
+    def __call__(self, *_: object) -> None:
+        """Forget also what forward passes wrote to copies of buffers."""
+        super().__call__()
+        for hook in self._buffers:
+            hook.show_sources()
 
 
 def fits(source: Tensor, place: Tensor) -> bool:

@@ -80,7 +80,9 @@ def replica(
     Raises:
         StateError: for a sharded model, and while another owner's weights are in it.
     """
-    spread = [x for x in (*current.stored.values(), *current.frozen.values()) if _is_spread(x)]
+    spread = [
+        x for x in (*current.stored.values(), *current.frozen.values()) if sharded.is_sharded(x)
+    ]
     if spread and not shards:
         raise StateError(
             "module() was called of a model that is spread over processes; expected one that is "
@@ -104,10 +106,6 @@ def replica(
         if not part.training:
             part.train()
     return copy
-
-
-def _is_spread(x: Tensor) -> bool:
-    return sharded.is_sharded(x)
 
 
 def _in_same_memory(frozen: Tensor) -> Tensor:

@@ -166,11 +166,6 @@ class CurrentWeights:
         if self._frozen is not None:
             self._frozen.renew(self.found.names.get(name, name), weight)
 
-    @property
-    def loading(self) -> bool:
-        """Whether what is frozen may still be loaded anew."""
-        return self._loads is not None
-
     def end_loading(self) -> None:
         """What is frozen must be from now on as it is."""
         if self._loads is None:

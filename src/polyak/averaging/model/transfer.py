@@ -32,13 +32,13 @@ class Transfer:
         self._streams: dict[torch.device, torch.cuda.Stream] = {}
         self._events: dict[torch.device, torch.cuda.Event] = {}
 
-    def start(self, live: Mapping[str, Tensor], host: Mapping[str, Tensor]) -> None:
-        """Begin to copy each live tensor to the one of its name on the host."""
-        later = {key: x for key, x in live.items() if x.is_cuda and isinstance(x, nn.Parameter)}
-        for key, x in live.items():
+    def start(self, current: Mapping[str, Tensor], host: Mapping[str, Tensor]) -> None:
+        """Begin to copy each current tensor to the one of its name on the host."""
+        later = {key: x for key, x in current.items() if x.is_cuda and isinstance(x, nn.Parameter)}
+        for key, x in current.items():
             if key not in later:
                 host[key].copy_(x.detach(), non_blocking=True)
-        for device in {x.device for x in live.values() if x.is_cuda}:
+        for device in {x.device for x in current.values() if x.is_cuda}:
             if device not in self._streams:
                 # torch leaves its streams and events without types.
                 self._streams[device] = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
@@ -72,21 +72,21 @@ class Staging:
     """Host memory for the values of a model's weights at one update.
 
     Args:
-        live: The weights, by name. The memory is pinned where they are on a CUDA device.
+        current: The weights, by name. The memory is pinned where they are on a CUDA device.
     """
 
-    def __init__(self, live: Mapping[str, Tensor]) -> None:
-        self.tensors = {key: _on_host(x) for key, x in live.items()}
-        self._layouts = _layouts(live)
+    def __init__(self, current: Mapping[str, Tensor]) -> None:
+        self.tensors = {key: _on_host(x) for key, x in current.items()}
+        self._layouts = _layouts(current)
         self._transfer = Transfer()
 
-    def fits(self, live: Mapping[str, Tensor]) -> bool:
+    def fits(self, current: Mapping[str, Tensor]) -> bool:
         """Whether it was made for exactly such tensors."""
-        return _layouts(live) == self._layouts
+        return _layouts(current) == self._layouts
 
-    def send(self, live: Mapping[str, Tensor]) -> None:
+    def send(self, current: Mapping[str, Tensor]) -> None:
         """Begin to copy the weights down; see `Transfer` for what must follow."""
-        self._transfer.start(live, self.tensors)
+        self._transfer.start(current, self.tensors)
 
     def fence(self) -> None:
         """Make whoever writes to the weights next wait, on the device, for the copies."""
@@ -101,9 +101,9 @@ class Staging:
         self._transfer.wait()
 
 
-def _layouts(live: Mapping[str, Tensor]) -> dict[str, tuple[object, ...]]:
+def _layouts(current: Mapping[str, Tensor]) -> dict[str, tuple[object, ...]]:
     # Not the host's strides: memory for a weight with gaps has none.
-    return {key: (x.dtype, x.shape, x.stride()) for key, x in live.items()}
+    return {key: (x.dtype, x.shape, x.stride()) for key, x in current.items()}
 
 
 def _on_host(x: Tensor) -> Tensor:

@@ -87,26 +87,26 @@ class Bank:
             self.rows[name] = {key: row[key] for key in weights}
 
     def bind(self, weights: Mapping[str, Tensor]) -> None:
-        """Remember which live tensors to read; to be called again when one was replaced."""
+        """Remember which tensors to read; to be called again when one was replaced."""
         self.bound = weights
         likes = next(iter(self.rows.values()))
         for block in self._blocks:
             block.bind(weights, likes, lerped=len(self._lerped))
-        self._listed_live = [weights[key].detach() for key in self._listed]
-        self._read = self._listed_live[:]
+        self._listed_current = [weights[key].detach() for key in self._listed]
+        self._read = self._listed_current[:]
         for block in self._blocks:
-            self._read += block.live if block.scratch_n is None else [block.scratch_n]
+            self._read += block.current if block.scratch_n is None else [block.scratch_n]
         cut = [(x, kernels.halves_of(x)) for x in self._read]
         self._halves = [pair for _, pairs in cut for pair in pairs or ()]
         self._whole = [x for x, pairs in cut if pairs is None]
 
     def gather(self) -> None:
-        """Take the live values of packed weights; before `finite` and `fold`."""
+        """Take the current values of packed weights; before `finite` and `fold`."""
         for block in self._blocks:
             block.gather()
 
     def finite(self) -> bool:
-        """Whether all live weights are finite; reads every value, writes nothing."""
+        """Whether all current weights are finite; reads every value, writes nothing."""
         if kernels.finite_products(self._halves) and kernels.all_finite(self._whole):
             return True
         # Products may overflow, and there may be anything in gaps.
@@ -149,7 +149,7 @@ class Bank:
     def _lerp_converted(
         self, block: cpu_blocks.Block, source_n: Tensor, lerp_weights: Sequence[float], keep: Any
     ) -> None:
-        """The same towards live weights in other memory than the model's, or as `keep` says."""
+        """The same towards current weights in other memory than the model's, or as `keep` says."""
         count, dtype = len(lerp_weights), source_n.dtype
         weight_m1 = self._column(lerp_weights, dtype)
         if keep is not None:
@@ -175,7 +175,7 @@ class Bank:
         return column
 
     def standstill(self, name: str, weights: Mapping[str, Tensor], lerp_weight: float) -> float:
-        """Share of the values off the live ones that an update would leave as they are."""
+        """Share of the values off the current ones that an update would leave as they are."""
         if name in self._snapshots:
             return 0.0  # Every mean is computed anew, so no step is lost in rounding.
         still, off = 0, 0
@@ -236,9 +236,9 @@ class Bank:
         folded = {name: self.rows[name] for name in self._lerped}
         rows = [[row[self._listed[i]] for i in plain] for row in folded.values()]
         self.wrote |= keep is not None
-        kernels.lerp_all(rows, [self._listed_live[i] for i in plain], lerp_weights, keep=keep)
+        kernels.lerp_all(rows, [self._listed_current[i] for i in plain], lerp_weights, keep=keep)
         self.wrote = True
-        for x, key in zip(self._listed_live, self._listed, strict=True):
+        for x, key in zip(self._listed_current, self._listed, strict=True):
             if key in self._narrow:
                 for (name, row), w in zip(folded.items(), lerp_weights, strict=True):
                     m = kernels.join(row[key], self.remainder[name][key])

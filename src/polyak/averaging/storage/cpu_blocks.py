@@ -27,19 +27,19 @@ class Block:
     """What bfloat16 averages lack to float32."""
 
     scratch_n: Tensor | None = None
-    """Where a pack's live weights are gathered."""
+    """Where a pack's current weights are gathered."""
 
-    live: list[Tensor] = field(default_factory=list)
+    current: list[Tensor] = field(default_factory=list)
     """The model's tensors, flat where they are laid out as the averages are."""
 
     slots: list[Tensor] = field(default_factory=list)
-    """The scratch's parts, each like its live tensor."""
+    """The scratch's parts, each like its current tensor."""
 
     flat: bool = False
-    """Whether the live tensors can be read as they are."""
+    """Whether the current tensors can be read as they are."""
 
     pieces: kernels.Pieces | None = None
-    """What is lerped towards what, cut once; None where live values must be converted before."""
+    """What is lerped towards what, cut once; None where current values must be converted before."""
 
     _gathers: list[tuple[list[Tensor], Tensor]] = field(default_factory=list)
     """Live tensors of a pack, and where in the scratch they go, a few at a time."""
@@ -57,12 +57,12 @@ class Block:
         tensors = [weights[key].detach() for key in self.keys]
         pairs = zip(tensors, self.keys, strict=True)
         self.flat = all(_same_layout(x, likes[key]) for x, key in pairs)
-        self.live = [_flat(x) for x in tensors] if self.flat else tensors
+        self.current = [_flat(x) for x in tensors] if self.flat else tensors
         self.slots, self._gathers = [], []
         if self.scratch_n is not None and not self.flat:
             self.slots = list(_parts(self.scratch_n, [likes[key] for key in self.keys]))
         elif self.scratch_n is not None:
-            self._gathers = list(_gathers(self.scratch_n, self.live))
+            self._gathers = list(_gathers(self.scratch_n, self.current))
         self.pieces = self._pieces(likes, lerped)
 
     def _pieces(self, likes: Mapping[str, Tensor], lerped: int) -> kernels.Pieces | None:
@@ -71,24 +71,24 @@ class Block:
         values_mn = self.values_mn[:lerped]
         if self.scratch_n is not None or self.flat:
             return kernels.pieces_of(values_mn, self.source_n(likes), packed=len(self.keys) > 1)
-        [x], [key] = self.live, self.keys
+        [x], [key] = self.current, self.keys
         if lerped == 1 and x.dtype == values_mn.dtype and x.device == values_mn.device:
             # As it is: of one average no value is read twice, in whatever order it lies.
             return [(values_mn[0].as_strided(likes[key].shape, likes[key].stride()), x)]
         return None
 
     def gather(self) -> None:
-        """Copy a pack's live weights to its scratch, in a few calls."""
+        """Copy a pack's current weights to its scratch, in a few calls."""
         if self.slots:
-            torch._foreach_copy_(self.slots, self.live)
-        for live, place in self._gathers:
-            torch.cat(live, out=place)
+            torch._foreach_copy_(self.slots, self.current)
+        for current, place in self._gathers:
+            torch.cat(current, out=place)
 
     def source_n(self, likes: Mapping[str, Tensor]) -> Tensor:
-        """The live weights, flat in the averages' layout and dtype; a pack must be gathered."""
+        """The current weights, flat in the averages' layout and dtype; a pack must be gathered."""
         if self.scratch_n is not None:
             return self.scratch_n
-        [x], [key] = self.live, self.keys
+        [x], [key] = self.current, self.keys
         if self.flat:
             return x
         return _flat(torch.empty_like(likes[key], dtype=source_dtype(likes[key].dtype)).copy_(x))
@@ -123,7 +123,7 @@ def fits(like: Tensor) -> bool:
 
 
 def source_dtype(dtype: torch.dtype) -> torch.dtype:
-    """The dtype in which live weights meet averages of `dtype`."""
+    """The dtype in which current weights meet averages of `dtype`."""
     return torch.float32 if kernels.needs_remainder(dtype) else dtype
 
 
@@ -165,11 +165,11 @@ def _owned(row: tuple[bytearray, int], likes: Sequence[Tensor]) -> Iterator[Tens
         offset += like.numel() * like.dtype.itemsize
 
 
-def _gathers(scratch_n: Tensor, live: Sequence[Tensor]) -> Iterator[tuple[list[Tensor], Tensor]]:
+def _gathers(scratch_n: Tensor, current: Sequence[Tensor]) -> Iterator[tuple[list[Tensor], Tensor]]:
     """Neighbours with so few values that torch joins them in one loop, whatever its threads."""
     group: list[Tensor] = []
     start = size = 0
-    for x in live:
+    for x in current:
         if group and size + x.numel() >= kernels.GRAIN:
             yield group, scratch_n[start : start + size]
             group, start, size = [], start + size, 0
@@ -195,11 +195,11 @@ def _dense(tensor: Tensor) -> bool:
     return True
 
 
-def _same_layout(live: Tensor, like: Tensor) -> bool:
+def _same_layout(current: Tensor, like: Tensor) -> bool:
     return (
-        live.dtype == source_dtype(like.dtype)
-        and live.device == like.device
-        and live.stride() == like.stride()
+        current.dtype == source_dtype(like.dtype)
+        and current.device == like.device
+        and current.stride() == like.stride()
     )
 
 

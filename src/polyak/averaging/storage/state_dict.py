@@ -91,19 +91,15 @@ def without_averaged_vectors(record: Mapping[str, Any], own: Weights) -> Mapping
     return {**record, **parts, "copied": {**copied, **vectors}}
 
 
-def check_state(
-    saved: Mapping[str, Any], own: Mapping[str, Any], *, snapshots: Mapping[str, int]
-) -> None:
-    """Refuse a saved state whose averages are not those of the averager at hand.
+def check_parts(saved: Mapping[str, Any], own: Mapping[str, Any]) -> None:
+    """Refuse what is no averager's state.
 
     Args:
-        saved: Any state.
-        own: The averager's present one.
-        snapshots: Of averages that are means of their last snapshots, how many each keeps.
+        saved: Anything.
+        own: The state of the averager at hand.
 
     Raises:
-        ConfigError: for other averages, another period or setting of buffers, or no averager's
-            state at all.
+        ConfigError: if it lacks a part.
     """
     # States of early versions do not say their dtypes, nor what they do with buffers.
     missing = own.keys() - saved.keys() - {"dtypes", "buffers"}
@@ -112,6 +108,21 @@ def check_state(
             f"the state lacks {few(missing)}; expected what an averager's state_dict() gives. "
             "Pass that, not a model's."
         )
+
+
+def check_state(
+    saved: Mapping[str, Any], own: Mapping[str, Any], *, snapshots: Mapping[str, int]
+) -> None:
+    """Refuse a saved state whose averages are not those of the averager at hand.
+
+    Args:
+        saved: A state that has all parts, see `check_parts`.
+        own: The averager's present one.
+        snapshots: Of averages that are means of their last snapshots, how many each keeps.
+
+    Raises:
+        ConfigError: for other averages, and another period or setting of buffers.
+    """
     every, own_every = saved["history"]["every"], own["history"]["every"]
     if saved["averages"] != own["averages"] or every != own_every:
         raise ConfigError(

@@ -26,7 +26,7 @@ class Store:
     """Averaged tensors, copied ones and refreshed statistics; what is frozen is the model's.
 
     Args:
-        live: The weights to average.
+        current: The weights to average.
         names: The averages' names.
         snapshots: Of those that are means of their last snapshots, how many each keeps.
         dtype: Of the averages; None keeps the weights', with float32 for narrow ones.
@@ -38,14 +38,14 @@ class Store:
     @torch.no_grad()
     def __init__(
         self,
-        live: CurrentWeights,
+        current: CurrentWeights,
         names: Sequence[str],
         *,
         snapshots: Mapping[str, int],
         dtype: torch.dtype | None,
         device: torch.device | str | None,
     ) -> None:
-        self._current = live
+        self._current = current
         self._names = tuple(names)
         self._snapshots = snapshots
         self._dtype = dtype
@@ -73,15 +73,15 @@ class Store:
     def _bind(self) -> None:
         """Read from now on what the model consists of; what is copied may have grown."""
         self._bank.bind(self._current.source.averaged)
-        live = {key: x.detach() for key, x in self._current.source.copied.items()}
+        current = {key: x.detach() for key, x in self._current.source.copied.items()}
         self._renewed = [
             key
             for key, held in self._copied.items()
-            if held.layout is not torch.strided or held.shape != live[key].shape
+            if held.layout is not torch.strided or held.shape != current[key].shape
         ]
         same = [key for key in self._copied if key not in self._renewed]
         self._held = [self._copied[key] for key in same]
-        self._live_copied = [live[key] for key in same]
+        self._to_copy = [current[key] for key in same]
 
     @torch.inference_mode(False)
     @torch.no_grad()
@@ -127,7 +127,7 @@ class Store:
         return self._bank.rows
 
     def gather(self) -> None:
-        """Take the live weights in, or what was sent of them once it is down."""
+        """Take the current weights in, or what was sent of them once it is down."""
         self._current.ready()
         if self._bank.bound is not self._current.source.averaged:
             self._bind()
@@ -150,10 +150,10 @@ class Store:
         """
         # Whatever can fail for lack of memory or another shape comes before the first write.
         self._iterated.clear()
-        live, renewed = self._live_copied, self._renewed
+        to_copy, renewed = self._to_copy, self._renewed
         if keep is not None:
-            pairs = zip(live, self._held, strict=True)
-            live = [torch.where(keep.to(m.device), x.to(m.device), m) for x, m in pairs]
+            pairs = zip(to_copy, self._held, strict=True)
+            to_copy = [torch.where(keep.to(m.device), x.to(m.device), m) for x, m in pairs]
             # Another shape cannot be chosen on a device.
             renewed = renewed if renewed and bool(keep) else []
         # Sparse ones exchange their values within, so they are looked up now.
@@ -162,7 +162,7 @@ class Store:
         try:
             self._bank.fold(lerp_weights, keep=keep)
             if self._held:
-                torch._foreach_copy_(self._held, live)
+                torch._foreach_copy_(self._held, to_copy)
         except BaseException as error:
             # An interruption may come within a call, after it has written.
             self._torn = self._bank.wrote or not isinstance(error, Exception)
@@ -219,11 +219,11 @@ class Store:
         then the stored tensor is what it can hold, and can be lent without a copy.
         """
         self.refuse_torn()
-        rows, live = self._bank.rows[name], self._current.here.averaged
+        rows, current = self._bank.rows[name], self._current.here.averaged
         whole = {
             key: kernels.join(rows[key], low)
             for key, low in self._bank.remainder[name].items()
-            if live[key].dtype != rows[key].dtype
+            if current[key].dtype != rows[key].dtype
         }
         stored = {**rows, **whole, **self._copied, **self._refreshed.get(name, {})}
         return {**stored, **self._vectors(name, stored)} if self._spectral else stored
@@ -253,18 +253,18 @@ class Store:
     ) -> dict[str, dict[str, Any]]:
         """Copies of averages' weights under all names of the model's `state_dict()`.
 
-        What averages share is copied once: what is frozen, live or copied, and extra states,
+        What averages share is copied once: what is frozen, read live or copied, and extra states,
         which are the model's own; one that is no tensor is left out.
         """
-        live = self._current.check(values=True)
-        shared = {**live.frozen, **live.live, **self._current.whole(self._copied)}
+        current = self._current.check(values=True)
+        shared = {**current.frozen, **current.live, **self._current.whole(self._copied)}
         common = {key: copy(x.detach()) for key, x in shared.items()}
         extra = {key: copy(x) for key, x in extra_states(self._current.model).items()}
         found = {}
         for name in names:
             own = {k: x for k, x in self.weights(name).items() if x is not self._copied.get(k)}
             held = common | {k: copy(x.detach()) for k, x in self._current.whole(own).items()}
-            found[name] = {key: held[listed] for key, listed in live.names.items()} | extra
+            found[name] = {key: held[listed] for key, listed in current.names.items()} | extra
         return found
 
     def standstill(self, name: str, lerp_weight: float) -> float:
