@@ -34,12 +34,23 @@ def test_its_name_may_be_left_out_of_what_reads_it():
         assert torch.equal(held(batch(0)), unnamed)
 
 
-@pytest.mark.parametrize("call", ["applied", "live", "module", "tensors", "profile", "standstill"])
+CALLS = ["applied", "live", "module", "tensors", "profile", "standstill", "has_begun"]
+
+
+@pytest.mark.parametrize("call", CALLS)
 def test_of_several_none_is_read_without_its_name(call):
     averager = Averager(Scalar(), [0.9, Uniform()])
     averager.step()
     with pytest.raises(ConfigError, match=r"name is None; expected one of ema_0\.9, uniform\."):
         use(averager, call, None)
+
+
+def test_it_has_begun_once_weights_are_in_it_and_says_so_while_it_is_applied():
+    averager = Averager(Scalar(), Uniform(start=2), every=2)
+    for begun in (False, False, False, True):
+        averager.step()
+        with averager.applied():
+            assert averager.has_begun() is begun
 
 
 @pytest.mark.parametrize("name", ["ema_0.8", ""])

@@ -93,6 +93,27 @@ class ReadableAverages:
         """The module whose weights are averaged, without wrappers."""
         return self._current.model
 
+    def has_begun(self, name: str | None = None) -> bool:
+        """Whether an average has taken in weights; until then it holds the initial ones.
+
+        Example:
+            >>> import polyak
+            >>> averager = polyak.Averager(nn.Linear(2, 1), polyak.Uniform(start=1))
+            >>> averager.step(), averager.has_begun()
+            (None, False)
+            >>> averager.step(), averager.has_begun()
+            (None, True)
+        """
+        name = self._named(name)
+        self._require(name)
+        return self._counters.folded[name] > 0
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Let no other thread update an average, or read one, for the length of the block."""
+        with self._lock:
+            yield
+
     @contextmanager
     def applied(self, name: str | None = None) -> Iterator[nn.Module]:
         """Let the model hold an average, in eval mode, for the length of the block.

@@ -72,7 +72,8 @@ def register(
     accelerator.register_for_checkpointing(registered)
 
     def before_saving(models: list[Any], weights: list[Any], folder: str) -> None:
-        if registered.saves_average():  # refuses while an average is applied
+        averager.state_dict()  # refuses while an average is applied
+        if registered.saves_average():
             for i, model in enumerate(models):
                 if unwrap(model) is averager.model:
                     with averager.applied(chosen):
@@ -96,8 +97,7 @@ class _Registered:
 
     def saves_average(self) -> bool:
         """Whether there is an average that has begun and is saved as the model."""
-        folded = self._averager.state_dict()["history"]["folded"]
-        return self._name is not None and bool(folded[self._name])
+        return self._name is not None and self._averager.has_begun(self._name)
 
     def state_dict(self) -> dict[str, Any]:
         """What an exact continuation needs."""

@@ -241,9 +241,7 @@ class Keeper:
         """Whether the average that is lent has taken in some weights."""
         if self.apply is None or self.averager is None:
             return False
-        with self.own_weights():
-            history = self.averager.state_dict()["history"]
-        return bool(history["folded"][self.apply])
+        return self.averager.has_begun(self.apply)
 
     def _raw(self) -> dict[str, dict[str, Tensor]]:
         """The weights that are trained, where the model's own files hold an average."""

@@ -81,9 +81,8 @@ def copy_averages(bank: Averager | None, *, at_stop: bool = False) -> dict[str, 
     """
     if bank is None:
         return {}
-    folded = bank.state_dict()["history"]["folded"]
     return {
         name: bank.tensors(name)
         for name in bank.names
-        if folded.get(name) and (name in AT_STOPS or not at_stop)
+        if bank.has_begun(name) and (name in AT_STOPS or not at_stop)
     }

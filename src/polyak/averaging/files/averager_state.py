@@ -39,10 +39,12 @@ def averages_of(content: Mapping[str, Any]) -> SavedWeights | None:
         return None
     counts = {key: _part(content, "history").get(key) for key in _COUNTS}
     kinds = _part(content, "averages")
+    folded = _part(_part(content, "history"), "folded")
     manifest = {
         "tool": "polyak",
         "weights": dict.fromkeys(states, "averaged"),
         "averages": {name: kinds.get(name) for name in states},
+        "folded": {name: n for name in states if type(n := folded.get(name)) is int},
         "refreshed_batchnorm": [str(name) for name, fresh in refreshed.items() if fresh],
         "left_out": LEFT_OUT,
         **{key: count for key, count in counts.items() if type(count) is int},

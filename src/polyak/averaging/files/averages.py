@@ -16,6 +16,7 @@ from polyak.averaging.files.manifest import (
     RECORD,
     dtypes,
     metadata_of,
+    own_counts,
     torch_version,
     verify_record,
 )
@@ -68,7 +69,7 @@ def save(
         _write(weights, path, _described(weights, manifest or {}))
         return
     # Between a checksum and the file no average may move.
-    with weights._lock:
+    with weights.paused():
         described = _described(weights, manifest or {})
         kept = _storages_at_rest(weights)
         states = weights.all_tensors(copy=partial(_at_rest, kept=kept))
@@ -236,9 +237,8 @@ def _facts(averager: Averager) -> dict[str, Any]:
     """What an averager knows about its averages."""
     state = averager.state_dict()
     cls = type(averager.model)
-    begun = state["history"].get("begun")
     return {
-        **({"begun": begun} if begun else {}),
+        **own_counts(state["history"]),
         "averages": state["averages"],
         "every": averager.every,
         "steps": averager.steps,

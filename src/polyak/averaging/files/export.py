@@ -14,6 +14,8 @@ from polyak.averaging.files.averages import SavedWeights
 from polyak.averaging.files.file_format import Path
 from polyak.averaging.files.foreign import EXPORTED, read_foreign
 from polyak.averaging.files.layouts.written import Kept, diffusers_settings, written_as
+from polyak.averaging.kinds.profile import folded_in
+from polyak.averaging.kinds.records import from_record, is_whole
 from polyak.errors import ConfigError, FileError, unknown
 from polyak.files import read_json, replacing, write_json
 
@@ -67,9 +69,20 @@ def read_kept(path: Path, name: str | None) -> tuple[str, Kept]:
         raw=raw[0] if raw else None,
         kind=kind,
         updates=updates,
+        folded=_folded(manifest, name, updates=updates, every=every),
         steps=steps,
         every=every,
     )
+
+
+def _folded(manifest: Mapping[str, Any], name: str, *, updates: int, every: int) -> int:
+    """How many updates an average has taken in; a file need not say so of a regular run."""
+    kind, counts = manifest["averages"][name], manifest.get("folded")
+    if isinstance(counts, Mapping) and type(counts.get(name)) is int:
+        return int(counts[name])
+    if not is_whole(kind):  # no file holds its code
+        return updates
+    return folded_in(from_record(kind), updates=updates, every=every)
 
 
 def write_as(tool: str, kept: Kept, out: Path) -> str:

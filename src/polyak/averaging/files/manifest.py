@@ -52,6 +52,18 @@ def metadata_of(
     return {RECORD: record, RECORD_CHECKSUM: _digest(record)}
 
 
+def own_counts(history: Mapping[str, Any]) -> dict[str, Any]:
+    """What the bank's counts do not tell of each average: when it joined, what it has taken in.
+
+    Nothing of a bank all of whose averages began with it and whose updates came on time.
+    """
+    begun = history.get("begun")
+    on_time = history["position"] == history["updates"] * history["every"]
+    if on_time and not (begun or history["skipped"]):
+        return {}
+    return {**({"begun": begun} if begun else {}), "folded": history["folded"]}
+
+
 def verify_record(
     path: Path, metadata: Mapping[str, str], tensors: Mapping[str, Tensor]
 ) -> dict[str, Any]:

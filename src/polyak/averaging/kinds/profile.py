@@ -52,6 +52,12 @@ def shares_in(kind: Average, *, updates: int, every: int, begun: int = 0) -> tup
     return tuple(reversed(shares))
 
 
+def folded_in(kind: Average, *, updates: int, every: int) -> int:
+    """How many of a regular run's updates an average at its period has taken in."""
+    counts = (folded for _, folded in _folding(kind, every=every, begun=0))
+    return next(islice(counts, updates - 1, None)) if updates else 0
+
+
 def regular_weights(
     average: Average, *, updates: int, every: int, begun: int = 0
 ) -> Iterator[float]:
@@ -72,12 +78,17 @@ def _check_counts(*, updates: int, every: int) -> None:
 def _weights(kind: Average, *, every: int, begun: int) -> Iterator[float]:
     """The same of a run without end."""
     yield from repeat(1.0, begun)
+    yield from (w for w, _ in _folding(kind, every=every, begun=begun))
+
+
+def _folding(kind: Average, *, every: int, begun: int) -> Iterator[tuple[float, int]]:
+    """The lerp weight of each update from `begun` on, and how many are in the average then."""
     folded = 0
     for index in count(begun):
         update = Update(index, (index + 1) * every, every)
         w = kind.weight(update, folded)
         folded = kind.folded_after(update, folded, w)
-        yield w
+        yield w, folded
 
 
 class MeanAge:

@@ -132,7 +132,7 @@ def _run_folder(path: Path) -> Path | None:
 def _about(manifest: Mapping[str, Any], name: str) -> dict[str, Any]:
     """What the file says of one of its weights, and of all of them."""
     about = {key: value for key, value in manifest.items() if key not in ("polyak", "torch")}
-    for key in ("averages", "weights", "dtypes"):
+    for key in ("averages", "begun", "folded", "weights", "dtypes"):
         part = manifest.get(key)
         if isinstance(part, dict):
             about[key] = {inner: value for inner, value in part.items() if inner == name}

@@ -96,6 +96,58 @@ def test_torchs_averaged_model_goes_on(tmp_path, average, settings):
     same(dict(loaded[0].module.state_dict()), ours)
 
 
+def joined_later(model):
+    """A mean in a bank that had updated before, and how much is in it."""
+    before = Averager(model, EMA(0.9, None))
+    for seed in range(9):
+        drift(model, seed)
+        before.step()
+    averager = Averager(model, [EMA(0.9, None), Uniform(name="mean")])
+    with pytest.warns(RuntimeWarning, match="loaded in part"):
+        averager.load_state_dict(before.state_dict(), strict=False)
+    for seed in range(9, 14):
+        drift(model, seed)
+        averager.step()
+    return averager, 5
+
+
+def begun_after_a_skipped_update(model):
+    """A mean that begins when an update of its bank was skipped, and how much is in it."""
+    averager = Averager(model, Uniform(start=6, name="mean"))
+    own = {key: x.clone() for key, x in model.state_dict().items()}
+    model.load_state_dict(
+        {k: x * float("nan") if x.is_floating_point() else x for k, x in own.items()}
+    )
+    with pytest.warns(RuntimeWarning, match="hold NaN"):
+        averager.step()
+    model.load_state_dict(own)
+    for seed in range(1, 14):
+        drift(model, seed)
+        averager.step()
+    return averager, 8
+
+
+@pytest.mark.parametrize("file", ["of save", "checkpoint"])
+@pytest.mark.parametrize("bank", [joined_later, begun_after_a_skipped_update])
+def test_a_mean_goes_on_with_the_count_of_what_is_in_it(tmp_path, bank, file):
+    model = net()
+    averager, count = bank(model)
+    if file == "of save":
+        polyak.save(averager, tmp_path / "a")
+    else:
+        torch.save({"averager": averager.state_dict()}, tmp_path / "a")
+    name = next(x for x in polyak.read_foreign(tmp_path / "a") if x.endswith("mean"))
+    write_as("torch", read_kept(tmp_path / "a", name)[1], tmp_path / "a.pt")
+    theirs = AveragedModel(model, use_buffers=True)
+    theirs.load_state_dict(torch.load(tmp_path / "a.pt", weights_only=True))
+    assert theirs.n_averaged == count
+    for seed in range(14, 20):
+        drift(model, seed)
+        averager.step()
+        theirs.update_parameters(model)
+    same(dict(theirs.module.state_dict()), averager.tensors("mean"))
+
+
 @pytest.mark.oracle
 @pytest.mark.parametrize("warmup", [None, "torch_ema", "paper"])
 def test_torch_ema_goes_on(tmp_path, warmup):
@@ -194,6 +246,42 @@ def test_ema_pytorch_goes_on(tmp_path, every, raw):
     same(dict(loaded[0].ema_model.named_parameters()), ours)
 
 
+@pytest.mark.oracle
+@pytest.mark.parametrize(
+    ("average", "every"),
+    [
+        (EMA(0.97, None), 1),
+        (EMA(0.97, None), 4),
+        (EMA(0.97, "inverse_gamma"), 1),
+        (EMA(0.97, InverseGamma(2.0, 0.75, 0.1, after=9), warmup_counts="steps"), 4),
+        (EMA(0.5, "paper"), 1),
+    ],
+    ids=repr,
+)
+def test_ema_pytorch_goes_on_as_built_by_what_is_said(tmp_path, average, every):
+    ema_pytorch = pytest.importorskip("ema_pytorch")
+
+    def load(model, content):
+        read, kept = read_kept(tmp_path / "a", None)
+        built, _, rest = write_as("ema-pytorch", kept, tmp_path / "b.pt").rpartition(".load")
+        assert rest == "_state_dict(…)"
+        theirs = eval(built, {"EMA": ema_pytorch.EMA, "model": model})
+        theirs.load_state_dict(content)
+        loaded.append(theirs)
+        return theirs.update
+
+    loaded: list[Any] = []
+    ours, _ = handed_over(tmp_path / "a", "ema-pytorch", average, load, every=every)
+    same(dict(loaded[0].ema_model.named_parameters()), ours)
+
+
+@pytest.mark.parametrize("tool", ["torch", "ema-pytorch"])
+def test_a_warmup_that_a_tool_will_not_go_on_with_is_said(tmp_path, tool):
+    young, old = kept(tmp_path, EMA(0.99, "yolo")), kept(tmp_path, EMA(0.2, "torch_ema"), updates=9)
+    assert "the warm-up, which has not ended" in write_as(tool, young, tmp_path / "out.pt")
+    assert "warm-up" not in write_as(tool, old, tmp_path / "out.pt")
+
+
 def test_timm_takes_the_average_by_its_rule(tmp_path):
     """timm cannot be had here: `load_state_dict(path, use_ema)` of its models/_helpers.py."""
 
@@ -255,6 +343,9 @@ def test_what_a_tools_file_cannot_say_is_refused(tmp_path, tool):
     young = kept(tmp_path, EMA(0.99, "yolo"))
     with pytest.raises(ConfigError, match=r"the warm-up is .* and has not ended; expected"):
         write_as(tool, young, tmp_path / "out.pt")
+    late = kept(tmp_path, EMA(0.5, "torch_ema", start=8), updates=11)
+    with pytest.raises(ConfigError, match=r"the warm-up is .* and has not ended; expected"):
+        write_as(tool, late, tmp_path / "out.pt")
     old = kept(tmp_path, EMA(0.2, "torch_ema", start=1), updates=9)
     write_as(tool, old, tmp_path / "out.pt")
 

@@ -45,6 +45,9 @@ class State:
     nature: str
     kind: Mapping[str, Any] | None = None
     spelled: Callable[[str], str] | None = None
+    folded: int | None = None
+    """Updates that an average of ours has taken in."""
+
     fresh: bool | None = None
     """Whether an average of ours has recomputed BatchNorm statistics."""
 
@@ -75,12 +78,14 @@ def described(found: Findings, model: nn.Module | None) -> SavedWeights:
     names = _names(found.states)
     states = dict(zip(names, found.states, strict=True))
     kinds = {name: state.kind for name, state in states.items() if state.kind is not None}
+    folded = {name: state.folded for name, state in states.items() if state.folded is not None}
     ours = [name for name, state in states.items() if state.fresh is not None]
     manifest = {
         "tool": _tool(found),
         "weights": {name: state.nature for name, state in states.items()},
         **found.facts,
         **({"averages": kinds} if kinds else {}),
+        **({"folded": folded} if folded else {}),
         **({"refreshed_batchnorm": [n for n in ours if states[n].fresh]} if ours else {}),
         **({"left_out": found.left_out} if found.left_out else {}),
     }

@@ -204,6 +204,7 @@ class _Walk:
         """Take the averages of an averager of ours."""
         facts = dict(own.manifest)
         kinds, fresh = facts.pop("averages"), facts.pop("refreshed_batchnorm")
+        folded = facts.pop("folded")
         why = facts.pop("left_out")
         natures, tool = facts.pop("weights"), facts.pop("tool")
         for name, tensors in own.items():
@@ -215,6 +216,7 @@ class _Walk:
                     tensors=tensors,
                     nature=natures[name],
                     kind=kinds[name],
+                    folded=folded.get(name),
                     fresh=name in fresh,
                 )
             )

@@ -17,6 +17,7 @@ from polyak.averaging.kinds.records import from_record
 from polyak.errors import ConfigError, unknown
 
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+_ENDS = "; the warm-up, which has not ended, ends there at once"
 _INVERSE_GAMMA = {"gamma": 1.0, "power": 2 / 3, "min_decay": 0.0, "after": 0}
 
 
@@ -34,6 +35,11 @@ class Kept:
     """Its record."""
 
     updates: int
+    """Of the bank."""
+
+    folded: int
+    """Of them, those that the average has taken in since it began."""
+
     steps: int
     every: int
 
@@ -75,20 +81,19 @@ def parameters_of(state: Mapping[str, Tensor]) -> list[Tensor]:
 
 
 def _torch(kept: Kept) -> Written:
-    began = int(kept.kind.get("start") or 0)
-    taken = kept.updates
-    if kept.kind.get("kind") == "uniform":
-        taken -= began // kept.every
-    elif kept.steps < began:
-        taken = 0  # what is there will be copied over
     uniform = kept.kind.get("kind") == "uniform"
+    # What there is before an EMA begins will be copied over.
+    copies = not uniform and kept.steps < int(kept.kind.get("start") or 0)
+    taken = kept.folded if uniform else 0 if copies else kept.updates
     how = "" if uniform else f", multi_avg_fn=get_ema_multi_avg_fn({_decay(kept, 'torch')})"
+    known = uniform or _is_constant(kept)
     return Written(
         content={
             "n_averaged": torch.tensor(taken),
             **{f"module.{key}": x for key, x in kept.state.items()},
         },
-        loader=f"AveragedModel(model{how}, use_buffers=True).load_state_dict(…)",
+        loader=f"AveragedModel(model{how}, use_buffers=True).load_state_dict(…)"
+        f"{'' if known else _ENDS}",
     )
 
 
@@ -105,6 +110,11 @@ def _ema_pytorch(kept: Kept) -> Written:
     calls = max(kept.steps - kept.every + 1, 0)
     raw = kept.raw or {}
     online = "" if raw else ", include_online_model=False"
+    decay, ramp = _decay(kept, "ema-pytorch"), _ema_pytorch_ramp(kept)
+    known = ramp is not None or _is_constant(kept)
+    # Its own warm-up and its start at step 100 would set in, if nothing else were said.
+    ramp = {"update_after_step": 0, "min_value": decay} if ramp is None else ramp
+    said = "".join(f", {name}={value}" for name, value in ramp.items())
     return Written(
         content={
             "initted": torch.tensor(True),
@@ -112,9 +122,25 @@ def _ema_pytorch(kept: Kept) -> Written:
             **{f"online_model.{key}": x for key, x in raw.items()},
             **{f"ema_model.{key}": x for key, x in kept.state.items()},
         },
-        loader=f"EMA(model, beta={_decay(kept, 'ema-pytorch')}, "
-        f"update_every={kept.every}{online}).load_state_dict(…)",
+        loader=f"EMA(model, beta={decay}, update_every={kept.every}{said}{online})"
+        f".load_state_dict(…){'' if known else _ENDS}",
     )
+
+
+def _ema_pytorch_ramp(kept: Kept) -> dict[str, Any] | None:
+    """The same warm-up by ema-pytorch's words, if it has it: one of inverse gamma by steps."""
+    kind = kept.kind
+    counted = "steps" if kept.every > 1 else kind.get("warmup_counts", "updates")
+    inverse = _inverse_gamma(kept, counted=counted)
+    after = -1 if inverse is None else int(inverse["after"]) - kept.every + 1
+    if inverse is None or after < 0:
+        return None
+    return {
+        "update_after_step": after,
+        "inv_gamma": float(inverse["gamma"]),
+        "power": float(inverse["power"]),
+        "min_value": float(inverse["min_decay"]),
+    }
 
 
 def _torch_ema(kept: Kept) -> Written:
@@ -199,16 +225,22 @@ def _warmup(kept: Kept) -> str | None:
     return str(warmup) if plain else None
 
 
-def _inverse_gamma(kept: Kept) -> Mapping[str, Any] | None:
-    """The settings of a warm-up by inverse gamma that counts updates from the first on."""
+def _inverse_gamma(kept: Kept, *, counted: str = "updates") -> Mapping[str, Any] | None:
+    """The settings of a warm-up by inverse gamma that counts from the first on."""
     warmup = kept.kind.get("warmup")
-    counted = kept.kind.get("warmup_counts", "updates") == "updates"
-    if not counted or kept.kind.get("start"):
+    if kept.kind.get("warmup_counts", "updates") != counted or kept.kind.get("start"):
         return None
     if warmup == "inverse_gamma":
         return _INVERSE_GAMMA
     is_one = isinstance(warmup, Mapping) and warmup.get("kind") == "inverse_gamma"
     return {**_INVERSE_GAMMA, **warmup} if is_one and isinstance(warmup, Mapping) else None
+
+
+def _is_constant(kept: Kept) -> bool:
+    """Whether the decay of an EMA is what it will be from now on."""
+    after = Update(index=kept.updates, step=kept.steps + kept.every, since=kept.every)
+    here = 1 - from_record(kept.kind).weight(after, kept.folded)
+    return kept.kind.get("warmup") is None or isclose(here, kept.kind["decay"])
 
 
 def _require_constant(kept: Kept, tool: str, known: str) -> None:
@@ -217,10 +249,7 @@ def _require_constant(kept: Kept, tool: str, known: str) -> None:
     Raises:
         ConfigError: then.
     """
-    after = Update(index=kept.updates, step=kept.steps + kept.every, since=kept.every)
-    kind = from_record(kept.kind)
-    here, decay = 1 - kind.weight(after, kept.updates), _decay(kept, tool)
-    if kept.kind.get("warmup") is not None and not isclose(here, decay):
+    if not _is_constant(kept):
         raise ConfigError(
             f"the warm-up is {kept.kind['warmup']!r} and has not ended; expected {known} for "
             f"{tool}, or an average whose decay has reached its end."
