@@ -1,8 +1,10 @@
 """Names that are imported when they are asked for."""
 
+import ast
 import importlib
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -18,6 +20,21 @@ def test_a_package_offers_what_it_lists_and_finds_all_of_it(name):
     for home, names in package._HOMES.items():
         module = importlib.import_module(f"{package.__name__}.{home}")
         assert all(getattr(package, each) is getattr(module, each) for each in names)
+
+
+@pytest.mark.parametrize("name", PACKAGES)
+def test_type_checkers_are_told_of_the_same_names_in_the_same_places(name):
+    package = importlib.import_module(f"polyak.{name}")
+    tree = ast.parse(Path(package.__file__).read_text(encoding="utf-8"))
+    [block, *_] = (node for node in tree.body if isinstance(node, ast.If))
+    # Only what is imported "as" itself is offered to them.
+    told = [(x.module, each.name, each.asname) for x in block.body for each in x.names]
+    found = [
+        (f"polyak.{name}.{home}", each, each)
+        for home, names in package._HOMES.items()
+        for each in names
+    ]
+    assert sorted(told) == sorted(found)
 
 
 @pytest.mark.parametrize("name", PACKAGES)

@@ -79,4 +79,4 @@ _AVERAGING = tuple(name for name in __all__ if name not in _MODULES)
 
 if not TYPE_CHECKING:
     # The command's help needs no torch.
-    __getattr__, __dir__ = lazily(__name__, {"averaging": _AVERAGING}, modules=_MODULES)
+    __getattr__, __dir__, _ = lazily(__name__, {"averaging": _AVERAGING}, modules=_MODULES)

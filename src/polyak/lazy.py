@@ -1,6 +1,7 @@
 """Names of a package that are imported when they are asked for.
 
-So those of its modules that need no torch can be imported without.
+So those of its modules that need no torch can be imported without. No module of a package may have
+the name of something that the package offers: it would take that name's place once imported.
 """
 
 from collections.abc import Callable, Mapping
@@ -10,8 +11,8 @@ from typing import Any
 
 def lazily(
     package: str, homes: Mapping[str, tuple[str, ...]], *, modules: tuple[str, ...] = ()
-) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
-    """A package's `__getattr__` and `__dir__`.
+) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
+    """A package's `__getattr__`, `__dir__` and `__all__`; its imports for type checkers are apart.
 
     Args:
         package: Its name.
@@ -27,4 +28,5 @@ def lazily(
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         return getattr(import_module(f"{package}.{home_of[name]}"), name)
 
-    return find, lambda: sorted({*vars(import_module(package)), *home_of, *modules})
+    names = sorted({*home_of, *modules})
+    return find, lambda: sorted({*vars(import_module(package)), *names}), names

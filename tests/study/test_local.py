@@ -164,7 +164,8 @@ def test_a_process_that_dies_between_two_calls_is_replaced(tmp_path):
     with LocalExecutor(workers=1) as executor:
         first = process_of(executor([Names("a")], tmp_path, lambda states: None), "a")
         os.kill(first, signal.SIGKILL)
-        while _alive(first):
+        # Only then does it refuse work, instead of losing it.
+        while not executor._pool._broken:
             time.sleep(0.05)
         failures = executor([Names("b")], tmp_path, lambda states: None)
     assert process_of(failures, "b") != first

@@ -154,13 +154,15 @@ def test_the_plan_is_there_while_the_search_is_still_running(study, tmp_path):
 def test_a_finished_study_runs_nothing_again(study, tmp_path):
     _run(study, tmp_path, FakeExecutor())
     before = read_study(tmp_path / "small")
-    left = next(tmp_path.glob("runs/*")) / f".polyak-{socket.gethostname()}-{2**30}-x7"
-    left.mkdir()
+    folder = run_folder(tmp_path, next(tmp_path.glob("runs/*")).name)
+    left = [folder.path / f".polyak-{socket.gethostname()}-{2**30}-x7", folder.checkpoints]
+    for path in left:
+        path.mkdir()
     again = FakeExecutor()
     outcome = _run(study, tmp_path, again)
     assert again.jobs == []
     assert (outcome.done, outcome.skipped) == (0, 7)
-    assert not left.exists()
+    assert not [path for path in left if path.exists()]
     after = read_study(tmp_path / "small")
     assert replace(after, seconds=0.0) == replace(before, seconds=0.0)
     assert after.seconds > before.seconds

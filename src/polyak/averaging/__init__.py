@@ -8,53 +8,30 @@ from typing import TYPE_CHECKING
 from polyak.lazy import lazily
 
 if TYPE_CHECKING:
-    from polyak.averaging.averager import Averager
-    from polyak.averaging.batchnorm.refresh import refresh_batchnorm
-    from polyak.averaging.files.averages import SavedWeights, gathered, load, save
-    from polyak.averaging.files.foreign import read_foreign
-    from polyak.averaging.files.merge import merge
-    from polyak.averaging.files.synthesize import synthesize
-    from polyak.averaging.kinds import (
-        EMA,
-        Average,
-        CosineEMA,
-        HardCopy,
-        PowerEMA,
-        Schedule,
-        Uniform,
-        Update,
-        Window,
-    )
-    from polyak.averaging.kinds.lengths import as_steps
-    from polyak.averaging.kinds.profile import profile
-    from polyak.averaging.kinds.warmups import Exponential, HalfLifeRamp, InverseGamma, Ratio
-
-__all__ = [
-    "EMA",
-    "Average",
-    "Averager",
-    "CosineEMA",
-    "Exponential",
-    "HalfLifeRamp",
-    "HardCopy",
-    "InverseGamma",
-    "PowerEMA",
-    "Ratio",
-    "SavedWeights",
-    "Schedule",
-    "Uniform",
-    "Update",
-    "Window",
-    "as_steps",
-    "gathered",
-    "load",
-    "merge",
-    "profile",
-    "read_foreign",
-    "refresh_batchnorm",
-    "save",
-    "synthesize",
-]
+    from polyak.averaging.averager import Averager as Averager
+    from polyak.averaging.batchnorm.refresh import refresh_batchnorm as refresh_batchnorm
+    from polyak.averaging.files.averages import SavedWeights as SavedWeights
+    from polyak.averaging.files.averages import gathered as gathered
+    from polyak.averaging.files.averages import load as load
+    from polyak.averaging.files.averages import save as save
+    from polyak.averaging.files.foreign import read_foreign as read_foreign
+    from polyak.averaging.files.merge import merge as merge
+    from polyak.averaging.files.synthesize import synthesize as synthesize
+    from polyak.averaging.kinds import EMA as EMA
+    from polyak.averaging.kinds import Average as Average
+    from polyak.averaging.kinds import CosineEMA as CosineEMA
+    from polyak.averaging.kinds import HardCopy as HardCopy
+    from polyak.averaging.kinds import PowerEMA as PowerEMA
+    from polyak.averaging.kinds import Schedule as Schedule
+    from polyak.averaging.kinds import Uniform as Uniform
+    from polyak.averaging.kinds import Update as Update
+    from polyak.averaging.kinds import Window as Window
+    from polyak.averaging.kinds.lengths import as_steps as as_steps
+    from polyak.averaging.kinds.profile import profile as profile
+    from polyak.averaging.kinds.warmups import Exponential as Exponential
+    from polyak.averaging.kinds.warmups import HalfLifeRamp as HalfLifeRamp
+    from polyak.averaging.kinds.warmups import InverseGamma as InverseGamma
+    from polyak.averaging.kinds.warmups import Ratio as Ratio
 
 _HOMES = {
     "averager": ("Averager",),
@@ -80,4 +57,4 @@ _HOMES = {
 }
 
 if not TYPE_CHECKING:
-    __getattr__, __dir__ = lazily(__name__, _HOMES)
+    __getattr__, __dir__, __all__ = lazily(__name__, _HOMES)

@@ -5,25 +5,17 @@ from typing import TYPE_CHECKING
 from polyak.lazy import lazily
 
 if TYPE_CHECKING:
-    from polyak.data.batches import augment, epoch_batches
-    from polyak.data.cache import load, prepare
-    from polyak.data.config import DataConfig, NoiseConfig, SourceConfig
-    from polyak.data.images import DataSet, ImageSet
-    from polyak.data.partitions import Partition, partition
-
-__all__ = [
-    "DataConfig",
-    "NoiseConfig",
-    "SourceConfig",
-    "DataSet",
-    "ImageSet",
-    "Partition",
-    "prepare",
-    "load",
-    "partition",
-    "augment",
-    "epoch_batches",
-]
+    from polyak.data.batches import augment as augment
+    from polyak.data.batches import epoch_batches as epoch_batches
+    from polyak.data.cache import load as load
+    from polyak.data.cache import prepare as prepare
+    from polyak.data.config import DataConfig as DataConfig
+    from polyak.data.config import NoiseConfig as NoiseConfig
+    from polyak.data.config import SourceConfig as SourceConfig
+    from polyak.data.images import DataSet as DataSet
+    from polyak.data.images import ImageSet as ImageSet
+    from polyak.data.partitions import Partition as Partition
+    from polyak.data.partitions import partition as partition
 
 _HOMES = {
     "batches": ("augment", "epoch_batches"),
@@ -34,4 +26,4 @@ _HOMES = {
 }
 
 if not TYPE_CHECKING:
-    __getattr__, __dir__ = lazily(__name__, _HOMES)
+    __getattr__, __dir__, __all__ = lazily(__name__, _HOMES)

@@ -5,36 +5,25 @@ from typing import TYPE_CHECKING
 from polyak.lazy import lazily
 
 if TYPE_CHECKING:
-    from polyak.models.building import MODELS, build, check_fit, pinned, pinned_whole
-    from polyak.models.config import ModelConfig
-    from polyak.models.head_input import features
-    from polyak.models.resnet import ResNet, resnet8, resnet18, resnet20, resnet34
-    from polyak.models.transformer import ViT, vit
-    from polyak.models.trial import try_network
-    from polyak.models.vgg import VGG, vgg16
-    from polyak.models.wide_resnet import WideResNet, wrn28_10
-
-__all__ = [
-    "MODELS",
-    "ModelConfig",
-    "build",
-    "check_fit",
-    "features",
-    "pinned",
-    "pinned_whole",
-    "try_network",
-    "resnet8",
-    "resnet18",
-    "resnet20",
-    "resnet34",
-    "vgg16",
-    "wrn28_10",
-    "vit",
-    "ResNet",
-    "VGG",
-    "ViT",
-    "WideResNet",
-]
+    from polyak.models.building import MODELS as MODELS
+    from polyak.models.building import build as build
+    from polyak.models.building import check_fit as check_fit
+    from polyak.models.building import pinned as pinned
+    from polyak.models.building import pinned_whole as pinned_whole
+    from polyak.models.config import ModelConfig as ModelConfig
+    from polyak.models.head_input import features as features
+    from polyak.models.resnet import ResNet as ResNet
+    from polyak.models.resnet import resnet8 as resnet8
+    from polyak.models.resnet import resnet18 as resnet18
+    from polyak.models.resnet import resnet20 as resnet20
+    from polyak.models.resnet import resnet34 as resnet34
+    from polyak.models.transformer import ViT as ViT
+    from polyak.models.transformer import vit as vit
+    from polyak.models.trial import try_network as try_network
+    from polyak.models.vgg import VGG as VGG
+    from polyak.models.vgg import vgg16 as vgg16
+    from polyak.models.wide_resnet import WideResNet as WideResNet
+    from polyak.models.wide_resnet import wrn28_10 as wrn28_10
 
 _HOMES = {
     "building": ("MODELS", "build", "check_fit", "pinned", "pinned_whole"),
@@ -48,4 +37,4 @@ _HOMES = {
 }
 
 if not TYPE_CHECKING:
-    __getattr__, __dir__ = lazily(__name__, _HOMES)
+    __getattr__, __dir__, __all__ = lazily(__name__, _HOMES)

@@ -152,7 +152,8 @@ class RunFolder:
                 shutil.rmtree(path)
 
     def sweep(self) -> None:
-        """Remove the temporaries that dead processes left of a run that has ended."""
+        """Remove what dead processes left of a run that has ended: checkpoints and temporaries."""
+        shutil.rmtree(self.checkpoints, ignore_errors=True)
         for folder in (self.path, self.path / "averages"):
             if folder.is_dir() and not folder.is_symlink():
                 sweep(folder)

@@ -66,13 +66,11 @@ def carry_out(
         StateError: if its checkpoint is from where numbers round differently.
     """
     folder = run_folder(out, job.id)
-    checkpoints = Checkpoints(folder.checkpoints, seconds=checkpoint_seconds)
     if folder.ending is not None:
-        # These are there only if a process was killed after its last line.
-        checkpoints.remove()
         folder.sweep()
         return
     job.check()
+    checkpoints = Checkpoints(folder.checkpoints, seconds=checkpoint_seconds)
     usable = usable_device(device)
     keep_freed_memory()
     work = None if folder.path.exists() else _work(job, usable, on_doubt)

@@ -85,7 +85,6 @@ class LocalExecutor:
         # So what was lost is done again with a process for each job.
         lost = [job for job in jobs if failures.get(job.id) == _LOST]
         if lost:
-            self._renew()
             with ThreadPoolExecutor(self.workers) as threads:
                 alone = partial(_attempt_alone, out=out, device=self.device)
                 again: Futures = {threads.submit(alone, job): job.id for job in lost}
@@ -96,19 +95,15 @@ class LocalExecutor:
         try:
             return self._submit(jobs, out)
         except BrokenProcessPool:
-            # A process died while it had nothing to do.
-            self._renew()
+            # A process died, in the call before or since. Those of the new pool start with work.
+            assert self._pool is not None
+            self._pool.shutdown()
+            self._pool = _pool(self.workers)
             return self._submit(jobs, out)
 
     def _submit(self, jobs: Sequence[Job], out: Path) -> Futures:
         assert self._pool is not None
         return {self._pool.submit(_attempt, job, out, self.device): job.id for job in jobs}
-
-    def _renew(self) -> None:
-        """Another pool in the place of one that broke; its processes start when they have work."""
-        assert self._pool is not None
-        self._pool.shutdown()
-        self._pool = _pool(self.workers)
 
     def _watched(self, pool: Pool, futures: Futures, on_tick: OnTick) -> dict[str, str]:
         try:
