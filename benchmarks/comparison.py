@@ -2,7 +2,8 @@
 
     python benchmarks/comparison.py [--timm path/to/timm/utils/model_ema.py]
 
-Each tool is used as its documentation shows it, with its defaults but for the decay. timm imports
+Each tool is used as its documentation shows it, with its defaults but for the decay; ema-pytorch's
+period of 10 and start after 100 steps are 1 and 0, so that all make as many updates. timm imports
 torchvision; its file on averages needs torch alone, and is run by itself.
 """
 

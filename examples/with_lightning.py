@@ -1,6 +1,7 @@
-"""Lightning: a callback trains the weights and validates the average.
+"""Lightning: a callback validates the average and saves it, while the weights are trained.
 
-Training is stopped after three epochs and goes on from its checkpoint; the average goes on with it.
+Training is stopped after three epochs and goes on from its checkpoint, which holds the average and,
+beside it, the weights that are trained.
 
     pip install lightning
     python examples/with_lightning.py
@@ -34,7 +35,7 @@ class Digits(lightning.LightningModule):
 
 
 def trained(loaders, folder: str, *, epochs: int, checkpoint: str | None = None):
-    averaging = Averaging([0.98], apply="ema_0.98")
+    averaging = Averaging(0.98, save="average")
     trainer = lightning.Trainer(
         accelerator="cpu",
         max_epochs=epochs,

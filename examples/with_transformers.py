@@ -1,7 +1,7 @@
-"""transformers: the Trainer trains a small GPT-2 and evaluates its average.
+"""transformers: the Trainer trains a small GPT-2, evaluates its average and saves that.
 
-Text is Python's own help, a byte a token. `evaluate` sees the average; the average is saved by
-`save_pretrained`, and loads like any model.
+Text is Python's own help, a byte a token. What `save_model` writes is the average that `evaluate`
+saw, and loads like any model.
 
     pip install transformers accelerate
     python examples/with_transformers.py
@@ -13,13 +13,9 @@ from pydoc_data.topics import topics
 import torch
 import transformers
 
-from polyak.integrations.transformers import AveragedEvaluation, Averaging
+from polyak.integrations.transformers import average
 
 CONTEXT = 32
-
-
-class AveragedTrainer(AveragedEvaluation, transformers.Trainer):
-    """A Trainer whose `evaluate` and `predict` see the average."""
 
 
 def samples(text: bytes) -> list[dict[str, torch.Tensor]]:
@@ -42,17 +38,16 @@ def main() -> dict[str, float]:
             lr_scheduler_type="constant", save_strategy="no", report_to=[], disable_tqdm=True,
             use_cpu=True, logging_strategy="no",
         )  # fmt: skip
-        averaging = Averaging([0.98], apply="ema_0.98")
-        trainer = AveragedTrainer(
+        trainer = transformers.Trainer(
             model,
             arguments,
             train_dataset=samples(text[:200_000]),
             eval_dataset=samples(text[-20_000:]),
-            callbacks=[averaging],
         )
+        average(trainer, 0.98, save="average")
         trainer.train()
         found = {"average": trainer.evaluate()["eval_loss"]}
-        averaging.averager.module("ema_0.98").save_pretrained(f"{folder}/averaged")
+        trainer.save_model(f"{folder}/averaged")
         loaded = transformers.GPT2LMHeadModel.from_pretrained(f"{folder}/averaged")
     plain = transformers.Trainer(model, arguments, eval_dataset=trainer.eval_dataset)
     found["weights"] = plain.evaluate()["eval_loss"]

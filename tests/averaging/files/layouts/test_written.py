@@ -262,7 +262,7 @@ def test_ema_pytorch_goes_on_as_built_by_what_is_said(tmp_path, average, every):
     ema_pytorch = pytest.importorskip("ema_pytorch")
 
     def load(model, content):
-        read, kept = read_kept(tmp_path / "a", None)
+        _read, kept = read_kept(tmp_path / "a", None)
         built, _, rest = write_as("ema-pytorch", kept, tmp_path / "b.pt").rpartition(".load")
         assert rest == "_state_dict(…)"
         theirs = eval(built, {"EMA": ema_pytorch.EMA, "model": model})
