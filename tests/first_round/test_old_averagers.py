@@ -146,6 +146,8 @@ def assert_same_file(found: Path, wanted: Path) -> None:
     for saved in (ours, theirs):
         for version in ("polyak", "torch"):
             del saved.manifest[version]
+    # Newer files say it too where updates did not come on time; an old one is read without.
+    ours.manifest.pop("folded", None)
     assert ours.manifest == theirs.manifest
     assert list(ours) == list(theirs)
     for name in theirs:
