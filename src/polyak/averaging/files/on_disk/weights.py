@@ -1,0 +1,61 @@
+"""Weights of any known tool, known by name, dtype and shape, and read one tensor at a time."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from polyak.averaging.files.averages import SavedWeights
+from polyak.averaging.files.on_disk.sources import Source, StandIns
+
+
+@dataclass(frozen=True, slots=True)
+class OnDisk:
+    """Weights whose tensors are stand-ins, as far as they are still on the disk."""
+
+    weights: SavedWeights
+    made: StandIns
+
+    def read(self, state: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+        """The tensors of a state dict of stand-ins, each to be used before the next is asked for.
+
+        Each file is opened once, and what is tied is read once for each of its names.
+
+        Raises:
+            FileError: for a file that was damaged, and values that are not what was written.
+        """
+        places: dict[Source, dict[str, list[str]]] = {}
+        for key, x in state.items():
+            if (place := self.made.place(x)) is None:
+                yield key, x
+            else:
+                source, name = place
+                places.setdefault(source, {}).setdefault(name, []).append(key)
+        for source, keys in places.items():
+            for name, tensor in source.read(keys):
+                source.verify({name: tensor})
+                for key in keys[name]:
+                    yield key, tensor
+
+    def load(self) -> SavedWeights:
+        """All of them in memory of their own; what is stored once is one tensor."""
+        wanted: dict[Source, dict[str, None]] = {}
+        for state in self.weights.values():
+            for x in state.values():
+                if (place := self.made.place(x)) is not None:
+                    wanted.setdefault(place[0], {})[place[1]] = None
+        held: dict[tuple[Source, str], Tensor] = {}
+        for source, names in wanted.items():
+            # The file may be written to later, so what is verified is the copy.
+            copies = {name: tensor.clone() for name, tensor in source.read(names)}
+            source.verify(copies)
+            held |= {(source, name): x for name, x in copies.items()}
+        loaded = {
+            name: {key: self._held(x, held) for key, x in state.items()}
+            for name, state in self.weights.items()
+        }
+        return SavedWeights(loaded, manifest=self.weights.manifest)
+
+    def _held(self, tensor: Tensor, held: Mapping[tuple[Source, str], Tensor]) -> Tensor:
+        place = self.made.place(tensor)
+        return tensor if place is None else held[place]
