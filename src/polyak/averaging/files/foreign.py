@@ -163,7 +163,12 @@ def _folder_weights(folder: Folder, model: nn.Module | None, made: StandIns) -> 
     for stem, ending in product(_STEMS, ("safetensors", "bin")):
         index = folder / f"{stem}.{ending}.index.json"
         if index.is_file():
-            return _required(folder, _parts(index, made), model)
+            described = _json(index, index.read_text)
+            weights = _required(folder, _parts(index, described, made), model)
+            about = described.get("metadata")
+            if isinstance(about, dict) and EXPORTED in about and list(weights) == ["weights"]:
+                return _exported(index, str(about[EXPORTED]), weights["weights"])
+            return weights
         if (folder / f"{stem}.{ending}").is_file():
             return _file(folder / f"{stem}.{ending}", model, made)
     raise FileError(
@@ -172,9 +177,9 @@ def _folder_weights(folder: Folder, model: nn.Module | None, made: StandIns) -> 
     )
 
 
-def _parts(index: Folder, made: StandIns) -> dict[str, Any]:
+def _parts(index: Folder, described: Mapping[str, Any], made: StandIns) -> dict[str, Any]:
     """The tensors of all files that an index names."""
-    places = _json(index, index.read_text).get("weight_map")
+    places = described.get("weight_map")
     places = places if isinstance(places, dict) else {}
     tensors: dict[str, Any] = {}
     for name in sorted({str(name) for name in places.values()}):

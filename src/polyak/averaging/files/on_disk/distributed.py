@@ -1,7 +1,8 @@
 """Folders of torch.distributed.checkpoint, read in one process and without running anything.
 
-torch reads their index with an unpickler that runs whatever it names, and single values likewise.
-Here the index may name the classes that an index is made of, and values are read as checkpoints are.
+torch reads their index with an unpickler that runs whatever it names, and values that are no
+tensors likewise. Here the index may name only what an index is made of, and values are read by
+torch's restricted unpickler.
 """
 
 import io
@@ -9,15 +10,17 @@ import os
 import pickle
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path as Folder
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.distributed.checkpoint.metadata import Metadata, MetadataIndex, TensorStorageMetadata
 
 from polyak.averaging.files.on_disk.sources import READ_AT_ONCE, StandIns
 from polyak.errors import FileError, one_line, quote
 from polyak.tensor_files import damaged
+
+if TYPE_CHECKING:
+    from torch.distributed.checkpoint.metadata import Metadata
 
 INDEX = ".metadata"
 _LARGEST_VALUE = 1 << 20
@@ -64,7 +67,15 @@ class DistributedFolder:
 
     def __init__(self, folder: Folder) -> None:
         self._folder = folder
+        from torch.distributed.checkpoint.metadata import MetadataIndex, TensorStorageMetadata
+
+        self._index = MetadataIndex
         self._metadata = _read_index(folder)
+        self._tensors = {
+            name: about
+            for name, about in self._metadata.state_dict_metadata.items()
+            if isinstance(about, TensorStorageMetadata)
+        }
         self._check_files()
 
     def content(self, made: StandIns) -> dict[str, Any]:
@@ -73,8 +84,8 @@ class DistributedFolder:
         paths = self._metadata.planner_data or {}
         # What bfloat16 averages lack to float32 is added to them as soon as they are found.
         at_once = any("remainder" in path for path in paths.values())
-        for name, about in self._metadata.state_dict_metadata.items():
-            value = self._value(name, about, None if at_once else made)
+        for name in self._metadata.state_dict_metadata:
+            value = self._value(name, None if at_once else made)
             *above, last = paths.get(name) or (name,)
             inner = nested
             for key in above:
@@ -85,12 +96,12 @@ class DistributedFolder:
     def read(self, names: Collection[str]) -> Iterator[tuple[str, Tensor]]:
         """Each put together from its parts, or as the one part that it is."""
         for name in names:
-            about = self._metadata.state_dict_metadata[name]
+            about = self._tensors[name]
             whole: Tensor | None = None
             for chunk in about.chunks:
                 part = self._part(name, chunk.offsets)
                 if part.shape != chunk.sizes or part.dtype != about.properties.dtype:
-                    raise damaged(self._folder, f"a part of {quote([name])} is not as its index says")
+                    raise damaged(self._folder, f"a part of {quote([name])} is not as indexed")
                 if part.shape == about.size:
                     whole = part
                     break
@@ -114,23 +125,23 @@ class DistributedFolder:
                 f"{self._folder} lacks {quote(missing)}; expected the files of all processes. "
                 "Copy the whole folder."
             )
-        for name, about in self._metadata.state_dict_metadata.items():
-            if isinstance(about, TensorStorageMetadata):
-                held = sum(chunk.sizes.numel() for chunk in about.chunks)
-                if held != about.size.numel():
-                    raise damaged(self._folder, f"its index has {held} values of {quote([name])}")
+        for name, about in self._tensors.items():
+            held = sum(chunk.sizes.numel() for chunk in about.chunks)
+            if held != about.size.numel():
+                raise damaged(self._folder, f"its index has {held} values of {quote([name])}")
 
-    def _value(self, name: str, about: object, made: StandIns | None) -> object:
-        if isinstance(about, TensorStorageMetadata):
-            if made is None or about.size.numel() <= READ_AT_ONCE:
-                return next(self.read([name]))[1]
-            like = torch.empty((1,), dtype=about.properties.dtype).expand(about.size)
-            return made.make(self, name, like)
-        info = self._metadata.storage_data[MetadataIndex(name)]
-        return self._load(info) if info.length <= _LARGEST_VALUE else None
+    def _value(self, name: str, made: StandIns | None) -> object:
+        about = self._tensors.get(name)
+        if about is None:
+            info = self._metadata.storage_data[self._index(name)]
+            return self._load(info) if info.length <= _LARGEST_VALUE else None
+        if made is None or about.size.numel() <= READ_AT_ONCE:
+            return next(self.read([name]))[1]
+        like = torch.empty((), dtype=about.properties.dtype).expand(about.size)
+        return made.make(self, name, like)
 
     def _part(self, name: str, offsets: torch.Size) -> Tensor:
-        part = self._load(self._metadata.storage_data[MetadataIndex(name, offsets)])
+        part = self._load(self._metadata.storage_data[self._index(name, offsets)])
         if not isinstance(part, Tensor):
             raise damaged(self._folder, f"{quote([name])} is no tensor")
         return part
@@ -144,7 +155,7 @@ class DistributedFolder:
         path = self._folder / info.relative_path
         try:
             with path.open("rb") as file:
-                view = _View(file, info.offset, info.length)
+                view: Any = _View(file, info.offset, info.length)
                 return torch.load(view, map_location="cpu", weights_only=True)
         except Exception as error:  # an unpickler meets any exception in a hostile file
             raise damaged(path, one_line(error)) from error
@@ -184,7 +195,9 @@ class _Unpickler(pickle.Unpickler):
         return super().find_class(module, name)
 
 
-def _read_index(folder: Folder) -> Metadata:
+def _read_index(folder: Folder) -> "Metadata":
+    from torch.distributed.checkpoint.metadata import Metadata
+
     path = folder / INDEX
     try:
         with path.open("rb") as file:

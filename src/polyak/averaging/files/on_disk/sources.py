@@ -37,12 +37,15 @@ class StandIns:
         self._places: dict[int, tuple[Source, str]] = {}
         self._kept: list[Tensor] = []
 
+    def __bool__(self) -> bool:
+        return bool(self._places)
+
     def make(self, source: Source, name: str, like: Tensor) -> Tensor:
         """One for a source's tensor."""
         try:
-            value = torch.full((1,), float("nan"), dtype=like.dtype)
+            value = torch.full((), float("nan"), dtype=like.dtype)
         except (RuntimeError, TypeError, ValueError):  # whole numbers, and the narrowest dtypes
-            value = torch.zeros(like.dtype.itemsize, dtype=torch.uint8).view(like.dtype)
+            value = torch.zeros(like.dtype.itemsize, dtype=torch.uint8).view(like.dtype)[0]
         # An address is an identity only as long as its memory is kept.
         self._kept.append(value)
         self._places[value.data_ptr()] = (source, name)
@@ -73,8 +76,10 @@ class SafetensorsFile:
             # Views of the mapped file, of which nothing is read.
             views = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no dict)
             small = {name: x.clone() for name, x in views.items() if x.numel() <= READ_AT_ONCE}
-            large = {name: made.make(self, name, x) for name, x in views.items() if name not in small}
-            found = {name: small.get(name, large.get(name)) for name in views}
+            found = {
+                name: small[name] if name in small else made.make(self, name, x)
+                for name, x in views.items()
+            }
         if self.record is not None:
             verify_names(self.path, self.record, found)
         self.verify(small)

@@ -1,6 +1,6 @@
 """Weights of any known tool, known by name, dtype and shape, and read one tensor at a time."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -15,6 +15,11 @@ class OnDisk:
 
     weights: SavedWeights
     made: StandIns
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all is in memory already, as of a pickled file."""
+        return not self.made
 
     def read(self, state: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
         """The tensors of a state dict of stand-ins, each to be used before the next is asked for.
@@ -37,10 +42,11 @@ class OnDisk:
                 for key in keys[name]:
                     yield key, tensor
 
-    def load(self) -> SavedWeights:
-        """All of them in memory of their own; what is stored once is one tensor."""
+    def load(self, names: Collection[str] | None = None) -> SavedWeights:
+        """Those of some names, or all, in memory of their own; what is stored once is one."""
+        chosen = {name: self.weights[name] for name in (self.weights if names is None else names)}
         wanted: dict[Source, dict[str, None]] = {}
-        for state in self.weights.values():
+        for state in chosen.values():
             for x in state.values():
                 if (place := self.made.place(x)) is not None:
                     wanted.setdefault(place[0], {})[place[1]] = None
@@ -52,7 +58,7 @@ class OnDisk:
             held |= {(source, name): x for name, x in copies.items()}
         loaded = {
             name: {key: self._held(x, held) for key, x in state.items()}
-            for name, state in self.weights.items()
+            for name, state in chosen.items()
         }
         return SavedWeights(loaded, manifest=self.weights.manifest)
 
