@@ -83,6 +83,8 @@ def write_in_turn(
         for _, x in tensors(names):
             if x.numel():
                 file.write(x.detach().contiguous().view(-1).view(torch.uint8).numpy().data)
+            # Not to be held while the next one is made.
+            del x
 
 
 def read(path: str | os.PathLike[str]) -> tuple[dict[str, str], dict[str, Tensor]]:

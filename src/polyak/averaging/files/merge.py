@@ -19,6 +19,10 @@ NAME = "merged"
 _ORIGIN = ("run", "seed")
 """What manifests say of where weights come from; training's own files always do."""
 
+_PART = 4
+"""Small tensors are read several at a time, since a file is opened for each time; what is freed of
+them may stay with the process."""
+
 Opened = tuple[OnDisk, dict[str, Tensor]]
 """Weights on the disk, and which of them are meant."""
 
@@ -117,9 +121,10 @@ class Mean:
         return about
 
     def _batches(self, keys: Collection[str]) -> Iterator[list[str]]:
-        """Keys whose means are together no larger than the largest; of pickled files, all."""
+        """Keys of one large tensor or of some small ones; of pickled files, all."""
         sizes = {key: _wide_bytes(x) for key, x in self.layout.items()}
-        most = max(sizes.values(), default=0) if self._in_pieces else sum(sizes.values())
+        largest = max(sizes.values(), default=0)
+        most = largest // _PART if self._in_pieces else sum(sizes.values())
         batch: list[str] = []
         for key in keys:
             if batch and sum(sizes[other] for other in batch) + sizes[key] > most:

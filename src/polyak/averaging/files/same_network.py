@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from polyak.averaging.files.file_format import Path
-from polyak.averaging.kernels import all_finite, averageable
+from polyak.averaging.kernels import TILE, all_finite, averageable
 from polyak.errors import NonFiniteError, WeightMismatchError, quote
 
 
@@ -89,10 +89,15 @@ def _equal(x: Tensor, y: Tensor) -> bool:
 
 def _infinite(path: Path, state: Mapping[str, Tensor]) -> set[str]:
     """Names of the tensors that hold infinity; NaN is refused."""
-    bad = {key for key, x in state.items() if averageable(x) and not all_finite([x])}
+    bad = {key for key, x in state.items() if averageable(x) and not _is_finite(x)}
     if nan := {key for key in bad if bool(state[key].isnan().any())}:
         raise _not_finite(path, nan)
     return bad
+
+
+def _is_finite(x: Tensor) -> bool:
+    # In pieces, since sums of narrow ones are taken of wide copies.
+    return all_finite(torch.split(x.reshape(-1), TILE))
 
 
 def _not_finite(path: Path, names: Collection[str]) -> NonFiniteError:

@@ -65,6 +65,8 @@ class DistributedFolder:
         FileError: for an index that is damaged or names what none needs, and for a missing file.
     """
 
+    has_checksums = False
+
     def __init__(self, folder: Folder) -> None:
         self._folder = folder
         from torch.distributed.checkpoint.metadata import MetadataIndex, TensorStorageMetadata

@@ -17,6 +17,11 @@ READ_AT_ONCE = 1
 class Source(Protocol):
     """Where tensors are to be had."""
 
+    @property
+    def has_checksums(self) -> bool:
+        """Whether `verify` compares anything."""
+        ...
+
     def read(self, names: Collection[str]) -> Iterator[tuple[str, Tensor]]:
         """Some of its tensors, each to be used before the next is asked for."""
         ...
@@ -69,6 +74,10 @@ class SafetensorsFile:
         self.record: dict[str, Any] | None = (
             parse_record(path, self.metadata) if RECORD in self.metadata else None
         )
+
+    @property
+    def has_checksums(self) -> bool:
+        return self.record is not None
 
     def tensors(self, made: StandIns) -> dict[str, Tensor]:
         """Stand-ins for its tensors, and its counters themselves."""

@@ -45,15 +45,10 @@ class OnDisk:
     def load(self, names: Collection[str] | None = None) -> SavedWeights:
         """Those of some names, or all, in memory of their own; what is stored once is one."""
         chosen = {name: self.weights[name] for name in (self.weights if names is None else names)}
-        wanted: dict[Source, dict[str, None]] = {}
-        for state in chosen.values():
-            for x in state.values():
-                if (place := self.made.place(x)) is not None:
-                    wanted.setdefault(place[0], {})[place[1]] = None
         held: dict[tuple[Source, str], Tensor] = {}
-        for source, names in wanted.items():
+        for source, places in self._places(chosen).items():
             # The file may be written to later, so what is verified is the copy.
-            copies = {name: tensor.clone() for name, tensor in source.read(names)}
+            copies = {name: tensor.clone() for name, tensor in source.read(places)}
             source.verify(copies)
             held |= {(source, name): x for name, x in copies.items()}
         loaded = {
@@ -61,6 +56,26 @@ class OnDisk:
             for name, state in chosen.items()
         }
         return SavedWeights(loaded, manifest=self.weights.manifest)
+
+    def verify(self) -> None:
+        """Compare all tensors with their checksums, where a file has some.
+
+        Raises:
+            FileError: naming those that differ.
+        """
+        for source, names in self._places(self.weights).items():
+            if source.has_checksums:
+                for name, tensor in source.read(names):
+                    source.verify({name: tensor})
+
+    def _places(self, weights: Mapping[str, Mapping[str, Tensor]]) -> dict[Source, dict[str, None]]:
+        """Where stand-ins' tensors are: by source their names, each once."""
+        found: dict[Source, dict[str, None]] = {}
+        for state in weights.values():
+            for x in state.values():
+                if (place := self.made.place(x)) is not None:
+                    found.setdefault(place[0], {})[place[1]] = None
+        return found
 
     def _held(self, tensor: Tensor, held: Mapping[tuple[Source, str], Tensor]) -> Tensor:
         place = self.made.place(tensor)

@@ -75,7 +75,8 @@ def write_distributed(folder: Path, layout: Mapping[str, Tensor], read: Read) ->
     with _new(folder) as made, warnings.catch_warnings():
         # One process is what is meant.
         warnings.filterwarnings("ignore", message="torch.distributed is disabled")
-        writer = FileSystemWriter(made, thread_count=1)
+        # With one file for all of them torch would hold all tensors to the end.
+        writer = FileSystemWriter(made, single_file_per_rank=False)
         save(dict(layout), storage_writer=writer, planner=InTurn(), no_dist=True)
 
 
