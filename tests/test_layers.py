@@ -182,10 +182,11 @@ ROOMS = {
         "run_names": set(),
         "terminal": set(),
         "time_limit": set(),
+        "weights_out": set(),
         "logs": {"console"},
         "predictions_file": {"run_names"},
         "commands": {"console", "json_output", "logs", "machines", "predictions_file"}
-        | {"run_names", "time_limit"},
+        | {"run_names", "time_limit", "weights_out"},
         "command_list": set(),
         "parsing": {"command_list"},
         "main": {"command_list", "os_errors", "parsing", "terminal"},

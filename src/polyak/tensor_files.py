@@ -4,9 +4,10 @@ The library speaks of its own errors, of its temporary file and of operating sys
 they become what `open` would have raised, or a `FileError` that says the file is damaged.
 """
 
+import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -42,6 +43,48 @@ def write(
             save_file(dict(tensors), temporary, metadata=dict(metadata))
         except SafetensorError as error:
             raise _of_the_system(error) or error from error
+
+
+def write_in_turn(
+    path: str | os.PathLike[str],
+    layout: Mapping[str, Tensor],
+    tensors: Callable[[Sequence[str]], Iterable[tuple[str, Tensor]]],
+    metadata: Mapping[str, str],
+) -> None:
+    """Write a file as `write` does, of which one tensor at a time is in memory.
+
+    The library takes all of them at once. The format is its own: the length of a header in eight
+    bytes, the header in JSON, the values.
+
+    Args:
+        path: The file.
+        layout: Tensors of the same dtypes and shapes, whose values do not count.
+        tensors: Gives those of some names, in their order.
+        metadata: Text by name.
+
+    Raises:
+        FileError, OSError: as `write`.
+    """
+    _refuse_unwritable(layout)
+    # In the library's order, in which every value lies at a multiple of its size.
+    names = sorted(layout, key=lambda name: (-layout[name].dtype.itemsize, name))
+    words = {x.dtype: _word_for(x.dtype) for x in layout.values()}
+    header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
+    end = 0
+    for name in names:
+        x = layout[name]
+        start, end = end, end + x.numel() * x.dtype.itemsize
+        offsets = {"data_offsets": [start, end]}
+        header[name] = {"dtype": words[x.dtype], "shape": list(x.shape), **offsets}
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for _, x in tensors(names):
+            if x.numel():
+                file.write(x.detach().contiguous().view(-1).view(torch.uint8).numpy().data)
+            # Not to be held while the next one is made.
+            del x
 
 
 def read(path: str | os.PathLike[str]) -> tuple[dict[str, str], dict[str, Tensor]]:
@@ -108,6 +151,12 @@ def _refuse_unwritable(tensors: Mapping[str, Tensor]) -> None:
             f"the dtype of {quote(bad)} is {found}; expected one that safetensors has. "
             "Convert it, or write the state dict with torch.save."
         )
+
+
+def _word_for(dtype: torch.dtype) -> str:
+    """What the format calls a dtype, by the library's own header of a file."""
+    one = save({"x": torch.empty(0, dtype=dtype, device="cpu")})
+    return str(json.loads(one[8:])["x"]["dtype"])
 
 
 def _is_writable(dtype: torch.dtype) -> bool:

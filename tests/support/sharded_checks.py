@@ -808,6 +808,16 @@ def check_saving_shards(world: World) -> None:
         dcp.save({"averager": averager}, checkpoint_id=store(world, f"two-{name}"))
 
 
+def check_shards_are_read_in_one_process(world: World) -> None:
+    for name, dtype in PRECISIONS.items():
+        found = polyak.read_foreign(store(world, f"two-{name}"))
+        expected = one_process(5, dtype)
+        for average in expected.names:
+            state = found[f"averager.{average}"]
+            for key, x in expected.module(average).named_parameters():
+                torch.testing.assert_close(state[key], x.detach(), rtol=1e-5, atol=1e-6)
+
+
 def check_other_settings_are_refused_on_loading(world: World) -> None:
     for averager, error, match in (
         (Averager(sharded(world), KINDS, every=2), WeightMismatchError, "bfloat16"),
@@ -852,7 +862,12 @@ PHASES = [
     (
         "three",
         3,
-        [*ALONE, check_other_settings_are_refused_on_loading, check_loading_on_more_processes],
+        [
+            *ALONE,
+            check_shards_are_read_in_one_process,
+            check_other_settings_are_refused_on_loading,
+            check_loading_on_more_processes,
+        ],
     ),
     ("two_again", 2, [check_loading_on_fewer_processes]),
     ("one", 1, [check_loading_on_fewer_processes]),

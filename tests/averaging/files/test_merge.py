@@ -10,7 +10,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 import polyak
-from polyak.averaging.files.export import read_named
+from polyak.averaging.files.export import open_named
 from polyak.averaging.files.merge import merge
 from polyak.errors import ConfigError, NonFiniteError, StateError, WeightMismatchError
 
@@ -91,21 +91,24 @@ def test_the_first_file_is_not_changed_by_the_second(tmp_path):
     assert paths[0].read_bytes() == before
 
 
-def test_files_are_read_one_after_another_and_only_one_is_in_memory(tmp_path, monkeypatch):
+def test_pickled_files_are_read_one_after_another_and_only_one_is_in_memory(tmp_path, monkeypatch):
     seen, alive = [], []
 
-    def read(path, name):
+    def opened(path, name):
         # What was read before is gone by now.
         assert not any(tensor() is not None for tensor in alive)
-        found = read_named(path, name)
+        found = open_named(path, name)
         seen.append(path)
         alive.extend(weakref.ref(x) for x in found[1].values())
         return found
 
-    monkeypatch.setattr("polyak.averaging.files.merge.read_named", read)
-    paths = files_of(tmp_path, [[1.0], [2.0], [3.0]])
-    merge(paths)
-    assert seen == paths
+    monkeypatch.setattr("polyak.averaging.files.merge.open_named", opened)
+    paths = [tmp_path / f"{i}.pt" for i in range(3)]
+    for i, path in enumerate(paths):
+        torch.save({"w": torch.full((2, 3), float(i)), "b": torch.zeros(2)}, path)
+    state, _ = merge(paths)
+    assert torch.equal(state["w"], torch.ones(2, 3))
+    assert seen == paths * 2  # for names and shapes, and for values
 
 
 def test_averages_of_several_runs_are_merged_by_name(tmp_path):

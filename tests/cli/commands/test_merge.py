@@ -97,3 +97,38 @@ def test_a_dtype_that_the_format_lacks_is_refused_by_name(tmp_path, refused):
 def test_the_ending_says_what_is_written_or_is_refused(soups, tmp_path, refused, name):
     assert "safetensors" in refused("merge", *soups, "--out", tmp_path / name)
     assert not (tmp_path / name).exists()
+
+
+@pytest.mark.parametrize("options", [["--shard-size", "100B"], ["--distributed"]])
+def test_a_folder_is_written_where_one_is_asked_for(soups, tmp_path, told, options):
+    told("merge", *soups, "--out", tmp_path / "file.safetensors")
+    told("merge", *soups, "--out", tmp_path / "folder", *options)
+    [found] = polyak.read_foreign(tmp_path / "folder").values()
+    wanted = load_file(tmp_path / "file.safetensors")
+    assert found.keys() == wanted.keys()
+    assert all(torch.equal(found[key], x) for key, x in wanted.items())
+    assert "parameters" in told("inspect", tmp_path / "folder")
+
+
+def test_shards_say_what_they_are_the_mean_of(soups, tmp_path, told):
+    told("merge", *soups, "--out", tmp_path / "folder", "--shard-size", "100B")
+    assert "merged: averaged\n  mean, of ['0.pt'" in told("inspect", tmp_path / "folder")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--shard-size", "much"], "shard-size is 'much'; expected bytes, such as"),
+        (["--shard-size", "0GB"], "shard-size is '0GB'; expected bytes"),
+        (["--shard-size", "1GB", "--distributed"], "expected one of them"),
+    ],
+)
+def test_a_folder_that_cannot_be_meant_is_refused(soups, tmp_path, refused, options, said):
+    assert said in refused("merge", *soups, "--out", tmp_path / "out", *options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_exists_is_left_alone(soups, tmp_path, refused):
+    said = refused("merge", *soups, "--out", tmp_path, "--distributed")
+    assert "exists; expected a new folder" in said
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0.pt", "1.pt", "2.pt"]

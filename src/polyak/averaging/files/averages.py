@@ -139,14 +139,11 @@ def load(path: str | os.PathLike[str]) -> SavedWeights:
         raise FileError(
             f"{os.fspath(path)} has no manifest; expected a file that polyak.save wrote. {_FOREIGN}"
         )
-    return weights_of(path, metadata, tensors)
+    return named_by(verify_record(path, metadata, tensors), tensors)
 
 
-def weights_of(
-    path: str | os.PathLike[str], metadata: Mapping[str, str], tensors: Mapping[str, Tensor]
-) -> SavedWeights:
-    """The weights in a file's tensors, by the record in its metadata."""
-    record = verify_record(path, metadata, tensors)
+def named_by(record: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> SavedWeights:
+    """State dicts of a file's tensors, by the file's record."""
     weights = {
         name: {key: tensors[full] for key, full in keys.items()}
         for name, keys in record["weights"].items()

@@ -12,8 +12,10 @@ from torch import Tensor
 from polyak import tensor_files
 from polyak.averaging.files.averages import SavedWeights
 from polyak.averaging.files.file_format import Path
-from polyak.averaging.files.foreign import EXPORTED, read_foreign
+from polyak.averaging.files.foreign import EXPORTED, open_weights, read_foreign
 from polyak.averaging.files.layouts.written import Kept, diffusers_settings, written_as
+from polyak.averaging.files.on_disk.weights import OnDisk
+from polyak.averaging.files.on_disk.writing import Read
 from polyak.averaging.kinds.profile import folded_in
 from polyak.averaging.kinds.records import from_record, is_whole
 from polyak.errors import ConfigError, FileError, unknown
@@ -34,7 +36,17 @@ def read_named(path: Path, name: str | None) -> tuple[str, dict[str, Tensor], di
         ConfigError: if the file has no weights of that name, or several and none is named.
         FileError: if its parameters have no names, and as `read_foreign` does.
     """
-    return _named(read_foreign(path), path, name)
+    disk = open_weights(path)
+    name, _, manifest = _named(disk.weights, path, name)
+    [loaded] = disk.load([name]).values()
+    return name, loaded, manifest
+
+
+def open_named(path: Path, name: str | None) -> tuple[OnDisk, dict[str, Tensor], dict[str, Any]]:
+    """The same with stand-ins for what is still on the disk, and what reads it."""
+    disk = open_weights(path)
+    _, state, manifest = _named(disk.weights, path, name)
+    return disk, state, manifest
 
 
 def read_kept(path: Path, name: str | None) -> tuple[str, Kept]:
@@ -157,7 +169,25 @@ def write_plain(state: Mapping[str, Tensor], out: Path, about: Mapping[str, Any]
         FileError: for a dtype that safetensors does not have.
         OSError: if the disk refuses, naming `out`.
     """
-    tensor_files.write(out, _of_their_own(state), {"format": "pt", EXPORTED: json.dumps(about)})
+    tensor_files.write(out, _of_their_own(state), described(about))
+
+
+def write_in_turn(
+    layout: Mapping[str, Tensor], read: Read, out: Path, about: Mapping[str, Any]
+) -> None:
+    """The same of a state dict of which one tensor at a time is in memory.
+
+    Args:
+        layout: Tensors of the same dtypes and shapes, whose values do not count.
+        read: Gives the tensors of some names.
+        out, about, errors: as `write_plain`.
+    """
+    tensor_files.write_in_turn(out, layout, read, described(about))
+
+
+def described(about: Mapping[str, Any]) -> dict[str, str]:
+    """The metadata of a file that any tool reads."""
+    return {"format": "pt", EXPORTED: json.dumps(about)}
 
 
 def _of_their_own(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

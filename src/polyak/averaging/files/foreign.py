@@ -11,13 +11,15 @@ from torch import Tensor, nn
 
 from polyak import tensor_files
 from polyak.averaging.files.averager_state import is_state
-from polyak.averaging.files.averages import SavedWeights, weights_of
+from polyak.averaging.files.averages import SavedWeights, named_by
 from polyak.averaging.files.file_format import Path, file_format
 from polyak.averaging.files.layouts.foreign_formats import diffusers_facts
 from polyak.averaging.files.layouts.recognition import recognise
-from polyak.averaging.files.manifest import RECORD
-from polyak.averaging.files.pickles import read_pickled, refusal
-from polyak.errors import FileError, WeightMismatchError, one_line
+from polyak.averaging.files.on_disk.distributed import DistributedFolder, is_distributed
+from polyak.averaging.files.on_disk.pickles import read_pickled, refusal
+from polyak.averaging.files.on_disk.sources import SafetensorsFile, StandIns
+from polyak.averaging.files.on_disk.weights import OnDisk
+from polyak.errors import FileError, WeightMismatchError, one_line, quote
 
 EXPORTED = "polyak_export"
 """Key of the metadata in which an exported average keeps its manifest."""
@@ -40,7 +42,8 @@ def read_foreign(path: Path, model: nn.Module | None = None) -> SavedWeights:
 
     Args:
         path: A file of polyak, torch or any tool of docs/switching.md, a plain state dict, or a
-            folder of `save_pretrained` of diffusers or transformers.
+            folder of `save_pretrained` of diffusers or transformers, in shards too, or of
+            torch.distributed.checkpoint.
         model: Names the parameters of states that are stored as a list; without it their names
             are "0", "1", …, and `manifest["names"]` is "order". Of a state dict that has the
             model's names after one prefix, only those are taken.
@@ -59,11 +62,23 @@ def read_foreign(path: Path, model: nn.Module | None = None) -> SavedWeights:
             pickled modules without weights beside them.
         WeightMismatchError: if the parameters in a list are not the model's.
     """
-    if os.path.isdir(path):
-        return _folder(Folder(path), model)
+    return open_weights(path, model).load()
+
+
+def open_weights(path: Path, model: nn.Module | None = None) -> OnDisk:
+    """The same weights, known by names, dtypes and shapes; tensors are read when asked for.
+
+    Of pickled files all is read at once.
+    """
+    made = StandIns()
+    known = _folder(Folder(path), model, made) if os.path.isdir(path) else _file(path, model, made)
+    return OnDisk(known, made)
+
+
+def _file(path: Path, model: nn.Module | None, made: StandIns) -> SavedWeights:
     found = file_format(path)
     if found == "safetensors":
-        return _safetensors(path, model)
+        return _safetensors(path, model, made)
     if found in ("zip", "pickle"):
         content, unread = read_pickled(path)
         return _required(path, content, model, unread=unread)
@@ -73,13 +88,14 @@ def read_foreign(path: Path, model: nn.Module | None = None) -> SavedWeights:
     )
 
 
-def _safetensors(path: Path, model: nn.Module | None) -> SavedWeights:
-    metadata, tensors = tensor_files.read(path)
-    if RECORD in metadata:
-        return weights_of(path, metadata, tensors)
+def _safetensors(path: Path, model: nn.Module | None, made: StandIns) -> SavedWeights:
+    file = SafetensorsFile(path)
+    tensors = file.tensors(made)
+    if file.record is not None:
+        return named_by(file.record, tensors)
     weights = _required(path, tensors, model)
-    if EXPORTED in metadata and list(weights) == ["weights"]:
-        return _exported(path, metadata[EXPORTED], weights["weights"])
+    if EXPORTED in file.metadata and list(weights) == ["weights"]:
+        return _exported(path, file.metadata[EXPORTED], weights["weights"])
     return weights
 
 
@@ -113,11 +129,13 @@ def _required(
     return weights
 
 
-def _folder(folder: Folder, model: nn.Module | None) -> SavedWeights:
+def _folder(folder: Folder, model: nn.Module | None, made: StandIns) -> SavedWeights:
     """`EMAModel.save_pretrained` leaves the average as a model, the decay in its config."""
+    if is_distributed(folder):
+        return _required(folder, DistributedFolder(folder).content(made), model)
     described = folder / "config.json"
     config = _json(folder, described.read_text) if described.is_file() else {}
-    found = _folder_weights(folder, model)
+    found = _folder_weights(folder, model, made)
     if list(found) != ["weights"] or found.manifest["tool"] != "state dict":
         return found
     own = _maker(config)
@@ -140,33 +158,41 @@ def _maker(config: Mapping[str, Any]) -> dict[str, str]:
     return {"tool": tool, **({"model_class": cls} if isinstance(cls, str) else {})}
 
 
-def _folder_weights(folder: Folder, model: nn.Module | None) -> SavedWeights:
+def _folder_weights(folder: Folder, model: nn.Module | None, made: StandIns) -> SavedWeights:
     """The weights in a folder's one file, or in all that its index names."""
     for stem, ending in product(_STEMS, ("safetensors", "bin")):
         index = folder / f"{stem}.{ending}.index.json"
         if index.is_file():
-            return _required(folder, _parts(index), model)
+            described = _json(index, index.read_text)
+            weights = _required(folder, _parts(index, described, made), model)
+            about = described.get("metadata")
+            if isinstance(about, dict) and EXPORTED in about and list(weights) == ["weights"]:
+                return _exported(index, str(about[EXPORTED]), weights["weights"])
+            return weights
         if (folder / f"{stem}.{ending}").is_file():
-            return read_foreign(folder / f"{stem}.{ending}", model)
+            return _file(folder / f"{stem}.{ending}", model, made)
     raise FileError(
         f"{folder} is a folder without {', '.join(_STEMS)} in .safetensors or .bin; {_KNOWN}. "
         "Name the file."
     )
 
 
-def _parts(index: Folder) -> dict[str, Any]:
+def _parts(index: Folder, described: Mapping[str, Any], made: StandIns) -> dict[str, Any]:
     """The tensors of all files that an index names."""
-    places = _json(index, index.read_text).get("weight_map")
+    places = described.get("weight_map")
+    places = places if isinstance(places, dict) else {}
     tensors: dict[str, Any] = {}
-    for name in sorted({str(name) for name in places.values()} if isinstance(places, dict) else ()):
+    for name in sorted({str(name) for name in places.values()}):
         # An index is text from elsewhere: it names files of its own folder only.
         if Folder(name).name != name:
             raise tensor_files.damaged(index, f"it names {name!r}, outside its folder")
         part = index.parent / name
         if file_format(part) == "safetensors":
-            tensors |= tensor_files.read(part)[1]
+            tensors |= SafetensorsFile(part).tensors(made)
         elif isinstance(content := read_pickled(part)[0], dict):
             tensors |= content
+    if missing := places.keys() - tensors.keys():
+        raise tensor_files.damaged(index, f"its files lack {quote(missing)}")
     return tensors
 
 

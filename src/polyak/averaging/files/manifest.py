@@ -14,7 +14,7 @@ file can write them too.
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
@@ -73,18 +73,35 @@ def verify_record(
         FileError: naming the file, and the tensors that are not as they were written.
     """
     record = parse_record(path, metadata)
+    verify_names(path, record, tensors)
+    verify_tensors(path, record, tensors)
+    return record
+
+
+def verify_names(path: Path, record: Mapping[str, Any], names: Collection[str]) -> None:
+    """Refuse a file that has not the tensors its record tells of.
+
+    Raises:
+        FileError: naming them.
+    """
     sums = record["sha256"]
-    if sums.keys() != tensors.keys():
-        differing = sums.keys() ^ tensors.keys()
+    if differing := sums.keys() ^ set(names):
         raise damaged(path, f"tensors are missing or unknown: {quote(differing)}")
+    named = {full for keys in record["weights"].values() for full in keys.values()}
+    if not named <= sums.keys():
+        raise damaged(path, f"{quote(named - sums.keys())} are named but not in it")
+
+
+def verify_tensors(path: Path, record: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+    """Refuse tensors whose values are not those that were written.
+
+    Raises:
+        FileError: naming them.
+    """
     found = checksums.of_tensors(tensors)
-    altered = [name for name, checksum in found.items() if checksum != sums[name]]
+    altered = [name for name, checksum in found.items() if checksum != record["sha256"][name]]
     if altered:
         raise damaged(path, f"the values of {quote(altered)} are not those that were written")
-    named = {full for keys in record["weights"].values() for full in keys.values()}
-    if not named <= tensors.keys():
-        raise damaged(path, f"{quote(named - tensors.keys())} are named but not in it")
-    return record
 
 
 def parse_record(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:

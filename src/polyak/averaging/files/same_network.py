@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from polyak.averaging.files.file_format import Path
-from polyak.averaging.kernels import all_finite, averageable
+from polyak.averaging.kernels import TILE, all_finite, averageable
 from polyak.errors import NonFiniteError, WeightMismatchError, quote
 
 
@@ -16,26 +16,33 @@ class OneNetwork:
 
     Args:
         path: The first file.
-        state: Its weights; of them only those that hold infinity are kept.
-
-    Raises:
-        NonFiniteError: for NaN in them.
+        state: Its weights, of which only dtypes and shapes are looked at.
     """
 
     def __init__(self, path: Path, state: Mapping[str, Tensor]) -> None:
         self._first = path
         self._shapes = {key: x.shape for key, x in state.items()}
         self._sorts = {key: _sort(x) for key, x in state.items()}
-        self.infinite = {key: state[key].clone() for key in _infinite(path, state)}
+        self._seen: set[str] = set()
+        self.infinite: dict[str, Tensor] = {}
         """What no sum can be taken of, such as an attention mask: the same in every file."""
 
     def check(self, path: Path, state: Mapping[str, Tensor]) -> None:
-        """Compare another file's weights with the first's.
+        """Compare a file's weights with the first's; the first file's own come first.
+
+        Raises:
+            WeightMismatchError: as `check_layout` does.
+            NonFiniteError: as `check_values` does.
+        """
+        self.check_layout(path, state)
+        self.check_values(path, state)
+
+    def check_layout(self, path: Path, state: Mapping[str, Tensor]) -> None:
+        """Compare names, shapes and sorts of number.
 
         Raises:
             WeightMismatchError: if they have other names or shapes, or are whole, real or complex
                 numbers where the first's are not.
-            NonFiniteError: if they hold NaN, or infinity that not both hold alike.
         """
         shared = self._shapes.keys() & state.keys()
         faults = {
@@ -50,12 +57,24 @@ class OneNetwork:
                     f"{os.fspath(path)} differs from {os.fspath(self._first)} in the {what} of "
                     f"{quote(sorted(differing))}; expected files of one network. Leave it out."
                 )
+
+    def check_values(self, path: Path, state: Mapping[str, Tensor]) -> None:
+        """Refuse what has no mean, in all of a file's tensors or in some.
+
+        Raises:
+            NonFiniteError: for NaN, or infinity that not all files hold alike.
+        """
         found = _infinite(path, state)
-        same = {key for key, x in self.infinite.items() if _equal(state[key], x)}
+        for key in state.keys() - self._seen:
+            self._seen.add(key)
+            if key in found:
+                self.infinite[key] = state[key].clone()
+        held = self.infinite.keys() & state.keys()
+        same = {key for key in held if _equal(state[key], self.infinite[key])}
         if found - same:
             raise _not_finite(path, found - same)
-        if self.infinite.keys() - same:
-            raise _not_finite(self._first, self.infinite.keys() - same)
+        if held - same:
+            raise _not_finite(self._first, held - same)
 
 
 def _sort(x: Tensor) -> tuple[bool, bool]:
@@ -70,10 +89,15 @@ def _equal(x: Tensor, y: Tensor) -> bool:
 
 def _infinite(path: Path, state: Mapping[str, Tensor]) -> set[str]:
     """Names of the tensors that hold infinity; NaN is refused."""
-    bad = {key for key, x in state.items() if averageable(x) and not all_finite([x])}
+    bad = {key for key, x in state.items() if averageable(x) and not _is_finite(x)}
     if nan := {key for key in bad if bool(state[key].isnan().any())}:
         raise _not_finite(path, nan)
     return bad
+
+
+def _is_finite(x: Tensor) -> bool:
+    # In pieces, since sums of narrow ones are taken of wide copies.
+    return all_finite(torch.split(x.reshape(-1), TILE))
 
 
 def _not_finite(path: Path, names: Collection[str]) -> NonFiniteError:

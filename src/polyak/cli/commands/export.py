@@ -1,6 +1,6 @@
 """polyak export FILE NAME OUT: one average as a plain state dict; or a run's network with it."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,18 +9,10 @@ import tyro
 
 from polyak.averaging.files.export import read_kept, read_named, write_as, write_plain
 from polyak.cli.run_names import OUT
+from polyak.cli.weights_out import OF_TORCH, check_plain_out
 from polyak.errors import ConfigError
 from polyak.files import read_json
 from polyak.records.runs import run_folder
-
-OF_NETWORKS = (".pt2", ".onnx")
-"""Endings that take a network, which only a run knows."""
-
-_TORCHS = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle", ".tar", ".zip")
-_OTHER_TOOLS = (".npy", ".npz", ".h5", ".hdf5", ".keras", ".gguf", ".msgpack", ".pb", ".tflite")
-OTHERS = (*_TORCHS, *_OTHER_TOOLS, ".json", ".csv")
-"""Endings of formats that weights come in elsewhere. What is none, such as the end of ema_0.998,
-promises nothing."""
 
 
 @dataclass(frozen=True)
@@ -88,31 +80,9 @@ def check_tools_out(file: Path, out: Path) -> None:
     """Raise a ConfigError where a tool's file cannot or should not be written to `out`."""
     if out.exists() and file.exists() and out.samefile(file):
         raise ConfigError(f"out is {str(out)!r}; expected another file. Name a new one.")
-    if not out.is_dir() and out.suffix.lower() not in _TORCHS:
+    if not out.is_dir() and out.suffix.lower() not in OF_TORCH:
         raise ConfigError(
             f"out is '{out}', and what --as writes is torch's; expected .pt or .pth. Change it."
-        )
-
-
-def check_plain_out(files: Iterable[Path], out: Path) -> None:
-    """Raise a ConfigError where safetensors cannot or should not be written to `out`.
-
-    Args:
-        files: What is read.
-        out: What is to be written.
-    """
-    there = [file for file in files if file.exists()] if out.exists() else []
-    if out.is_dir() or any(out.samefile(file) for file in there):
-        raise ConfigError(f"out is {str(out)!r}; expected another file. Name a new one.")
-    ending = out.suffix.lower()
-    if ending in OF_NETWORKS:
-        raise ConfigError(
-            f"out is '{out}', which holds a network; expected .safetensors for weights without "
-            "one. `polyak export` writes it from a run's folder."
-        )
-    if ending in OTHERS:
-        raise ConfigError(
-            f"out is '{out}', and what is written is safetensors; expected that ending. Change it."
         )
 
 

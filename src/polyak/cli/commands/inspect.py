@@ -11,7 +11,7 @@ import tyro
 from torch import Tensor
 
 from polyak.averaging.files.averages import SavedWeights
-from polyak.averaging.files.foreign import read_foreign
+from polyak.averaging.files.foreign import open_weights
 from polyak.averaging.files.manifest import dtypes
 from polyak.cli.json_output import print_json
 from polyak.cli.predictions_file import check_is_no_output_folder, parts_lines, parts_of
@@ -30,7 +30,7 @@ class InspectCommand:
 
     file: Annotated[Path, tyro.conf.Positional]
     """A checkpoint of polyak, torch, timm, ema-pytorch, torch-ema, diffusers or Lightning, or a
-    folder of `save_pretrained`."""
+    folder of `save_pretrained` or of torch.distributed.checkpoint."""
 
     json: bool = False
     """One JSON object on stdout instead, see docs/json.md."""
@@ -51,7 +51,7 @@ class InspectCommand:
 
 def description(path: Path) -> list[str]:
     """The lines that say what a file of weights holds."""
-    saved = read_foreign(path)
+    saved = _known(path)
     manifest = saved.manifest
     rows = {
         "file": str(path),
@@ -76,9 +76,16 @@ def description(path: Path) -> list[str]:
     return lines
 
 
+def _known(path: Path) -> SavedWeights:
+    """What is in a file, by names, dtypes and shapes; values are read for their checksums only."""
+    disk = open_weights(path)
+    disk.verify()
+    return disk.weights
+
+
 def values(path: Path) -> dict[str, Any]:
     """The same as JSON values."""
-    saved = read_foreign(path)
+    saved = _known(path)
     manifest = saved.manifest
     weights = []
     for name, state in saved.items():

@@ -6,17 +6,17 @@ from typing import Annotated
 
 import tyro
 
-from polyak.averaging.files.export import write_plain
-from polyak.averaging.files.merge import NAME, merge
-from polyak.cli.commands.export import check_plain_out
+from polyak.averaging.files.merge import NAME, Mean
+from polyak.cli.weights_out import WeightsOut
 
 
 @dataclass(frozen=True)
-class MergeCommand:
+class MergeCommand(WeightsOut):
     """Average the weights of several files (a model soup) into a plain safetensors state dict."""
 
     files: Annotated[tuple[Path, ...], tyro.conf.Positional]
-    """Two or more that `polyak inspect` knows, of one network; read one at a time."""
+    """Two or more that `polyak inspect` knows, files or folders, of one network; read a tensor at a
+    time."""
 
     out: Path
     """The safetensors file to write; one that exists is replaced."""
@@ -32,12 +32,10 @@ class MergeCommand:
 
     def run(self) -> int:
         """Exit code 0."""
-        check_plain_out(self.files, self.out)
-        state, about = merge(
-            self.files, name=self.name, shares=self.shares, across_runs=self.across_runs
-        )
-        write_plain(state, self.out, about)
+        self.check(self.files, self.out)
+        mean = Mean(self.files, name=self.name, shares=self.shares, across_runs=self.across_runs)
+        self.write(mean.layout, mean.read, mean.about, self.out)
         print(f"{NAME} of {len(self.files)} files -> {self.out.resolve()}")
-        if any(key.endswith("running_mean") for key in state):
+        if any(key.endswith("running_mean") for key in mean.layout):
             print("BatchNorm statistics are means too: polyak.refresh_batchnorm before use")
         return 0

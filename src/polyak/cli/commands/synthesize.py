@@ -6,15 +6,14 @@ from typing import Annotated
 
 import tyro
 
-from polyak.averaging.files.export import write_plain
 from polyak.averaging.files.synthesize import synthesize
 from polyak.averaging.kinds import EMA, Average, PowerEMA, Uniform
-from polyak.cli.commands.export import check_plain_out
+from polyak.cli.weights_out import WeightsOut
 from polyak.errors import ConfigError
 
 
 @dataclass(frozen=True)
-class SynthesizeCommand:
+class SynthesizeCommand(WeightsOut):
     """Decide on the average afterwards: another decay, width or moment than was kept.
 
     Writes a plain safetensors state dict. Give one of --decay, --sigma-rel and --uniform-from.
@@ -43,12 +42,13 @@ class SynthesizeCommand:
 
     def run(self) -> int:
         """Exit code 0."""
-        check_plain_out(self.files, self.out)
+        self.check(self.files, self.out)
         kind = self._average()
         found = synthesize(self.files, kind, steps=self.steps, largest_error=self.largest_error)
         state, manifest = found[kind.label], found.manifest
         about = {key: x for key, x in manifest.items() if key not in ("polyak", "torch")}
-        write_plain(state, self.out, {**about, "name": kind.label})
+        named = {**about, "name": kind.label}
+        self.write(state, lambda keys: ((k, state[k]) for k in keys), named, self.out)
         error = manifest["synthesis"]["error"]
         print(
             f"{kind.label} at step {manifest['steps']} of {len(self.files)} files, expected error "

@@ -16,7 +16,7 @@ from torch import nn
 
 from polyak.averaging.files.foreign import read_foreign
 from polyak.averaging.files.layouts.stand_ins import StandIn
-from polyak.averaging.files.pickles import read_pickled
+from polyak.averaging.files.on_disk.pickles import read_pickled
 from polyak.errors import FileError
 
 
