@@ -145,9 +145,11 @@ ROOMS = {
     # The paper's studies stand above the parts that run any study; the runner knows none of them.
     "study": {
         "field_types": set(),
-        "plan": {"field_types"},
+        "claims": set(),
+        "plan": {"claims", "field_types"},
         "executors": set(),
         "status": set(),
+        "registration": set(),
         "fitting": {"plan"},
         "options": {"plan"},
         "follow_ups": {"plan"},
@@ -184,8 +186,9 @@ ROOMS = {
         "time_limit": set(),
         "logs": {"console"},
         "predictions_file": {"run_names"},
+        "registering": set(),
         "commands": {"console", "json_output", "logs", "machines", "predictions_file"}
-        | {"run_names", "time_limit"},
+        | {"registering", "run_names", "time_limit"},
         "command_list": set(),
         "parsing": {"command_list"},
         "main": {"command_list", "os_errors", "parsing", "terminal"},
