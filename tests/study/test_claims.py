@@ -61,6 +61,11 @@ def test_where_a_claim_is_refuted_is_written_down_with_it(example):
     assert claim.comparisons == (given,)
 
 
+def test_the_seeds_of_a_claim_are_written_down_with_it(example):
+    found = claimed(example, one(EARLY), one(TESTED, id="two", seeds=(0, 2))).claims
+    assert [claim.seeds for claim in found] == [(0, 1, 2), (0, 2)]
+
+
 def test_claims_change_no_run(example):
     assert claimed(example, one(EARLY)).rows == example.rows
 

@@ -145,7 +145,8 @@ class Claim:
     sentence: str
     comparisons: tuple[Comparison, ...]
     seeds: tuple[int, ...] = ()
-    """Those that count; none given: all of the rows."""
+    """Those that count; none given in a study's file: all that its rows run, which its records
+    name."""
 
     def settled(self) -> "Claim":
         """The claim with its comparisons settled."""

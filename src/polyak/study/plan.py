@@ -24,7 +24,7 @@ from polyak.records.vocabulary import (
     Stop,
     variant_name,
 )
-from polyak.study.claims import RowTerms, claim_faults
+from polyak.study.claims import RowTerms, claim_faults, seeds_of
 from polyak.study.field_types import repeated, with_right_types
 from polyak.training.config import PAPER_DECAYS, OverheadConfig, ProbeConfig, RunConfig
 
@@ -198,7 +198,7 @@ class Study:
         self.settled()
 
     def settled(self) -> "Study":
-        """The study with tuples where lists were given.
+        """The study with tuples where lists were given, and claims as they are registered.
 
         Raises:
             ConfigError: that names every fault of every row.
@@ -214,7 +214,14 @@ class Study:
             raise ConfigError.of(f"study {study.name}", faults)
         if study.measurement is not None:
             study.measurement.config.check()
-        return replace(study, claims=tuple(claim.settled() for claim in study.claims))
+        return replace(study, claims=study._settled_claims())
+
+    def _settled_claims(self) -> tuple[Claim, ...]:
+        """With their seeds: those that a row is given later are not what was claimed about."""
+        seeds = {row.label: row.seeds for row in self.rows}
+        return tuple(
+            replace(claim.settled(), seeds=seeds_of(claim, seeds)) for claim in self.claims
+        )
 
     def _faults_of_values(self) -> list[str]:
         faults = _faults_of_name(self.name)

@@ -156,7 +156,7 @@ def test_what_was_registered_is_judged_whatever_the_study_says_now(toy):
     for phrase in (
         "claim fresh was added",
         "claim early was removed",
-        "claim annealed: bound of comparison 1 was 0, is -90",
+        "claim annealed: bound of comparison 1 was 0, is −90",
         "learning_rates was",
     ):
         assert phrase in said
@@ -194,6 +194,15 @@ def test_a_claim_of_seeds_that_are_still_to_come_says_so(toy):
     more = replace(row, seeds=(*row.seeds, 7))
     page = page_of(out, replace(study, claims=(CLAIM,), rows=(more,)))
     assert "of 3 seeds 2 so far" in page
+
+
+def test_seeds_that_a_row_was_given_later_do_not_count(toy):
+    out, study = toy
+    study = replace(study, claims=(replace(CLAIM, seeds=(0, 7)),))
+    registered(out, study)
+    page_of(out, study)
+    (claim,) = ledger_of(out, study)["own"]["claims"]
+    assert [set(found["values"]) for found in claim["findings"]] == [{"0"}, {"0"}]
 
 
 def test_the_registration_is_kept_beside_the_results(toy, tmp_path_factory):

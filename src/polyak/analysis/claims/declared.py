@@ -81,7 +81,7 @@ def in_words(comparison: Comparison) -> str:
         against = "each arm of SGD" if best else comparison.against
     what = _what(comparison, against, comparison.against_phase or comparison.phase)
     unit = {"share": " of the run", "score": ""}.get(comparison.unit, f" {comparison.unit}")
-    end = f"{comparison.side} {comparison.bound:g}{unit}"
+    end = f"{comparison.side} {comparison.bound:g}{unit}".replace("-", "−")
     each = " in every seed" if comparison.every_seed else ""
     zero = " of 0" if comparison.side == "within" else ""
     return f"{' | '.join(comparison.rows)}: {what}, is {end}{zero}{each}"

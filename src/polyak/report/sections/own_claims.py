@@ -168,7 +168,11 @@ def _ledger(
     part = ledger_part(study.record, entries)
     by_id = {claim.id: claim for claim in claims}
     lines = [
-        replace(line, because=(*line.because, *_lacking(study, by_id[line.id], entry)))
+        replace(
+            line,
+            test=words(line.test),
+            because=(*line.because, *_lacking(study, by_id[line.id], entry)),
+        )
         for line, entry in zip(part.lines, entries, strict=True)
     ]
     return replace(part, lines=tuple(lines))
