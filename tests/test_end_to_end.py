@@ -114,7 +114,7 @@ def results(out):
 def test_the_examples_of_the_page_on_own_studies_read_what_a_study_leaves(out, results, capsys):
     page = Path(__file__).parents[1] / "docs" / "extending.md"
     examples = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
-    assert len(examples) == 3
+    assert len(examples) == 4
     write_results(out / "few" / "results.parquet", results)
     space: dict = {}
     for example in examples:

@@ -145,9 +145,11 @@ ROOMS = {
     # The paper's studies stand above the parts that run any study; the runner knows none of them.
     "study": {
         "field_types": set(),
-        "plan": {"field_types"},
+        "claims": set(),
+        "plan": {"claims", "field_types"},
         "executors": set(),
         "status": set(),
+        "registration": set(),
         "fitting": {"plan"},
         "options": {"plan"},
         "follow_ups": {"plan"},
@@ -177,16 +179,14 @@ ROOMS = {
     "cli": {
         "console": set(),
         "json_output": set(),
-        "machines": set(),
+        "options": set(),
         "os_errors": set(),
         "run_names": set(),
         "terminal": set(),
-        "time_limit": set(),
-        "weights_out": set(),
         "logs": {"console"},
         "predictions_file": {"run_names"},
-        "commands": {"console", "json_output", "logs", "machines", "predictions_file"}
-        | {"run_names", "time_limit", "weights_out"},
+        "commands": {"console", "json_output", "logs", "predictions_file"}
+        | {"options", "run_names"},
         "command_list": set(),
         "parsing": {"command_list"},
         "main": {"command_list", "os_errors", "parsing", "terminal"},

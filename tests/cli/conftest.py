@@ -102,7 +102,7 @@ def noisy_search(noisy_out):
 def in_process(small, monkeypatch):
     """The command line with the small study, run in this process; the page is not its matter."""
     monkeypatch.setitem(presets.PRESETS, "small", lambda: small)
-    monkeypatch.setattr("polyak.cli.machines.LocalExecutor", InProcess)
+    monkeypatch.setattr("polyak.cli.options.machines.LocalExecutor", InProcess)
     monkeypatch.setattr("polyak.report.page.write_report", lambda out, name: out / name / "page")
 
 

@@ -14,8 +14,8 @@ import pytest
 
 import polyak
 from polyak.cli.commands.study import Where
-from polyak.cli.machines import Machines
 from polyak.cli.main import main
+from polyak.cli.options.machines import Machines
 from polyak.errors import DataError
 from polyak.files import write_json
 from polyak.records.locks import holding
@@ -344,8 +344,8 @@ def test_settings_that_cannot_be_are_code_2_before_anything_runs(
 def test_a_card_has_one_run_at_a_time_unless_told_and_a_cpu_one_for_each_core(
     monkeypatch, device, workers, expected
 ):
-    monkeypatch.setattr("polyak.cli.machines.usable_device", lambda name: None)
-    monkeypatch.setattr("polyak.cli.machines.available_cores", lambda: 16)
+    monkeypatch.setattr("polyak.cli.options.machines.usable_device", lambda name: None)
+    monkeypatch.setattr("polyak.cli.options.machines.available_cores", lambda: 16)
     with Machines(device=device, workers=workers).ready() as (_executor, found):
         assert found == expected
 

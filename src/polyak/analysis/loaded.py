@@ -12,6 +12,7 @@ from polyak.analysis.variants import variant_results
 from polyak.metrics import ReliabilityBin
 from polyak.records.evaluations import predictions_of
 from polyak.records.predictions import Predictions
+from polyak.records.registration import Registration, read_registration
 from polyak.records.runs import Ending, EpochRecord, MonitorRecord, RunFolder, Score, run_folder
 from polyak.records.studies import RowRecord, StudyRecord, read_study
 from polyak.records.timings import Timings, read_timings
@@ -167,6 +168,9 @@ class LoadedStudy:
     timings: Timings | None = None
     """What its measurement found; None where there is none that is finished."""
 
+    registration: Registration | None = None
+    """What it claimed before it ran; None where nothing was registered."""
+
     @property
     def results(self) -> list[Result]:
         """Every number of its page: those of all rows' arms, then those of their variants."""
@@ -191,7 +195,7 @@ def load_recorded_study(out: Path, record: StudyRecord) -> LoadedStudy:
     """The same of a study whose record is known.
 
     Raises:
-        FileError: if a file of a finished run is damaged.
+        FileError: if a file of a finished run, or its registration, is damaged.
     """
     files = _Files(out)
     return LoadedStudy(
@@ -200,6 +204,7 @@ def load_recorded_study(out: Path, record: StudyRecord) -> LoadedStudy:
         timings=None
         if record.measurement is None
         else _timings(run_folder(out, record.measurement.run)),
+        registration=read_registration(out / record.name),
     )
 
 

@@ -3,6 +3,7 @@
 Every number of a page stands in this table, and the table comes from files alone.
 """
 
+import csv
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass, fields
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor
 
 from polyak import metrics
-from polyak.errors import FileError
+from polyak.errors import FileError, one_line
 from polyak.files import replacing, write_csv
 from polyak.records.predictions import Predictions
 from polyak.records.studies import RowRecord
@@ -137,6 +138,31 @@ def write_results(path: Path, results: Iterable[Result]) -> None:
     with replacing(path) as temporary:
         # Readers that ask for it (page_checksum_verification=True) see that a file was altered.
         pyarrow.parquet.write_table(table, temporary, write_page_checksum=True)
+
+
+def read_results(path: Path) -> list[Result]:
+    """Read the table that `write_results` or `write_results_csv` wrote.
+
+    Raises:
+        FileError: if it is damaged or another table.
+    """
+    try:
+        lines = _lines(path)
+        return [Result(**{**line, "value": float(line["value"])}) for line in lines]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise FileError(
+            f"{path} cannot be read ({one_line(error)}); expected a study's table of results. "
+            "Write its report again."
+        ) from error
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    if path.suffix == ".csv":
+        with path.open(newline="", encoding="utf-8") as file:
+            return list(csv.DictReader(file))
+    import pyarrow.parquet
+
+    return list(pyarrow.parquet.read_table(path).to_pylist())
 
 
 # From lists pyarrow makes arrays only after importing pandas, which takes half a second.

@@ -12,6 +12,7 @@ from typing import Any
 
 from polyak.errors import FileError, printable
 from polyak.records.checked import read_checked, write_checked
+from polyak.records.claims import Claim, claims_from
 from polyak.records.vocabulary import RULES, Stop
 
 
@@ -62,6 +63,9 @@ class RowRecord:
     following: int = 0
     """Follow-ups and probes that the study wants, of which the choice decides what they are. 0
     in studies recorded before there was the field."""
+
+    wanted: tuple[str, ...] = ()
+    """What these are: names of follow-ups, and of the data that is probed on."""
 
     against: str | None = None
     """Label of the row that this one varies in one respect."""
@@ -130,6 +134,10 @@ class StudyRecord:
     line puts in the paper's places. None where its name says all, and in studies recorded before
     there was the field."""
 
+    claims: tuple[Claim, ...] = ()
+    """What it claims beside the paper's claims, as its file says now; what was registered before
+    it ran is a record of its own, see `registration`."""
+
     seconds: float = 0.0
     """Wall time of all sessions."""
 
@@ -156,9 +164,12 @@ def read_study(folder: Path) -> StudyRecord:
     try:
         plan = _read(folder / "plan.json")
         choices = _read(folder / "choices.json")
-        rows = tuple(_row(_printable({**row, **choices[row["label"]]})) for row in plan.pop("rows"))
-        plan = _printable(plan)
+        rows = tuple(
+            _row(printable_texts({**row, **choices[row["label"]]})) for row in plan.pop("rows")
+        )
+        plan = printable_texts(plan)
         measured = plan.pop("measurement", None)
+        plan["claims"] = claims_from(plan.get("claims", ()))
         plan["seconds"] = float(plan["seconds"])
         if "preset" not in plan:
             plan |= _preset_by_name(plan["name"], measured=bool(measured))
@@ -187,18 +198,18 @@ def _preset_by_name(name: str, *, measured: bool) -> dict[str, str | None]:
     return {"preset": preset and preset[1], "scale": scale and scale[1]}
 
 
-def _printable(value: Any) -> Any:
+def printable_texts(value: Any) -> Any:
     """A record's texts as a terminal or a page may show them, wherever it came from."""
     if isinstance(value, str):
         return printable(value)
     if isinstance(value, dict):
-        return {key: _printable(x) for key, x in value.items()}
-    return [_printable(x) for x in value] if isinstance(value, list) else value
+        return {key: printable_texts(x) for key, x in value.items()}
+    return [printable_texts(x) for x in value] if isinstance(value, list) else value
 
 
 def _row(values: dict[str, Any]) -> RowRecord:
-    for key in ("seeds", "learning_rates", "averages", "paper_averages", "paper_code"):
-        # Studies recorded before there was paper_code have none.
+    for key in ("seeds", "learning_rates", "averages", "paper_averages", "paper_code", "wanted"):
+        # Studies recorded before there were the last two have none.
         values[key] = tuple(values.get(key, ()))
     values["stops"] = {
         seed: tuple(Stop(**stop) for stop in stops) for seed, stops in values["stops"].items()

@@ -3,6 +3,7 @@
 results.csv   the numbers of the page       curves.csv   every score of every epoch of every run
 index.html    the page without plotly, its figures in figures/, its claims in claims.json
 plan.json, choices.json, configs/<id>.json   what was run and what was chosen
+registration.json   what the study claimed before it ran, where it was registered
 evaluations/<name>.csv   numbers on other test images, where `polyak evaluate` found some
 
 Paths of this machine are shortened to names: what is kept is for others to read.
@@ -20,6 +21,7 @@ from polyak.analysis.loaded import LoadedRow, LoadedStudy, RunLog, load_study
 from polyak.analysis.results import write_results_csv
 from polyak.files import replacing, write_csv, write_json
 from polyak.records.evaluations import evaluation_table, evaluation_tables
+from polyak.records.registration import write_registration
 from polyak.records.runs import Score
 from polyak.records.studies import RowRecord, write_study
 from polyak.records.vocabulary import BASELINE
@@ -60,6 +62,8 @@ def write_archive(out: Path, name: str, folder: Path) -> None:
         with replacing(evaluation_table(folder, table.stem)) as temporary:
             shutil.copyfile(table, temporary)
     write_study(folder, study.record)
+    if study.registration is not None:
+        write_registration(folder, study.registration)
     for run in (run for row in study.rows for run in row.runs.values()):
         if run.config is not None:
             write_json(folder / "configs" / f"{run.id}.json", _without_paths(run.config))

@@ -22,6 +22,7 @@ from polyak.report.numbers import counted, duration, joined
 from polyak.report.paper.published import note_everywhere
 from polyak.report.sections.appendix import appendix, with_comparisons
 from polyak.report.sections.claims import judge, ledger_part, write_ledger
+from polyak.report.sections.own_claims import judge_own, own_part, own_record
 from polyak.report.sections.remarks import matched
 from polyak.report.sections.row import RowPart, row_part
 from polyak.report.sections.summary import headline, ledger_says
@@ -58,8 +59,8 @@ def write_page(study: LoadedStudy, folder: Path, *, interactive: bool = True) ->
         folder: Where to.
         interactive: Whether figures can be looked into, which takes 5 MB, or are pictures.
     """
-    entries = judge(study)
-    write_ledger(folder, entries)
+    entries, own = judge(study), judge_own(study)
+    write_ledger(folder, entries, own_record(study, own))
     if study.record.measurement is not None:
         if study.timings is not None:
             overhead.write_rounds(folder / "rounds.csv", study.timings)
@@ -124,6 +125,7 @@ def render(
             rules=list(RULE_NAMES.values()),
             others=other_methods(study),
             ledger=ledger_part(record, entries),
+            own=own_part(study, judge_own(study)),
             specs={chart.name: spec(chart) for chart in charts} if interactive else {},
             library=library() if charts and interactive else "",
             duration=duration,

@@ -99,6 +99,11 @@ def _stand_in(hint: Any, field: "Field[Any] | None" = None) -> Any:
         return field.default_factory()
     if get_origin(hint) is tuple:
         return (_stand_in(get_args(hint)[0]),)
+    if get_origin(hint) is Literal:
+        return get_args(hint)[0]
+    if is_dataclass(hint):
+        hints = get_type_hints(hint)
+        return hint(**{each.name: _stand_in(hints[each.name], each) for each in fields(hint)})  # type: ignore[operator]  # a class
     return _STAND_INS[hint] if hint in _STAND_INS else hint()
 
 

@@ -10,8 +10,21 @@ from dataclasses import dataclass, replace
 from polyak.data import DataConfig
 from polyak.data.config import name_of
 from polyak.errors import ConfigError, unknown
+from polyak.records.claims import Claim
 from polyak.records.paper_code import OF_RUNS, PAPER_CODE
-from polyak.records.vocabulary import PROBED_ARMS, FollowUp, Monitor, Stop
+from polyak.records.vocabulary import (
+    ARMS,
+    AT_STOPS,
+    AVERAGES_RULES,
+    PROBED_ARMS,
+    STATISTICS,
+    FollowUp,
+    Monitor,
+    Phase,
+    Stop,
+    variant_name,
+)
+from polyak.study.claims import RowTerms, claim_faults, seeds_of
 from polyak.study.field_types import repeated, with_right_types
 from polyak.training.config import PAPER_DECAYS, OverheadConfig, ProbeConfig, RunConfig
 
@@ -107,6 +120,38 @@ class Row:
             found.append("follow_ups has 'annealed'; expected schedule 'cosine' or 'wsd'")
         return found
 
+    def terms(self) -> RowTerms:
+        """What a claim can be about in the row."""
+        held_out: tuple[str, ...] = ("holdout", *self.search_monitors)
+        parts: dict[Phase, tuple[str, ...]] = {"search": held_out}
+        if self.refits:
+            parts["refit"] = self.refit_monitors
+        for phase in self.follow_ups:
+            parts[phase] = held_out if phase == "held" else ()
+        fitted_later = self.paper_updates is not None and not self.config.data.fingerprint
+        return RowTerms(
+            seeds=self.seeds,
+            arms=self._arms(),
+            averages=None if fitted_later else self.config.averaging.names,
+            parts=parts,
+            targets=[name_of(target.source) for target in self.transfer],
+            wrong_labels=self.config.data.noise.kind != "none",
+        )
+
+    def _arms(self) -> list[str]:
+        """What its runs are evaluated as, variants too where the page shows them."""
+        more = self.config.more_averages
+        found = [*ARMS, *(f"{name}_bn" for name in more)]
+        found += [f"{n}_{rule}_bn" for n in more if n in AT_STOPS for rule in AVERAGES_RULES]
+        if self.variants:
+            found += [
+                variant_name(rule, average, statistics)
+                for rule in AVERAGES_RULES
+                for average in self.config.averaging.names
+                for statistics in STATISTICS
+            ]
+        return found
+
 
 def _different_and_positive(values: tuple[float, ...]) -> bool:
     return bool(values) and len(set(values)) == len(values) and all(value > 0 for value in values)
@@ -145,12 +190,15 @@ class Study:
     """What defines the study: its file, or data that the command line puts in the paper's places;
     None where its name says all."""
 
+    claims: tuple[Claim, ...] = ()
+    """What it claims beforehand, beside the paper's claims that every page judges."""
+
     def check(self) -> None:
         """Raise a ConfigError that names every fault of every row."""
         self.settled()
 
     def settled(self) -> "Study":
-        """The study with tuples where lists were given.
+        """The study with tuples where lists were given, and claims as they are registered.
 
         Raises:
             ConfigError: that names every fault of every row.
@@ -158,12 +206,22 @@ class Study:
         study, faults = with_right_types(self)
         for place, row in enumerate(study.rows):
             faults = [fault.replace(f"rows[{place}].", f"{row.label}: ", 1) for fault in faults]
-        faults += study._faults_of_values()
+        for place, claim in enumerate(study.claims):
+            faults = [f.replace(f"claims[{place}].", f"claim {claim.id}: ", 1) for f in faults]
+        # What stands in for a wrong type is no claim.
+        faults += (replace(study, claims=()) if faults else study)._faults_of_values()
         if faults:
             raise ConfigError.of(f"study {study.name}", faults)
         if study.measurement is not None:
             study.measurement.config.check()
-        return study
+        return replace(study, claims=study._settled_claims())
+
+    def _settled_claims(self) -> tuple[Claim, ...]:
+        """With their seeds: those that a row is given later are not what was claimed about."""
+        seeds = {row.label: row.seeds for row in self.rows}
+        return tuple(
+            replace(claim.settled(), seeds=seeds_of(claim, seeds)) for claim in self.claims
+        )
 
     def _faults_of_values(self) -> list[str]:
         faults = _faults_of_name(self.name)
@@ -178,7 +236,9 @@ class Study:
         ]
         if not self.rows and self.measurement is None:
             faults.append("rows is (); expected at least one")
-        return faults
+        # Of rows with faults of their own nobody knows what there is to compare.
+        terms = {} if faults else {row.label: row.terms() for row in self.rows}
+        return faults or claim_faults(self.claims, terms)
 
 
 def _faults_of_name(name: str) -> list[str]:

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 from itertools import pairwise
 from pathlib import Path
 
+from polyak.data.config import name_of
 from polyak.errors import ConfigError, FileError
 from polyak.records.runs import run_folder
 from polyak.records.studies import MeasurementRecord, RowRecord, StudyRecord, read_study
@@ -26,6 +27,7 @@ def new_record(study: Study, out: Path, *, workers: int, command: str) -> StudyR
         source=study.source and _seen_from(out, study.source),
         rows=tuple(_row(row) for row in study.rows),
         measurement=None if measured is None else _measurement(measured),
+        claims=study.claims,
         workers=workers,
     )
 
@@ -132,6 +134,7 @@ def _row(row: Row) -> RowRecord:
         averages=row.config.averaging.names,
         refits=row.refits,
         following=len(row.follow_ups) * len(row.seeds) + len(row.transfer),
+        wanted=(*row.follow_ups, *(name_of(target.source) for target in row.transfer)),
         against=row.against,
         variants=row.variants,
         paper_averages=tuple(f"ema_{decay:g}" for decay in row.paper_decays),

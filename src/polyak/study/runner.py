@@ -105,22 +105,18 @@ def run_study(
         FileError: before anything is run, if a run that is done has lost records to choose from.
         HeldError: if another process is at work on this study.
     """
-    study.check()
-    prepared = prepare_rows(study.rows, hint=hint, on_decoded=on_decoded)
-    if trial_device is not None:
-        device = torch.device(trial_device)
-        prepared = settle_precision(prepared, out, device=device, say=on_choice)
-    rows = [as_begun(row, out) for row in prepared]
-    measurement = study.measurement and prepare_measurement(
-        study.measurement, hint=hint, on_decoded=on_decoded
+    study, record = ready_study(
+        study,
+        out,
+        workers=workers,
+        command=command,
+        hint=hint,
+        on_decoded=on_decoded,
+        on_choice=on_choice,
+        trial_device=trial_device,
     )
-    study = replace(study, rows=tuple(rows), measurement=measurement)
-    # What the data decides, such as fitted decays, can be at fault too.
-    study.check()
-    record = new_record(study, out, workers=workers, command=command)
-    refuse_another(out / study.name, record)
     if trial_device is not None:
-        for doubt in try_networks(rows, out, device=torch.device(trial_device)):
+        for doubt in try_networks(study.rows, out, device=torch.device(trial_device)):
             warn(doubt)
     folder = out / study.name
     folder.mkdir(parents=True, exist_ok=True)
@@ -130,6 +126,37 @@ def run_study(
             study=study, record=record, out=out, executor=executor, on_progress=on_progress
         )
         return session.run()
+
+
+def ready_study(
+    study: Study,
+    out: Path,
+    *,
+    workers: int,
+    command: str,
+    hint: Hint = no_hint,
+    on_decoded: OnDecoded | None = None,
+    on_choice: Callable[[str], None] = warn,
+    trial_device: str | None = "cpu",
+) -> tuple[Study, StudyRecord]:
+    """A study whose runs have their ids, since its data is at hand, and its record before them.
+
+    Arguments and errors are those of `run_study`, which begins so.
+    """
+    study.check()
+    prepared = prepare_rows(study.rows, hint=hint, on_decoded=on_decoded)
+    if trial_device is not None:
+        device = torch.device(trial_device)
+        prepared = settle_precision(prepared, out, device=device, say=on_choice)
+    rows = [as_begun(row, out) for row in prepared]
+    measurement = study.measurement and prepare_measurement(
+        study.measurement, hint=hint, on_decoded=on_decoded
+    )
+    # What the data decides, such as fitted decays, can be at fault too.
+    study = replace(study, rows=tuple(rows), measurement=measurement).settled()
+    record = new_record(study, out, workers=workers, command=command)
+    refuse_another(out / study.name, record)
+    return study, record
 
 
 @dataclass(slots=True, kw_only=True)

@@ -11,6 +11,7 @@ from typing import Literal
 
 from polyak.errors import FileError, PolyakError
 from polyak.records.locks import Holder, holder
+from polyak.records.registration import changes, read_registration
 from polyak.records.runs import EpochRecord, RunFolder, run_folder
 from polyak.records.studies import RowRecord, StudyRecord, read_study
 from polyak.training.config import Job, RunConfig
@@ -66,8 +67,17 @@ class StudyStatus:
     """Runs whose settings the search has yet to choose."""
 
     workers: int = 1
+    claims: int = 0
+    """How many it has of its own."""
+
+    registered: str | None = None
+    """When its claims were registered; None if they were not."""
+
+    changes: Sequence[str] = ()
+    """What it claims or plans otherwise than was registered."""
+
     fault: str | None = None
-    """Why its plan cannot be read, if it cannot."""
+    """Why its plan or registration cannot be read, if it cannot."""
 
     @property
     def seconds_left(self) -> float | None:
@@ -149,6 +159,7 @@ def run_status(out: Path, run_id: str) -> RunStatus:
 def _study(out: Path, path: Path) -> StudyStatus:
     try:
         study = read_study(path)
+        registration = read_registration(path)
         names = list(dict.fromkeys(_ids(study)))
     except (FileError, TypeError, ValueError, AttributeError) as error:
         return StudyStatus(name=path.name, runs=(), fault=str(error))
@@ -159,6 +170,9 @@ def _study(out: Path, path: Path) -> StudyStatus:
         runs=list(runs.values()),
         unplanned=sum(_unplanned(row, runs) for row in study.rows),
         workers=max(1, study.workers),
+        claims=len(study.claims),
+        registered=None if registration is None else registration.date,
+        changes=() if registration is None else changes(registration, study),
     )
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from polyak.data import DataConfig, NoiseConfig
 from polyak.errors import ConfigError, unknown
 from polyak.models import ModelConfig
+from polyak.records.claims import Claim, Comparison
 from polyak.study.plan import Row, Study
 from polyak.training.config import AveragingConfig, OptimConfig, RunConfig
 from polyak.userfile import load_function
@@ -79,6 +80,8 @@ _CLASSES = (
     ModelConfig,
     OptimConfig,
     AveragingConfig,
+    Claim,
+    Comparison,
 )
 
 

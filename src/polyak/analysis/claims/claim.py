@@ -1,10 +1,11 @@
 """A claim of the paper, and the helpers that turn evidence into hypotheses."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from polyak.analysis.claims.evidence import RowEvidence
 from polyak.analysis.claims.verdicts import Hypothesis, Side
+from polyak.records.claims import WORTH
 from polyak.records.vocabulary import (
     BASELINE,
     SGD_AT_EMA,
@@ -14,10 +15,6 @@ from polyak.records.vocabulary import (
     SGD_STOPPED_BN,
     Phase,
 )
-
-WORTH = {"accuracy": 0.002, "loss": 0.01, "churn": 0.002, "js": 0.001, "ece": 0.002}
-"""Smallest effects of interest: half the smallest gain in accuracy that the paper reports, and
-what the other metrics are printed to."""
 
 EQUAL = 0.005
 """Margin within which two accuracies count as equal: half a point."""
@@ -29,6 +26,11 @@ METRICS = {
     "js": "Jensen-Shannon divergence",
     "ece": "ECE",
     "ece_scaled": "ECE with a temperature",
+    "loss_scaled": "test loss with a temperature",
+    "brier": "Brier score",
+    "memorised": "wrong labels memorised",
+    "holdout_accuracy": "hold-out accuracy",
+    "epoch": "epoch chosen, share of the run",
 }
 SGD_ARMS = (BASELINE, SGD_BN, SGD_STOPPED, SGD_STOPPED_BN, SGD_AT_EMA, SGD_AT_EMA_BN)
 """Plain training after the last epoch and at two stops, with statistics as trained and recomputed:
@@ -170,13 +172,11 @@ def best_of_sgd(
         besides: Phase and arm that the claim is about already.
     """
     mine = row.results.by_seed(phase=phase, arm=ours, metric=metric)
-    recomputed = row.results.by_seed(phase=phase, arm=SGD_BN, metric=metric)
-    if not mine or not mine.keys() <= recomputed.keys():
+    if not mine or (phase, SGD_BN) not in arms_of_sgd(row, mine, metric=metric, phase=phase):
         return []
     found = []
-    for of, arm in (*((phase, arm) for arm in SGD_ARMS), *(_ANNEALED if phase == "refit" else ())):
-        theirs = row.results.by_seed(phase=of, arm=arm, metric=metric)
-        if (of, arm) != besides and mine.keys() <= theirs.keys():
+    for of, arm in arms_of_sgd(row, mine, metric=metric, phase=phase):
+        if (of, arm) != besides:
             when = " annealed by then" if of == "annealed" else ""
             found += gain(
                 row,
@@ -188,6 +188,18 @@ def best_of_sgd(
                 better=f"{METRICS[metric]}, {ours} − {arm}{when}",
             )
     return found
+
+
+def arms_of_sgd(
+    row: RowEvidence, seeds: Collection[str], *, metric: str, phase: Phase
+) -> list[tuple[Phase, str]]:
+    """SGD's arms that all these seeds, or pairs of seeds, have; with refits annealed ones too."""
+    of_phase = [(phase, arm) for arm in SGD_ARMS]
+    return [
+        (of, arm)
+        for of, arm in (*of_phase, *(_ANNEALED if phase == "refit" else ()))
+        if set(seeds) <= row.results.by_seed(phase=of, arm=arm, metric=metric).keys()
+    ]
 
 
 def paired(ours: Mapping[str, float], baseline: Mapping[str, float]) -> dict[str, float]:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 
-from polyak.analysis.claims.claim import EQUAL, WORTH, equivalent
+from polyak.analysis.claims.claim import EQUAL, equivalent
 from polyak.analysis.claims.evidence import RowEvidence
 from polyak.analysis.claims.extremes import (
     SMOOTHING,
@@ -15,6 +15,7 @@ from polyak.analysis.claims.extremes import (
 from polyak.analysis.claims.verdicts import Hypothesis
 from polyak.analysis.curves import sliding_mean
 from polyak.analysis.loaded import RunLog, Scores
+from polyak.records.claims import WORTH
 from polyak.records.vocabulary import Stop
 
 EARLY = (0.05, 0.1, 0.25)

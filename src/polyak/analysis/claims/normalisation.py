@@ -3,11 +3,12 @@
 from collections.abc import Callable, Mapping
 from statistics import fmean
 
-from polyak.analysis.claims.claim import EQUAL, WORTH
+from polyak.analysis.claims.claim import EQUAL
 from polyak.analysis.claims.evidence import RowEvidence
 from polyak.analysis.claims.extremes import never_below
 from polyak.analysis.claims.verdicts import Hypothesis
 from polyak.analysis.loaded import RunLog, Scores
+from polyak.records.claims import WORTH
 
 FAILS_BY = 0.01
 """What the paper calls failing is more than a nuance: a point."""

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 
 from polyak.analysis.claims.claim import (
     EQUAL,
-    WORTH,
     equivalent,
     gain,
     paired,
@@ -14,6 +13,7 @@ from polyak.analysis.claims.evidence import RowEvidence
 from polyak.analysis.claims.extremes import lead
 from polyak.analysis.claims.verdicts import Hypothesis
 from polyak.analysis.loaded import RunLog
+from polyak.records.claims import WORTH
 from polyak.records.vocabulary import BASELINE, EMA_ACC_BN, SGD_BN, Phase
 
 MEMORISED = 0.05

@@ -50,7 +50,7 @@ class Hypothesis:
     to the wrong side, and so refute nothing."""
 
     unit: str = "points"
-    """"points" for percentage points, "nats", "share" of the run, "%", "ratio"."""
+    """"points" for percentage points, "nats", "share" of the run, "%", "score", "ratio"."""
 
     resolution: float = 0.0
     """What the values cannot tell apart, such as half an image: the least spread assumed."""
@@ -142,15 +142,25 @@ def assess(hypothesis: Hypothesis) -> HypothesisTest:
     )
 
 
-def detectable_effect(n: int, sd: float) -> float:
+def detectable_effect(
+    n: int, sd: float, *, level: float = LEVEL / 2, power: float = POWER
+) -> float:
     """The mean effect that n seeds of a spread show in 80 % of cases.
+
+        δ · sd / √n,   P(t'_{n−1}(δ) ≥ t_{n−1, 1−level}) = power,   t' the noncentral t
+
+    Args:
+        n: Seeds, at least 2.
+        sd: Of single seeds.
+        level: Of the one-sided test.
+        power: Share of cases.
 
     Example:
         >>> [round(detectable_effect(n, 1.0), 2) for n in (3, 5, 10)]
         [3.26, 1.68, 1.0]
     """
-    critical = float(stdtrit(n - 1, 1 - LEVEL / 2))
-    return float(nctdtrinc(n - 1, 1 - POWER, critical)) * sd / math.sqrt(n)
+    critical = float(stdtrit(n - 1, 1 - level))
+    return float(nctdtrinc(n - 1, 1 - power, critical)) * sd / math.sqrt(n)
 
 
 def _beyond_most(n: int, t: float) -> float:

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 import tyro
 
 from polyak.averaging.files.export import read_kept, read_named, write_as, write_plain
+from polyak.cli.options.weights_out import OF_TORCH, check_plain_out
 from polyak.cli.run_names import OUT
-from polyak.cli.weights_out import OF_TORCH, check_plain_out
 from polyak.errors import ConfigError
 from polyak.files import read_json
 from polyak.records.runs import run_folder

@@ -5,7 +5,8 @@ from typing import Any
 
 from polyak.cli.json_output import print_json
 from polyak.models.config import OPTIONS
-from polyak.study.paper.presets import PAPER_STUDIES, PRESETS, paper_study
+from polyak.study.paper.beyond import SIZES
+from polyak.study.paper.presets import BEYOND, PAPER_STUDIES, PRESETS, paper_study, preset
 from polyak.study.paper.scales import SCALES
 from polyak.study.plan import planned
 
@@ -34,6 +35,11 @@ class ListCommand:
             print(f"  {paper['name']:<10}{paper['title']}")
             for sized in paper["scales"]:
                 print(f"    {sized['scale']:<8}{sized['runs']} runs, {sized['cost']}")
+        print("beyond the paper, with claims to register first (polyak study NAME --scale SCALE)")
+        for study in found["beyond"]:
+            print(f"  {study['name']}  {study['title']}")
+            for sized in study["scales"]:
+                print(f"    {sized['scale']:<8}{sized['runs']} runs, {sized['cost']}")
         print("models (--model.name)")
         print(f"  {', '.join(found['models'])}")
         return 0
@@ -53,4 +59,14 @@ def _choices() -> dict[str, Any]:
             sized = paper_study(name, scale)
             scales.append({"scale": scale, "runs": planned(sized), "cost": sized.cost})
         paper.append({"name": name, "title": known.title, "scales": scales})
-    return {"studies": studies, "paper": paper, "models": list(OPTIONS)}
+    beyond = [_beyond(name) for name in BEYOND]
+    return {"studies": studies, "paper": paper, "beyond": beyond, "models": list(OPTIONS)}
+
+
+def _beyond(name: str) -> dict[str, Any]:
+    scales = []
+    for scale in SIZES:
+        sized = preset(name, scale=scale)
+        scales.append({"scale": scale, "runs": planned(sized), "cost": sized.cost})
+    title = sized.title.rpartition(", scale")[0]
+    return {"name": name, "title": title, "scales": scales}

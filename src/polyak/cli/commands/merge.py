@@ -7,7 +7,7 @@ from typing import Annotated
 import tyro
 
 from polyak.averaging.files.merge import NAME, Mean
-from polyak.cli.weights_out import WeightsOut
+from polyak.cli.options.weights_out import WeightsOut
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from polyak.errors import FileError, few
 from polyak.report.archive import write_archive
 from polyak.report.page import write_report
 from polyak.report.sections.claims import FILE, claim_verdicts, claims_line
+from polyak.report.sections.own_claims import own_claims, own_claims_line
 from polyak.threads import on_one_thread
 
 
@@ -43,6 +44,8 @@ class ReportCommand:
             return 0
         print(f"report: {page.resolve()}")
         print(claims_line(page.parent))
+        if own := own_claims(page.parent):
+            print(own_claims_line(own))
         if self.keep is not None:
             print(f"kept: {self.keep.resolve()}")
         return 0
@@ -58,6 +61,7 @@ class ReportCommand:
                 {"id": name, "verdict": verdict}
                 for name, verdict in claim_verdicts(page.parent).items()
             ],
+            "own_claims": own_claims(page.parent),
             "kept": self.keep and self.keep.resolve(),
         }
         print_json("polyak-report", found)

@@ -74,6 +74,9 @@ def _study_values(study: StudyStatus) -> dict[str, object]:
         "fault": study.fault,
         "unplanned": study.unplanned,
         "seconds_left": study.seconds_left,
+        "claims": study.claims,
+        "registered": study.registered,
+        "changes": list(study.changes),
         "runs": [_run_values(run) for run in study.runs],
     }
 
@@ -114,7 +117,16 @@ def _heading(study: StudyStatus) -> str:
         counts.append(f"{study.unplanned} yet to be chosen")
     name = f"{study.name} ({study.title})" if study.title else study.name
     left = study.seconds_left
-    return f"{name}: {', '.join(counts)}" + (f"; about {clock(left)} left" if left else "")
+    ends = [f"about {clock(left)} left"] if left else []
+    return "; ".join([f"{name}: {', '.join(counts)}", *ends, *_claimed(study)])
+
+
+def _claimed(study: StudyStatus) -> list[str]:
+    """What became of a study's own claims, in a few words; nothing where it has none."""
+    if study.registered is None:
+        return ["its claims are not registered"] if study.claims else []
+    day = study.registered.partition("T")[0]
+    return [f"claims registered on {day}" + (", changed since" if study.changes else "")]
 
 
 def _table(runs: Sequence[RunStatus]) -> Table:

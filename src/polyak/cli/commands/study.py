@@ -11,8 +11,8 @@ from rich.console import Console
 
 from polyak.cli.console import StudyDisplay, decoding_lines, failure_lines, title
 from polyak.cli.logs import Log, follow_study, followed, logger_fault
-from polyak.cli.machines import Machines
-from polyak.cli.time_limit import seconds_of, within
+from polyak.cli.options.machines import Machines
+from polyak.cli.options.time_limit import seconds_of, within
 from polyak.errors import ConfigError
 from polyak.loggers.following import following
 from polyak.records.paper_code import parse_paper_code
@@ -23,7 +23,7 @@ from polyak.study.paper.datasets import hints, parse_places
 from polyak.study.paper.presets import preset
 from polyak.study.plan import Study, planned
 from polyak.study.preparation import prepare_some
-from polyak.study.runner import Outcome, run_study
+from polyak.study.runner import Outcome, ready_study, run_study
 from polyak.study.user_study import load_study, write_example
 from polyak.threads import on_one_thread
 from polyak.training.config import AskedPrecision
@@ -113,7 +113,15 @@ class StudyCommand:
     few steps of each row's network. Not given: float32 on CPUs, bfloat16 on a GPU."""
 
     dry_run: bool = False
-    """List the search runs with their ids and stop."""
+    """List the search runs with their ids, and what the study claims, and stop."""
+
+    register: bool = False
+    """Write down what the study claims beforehand, with its plan and what its seeds can see, and
+    stop; refused once a run has begun."""
+
+    spread_from: Path | None = None
+    """With --register or --dry-run: the folder or results of an earlier study that says how far
+    seeds differ. Not given: as in the studies kept in docs/results."""
 
     def run(self) -> int:
         """Exit code: 0 done, 1 some runs failed or a row has no result."""
@@ -138,9 +146,19 @@ class StudyCommand:
             clean_holdout=self.clean_holdout,
             batchnorm_augmentation=self.batchnorm_augmentation,
         )
+        if self.dry_run and self.register:
+            raise ConfigError(
+                "dry-run and register are given; expected one of them. Leave one out."
+            )
+        if self.spread_from is not None and not (self.dry_run or self.register):
+            raise ConfigError(
+                "spread-from is given; expected it with --register or --dry-run. Add one of them."
+            )
         if self.dry_run:
-            return _list_runs(study, self.data)
+            return _list_runs(study, self.data, self.spread_from)
         command = shlex.join(self._words())
+        if self.register:
+            return _register(study, self.where, command, self.data, self.spread_from)
         return carry_through(study, self.where, command=command, data=self.data)
 
     def _words(self) -> list[str]:
@@ -248,9 +266,35 @@ def _summary(outcome: Outcome) -> str:
     )
 
 
-def _list_runs(study: Study, data: tuple[str, ...]) -> int:
+def _register(
+    study: Study, where: Where, command: str, data: tuple[str, ...], spread_from: Path | None
+) -> int:
+    """Write the registration; its data has to be at hand, so that its runs have their ids."""
+    # Not at the top, as what judges claims and draws pages.
+    from polyak.cli.options.registering import claim_lines, registered, seeing
+
+    console = Console(stderr=True, soft_wrap=True, highlight=False)
+    with where.machines.ready() as (_, workers):
+        study, record = ready_study(
+            study,
+            where.out,
+            workers=workers,
+            command=command,
+            hint=hints(parse_places(data)),
+            on_decoded=decoding_lines(console),
+            on_choice=console.print,
+            trial_device=where.machines.trial_device,
+        )
+    seen = seeing(study, spread_from)
+    said = registered(record, where.out, seen)
+    for line in (*claim_lines(study, seen), *said):
+        print(line)
+    return 0
+
+
+def _list_runs(study: Study, data: tuple[str, ...], spread_from: Path | None) -> int:
     """The search's runs; only with their data at hand is it known which runs they are."""
-    study.check()
+    study = study.settled()
     prepared, missing = prepare_some(study.rows, hint=hints(parse_places(data)))
     if study.measurement is not None:
         print(f"{study.measurement.label}: {title(study.measurement.config)}")
@@ -262,5 +306,10 @@ def _list_runs(study: Study, data: tuple[str, ...]) -> int:
                 print(f"{name:<12}  {row.label}: {title(run)}")
     for message in missing:
         print(f"missing: {message}", file=sys.stderr)
+    if study.claims:
+        from polyak.cli.options.registering import claim_lines, seeing
+
+        for line in claim_lines(study, seeing(study, spread_from)):
+            print(line)
     print(f"{planned(study)} runs in all, refits, follow-ups and probes included; {study.cost}")
     return 0

@@ -8,7 +8,7 @@ import tyro
 
 from polyak.averaging.files.synthesize import synthesize
 from polyak.averaging.kinds import EMA, Average, PowerEMA, Uniform
-from polyak.cli.weights_out import WeightsOut
+from polyak.cli.options.weights_out import WeightsOut
 from polyak.errors import ConfigError
 
 

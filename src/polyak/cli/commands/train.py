@@ -19,7 +19,7 @@ from polyak.cli.console import (
     title,
 )
 from polyak.cli.logs import Log, logger_fault
-from polyak.cli.time_limit import seconds_of
+from polyak.cli.options.time_limit import seconds_of
 from polyak.data import load, partition, prepare
 from polyak.data.decoding import OnDecoded
 from polyak.errors import ConfigError

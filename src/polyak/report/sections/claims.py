@@ -1,7 +1,7 @@
 """The claim ledger of a page: what was claimed, what decides it, and what the runs say."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -25,7 +25,13 @@ from polyak.report.names import ARMS, arm_name, average_name
 from polyak.report.numbers import number
 
 FILE = "claims.json"
-_SCALES = {"points": (100, " points"), "nats": (1, " nats"), "share": (100, " %"), "%": (100, " %")}
+_SCALES = {
+    "points": (100, " points"),
+    "nats": (1, " nats"),
+    "share": (100, " %"),
+    "%": (100, " %"),
+    "score": (1, ""),
+}
 _SMALL_TEST_SET = 1e-4
 """Half an image above this leaves points one decimal."""
 
@@ -108,9 +114,12 @@ def ledger_part(study: StudyRecord, entries: Sequence[Entry]) -> LedgerPart:
     )
 
 
-def write_ledger(folder: Path, entries: Sequence[Entry]) -> None:
-    """Write claims.json beside a page."""
-    write_json(folder / FILE, {"level": LEVEL, "claims": [_record(entry) for entry in entries]})
+def write_ledger(
+    folder: Path, entries: Sequence[Entry], own: Mapping[str, object] | None = None
+) -> None:
+    """Write claims.json beside a page; with the study's own claims, if it has some."""
+    ledger = {"level": LEVEL, "claims": [entry_record(entry) for entry in entries]}
+    write_json(folder / FILE, ledger if own is None else {**ledger, "own": own})
 
 
 def claims_line(folder: Path) -> str:
@@ -167,6 +176,8 @@ def command_for(claim: Claim, study: StudyRecord) -> str:
         >>> command_for(claim, tiny)
         'polyak study figure1 --scale tiny'
     """
+    if not claim.preset:
+        return study.command
     scale = study.scale or "small"
     # One with other switches has a longer name, and not all the runs of the plain one.
     plain = study.preset == claim.preset and study.name == f"{claim.preset}-{scale}"
@@ -190,7 +201,7 @@ def _because(entry: Entry) -> list[str]:
     found = []
     hypothesis, test = weakest
     if len(entry.tested) > 1:
-        found.append(_words(hypothesis.what) + (f"; {hypothesis.row}" if _rows(entry) > 1 else ""))
+        found.append(words(hypothesis.what) + (f"; {hypothesis.row}" if _rows(entry) > 1 else ""))
     if test.n == 1:
         found.append("one seed: nothing tells chance from effect")
     elif test.sd is None:
@@ -209,10 +220,10 @@ def _own(entry: Entry) -> str:
     if entry.own is None or hangs_on is None:
         return ""
     figures = _figures(*hangs_on)
-    return f"its own comparison, {_words(hangs_on[0].what)}: {figures}, {entry.own.verdict}"
+    return f"its own comparison, {words(hangs_on[0].what)}: {figures}, {entry.own.verdict}"
 
 
-def _words(what: str) -> str:
+def words(what: str) -> str:
     """Arms and averages in a hypothesis as tables call them."""
     return re.sub(r"\b(?:ema|sgd|swa)(?:_[a-z0-9._]*[a-z0-9])?", _called, what)
 
@@ -228,7 +239,7 @@ def _rows(entry: Entry) -> int:
 def _hypothesis_line(hypothesis: Hypothesis, test: HypothesisTest) -> HypothesisLine:
     beyond, short = (">", "<") if hypothesis.side == "above" else ("<", ">")
     return HypothesisLine(
-        what=_words(hypothesis.what),
+        what=words(hypothesis.what),
         row=hypothesis.row,
         claimed=f"{beyond} {_shown(hypothesis.bound, hypothesis)}",
         refuted_if="–"
@@ -277,7 +288,7 @@ def _plain(value: float, hypothesis: Hypothesis) -> str:
 
 
 def _digits(hypothesis: Hypothesis) -> int:
-    if hypothesis.unit == "nats":
+    if hypothesis.unit in ("nats", "score"):
         return 3
     if hypothesis.unit == "share":
         return 0
@@ -294,7 +305,7 @@ def _kind(verdict: str) -> str:
     return verdict.replace(" ", "-")
 
 
-def _record(entry: Entry) -> dict[str, object]:
+def entry_record(entry: Entry) -> dict[str, object]:
     """A claim in claims.json, whose keys are those of its first version."""
     return {
         "id": entry.claim.id,
@@ -310,7 +321,7 @@ def _record(entry: Entry) -> dict[str, object]:
 
 def _own_record(entry: Entry) -> dict[str, object]:
     """The claim by its own comparison, which the first of its findings are."""
-    record = _record(entry)
+    record = entry_record(entry)
     kept = ("verdict", "p_shown", "p_shown_corrected", "p_refuted", "p_refuted_corrected")
     return {key: record[key] for key in kept} | {"findings": len(entry.tested)}
 

@@ -1,4 +1,4 @@
-"""The studies that have a name: the demo, and the paper's tables, figures and appendices."""
+"""The studies that have a name: the demo, the paper's tables, figures, appendices, and beyond."""
 
 from collections.abc import Callable, Mapping
 
@@ -7,6 +7,8 @@ from polyak.errors import ConfigError, unknown
 from polyak.models import ModelConfig
 from polyak.records.vocabulary import Monitor
 from polyak.study.fitting import scaled_decays
+from polyak.study.paper.beyond_norm import beyond_norm
+from polyak.study.paper.beyond_transformers import beyond_transformers
 from polyak.study.paper.cost import cost_words, measurement_words
 from polyak.study.paper.datasets import own_data
 from polyak.study.paper.overhead import overhead
@@ -157,6 +159,12 @@ PAPER_STUDIES = {
 PRESETS: dict[str, Callable[[], Study]] = {"demo": demo}
 """Studies of one size."""
 
+BEYOND: dict[str, Callable[[str | None, Mapping[str, str]], Study]] = {
+    "beyond-transformers": beyond_transformers,
+    "beyond-norm": beyond_norm,
+}
+"""Studies of what the paper leaves open, at scales `SIZES`, with claims to register."""
+
 
 _OWN = " Or give a Python file of yours; `polyak study --init FILE` writes an example."
 
@@ -171,8 +179,9 @@ def preset(
     """A study by its name.
 
     Args:
-        name: One of `PRESETS` or `PAPER_STUDIES`.
-        scale: One of `SCALES` for the paper's; None for the others, which have one size.
+        name: One of `PRESETS`, `PAPER_STUDIES` or `BEYOND`.
+        scale: One of `SCALES` for the paper's, of `SIZES` for those beyond; None for the others,
+            which have one size.
         places: Sources to put in a data set's place, as from `parse_places`.
         controls: Add what a reviewer asks for beside the paper's arms.
 
@@ -180,8 +189,15 @@ def preset(
         ConfigError: for an unknown name, with the choices and the nearest match; for a scale
             that is missing, unknown or not wanted; for controls where nothing is refitted.
     """
-    if name not in (*PRESETS, *PAPER_STUDIES):
-        raise ConfigError(unknown("study", name, (*PRESETS, *PAPER_STUDIES)) + _OWN)
+    if name not in (*PRESETS, *PAPER_STUDIES, *BEYOND):
+        raise ConfigError(unknown("study", name, (*PRESETS, *PAPER_STUDIES, *BEYOND)) + _OWN)
+    if name in BEYOND:
+        if controls:
+            raise ConfigError(
+                f"controls is given; expected none for study {name!r}, which has its own. "
+                "Leave it out."
+            )
+        return BEYOND[name](scale, places or {})
     if name in PRESETS:
         if scale is not None or places or controls:
             raise ConfigError(

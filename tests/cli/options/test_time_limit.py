@@ -1,6 +1,6 @@
 import pytest
 
-from polyak.cli.time_limit import seconds_of, within
+from polyak.cli.options.time_limit import seconds_of, within
 from polyak.errors import ConfigError
 from polyak.training.interruption import InterruptedRun, Interruption, before_limit
 
