@@ -16,12 +16,15 @@ if TYPE_CHECKING:
     from polyak import metrics as metrics
     from polyak.averaging import (
         EMA,
+        Annealed,
         Average,
         Averager,
+        Combination,
         CosineEMA,
         Exponential,
         HalfLifeRamp,
         HardCopy,
+        Initial,
         InverseGamma,
         PowerEMA,
         Ratio,
@@ -45,10 +48,13 @@ __version__ = "0.1.0"
 __all__ = [
     "Averager",
     # Kinds of averages, and what an EMA's warm-up may be.
+    "Annealed",
     "Average",
+    "Combination",
     "CosineEMA",
     "EMA",
     "HardCopy",
+    "Initial",
     "PowerEMA",
     "Schedule",
     "Uniform",

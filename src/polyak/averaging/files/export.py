@@ -14,7 +14,7 @@ from polyak.averaging.files.averages import SavedWeights
 from polyak.averaging.files.file_format import Path
 from polyak.averaging.files.foreign import EXPORTED, read_foreign
 from polyak.averaging.files.layouts.written import Kept, diffusers_settings, written_as
-from polyak.averaging.kinds.profile import folded_in
+from polyak.averaging.kinds.profiles.profile import folded_in
 from polyak.averaging.kinds.records import from_record, is_whole
 from polyak.errors import ConfigError, FileError, unknown
 from polyak.files import read_json, replacing, write_json
