@@ -42,6 +42,7 @@ if TYPE_CHECKING:
         refresh_batchnorm,
         save,
         synthesize,
+        synthesize_post_hoc,
     )
 
 __version__ = "0.1.0"
@@ -72,6 +73,7 @@ __all__ = [
     "read_foreign",
     "save",
     "synthesize",
+    "synthesize_post_hoc",
     # The rest.
     "metrics",
     "as_steps",

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from polyak.averaging.files.averages import save as save
     from polyak.averaging.files.foreign import read_foreign as read_foreign
     from polyak.averaging.files.mixtures.merge import merge as merge
+    from polyak.averaging.files.mixtures.post_hoc import synthesize_post_hoc as synthesize_post_hoc
     from polyak.averaging.files.mixtures.synthesize import synthesize as synthesize
     from polyak.averaging.kinds import EMA as EMA
     from polyak.averaging.kinds import Annealed as Annealed
@@ -42,6 +43,7 @@ _HOMES = {
     "files.averages": ("SavedWeights", "gathered", "load", "save"),
     "files.foreign": ("read_foreign",),
     "files.mixtures.merge": ("merge",),
+    "files.mixtures.post_hoc": ("synthesize_post_hoc",),
     "files.mixtures.synthesize": ("synthesize",),
     "kinds": (
         "EMA",

@@ -147,3 +147,16 @@ def test_more_copies_than_anybody_has_memory_for_are_refused():
     Averager(Scalar(), Annealed("linear", over=1000, every=100))
     with pytest.raises(ConfigError, match="expected a multiple of the averager's period"):
         Averager(Scalar(), Annealed("linear", over=1000, every=100), every=3)
+
+
+def test_a_decay_that_is_long_beside_the_run_is_doubted():
+    said = Annealed("1-sqrt", over=201).doubt(1000)
+    assert said.startswith("'annealed_1-sqrt_201' stands for a decay over 201 of 1000 steps")
+    assert Annealed("1-sqrt", over=200).doubt(1000) is None
+    # Of one with an end it is the end that counts, however far it is.
+    assert Annealed("linear", over=200, end=1000).doubt(900) is None
+    averager = Averager(Scalar(), Annealed("linear", over=4, end=10))
+    averager.step()
+    assert (
+        "warning: 'annealed_linear_4_at_10' stands for a decay over 4 of 10" in averager.explain()
+    )

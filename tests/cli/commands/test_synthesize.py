@@ -48,7 +48,7 @@ def test_it_is_what_the_library_makes_and_says_what_it_is(kept, tmp_path, told):
     [
         (("--sigma-rel", 0.2), "power_0.2"),
         (("--uniform-from", 20), "uniform_from_20"),
-        (("--annealed", "1-sqrt", "--over", 20), "annealed_1-sqrt_20"),
+        (("--annealed", "1-sqrt", "--over", 10), "annealed_1-sqrt_10"),
         (("--lag-free", 20), "lag_free_20"),
     ],
 )

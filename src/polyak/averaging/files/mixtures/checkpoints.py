@@ -93,7 +93,7 @@ def refuse_far(kind: Average, error: float, largest_error: float, *, steps: int)
 def warn_of_doubt(kind: Average, steps: int) -> None:
     """Say aloud where an average does not stand for what it says."""
     if doubt := kind.doubt(steps):
-        warn(doubt)
+        warn(f"{doubt}.")
 
 
 def weighted_sum(

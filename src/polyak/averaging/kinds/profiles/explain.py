@@ -129,6 +129,8 @@ def _warnings_now(averages: Mapping[str, Average], counters: Counters) -> Iterat
         done = steps if average.depends_on_steps else updates * every
         if governed is None or done <= governed:
             yield f"{name}: warm-up has governed every update so far"
+        if doubt := average.doubt(steps):
+            yield doubt
     groups = equal_groups(averages, steps=steps, updates=updates, begun=counters.begun)
     for reason, names in groups:
         yield f"{' = '.join(names)}: equal so far, {reason}"
