@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from polyak import tensor_files
-from polyak.averaging.files.merge import Mean
+from polyak.averaging.files.mixtures.merge import Mean
 from polyak.averaging.files.on_disk.writing import write_distributed, write_shards
 
 SHARD = 1 << 28

@@ -16,12 +16,15 @@ if TYPE_CHECKING:
     from polyak import metrics as metrics
     from polyak.averaging import (
         EMA,
+        Annealed,
         Average,
         Averager,
+        Combination,
         CosineEMA,
         Exponential,
         HalfLifeRamp,
         HardCopy,
+        Initial,
         InverseGamma,
         PowerEMA,
         Ratio,
@@ -39,16 +42,20 @@ if TYPE_CHECKING:
         refresh_batchnorm,
         save,
         synthesize,
+        synthesize_post_hoc,
     )
 
 __version__ = "0.1.0"
 __all__ = [
     "Averager",
     # Kinds of averages, and what an EMA's warm-up may be.
+    "Annealed",
     "Average",
+    "Combination",
     "CosineEMA",
     "EMA",
     "HardCopy",
+    "Initial",
     "PowerEMA",
     "Schedule",
     "Uniform",
@@ -66,6 +73,7 @@ __all__ = [
     "read_foreign",
     "save",
     "synthesize",
+    "synthesize_post_hoc",
     # The rest.
     "metrics",
     "as_steps",

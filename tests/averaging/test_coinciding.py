@@ -9,7 +9,7 @@ from support.small_networks import Scalar
 
 from polyak import EMA, Averager, PowerEMA, Schedule, Uniform
 from polyak.averaging import Exponential, HalfLifeRamp, InverseGamma
-from polyak.averaging.kinds.explain import coinciding
+from polyak.averaging.kinds.profiles.explain import coinciding
 from polyak.averaging.kinds.warmups import WARMUPS
 
 HALF = Schedule(lambda _: 0.5, name="half")

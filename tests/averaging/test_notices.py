@@ -9,7 +9,7 @@ from torch import nn
 
 from polyak import EMA, Averager, PowerEMA, Uniform
 from polyak.averaging.kinds.counters import Counters
-from polyak.averaging.kinds.explain import coinciding, equal_until
+from polyak.averaging.kinds.profiles.explain import coinciding, equal_until
 
 READINGS = ["applied", "module", "tensors"]
 

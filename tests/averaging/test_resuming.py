@@ -8,7 +8,7 @@ from support.small_networks import assert_same_bits, drift, net, snapshot, throu
 
 import polyak
 from polyak import EMA, Averager, PowerEMA, Uniform, Window
-from polyak.averaging.files.synthesize import averages_in
+from polyak.averaging.files.mixtures.stored import averages_in
 from polyak.errors import ConfigError
 
 PART = r"the state was loaded in part: "

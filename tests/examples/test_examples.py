@@ -28,6 +28,12 @@ def test_any_decay_is_put_together_when_the_run_is_over():
     assert said["off"] < 0.01
 
 
+def test_an_average_of_checkpoints_stands_for_a_decay_that_was_not_run():
+    said = found("instead_of_a_cooldown")
+    assert said["annealed"] == pytest.approx(said["decayed"], abs=0.03)
+    assert max(said["annealed"], said["lag-free"]) < said["weights"] - 0.05
+
+
 @pytest.mark.slow
 def test_a_gpt_goes_on_from_its_checkpoint_and_its_average_has_the_lower_loss():
     said = found("text_gpt")

@@ -15,19 +15,23 @@ if TYPE_CHECKING:
     from polyak.averaging.files.averages import load as load
     from polyak.averaging.files.averages import save as save
     from polyak.averaging.files.foreign import read_foreign as read_foreign
-    from polyak.averaging.files.merge import merge as merge
-    from polyak.averaging.files.synthesize import synthesize as synthesize
+    from polyak.averaging.files.mixtures.merge import merge as merge
+    from polyak.averaging.files.mixtures.post_hoc import synthesize_post_hoc as synthesize_post_hoc
+    from polyak.averaging.files.mixtures.synthesize import synthesize as synthesize
     from polyak.averaging.kinds import EMA as EMA
+    from polyak.averaging.kinds import Annealed as Annealed
     from polyak.averaging.kinds import Average as Average
+    from polyak.averaging.kinds import Combination as Combination
     from polyak.averaging.kinds import CosineEMA as CosineEMA
     from polyak.averaging.kinds import HardCopy as HardCopy
+    from polyak.averaging.kinds import Initial as Initial
     from polyak.averaging.kinds import PowerEMA as PowerEMA
     from polyak.averaging.kinds import Schedule as Schedule
     from polyak.averaging.kinds import Uniform as Uniform
     from polyak.averaging.kinds import Update as Update
     from polyak.averaging.kinds import Window as Window
     from polyak.averaging.kinds.lengths import as_steps as as_steps
-    from polyak.averaging.kinds.profile import profile as profile
+    from polyak.averaging.kinds.profiles.profile import profile as profile
     from polyak.averaging.kinds.warmups import Exponential as Exponential
     from polyak.averaging.kinds.warmups import HalfLifeRamp as HalfLifeRamp
     from polyak.averaging.kinds.warmups import InverseGamma as InverseGamma
@@ -38,13 +42,17 @@ _HOMES = {
     "batchnorm.refresh": ("refresh_batchnorm",),
     "files.averages": ("SavedWeights", "gathered", "load", "save"),
     "files.foreign": ("read_foreign",),
-    "files.merge": ("merge",),
-    "files.synthesize": ("synthesize",),
+    "files.mixtures.merge": ("merge",),
+    "files.mixtures.post_hoc": ("synthesize_post_hoc",),
+    "files.mixtures.synthesize": ("synthesize",),
     "kinds": (
         "EMA",
+        "Annealed",
         "Average",
+        "Combination",
         "CosineEMA",
         "HardCopy",
+        "Initial",
         "PowerEMA",
         "Schedule",
         "Uniform",
@@ -52,7 +60,7 @@ _HOMES = {
         "Window",
     ),
     "kinds.lengths": ("as_steps",),
-    "kinds.profile": ("profile",),
+    "kinds.profiles.profile": ("profile",),
     "kinds.warmups": ("Exponential", "HalfLifeRamp", "InverseGamma", "Ratio"),
 }
 

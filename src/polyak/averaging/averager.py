@@ -98,7 +98,15 @@ class Averager(ReadableAverages):
         by_name = {kind.label: kind.at_period(every) for kind in kinds}
         self._snapshots = {n: k.snapshots for n, k in by_name.items() if k.snapshots}
         current = CurrentWeights(unwrap(model), buffers=buffers, device=device)
-        store = Store(current, list(by_name), snapshots=self._snapshots, dtype=dtype, device=device)
+        shares = {n: by_name[n].snapshot_shares for n in self._snapshots}
+        store = Store(
+            current,
+            list(by_name),
+            snapshots=self._snapshots,
+            shares=shares,
+            dtype=dtype,
+            device=device,
+        )
         counters = Counters.at_start(by_name, every=every)
         updates = Updates(by_name, counters, current, store, nonfinite)
         # Whoever reads a snapshot from another thread waits for an update to end.

@@ -3,11 +3,13 @@
 Shape suffixes: m averages, n values.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import isfinite
 
 import torch
 from torch import Tensor
+
+from polyak.errors import ConfigError, quote
 
 TILE = 262_144
 """Values of a weight that are taken through all averages before the next ones: 1 MB stays in
@@ -80,6 +82,29 @@ def averageable(tensor: Tensor) -> bool:
     """Whether a tensor holds real or complex numbers, densely; of whole ones there is no mean."""
     number = tensor.is_floating_point() or tensor.is_complex()
     return number and tensor.layout is torch.strided
+
+
+STATISTICS = ("running_mean", "running_var")
+"""What BatchNorm calls the statistics that averages hold."""
+
+
+def is_statistic(key: str) -> bool:
+    """Whether a weight of this name is one of BatchNorm's statistics."""
+    return key.rpartition(".")[2] in STATISTICS
+
+
+def refuse_negative_variances(state: Mapping[str, Tensor], *, remedy: str) -> None:
+    """Refuse sums in which negative shares have made a variance negative.
+
+    Raises:
+        ConfigError: naming them.
+    """
+    variances = {k: x for k, x in state.items() if k.rpartition(".")[2] == STATISTICS[1]}
+    if bad := [key for key, x in variances.items() if bool((x < 0).any())]:
+        raise ConfigError(
+            f"{quote(bad)} would be negative by the negative shares; expected variances >= 0. "
+            f"{remedy}, and recompute them with polyak.refresh_batchnorm."
+        )
 
 
 def wide(dtype: torch.dtype) -> torch.dtype:

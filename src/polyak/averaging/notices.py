@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from polyak.averaging import kernels
 from polyak.averaging.kinds import Average
 from polyak.averaging.kinds.counters import Counters
-from polyak.averaging.kinds.explain import equal_groups, equal_until
+from polyak.averaging.kinds.profiles.explain import equal_groups, equal_until
 from polyak.averaging.model.current import CurrentWeights
 from polyak.averaging.model.swap import holds_lent_weights
 from polyak.averaging.storage.store import Store

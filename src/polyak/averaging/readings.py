@@ -3,16 +3,18 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from threading import RLock
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from polyak.averaging.counting import Counting
+from polyak.averaging.kernels import refuse_negative_variances
 from polyak.averaging.kinds import Average
+from polyak.averaging.kinds.combination import CURRENT, shares_by_name
 from polyak.averaging.kinds.counters import Counters
-from polyak.averaging.kinds.explain import coinciding, explain
-from polyak.averaging.kinds.profile import profile_in_bank
+from polyak.averaging.kinds.profiles.explain import coinciding, explain
+from polyak.averaging.kinds.profiles.profile import profile_in_bank
 from polyak.averaging.live.models import LiveModels
 from polyak.averaging.model.buffers import Buffers, described
 from polyak.averaging.model.copies import copy_holding
@@ -228,6 +230,46 @@ class ReadableAverages:
             for name in chosen:
                 self._begin_reading(name)
             return self._store.tensors(chosen, copy=copy)
+
+    @torch.no_grad()
+    def combine(
+        self,
+        shares: Mapping[str, float] | Average,
+        *,
+        statistics: Literal["combine", "current"] = "combine",
+    ) -> dict[str, Tensor]:
+        """The sum of kept averages with shares that sum to one, under the keys of `state_dict()`.
+
+            m = Σ_k c_k·m_k,   Σ_k c_k = 1
+
+        Sums are float64, tensors as those of `tensors`; what is copied is copied. BatchNorm
+        statistics are sums of the averaged ones, never of refreshed ones: recompute them.
+
+        Args:
+            shares: By name of an average, negative ones included, "current" for the model's
+                weights of now; or a kind such as `Combination.lag_free(100)` whose parts are kept.
+            statistics: "current" takes BatchNorm statistics as the model has them now.
+
+        Raises:
+            ConfigError: for names and parts that are not kept, shares that do not sum to one, and
+                negative ones that make a variance negative.
+
+        Example:
+            >>> import polyak
+            >>> averager = polyak.Averager(nn.Linear(2, 1), [0.99, 0.998])
+            >>> list(averager.combine({"ema_0.99": 2, "ema_0.998": -1}))
+            ['weight', 'bias']
+        """
+        found = shares_by_name(shares, self._kinds)
+        now = 0.0 if CURRENT in self._kinds else found.pop(CURRENT, 0.0)
+        with self._lock:
+            for name in found or self.names[:1]:
+                self._begin_reading(name)
+            refuse_now("combine()", self.model)
+            state = self._store.combined(found, current=now, own=statistics == "current")
+        remedy = "Take the model's own, by statistics='current'"
+        refuse_negative_variances(state, remedy=remedy)
+        return state
 
     @torch.no_grad()
     def standstill(self, name: str | None = None) -> float:

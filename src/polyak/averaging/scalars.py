@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from polyak.averaging.kinds import Average
 from polyak.averaging.kinds.counters import Counters
-from polyak.averaging.kinds.profile import MeanAge, regular
+from polyak.averaging.kinds.profiles.profile import MeanAge, regular
 from polyak.averaging.model import sharded
 from polyak.averaging.model.current import CurrentWeights
 from polyak.averaging.storage.store import Store

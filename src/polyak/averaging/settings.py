@@ -36,6 +36,8 @@ def check_settings(
     found = [*faults, *(fault for average in averages if (fault := record_fault(average)))]
     if isinstance(every, bool) or not isinstance(every, int) or every < 1:
         found.append(f"every is {every!r}; expected an integer >= 1")
+    else:
+        found += [fault for average in averages if (fault := average.fault_if_kept(every))]
     found += _buffer_faults(buffers)
     if nonfinite not in ("skip", "raise", "allow"):
         found.append(f"nonfinite is {nonfinite!r}; expected 'skip', 'raise' or 'allow'")

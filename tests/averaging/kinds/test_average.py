@@ -22,7 +22,7 @@ from support.small_networks import (
 
 import polyak
 from polyak import EMA, Average, Averager, Uniform, Update
-from polyak.averaging.kinds.profile import contents
+from polyak.averaging.kinds.profiles.profile import contents
 from polyak.cli.commands.inspect import description
 from polyak.errors import ConfigError, StateError
 from polyak.integrations.statefile import load_state, save_state
@@ -105,7 +105,9 @@ def test_it_is_explained_and_told_apart():
     for _ in range(8):
         averager.step()
     text = averager.explain(total_steps=100)
-    assert "a: lerp weights of Polynomial; mean age 0.6 updates (1 steps); initial" in text
+    worth = 1 / sum(s**2 for s in averager.profile("a"))
+    said = f"mean age 0.6 updates (1 steps), {worth:.1f} effective weights; initial"
+    assert f"a: lerp weights of Polynomial; {said}" in text
     assert "alternate: mean of two snapshots, one every 4 steps; mean age 1.0 updates" in text
     assert "warning: a = b: equal so far, one average under several names" in text
     assert averager.coinciding() == [["a", "b"]]

@@ -279,7 +279,9 @@ def test_a_run_that_is_over_before_it_has_much_to_average_is_foretold():
 def test_the_end_of_the_warm_up_is_the_first_update_with_the_decay(average, every):
     assume(not isinstance(average.ramp, Exponential))  # over within a tolerance
     end = average.governed_updates(every)
-    weights = list(polyak.averaging.kinds.profile.regular_weights(average, updates=60, every=every))
+    weights = list(
+        polyak.averaging.kinds.profiles.profile.regular_weights(average, updates=60, every=every)
+    )
     expected = next((i for i, w in enumerate(weights) if w <= 1 - 0.8), None)
     assert expected is None or end == expected
     assert average.warmup_steps(every) >= (end - 1) * every
@@ -294,7 +296,9 @@ def test_the_end_of_the_warm_up_is_the_first_update_with_the_decay(average, ever
 def test_those_that_are_said_to_be_equal_have_had_equal_weights(first, second, every, updates):
     def weights(kind):
         return list(
-            polyak.averaging.kinds.profile.regular_weights(kind, updates=updates, every=every)
+            polyak.averaging.kinds.profiles.profile.regular_weights(
+                kind, updates=updates, every=every
+            )
         )
 
     named = [

@@ -17,7 +17,7 @@ from support.small_networks import (
 
 from polyak import EMA, Averager, Uniform, Window, load, save
 from polyak.averaging.kinds import Update
-from polyak.averaging.kinds.profile import contents, profile
+from polyak.averaging.kinds.profiles.profile import contents, profile
 from polyak.errors import ConfigError
 
 lengths = st.integers(0, 14)

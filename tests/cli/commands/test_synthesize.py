@@ -45,7 +45,12 @@ def test_it_is_what_the_library_makes_and_says_what_it_is(kept, tmp_path, told):
 
 @pytest.mark.parametrize(
     ("option", "name"),
-    [(("--sigma-rel", 0.2), "power_0.2"), (("--uniform-from", 20), "uniform_from_20")],
+    [
+        (("--sigma-rel", 0.2), "power_0.2"),
+        (("--uniform-from", 20), "uniform_from_20"),
+        (("--annealed", "1-sqrt", "--over", 10), "annealed_1-sqrt_10"),
+        (("--lag-free", 20), "lag_free_20"),
+    ],
 )
 def test_other_kinds_of_averages_are_named_by_their_setting(kept, tmp_path, told, option, name):
     out = tmp_path / "later.safetensors"
@@ -56,7 +61,8 @@ def test_other_kinds_of_averages_are_named_by_their_setting(kept, tmp_path, told
 @pytest.mark.parametrize("options", [(), ("--decay", 0.7, "--sigma-rel", 0.1)])
 def test_one_average_has_to_be_named(kept, tmp_path, refused, options):
     said = refused("synthesize", *kept, "--out", tmp_path / "later.safetensors", *options)
-    assert "of decay, sigma-rel and uniform-from are given; expected exactly one" in said
+    assert "are given; expected exactly one. Say which average" in said
+    assert "of decay, sigma-rel, uniform-from, annealed, lag-free and shares" in said
 
 
 def test_no_file_that_is_read_is_written_over(kept, refused):

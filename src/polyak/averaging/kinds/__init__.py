@@ -2,14 +2,17 @@
 
 Update number t of every kind is  m ← m + w·(x − m),  w = 1 − d,  where x are the model's
 weights and m the average's. The kinds differ only in w, so they live side by side in one bank.
-A `Window` alone forgets weights entirely, and keeps its snapshots beside its mean.
+A `Window` forgets weights entirely, and keeps its snapshots beside its mean; so may `Annealed`. A
+`Combination` is a sum of others, which is read and not kept.
 """
 
 from collections.abc import Iterable, Mapping
 from numbers import Real
 from typing import Any
 
+from polyak.averaging.kinds.annealed import Annealed
 from polyak.averaging.kinds.average import Average, Update
+from polyak.averaging.kinds.combination import Combination, Initial
 from polyak.averaging.kinds.ema import EMA
 from polyak.averaging.kinds.lengths import fitted_decays
 from polyak.averaging.kinds.means import Uniform, Window
@@ -21,9 +24,12 @@ from polyak.errors import ConfigError
 __all__ = [
     "EMA",
     "KINDS",
+    "Annealed",
     "Average",
+    "Combination",
     "CosineEMA",
     "HardCopy",
+    "Initial",
     "PowerEMA",
     "Schedule",
     "Uniform",
@@ -42,6 +48,8 @@ KINDS: dict[str, type[Average]] = {
     "window": Window,
     "cosine": CosineEMA,
     "hard_copy": HardCopy,
+    "annealed": Annealed,
+    "initial": Initial,
 }
 """The kinds of this package, by the names that records have for them."""
 

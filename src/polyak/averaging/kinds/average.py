@@ -1,11 +1,12 @@
 """What every kind of average answers. A kind of your own is a subclass."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import islice
 from typing import Any, ClassVar, Self
 
+from polyak.averaging.kinds.profiles.long_runs import Sums
 from polyak.errors import ConfigError
 
 
@@ -101,12 +102,29 @@ class Average(ABC):
         return self
 
     @property
+    def parts(self) -> tuple[tuple["Average", float], ...]:
+        """The averages that it is a sum of, with their shares; () for one that is kept itself."""
+        return ()
+
+    def fault_if_kept(self, every: int) -> str | None:
+        """Why a bank that updates every so many steps cannot keep it, in words; None if it can."""
+        return None
+
+    def doubt(self, steps: int) -> str | None:
+        """Why it may not be what it stands for after so many steps, in words; None if it is."""
+        return None
+
+    @property
     def snapshots(self) -> int | None:
-        """Of how many of the last weights that it took in it is the plain mean.
+        """Of how many of the last weights that it took in it is the mean.
 
         None for an average that needs no more than itself. Where it is a number, copies of those
         weights lie beside the average, and whether `weight` is 0 must depend on the update alone.
         """
+        return None
+
+    def snapshot_shares(self, count: int) -> Sequence[float] | None:
+        """Shares of so many snapshots, the oldest first; None for their plain mean."""
         return None
 
     @property
@@ -146,8 +164,8 @@ class Average(ABC):
         )
         return list(islice(taken, self.snapshots or 0))
 
-    def share_and_age(self, *, updates: int, every: int) -> tuple[float, float] | None:
-        """Share of the initial weights after regular updates, and the mean age in updates.
+    def sums(self, *, updates: int, every: int) -> Sums | None:
+        """Share of the initial weights after regular updates, mean age in updates, Σ of squares.
 
         None if that takes going through every update.
         """

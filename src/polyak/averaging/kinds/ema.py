@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from polyak.averaging.kinds.average import Average, Update
 from polyak.averaging.kinds.lengths import converted
-from polyak.averaging.kinds.long_runs import share_and_age, steadily
+from polyak.averaging.kinds.profiles.long_runs import Sums, after_steady, steadily, sums
 from polyak.averaging.kinds.targets import cosine_ema
 from polyak.averaging.kinds.warmups import (
     WARMUPS,
@@ -263,19 +263,20 @@ class EMA(Average):
         update = Update(index, (index + 1) * every, every)
         return self.weight(update, index - self._copied_updates(every) + 1)
 
-    def share_and_age(self, *, updates: int, every: int) -> tuple[float, float] | None:
+    def sums(self, *, updates: int, every: int) -> Sums | None:
         """Of copies nothing is left; then warm-up, in blocks where it is long; then the decay."""
         copied = min(self._copied_updates(every), updates)
-        share, age = (0.0, 0.0) if copied else (1.0, 0.0)
+        found = Sums(0.0 if copied else 1.0, 0.0, 1.0)
         steady_from, d = self.steady(every) or (updates, 0.0)
         settled = max(copied, min(steady_from, updates))
-        left, grown = steadily(d, updates - settled)
-        if left * settled > _NOTHING:
-            kept, warmed = share_and_age(
-                lambda index: self._weight_at(index, every), begin=copied, end=settled, age=age
+        if steadily(d, updates - settled)[0] * settled > _NOTHING:
+            found = sums(
+                lambda index: self._weight_at(index, every),
+                begin=copied,
+                end=settled,
+                before=found,
             )
-            share, age = share * kept, warmed
-        return share * left, age * left + grown
+        return after_steady(found, d, updates - settled)
 
     def warmup_steps(self, every: int) -> int | None:
         """The end of copying and of the warm-up in steps, whatever it counts."""

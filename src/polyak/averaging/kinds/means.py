@@ -4,6 +4,7 @@ from collections.abc import Hashable
 from dataclasses import dataclass, replace
 
 from polyak.averaging.kinds.average import Average, Update, refuse_between
+from polyak.averaging.kinds.profiles.long_runs import Sums
 from polyak.errors import ConfigError
 
 
@@ -45,10 +46,10 @@ class Uniform(Average):
         """Lerp weight 1/n for the n-th weights that count, 0 before `start`."""
         return 1.0 / (folded + 1) if update.step > self.start else 0.0
 
-    def share_and_age(self, *, updates: int, every: int) -> tuple[float, float]:
-        """Nothing, and half the way back to the first one, once there is one."""
+    def sums(self, *, updates: int, every: int) -> Sums:
+        """Nothing, half the way back to the first one, and one over their number, if there are."""
         taken = updates - self.start // every
-        return (0.0, (taken - 1) / 2) if taken > 0 else (1.0, float(updates))
+        return Sums(0.0, (taken - 1) / 2, 1 / taken) if taken > 0 else Sums(1.0, updates, 1.0)
 
     def regular(self, *, updates: int, folded: int, every: int) -> "Uniform":
         """The mean of the last `folded` updates, whenever they took place."""

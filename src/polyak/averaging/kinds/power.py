@@ -5,7 +5,7 @@ from functools import lru_cache
 from math import inf
 
 from polyak.averaging.kinds.average import Average, Update
-from polyak.averaging.kinds.long_runs import powers
+from polyak.averaging.kinds.profiles.long_runs import Sums, power_squares, powers
 from polyak.errors import ConfigError
 
 _WIDEST = 12**-0.5
@@ -71,11 +71,12 @@ class PowerEMA(Average):
         kept: float = (1.0 - update.since / update.step) ** (self.exponent + 1.0)
         return 1.0 - kept
 
-    def share_and_age(self, *, updates: int, every: int) -> tuple[float, float]:
-        """Nothing, and Σ (i/u)^(γ+1) over the updates before the last one."""
+    def sums(self, *, updates: int, every: int) -> Sums:
+        """Nothing, Σ (i/u)^(γ+1) over the updates before the last one, and the squares."""
         if not updates:
-            return 1.0, 0.0
-        return 0.0, powers(self.exponent + 1.0, updates)
+            return Sums(1.0, 0.0, 1.0)
+        g = self.exponent + 1.0
+        return Sums(0.0, powers(g, updates), power_squares(g, updates))
 
     def describe(self, every: int) -> str:
         """Exponent and mean age."""

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from polyak.averaging import kernels
 from polyak.averaging.storage import cpu_blocks
-from polyak.averaging.storage.snapshots import Snapshots
+from polyak.averaging.storage.snapshots import Snapshots, SnapshotShares
 
 _CPU = torch.device("cpu")
 
@@ -28,6 +28,7 @@ class Bank:
             `kernels.split`.
         device: Where the averages live; None means beside each weight.
         snapshots: Of averages that are means of their last snapshots, how many each keeps.
+        shares: Of these, the share of each of so many snapshots, oldest first; equal without.
     """
 
     def __init__(
@@ -38,9 +39,12 @@ class Bank:
         dtypes: Mapping[str, torch.dtype],
         device: torch.device | str | None = None,
         snapshots: Mapping[str, int] | None = None,
+        shares: Mapping[str, SnapshotShares] | None = None,
     ) -> None:
-        counts = snapshots or {}
-        self._snapshots = {name: Snapshots(count, device) for name, count in counts.items()}
+        self._snapshots = {
+            name: Snapshots(count, device, (shares or {}).get(name))
+            for name, count in (snapshots or {}).items()
+        }
         # A lerp moves the first rows of a block; means of snapshots come after them.
         names = sorted(names, key=lambda name: name in self._snapshots)
         self._lerped = [name for name in names if name not in self._snapshots]

@@ -1,11 +1,14 @@
-"""Copies of the last weights that an average took in, for those that are their plain mean."""
+"""Copies of the last weights that an average took in, for those that are their mean."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from polyak.averaging.kernels import wide
+
+SnapshotShares = Callable[[int], Sequence[float] | None]
+"""The shares of so many snapshots in their mean, the oldest first; None for equal ones."""
 
 
 class Snapshots:
@@ -14,11 +17,18 @@ class Snapshots:
     Args:
         last: How many are kept.
         device: Where; None means beside the weights.
+        shares: Of each in the mean; None for the plain one.
     """
 
-    def __init__(self, last: int, device: torch.device | str | None) -> None:
+    def __init__(
+        self,
+        last: int,
+        device: torch.device | str | None,
+        shares: SnapshotShares | None = None,
+    ) -> None:
         self.last = last
         self._device = device
+        self._shares = shares
         self._kept: list[dict[str, Tensor]] = []
 
     def take(self, weights: Mapping[str, Tensor]) -> None:
@@ -29,11 +39,18 @@ class Snapshots:
     def mean(self, dtypes: Mapping[str, torch.dtype]) -> Iterator[tuple[str, Tensor]]:
         """The mean in these dtypes, weight by weight: a sum from the oldest on, divided once."""
         first, *others = self._kept
+        shares = self._shares(len(self._kept)) if self._shares else None
         for key, x in first.items():
             total = x.to(wide(dtypes[key]), copy=True)
-            for other in others:
-                total += other[key]
-            yield key, total.div_(len(self._kept))
+            if shares is None:
+                for other in others:
+                    total += other[key]
+                yield key, total.div_(len(self._kept))
+                continue
+            total *= shares[0]
+            for other, share in zip(others, shares[1:], strict=True):
+                total.add_(other[key].to(total.dtype), alpha=share)
+            yield key, total
 
     def track(self, weights: Mapping[str, Tensor]) -> None:
         """Let every snapshot have these weights; those frozen until now are unchanged in it."""

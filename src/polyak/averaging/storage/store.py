@@ -12,6 +12,7 @@ from polyak.averaging.model.current import CurrentWeights
 from polyak.averaging.model.spectral import spectral_layers, vectors_of
 from polyak.averaging.model.weights import extra_states
 from polyak.averaging.storage.bank import Bank
+from polyak.averaging.storage.snapshots import SnapshotShares
 from polyak.averaging.storage.state_dict import (
     check_weights,
     dtype_names,
@@ -29,6 +30,7 @@ class Store:
         current: The weights to average.
         names: The averages' names.
         snapshots: Of those that are means of their last snapshots, how many each keeps.
+        shares: Of these, the share of each of so many snapshots, oldest first; None if equal.
         dtype: Of the averages; None keeps the weights', with float32 for narrow ones.
         device: Where the averages live; None means beside the weights.
     """
@@ -42,12 +44,13 @@ class Store:
         names: Sequence[str],
         *,
         snapshots: Mapping[str, int],
+        shares: Mapping[str, SnapshotShares],
         dtype: torch.dtype | None,
         device: torch.device | str | None,
     ) -> None:
         self._current = current
         self._names = tuple(names)
-        self._snapshots = snapshots
+        self._snapshots, self._shares = snapshots, shares
         self._dtype = dtype
         self._device = device
         self._refreshed: dict[str, dict[str, Tensor]] = {}
@@ -58,7 +61,12 @@ class Store:
         here, device = self._current.here, self._device
         dtypes = stored_dtypes(here.averaged, self._dtype)
         self._bank = Bank(
-            self._names, here.averaged, dtypes=dtypes, device=device, snapshots=self._snapshots
+            self._names,
+            here.averaged,
+            dtypes=dtypes,
+            device=device,
+            snapshots=self._snapshots,
+            shares=self._shares,
         )
         self._copied = {key: self._copy(x) for key, x in here.copied.items()}
         self._spectral = spectral_layers(self._current.model)
@@ -266,6 +274,43 @@ class Store:
             held = common | {k: copy(x.detach()) for k, x in self._current.whole(own).items()}
             found[name] = {key: held[listed] for key, listed in current.names.items()} | extra
         return found
+
+    def combined(
+        self, shares: Mapping[str, float], *, current: float, own: bool
+    ) -> dict[str, Tensor]:
+        """Σ_k c_k·m_k under all names of the model's `state_dict()`; sums are float64.
+
+        Args:
+            shares: c, by average.
+            current: c of the model's weights of now.
+            own: Whether BatchNorm statistics are the model's own of now instead of sums.
+        """
+        found = self._current.check(values=True)
+        here, rows = self._current.here.averaged, self._bank.rows
+        like = {key: x.dtype for key, x in self.weights(self._names[0]).items()}
+        total: dict[str, Tensor] = {}
+        for key in rows[self._names[0]]:
+            x = here[key].detach().to(rows[self._names[0]][key].device)
+            if own and kernels.is_statistic(key):
+                total[key] = x.to(like[key], copy=True)
+                continue
+            sum_ = current * x.to(torch.promote_types(x.dtype, torch.float64))
+            for name, share in shares.items():
+                sum_ += share * self._whole(name, key).to(sum_.dtype)
+            total[key] = sum_.to(like[key])
+        spread = self._current.found.spread
+        dense = {key: x for key, x in total.items() if key not in spread}
+        made = {**self._copied, **total, **vectors_of(self._spectral, dense, self._copied)}
+        whole = {**found.frozen, **found.live, **self._current.whole(made)}
+        extra = {key: x.clone() for key, x in extra_states(self._current.model).items()}
+        once = {key: x.detach().clone() for key, x in whole.items()}
+        return {key: once[listed] for key, listed in found.names.items()} | extra
+
+    def _whole(self, name: str, key: str) -> Tensor:
+        """An averaged tensor with what it lacks to float32."""
+        low = self._bank.remainder[name].get(key)
+        stored = self._bank.rows[name][key]
+        return stored if low is None else kernels.join(stored, low)
 
     def standstill(self, name: str, lerp_weight: float) -> float:
         """Share of the values off the model's that an update would leave as they are."""

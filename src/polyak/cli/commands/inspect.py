@@ -13,9 +13,12 @@ from torch import Tensor
 from polyak.averaging.files.averages import SavedWeights
 from polyak.averaging.files.foreign import open_weights
 from polyak.averaging.files.manifest import dtypes
+from polyak.averaging.kinds import Average
+from polyak.averaging.kinds.profiles.profile import Contents, contents
+from polyak.averaging.kinds.records import from_record, is_whole
 from polyak.cli.json_output import print_json
 from polyak.cli.predictions_file import check_is_no_output_folder, parts_lines, parts_of
-from polyak.errors import few, printable
+from polyak.errors import PolyakError, few, printable
 
 _PLAIN = ("number", "text")
 _SHOWN = 20
@@ -71,7 +74,12 @@ def description(path: Path) -> list[str]:
     lines.append(f"{'checksums':<12} {_checksums(saved)}")
     for name, state in saved.items():
         lines += ["", f"{name}: {nature(manifest, name)}"]
-        facts = (_average(manifest, name), _batchnorm(manifest, name, state), _size(state))
+        facts = (
+            _average(manifest, name),
+            _lag_and_noise(manifest, name),
+            _batchnorm(manifest, name, state),
+            _size(state),
+        )
         lines += [f"  {fact}" for fact in facts if fact]
     return lines
 
@@ -89,12 +97,14 @@ def values(path: Path) -> dict[str, Any]:
     manifest = saved.manifest
     weights = []
     for name, state in saved.items():
-        said = nature(manifest, name)
+        said, found = nature(manifest, name), lag_and_noise(manifest, name)
         weights.append(
             {
                 "name": name,
                 "nature": said if said in ("averaged", "raw") else "unknown",
                 "average": _object(manifest, "averages").get(name),
+                "mean_age": found and found.mean_age,
+                "effective_weights": found and found.effective,
                 "batchnorm": _batchnorm(manifest, name, state),
                 "dtypes": dtypes(state) or None,
                 "tensors": len(state),
@@ -137,6 +147,36 @@ def _average(manifest: Mapping[str, Any], name: str) -> str | None:
         settings.append("decay not stored")
     half = _halflife(record.get("decay"), manifest.get("every"))
     return ", ".join([str(record.get("kind")), *settings, *half])
+
+
+def _lag_and_noise(manifest: Mapping[str, Any], name: str) -> str | None:
+    """How old the weights in an average are in the mean, and of how many they are worth a mean."""
+    found = lag_and_noise(manifest, name)
+    if found is None:
+        return None
+    every = manifest["every"]
+    age = f"mean age {found.mean_age:.1f} updates ({found.mean_age * every:.0f} steps)"
+    return f"{age}, {found.effective:.1f} effective weights"
+
+
+def lag_and_noise(manifest: Mapping[str, Any], name: str) -> Contents | None:
+    """The sums of an average's shares; None where a file does not say enough of it."""
+    record = _object(manifest, "averages").get(name)
+    keys = ("updates", "every", "steps", "skipped")
+    counts = [x for key in keys if type(x := manifest.get(key)) is int]
+    if not isinstance(record, Mapping) or len(counts) < len(keys):
+        return None
+    updates, every, steps, skipped = counts
+    begun, folded = (_object(manifest, key).get(name, 0) for key in ("begun", "folded"))
+    try:
+        kind: Average | None = from_record(record) if is_whole(record) else None
+        if kind is not None and (skipped or steps // every != updates):
+            kind = kind.regular(updates=updates, folded=folded or updates, every=every)
+        if kind is None or begun:
+            return None
+        return contents(kind, updates=updates, every=every)
+    except (PolyakError, TypeError, ValueError, ArithmeticError):
+        return None  # a file may hold anything
 
 
 def _halflife(decay: object, every: object) -> list[str]:

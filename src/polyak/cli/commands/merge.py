@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
-from polyak.averaging.files.merge import NAME, Mean
+from polyak.averaging.files.mixtures.merge import NAME, Mean
 from polyak.cli.options.weights_out import WeightsOut
 
 
@@ -25,17 +25,32 @@ class MergeCommand(WeightsOut):
     """Which weights of each file; needed where a file holds several."""
 
     shares: tuple[float, ...] | None = None
-    """One number > 0 for each file; equal without."""
+    """One number > 0 for each file; equal without. Negative ones with --extrapolate."""
 
     across_runs: bool = False
     """Also files that say they are of different runs or seeds."""
 
+    extrapolate: bool = False
+    """Allow negative shares; all then sum to one. Shares 2 -1 go as far again beyond the first file
+    as it lies from the second."""
+
+    statistics: Literal["combine", "last"] = "combine"
+    """Whether BatchNorm statistics are combined, too, or those of the last file."""
+
     def run(self) -> int:
         """Exit code 0."""
         self.check(self.files, self.out)
-        mean = Mean(self.files, name=self.name, shares=self.shares, across_runs=self.across_runs)
+        mean = Mean(
+            self.files,
+            name=self.name,
+            shares=self.shares,
+            across_runs=self.across_runs,
+            extrapolate=self.extrapolate,
+            statistics=self.statistics,
+        )
         self.write(mean.layout, mean.read, mean.about, self.out)
         print(f"{NAME} of {len(self.files)} files -> {self.out.resolve()}")
-        if any(key.endswith("running_mean") for key in mean.layout):
+        combined = self.statistics == "combine"
+        if combined and any(key.endswith("running_mean") for key in mean.layout):
             print("BatchNorm statistics are means too: polyak.refresh_batchnorm before use")
         return 0

@@ -6,8 +6,9 @@ from typing import Annotated
 
 import tyro
 
-from polyak.averaging.files.synthesize import synthesize
-from polyak.averaging.kinds import EMA, Average, PowerEMA, Uniform
+from polyak.averaging.files.mixtures.synthesize import synthesize
+from polyak.averaging.kinds import EMA, Annealed, Average, Combination, PowerEMA, Uniform
+from polyak.averaging.kinds.annealed import Shape
 from polyak.cli.options.weights_out import WeightsOut
 from polyak.errors import ConfigError
 
@@ -16,11 +17,13 @@ from polyak.errors import ConfigError
 class SynthesizeCommand(WeightsOut):
     """Decide on the average afterwards: another decay, width or moment than was kept.
 
-    Writes a plain safetensors state dict. Give one of --decay, --sigma-rel and --uniform-from.
+    Writes a plain safetensors state dict. Give one of --decay, --sigma-rel, --uniform-from,
+    --annealed, --lag-free and --shares.
     """
 
     files: Annotated[tuple[Path, ...], tyro.conf.Positional]
-    """Of polyak.save(averager, path), from any moments of one run; read one at a time."""
+    """Of polyak.save(averager, path), from any moments of one run, read one at a time; with --at,
+    checkpoints of any tool."""
 
     out: Path
     """The safetensors file to write; one that exists is replaced."""
@@ -34,6 +37,21 @@ class SynthesizeCommand(WeightsOut):
     uniform_from: int | None = None
     """Optimizer step after which the plain mean begins."""
 
+    annealed: Shape | None = None
+    """What stands for a decay of the learning rate of this shape over the last --over steps."""
+
+    over: int | None = None
+    """Optimizer steps of that decay."""
+
+    lag_free: float | None = None
+    """Two EMAs that together are not behind the weights, with the noise of a mean of so many."""
+
+    shares: tuple[str, ...] | None = None
+    """Of averages that the files hold, such as ema_0.99=2 ema_0.998=-1; they sum to one."""
+
+    at: tuple[int, ...] | None = None
+    """Of checkpoints with raw weights, the optimizer step of each."""
+
     steps: int | None = None
     """The moment, in optimizer steps; that of the latest file if not given."""
 
@@ -43,32 +61,54 @@ class SynthesizeCommand(WeightsOut):
     def run(self) -> int:
         """Exit code 0."""
         self.check(self.files, self.out)
-        kind = self._average()
-        found = synthesize(self.files, kind, steps=self.steps, largest_error=self.largest_error)
-        state, manifest = found[kind.label], found.manifest
+        found = synthesize(
+            self.files,
+            self._average(),
+            steps=self.steps,
+            largest_error=self.largest_error,
+            at=self.at,
+        )
+        [(name, state)], manifest = found.items(), found.manifest
         about = {key: x for key, x in manifest.items() if key not in ("polyak", "torch")}
-        named = {**about, "name": kind.label}
+        named = {**about, "name": name}
         self.write(state, lambda keys: ((k, state[k]) for k in keys), named, self.out)
         error = manifest["synthesis"]["error"]
         print(
-            f"{kind.label} at step {manifest['steps']} of {len(self.files)} files, expected error "
+            f"{name} at step {manifest['steps']} of {len(self.files)} files, expected error "
             f"{100 * error:.2g} % -> {self.out.resolve()}"
         )
         if any(key.endswith("running_mean") for key in state):
             print("BatchNorm statistics are mixtures too: polyak.refresh_batchnorm before use")
         return 0
 
-    def _average(self) -> Average:
-        given: list[Average] = []
+    def _average(self) -> Average | dict[str, float]:
+        given: list[Average | dict[str, float]] = []
         if self.decay is not None:
             given.append(EMA(self.decay))
         if self.sigma_rel is not None:
             given.append(PowerEMA(sigma_rel=self.sigma_rel))
         if self.uniform_from is not None:
             given.append(Uniform(start=self.uniform_from))
+        if self.annealed is not None:
+            given.append(Annealed(self.annealed, over=self.over or 0))
+        if self.lag_free is not None:
+            given.append(Combination.lag_free(self.lag_free))
+        if self.shares is not None:
+            given.append(dict(map(_share, self.shares)))
         if len(given) != 1:
             raise ConfigError(
-                f"{len(given)} of decay, sigma-rel and uniform-from are given; expected exactly "
-                "one. Say which average."
+                f"{len(given)} of decay, sigma-rel, uniform-from, annealed, lag-free and shares "
+                "are given; expected exactly one. Say which average."
             )
         return given[0]
+
+
+def _share(text: str) -> tuple[str, float]:
+    """An average's name and its share."""
+    name, _, number = text.rpartition("=")
+    try:
+        return name, float(number)
+    except ValueError:
+        raise ConfigError(
+            f"shares has {text!r}; expected NAME=SHARE, such as ema_0.99=2."
+        ) from None

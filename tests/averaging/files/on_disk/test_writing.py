@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch.distributed.checkpoint.api import CheckpointException
 
 from polyak import tensor_files
-from polyak.averaging.files.merge import Mean, merge
+from polyak.averaging.files.mixtures.merge import Mean, merge
 from polyak.averaging.files.on_disk.writing import write_distributed, write_shards
 from polyak.errors import ConfigError, FileError
 

@@ -84,6 +84,38 @@ def nearest_mixture(
     return Mixture(tuple(shares_k.tolist()), error / reach if reach else error)
 
 
+def nearest_snapshots(
+    target: Sequence[float], moments: Sequence[int], *, rates: Sequence[float] | None = None
+) -> Mixture:
+    """`nearest_mixture` of the weights themselves after some updates, in closed form.
+
+    The sum of shares from update j on is one number between two snapshots, and the nearest is the
+    mean of the wanted T_j between them, weighted by η_j²; before the first it is 1.
+
+    Args:
+        target: s of the average that is wanted.
+        moments: Updates before each snapshot, rising, ≥ 1.
+        rates: η, as for `nearest_mixture`.
+
+    Example:
+        >>> nearest_snapshots((0.0, 0.0, 0.0, 0.0, 0.5, 0.5), [1, 4, 5]).shares
+        (0.0, 0.5, 0.5)
+    """
+    updates = max(len(target) - 1, moments[-1])
+    scale_u = _scales(rates, updates)
+    wanted_u, square_u = _tails(target, updates), scale_u.square()
+    edges = torch.tensor([0, *moments, updates])
+    sums = torch.stack([square_u * wanted_u, square_u]).cumsum(dim=1)
+    sums = torch.cat([torch.zeros(2, 1, dtype=torch.float64), sums], dim=1)[:, edges].diff(dim=1)
+    levels = sums[0] / sums[1]
+    levels[0], levels[-1] = 1.0, 0.0
+    near_u = levels.repeat_interleave(edges.diff())
+    missed = (scale_u * (wanted_u - near_u)).norm()
+    reach = float((scale_u * (1.0 - wanted_u))[: len(target) - 1].norm())
+    error = float(missed)
+    return Mixture(tuple((-levels.diff()).tolist()), error / reach if reach else error)
+
+
 def _tails(profile: Sequence[float], updates: int) -> Tensor:
     """T_1 to T_updates of a profile, 0 after its last update. float64."""
     shares = torch.zeros(updates + 1, dtype=torch.float64)

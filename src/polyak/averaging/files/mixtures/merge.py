@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -10,21 +10,21 @@ from torch import Tensor
 from polyak.averaging.files.export import open_named
 from polyak.averaging.files.file_format import Path
 from polyak.averaging.files.manifest import dtypes
+from polyak.averaging.files.mixtures.same_network import OneNetwork
+from polyak.averaging.files.mixtures.same_run import ORIGIN, origin, refuse_others
 from polyak.averaging.files.on_disk.weights import OnDisk
-from polyak.averaging.files.same_network import OneNetwork
-from polyak.averaging.kernels import TILE, averageable
-from polyak.errors import ConfigError, StateError, few, printable
+from polyak.averaging.kernels import TILE, averageable, is_statistic, refuse_negative_variances
+from polyak.averaging.kinds.combination import checked_shares
+from polyak.errors import ConfigError
 
 NAME = "merged"
-_ORIGIN = ("run", "seed")
-"""What manifests say of where weights come from; training's own files always do."""
+
+Opened = tuple[OnDisk, dict[str, Tensor]]
+"""Weights on the disk, and which of them are meant."""
 
 _PART = 4
 """Small tensors are read several at a time, since a file is opened for each time; what is freed of
 them may stay with the process."""
-
-Opened = tuple[OnDisk, dict[str, Tensor]]
-"""Weights on the disk, and which of them are meant."""
 
 
 def merge(
@@ -33,6 +33,8 @@ def merge(
     name: str | None = None,
     shares: Sequence[float] | None = None,
     across_runs: bool = False,
+    extrapolate: bool = False,
+    statistics: Literal["combine", "last"] = "combine",
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The mean of the weights in files, tensor by tensor.
 
@@ -41,21 +43,27 @@ def merge(
     Sums are float32, or float64 for float64 weights; the mean has the first file's dtypes.
     In memory are the mean and one tensor of one file, however many there are; of pickled files, one
     file. Integer tensors are the last file's. BatchNorm statistics are means too: recompute them
-    before use. A tensor that holds infinity, such as an attention mask, is taken over where all
-    files have the same values.
+    before use. Files with negative shares come last, so that no sum on the way is small. A tensor
+    that holds infinity, such as an attention mask, is taken over where all files have the same
+    values.
 
     Args:
         files: At least two that `read_foreign` reads, of one network; folders too.
         name: Which weights of each file; None where each holds just one.
-        shares: a, one a file, finite and > 0; None for equal ones.
+        shares: a, one a file, finite and > 0, divided by their sum; None for equal ones.
         across_runs: Whether files may say that they are of different runs or seeds. The mean of
             runs that did not begin at the same weights is seldom a good network.
+        extrapolate: Whether shares may be negative; then they must sum to one, and are taken as
+            they are. (1 + λ, −λ) goes on by λ along the line from the second file to the first.
+        statistics: "last" takes BatchNorm statistics from the last file, for which a negative
+            share has no meaning: a variance may become negative.
 
     Returns:
         The state dict, and a manifest that says what it is the mean of.
 
     Raises:
-        ConfigError: for fewer than two files, or shares that do not fit.
+        ConfigError: for fewer than two files, shares that do not fit, and those that make a
+            variance negative.
         WeightMismatchError: if a file's tensors have other names or shapes than the first's, or
             are whole, real or complex numbers where the first's are not.
         NonFiniteError: if a file holds NaN, or infinity that not all files hold alike.
@@ -63,9 +71,16 @@ def merge(
 
     Source:
         Uniform soup of Wortsman et al. 2022, section 2; of one run's checkpoints, Izmailov et al.
-        2018. The recurrence is that of `Uniform`.
+        2018. The recurrence is that of `Uniform`. Extrapolation: Extra-Merge, 2026.
     """
-    mean = Mean(files, name=name, shares=shares, across_runs=across_runs)
+    mean = Mean(
+        files,
+        name=name,
+        shares=shares,
+        across_runs=across_runs,
+        extrapolate=extrapolate,
+        statistics=statistics,
+    )
     return dict(mean.read()), mean.about
 
 
@@ -82,19 +97,25 @@ class Mean:
         name: str | None = None,
         shares: Sequence[float] | None = None,
         across_runs: bool = False,
+        extrapolate: bool = False,
+        statistics: Literal["combine", "last"] = "combine",
     ) -> None:
-        self._shares = _checked(files, shares)
-        self._files, self._name = list(files), name
+        weights, self._last = _checked(files, shares, extrapolate=extrapolate), files[-1]
+        # Partial sums of shares first rise, then fall to 1, so that none is near 0.
+        ordered = sorted(range(len(files)), key=lambda k: weights[k] < 0)
+        self._files, self._shares = [files[k] for k in ordered], [weights[k] for k in ordered]
+        self._name, self._statistics = name, statistics
         self._open: dict[Path, Opened] = {}
         self.layout: dict[str, Tensor] = {}
         """Tensors of its dtypes and shapes, by name, in no memory."""
         origins: list[dict[str, set[str | int]]] = []
-        for path in files:
-            origins.append(_origin(self._look(path)))
+        for path in self._files:
+            origins.append(origin(self._look(path)))
             if not across_runs:
-                _refuse_others(files, origins)
+                refuse_others(self._files, origins)
         self._in_pieces = len(self._open) == len(set(files))
-        record = _about(self.layout, [os.path.basename(path) for path in files], shares)
+        said = None if shares is None else [shares[k] for k in ordered]
+        record = _about(self.layout, [os.path.basename(path) for path in self._files], said)
         self.about = {**record, **_shared(origins)}
         """What it is the mean of, for a manifest."""
 
@@ -106,6 +127,7 @@ class Mean:
         """
         for batch in self._batches(self.layout if keys is None else keys):
             mean = self._mean(batch)
+            refuse_negative_variances(mean, remedy="Take the last file's, by statistics='last'")
             for key in batch:
                 yield key, mean.pop(key).to(self.layout[key].dtype)
 
@@ -139,7 +161,8 @@ class Mean:
         total = 0.0
         for path, share in zip(self._files, self._shares, strict=True):
             total += share
-            self._take(path, mean, keys, weight=share / total)
+            # Shares may begin with 0: then nothing of what there is stays in the end.
+            self._take(path, mean, keys, weight=share / total if total else 0.0)
         return mean
 
     def _take(
@@ -148,8 +171,9 @@ class Mean:
         disk, state = self._opened(path)
         for key, x in disk.read({key: state[key] for key in keys}):
             self._network.check_values(path, {key: x})
-            if not averageable(x):
-                mean[key] = x.clone()
+            if not averageable(x) or (self._statistics == "last" and is_statistic(key)):
+                if path == self._last:
+                    mean[key] = x.clone()
             elif key not in mean:
                 mean[key] = _wide(x)
             elif key not in self._network.infinite:
@@ -163,38 +187,10 @@ class Mean:
         return disk, state
 
 
-def _origin(manifest: Mapping[str, Any]) -> dict[str, set[str | int]]:
-    """The runs and the seeds that a file says it is of."""
-    found: dict[str, set[str | int]] = {}
-    for key in _ORIGIN:
-        said = manifest.get(key)
-        every = said if isinstance(said, list) else [said]
-        found[key] = {x for x in every if isinstance(x, str | int)}
-    return found
-
-
-def _refuse_others(files: Sequence[Path], origins: Sequence[Mapping[str, set[str | int]]]) -> None:
-    """Refuse the last file if it is of another run or seed than one before it."""
-    last = origins[-1]
-    for key in _ORIGIN:
-        for path, origin in zip(files, origins[:-1], strict=False):
-            if last[key] and origin[key] and last[key] != origin[key]:
-                raise StateError(
-                    f"{os.fspath(files[len(origins) - 1])} is of {key} {_words(last[key])}, "
-                    f"{os.fspath(path)} of {key} {_words(origin[key])}; expected files of one run. "
-                    "Runs that began at the same weights may be merged with --across-runs "
-                    "(across_runs=True)."
-                )
-
-
-def _words(values: Collection[str | int]) -> str:
-    return few([printable(str(value)) for value in values])
-
-
 def _shared(origins: Sequence[Mapping[str, set[str | int]]]) -> dict[str, Any]:
     """The run and the seed of a mean, or a list of them."""
     found: dict[str, Any] = {}
-    for key in _ORIGIN:
+    for key in ORIGIN:
         said = sorted(set[Any]().union(*(origin[key] for origin in origins)), key=str)
         if said:
             found[key] = said[0] if len(said) == 1 else said
@@ -208,15 +204,24 @@ def _fold(mean: Tensor, x: Tensor, weight: float) -> None:
         m += (piece.to(m.dtype) - m) * weight
 
 
-def _checked(files: Sequence[Path], shares: Sequence[float] | None) -> list[float]:
+def _checked(
+    files: Sequence[Path], shares: Sequence[float] | None, *, extrapolate: bool
+) -> list[float]:
     if len(files) < 2:
         raise ConfigError(f"files has {len(files)}; expected at least two. Name more.")
     found = [1.0] * len(files) if shares is None else [float(share) for share in shares]
+    if extrapolate and shares is not None and len(found) == len(files):
+        return checked_shares("shares", found)
     if len(found) != len(files) or not all(0 < share < float("inf") for share in found):
+        ahead = len(found) == len(files) and min(found) < 0
         raise ConfigError(
             f"shares is {found} for {len(files)} files; expected one finite number > 0 for each."
+            f"{_AHEAD if ahead else ''}"
         )
     return found
+
+
+_AHEAD = " Negative ones go beyond the files: ask for them with --extrapolate (extrapolate=True)."
 
 
 def _wide(x: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from torch.optim.swa_utils import AveragedModel
 
 import polyak
 from polyak.averaging.files.export import open_named
-from polyak.averaging.files.merge import merge
+from polyak.averaging.files.mixtures.merge import merge
 from polyak.errors import ConfigError, NonFiniteError, StateError, WeightMismatchError
 
 
@@ -102,7 +102,7 @@ def test_pickled_files_are_read_one_after_another_and_only_one_is_in_memory(tmp_
         alive.extend(weakref.ref(x) for x in found[1].values())
         return found
 
-    monkeypatch.setattr("polyak.averaging.files.merge.open_named", opened)
+    monkeypatch.setattr("polyak.averaging.files.mixtures.merge.open_named", opened)
     paths = [tmp_path / f"{i}.pt" for i in range(3)]
     for i, path in enumerate(paths):
         torch.save({"w": torch.full((2, 3), float(i)), "b": torch.zeros(2)}, path)
@@ -259,3 +259,54 @@ def test_a_mean_says_of_which_runs_it_is(tmp_path):
     about = merge(paths, across_runs=True)[1]
     assert (about["run"], about["seed"]) == (["a", "b"], 3)
     assert "run" not in merge([file_of(tmp_path / "2"), file_of(tmp_path / "3")])[1]
+
+
+@given(
+    values=st.lists(
+        st.lists(st.floats(-100, 100, width=32), min_size=2, max_size=2), min_size=2, max_size=6
+    ),
+    data=st.data(),
+)
+def test_negative_shares_are_the_exact_sum_within_float32(tmp_path_factory, values, data):
+    n = len(values)
+    drawn = data.draw(st.lists(st.integers(-40, 40), min_size=n - 1, max_size=n - 1))
+    shares = [x / 10 for x in drawn]
+    shares.append(1 - sum(shares))
+    files = files_of(tmp_path_factory.mktemp("f"), values)
+    state, about = merge(files, shares=shares, extrapolate=True)
+    for i, got in enumerate(state["w"].tolist()):
+        exact = sum(Fraction(v[i]) * Fraction(a) for v, a in zip(values, shares, strict=True))
+        assert got == pytest.approx(float(exact), abs=5e-2, rel=1e-4)
+    record = about["averages"]["merged"]
+    said = dict(zip(record["of"], record["shares"], strict=True))
+    assert said == {path.name: a for path, a in zip(files, shares, strict=True)}
+
+
+def test_extra_merge_goes_on_along_the_line_of_merges(tmp_path):
+    paths = files_of(tmp_path, [[3.0, 1.0], [1.0, 2.0]])
+    state, _ = merge(paths, shares=[1.5, -0.5], extrapolate=True)
+    assert state["w"].tolist() == [4.0, 0.5]
+
+
+@pytest.mark.parametrize(
+    ("shares", "extrapolate", "said"),
+    [
+        ([2.0, -1.0], False, r"ask for them with --extrapolate"),
+        ([2.0, -0.9], True, r"which sum to 1.1; expected a sum of 1"),
+        ([2.0], True, r"for 2 files; expected one finite number > 0 for each"),
+        ([float("inf"), 1.0], True, "expected finite numbers that sum to 1"),
+    ],
+)
+def test_shares_beyond_the_files_are_asked_for_and_sum_to_one(tmp_path, shares, extrapolate, said):
+    with pytest.raises(ConfigError, match=said):
+        merge(files_of(tmp_path, [[1.0], [2.0]]), shares=shares, extrapolate=extrapolate)
+
+
+def test_a_variance_that_would_be_negative_is_refused_and_may_be_the_last_files(tmp_path):
+    paths = [tmp_path / f"{i}.safetensors" for i in range(2)]
+    for path, variance in zip(paths, (0.1, 1.0), strict=True):
+        save_file({"1.running_var": torch.tensor([variance]), "n": torch.tensor([3])}, path)
+    with pytest.raises(ConfigError, match=r"'1.running_var' would be negative .*statistics='last'"):
+        merge(paths, shares=[2.0, -1.0], extrapolate=True)
+    state, _ = merge(paths, shares=[2.0, -1.0], extrapolate=True, statistics="last")
+    assert state["1.running_var"].item() == 1.0

@@ -11,7 +11,7 @@ from support.small_networks import profile as slow_twin
 
 from polyak import EMA, Average, Averager, PowerEMA, Schedule, Uniform, Window
 from polyak.averaging import Exponential, InverseGamma, Ratio, profile
-from polyak.averaging.kinds.profile import contents, regular_weights
+from polyak.averaging.kinds.profiles.profile import contents, regular_weights
 from polyak.averaging.kinds.warmups import WARMUPS
 from polyak.errors import ConfigError
 

@@ -10,7 +10,7 @@ from support.small_networks import Scalar, profile
 
 from polyak import EMA, Averager, PowerEMA, Schedule, Uniform
 from polyak.averaging import InverseGamma
-from polyak.averaging.kinds.profile import contents
+from polyak.averaging.kinds.profiles.profile import contents
 from polyak.errors import ConfigError
 
 HALF = Schedule(lambda _: 0.5, name="half")

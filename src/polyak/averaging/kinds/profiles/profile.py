@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from polyak.averaging.kinds import Average, Update, as_average
 from polyak.averaging.kinds.counters import Counters
-from polyak.averaging.kinds.long_runs import steadily
+from polyak.averaging.kinds.profiles.long_runs import Sums, after_steady, steady_squares
 from polyak.errors import ConfigError, StateError
 
 
@@ -42,14 +42,35 @@ def profile(average: float | Average, *, updates: int, every: int = 1) -> tuple[
 
 def shares_in(kind: Average, *, updates: int, every: int, begun: int = 0) -> tuple[float, ...]:
     """`profile` of an average that joined its bank after `begun` updates."""
-    weights = [1.0, *regular_weights(kind, updates=updates, every=every, begun=begun)]
+    if kind.parts:
+        return _combined(kind, updates=updates, every=every, begun=begun)
+    _check_counts(updates=updates, every=every)
     at_period = kind.at_period(every)
-    if ages := set(at_period.ages(updates=updates, every=every, begun=begun)):
-        return tuple((updates - i in ages) / len(ages) for i in range(updates + 1))
+    if ages := at_period.ages(updates=updates, every=every, begun=begun):
+        found = [0.0] * (updates + 1)
+        for age, share in zip(ages, shares_by_age(at_period, len(ages)), strict=True):
+            found[updates - age] = share
+        return tuple(found)
+    weights = [1.0, *regular_weights(kind, updates=updates, every=every, begun=begun)]
     # Shares that later updates leave, from the last one back.
     kept = accumulate(reversed(weights), lambda left, w: left * (1.0 - w), initial=1.0)
     shares = [w * left for w, left in zip(reversed(weights), kept, strict=False)]
     return tuple(reversed(shares))
+
+
+def _combined(kind: Average, *, updates: int, every: int, begun: int) -> tuple[float, ...]:
+    """Σ_k c_k·s_i^k."""
+    total = [0.0] * (updates + 1)
+    for part, share in kind.parts:
+        own = shares_in(part, updates=updates, every=every, begun=begun)
+        total = [t + share * s for t, s in zip(total, own, strict=True)]
+    return tuple(total)
+
+
+def shares_by_age(kind: Average, count: int) -> list[float]:
+    """Shares of the snapshots of an average, the newest first."""
+    own = kind.snapshot_shares(count)
+    return [1.0 / count] * count if own is None else list(reversed(own))
 
 
 def folded_in(kind: Average, *, updates: int, every: int) -> int:
@@ -118,7 +139,8 @@ class MeanAge:
         """The mean age in updates when so many have taken place."""
         ages = self.kind.ages(updates=updates, every=self._every, begun=self.begun)
         if ages:
-            return sum(ages) / len(ages)
+            shares = shares_by_age(self.kind, len(ages))
+            return sum(share * age for share, age in zip(shares, ages, strict=True))
         if updates < self._updates:
             self._begin()
         for w in islice(self._weights, updates - self._updates):
@@ -128,17 +150,25 @@ class MeanAge:
 
 
 class Contents(NamedTuple):
-    """A profile in two numbers."""
+    """A profile in three numbers."""
 
     initial_share: float
     """Weight of the initial weights, s_0, in [0, 1]."""
 
     mean_age: float
-    """Σ s_i·(u − i) in updates: the initial weights are u updates old, the last ones 0."""
+    """Σ s_i·(u − i) in updates: the initial weights are u updates old, the last ones 0. Its lag."""
+
+    squares: float
+    """Σ s_i², the share of one weight's noise that is left where noise is independent. > 0."""
+
+    @property
+    def effective(self) -> float:
+        """1 / Σ s_i²: the plain mean of so many weights has as little noise."""
+        return 1.0 / self.squares
 
 
 def contents(average: float | Average, *, updates: int, every: int = 1, begun: int = 0) -> Contents:
-    """What `profile` says in two numbers, without writing it out.
+    """What `profile` says in three numbers, without writing it out.
 
     Kinds that know no shorter way, and averages that joined later, are gone through update by
     update.
@@ -152,33 +182,69 @@ def contents(average: float | Average, *, updates: int, every: int = 1, begun: i
     Example:
         >>> from polyak.averaging.kinds import EMA, Uniform
         >>> contents(Uniform(), updates=5)
-        Contents(initial_share=0.0, mean_age=2.0)
+        Contents(initial_share=0.0, mean_age=2.0, squares=0.2)
         >>> round(contents(EMA(0.99, warmup=None), updates=10**9).mean_age, 6)
         99.0
     """
     _check_counts(updates=updates, every=every)
     kind = as_average(average).at_period(every)
-    if ages := kind.ages(updates=updates, every=every, begun=begun):
-        return Contents(0.0, sum(ages) / len(ages))
+    if kind.parts:
+        return _combined_contents(kind, updates=updates, every=every, begun=begun)
     summed = not begun and updates > _GONE_THROUGH
-    found = kind.share_and_age(updates=updates, every=every) if summed else None
-    return Contents(*(found or _gone_through(kind, updates=updates, every=every, begun=begun)))
+    if summed and (found := kind.sums(updates=updates, every=every)):
+        return Contents(*found)
+    if ages := kind.ages(updates=updates, every=every, begun=begun):
+        shares = shares_by_age(kind, len(ages))
+        age = sum(share * age for share, age in zip(shares, ages, strict=True))
+        return Contents(0.0, age, sum(share**2 for share in shares))
+    return Contents(*_gone_through(kind, updates=updates, every=every, begun=begun))
+
+
+def _combined_contents(kind: Average, *, updates: int, every: int, begun: int) -> Contents:
+    """Share and age are sums over the parts; squares need their products."""
+    own = [contents(k, updates=updates, every=every, begun=begun) for k, _ in kind.parts]
+    shares = [share for _, share in kind.parts]
+    squares = _squares_combined(kind, updates=updates, every=every, begun=begun)
+    return Contents(
+        sum(c * x.initial_share for c, x in zip(shares, own, strict=True)),
+        sum(c * x.mean_age for c, x in zip(shares, own, strict=True)),
+        squares,
+    )
+
+
+def _squares_combined(kind: Average, *, updates: int, every: int, begun: int) -> float:
+    """Σ_i (Σ_k c_k·s_i^k)², in closed form once all decays are steady."""
+    steady = [k.steady(every) for k, _ in kind.parts]
+    if any(found is None for found in steady):
+        shares = shares_in(kind, updates=updates, every=every, begun=begun)
+        return sum(share**2 for share in shares)
+    known = [found for found in steady if found]
+    walked = min(max(begun, *(begin for begin, _ in known)), updates)
+    profiles = [
+        (c, d, shares_in(k, updates=walked, every=every, begun=begun))
+        for (k, c), (_, d) in zip(kind.parts, known, strict=True)
+    ]
+    total, rest = 0.0, updates - walked
+    for a, d, one in profiles:
+        for b, e, other in profiles:
+            begun_with = sum(s * t for s, t in zip(one, other, strict=True))
+            total += a * b * ((d * e) ** rest * begun_with + steady_squares(d, e, rest))
+    return total
 
 
 _GONE_THROUGH = 10_000
 """Updates that take no time to go through: their sums are exact, and to the digit those of then."""
 
 
-def _gone_through(kind: Average, *, updates: int, every: int, begun: int) -> tuple[float, float]:
+def _gone_through(kind: Average, *, updates: int, every: int, begun: int) -> Sums:
     steady_from, d = kind.steady(every) or (updates, 0.0)
     walked = min(max(steady_from, begun), updates)
-    share, age = 1.0, 0.0
+    share, age, squares = 1.0, 0.0, 1.0
     for w in regular_weights(kind, updates=walked, every=every, begun=begun):
         share, age = share * (1.0 - w), (age + 1.0) * (1.0 - w)
-    if walked < updates:
-        left, grown = steadily(d, updates - walked)
-        share, age = share * left, age * left + grown
-    return share, age
+        squares = squares * (1.0 - w) ** 2 + w**2
+    found = Sums(share, age, squares)
+    return after_steady(found, d, updates - walked) if walked < updates else found
 
 
 def regular(average: Average, counters: Counters, *, folded: int) -> Average | None:

@@ -130,7 +130,7 @@ def test_a_moment_outside_the_run_is_refused(run, steps):
 def test_one_file_in_memory_at_a_time_is_each_read_once(run, monkeypatch):
     reads = []
     monkeypatch.setattr(
-        "polyak.averaging.files.synthesize.load",
+        "polyak.averaging.files.mixtures.synthesize.load",
         lambda path: reads.append(path) or polyak.load(path),
     )
     polyak.synthesize(run.files, 0.93)

@@ -5,7 +5,7 @@ from collections.abc import Hashable, Iterator, Mapping, Sequence
 
 from polyak.averaging.kinds.average import Average
 from polyak.averaging.kinds.counters import Counters
-from polyak.averaging.kinds.profile import contents, regular
+from polyak.averaging.kinds.profiles.profile import contents, regular
 from polyak.errors import ConfigError
 
 
@@ -28,7 +28,8 @@ def explain(
         >>> print(explain({"m": EMA(0.9)}, Counters(every=1), total_steps=90))
         1 average, one update every 1 steps, 0 updates so far
         m: decay 0.9 per update, half-life 6.6 updates (7 steps), warm-up governs until update 80 \
-(step 80); initial weights 100.00%; at step 90 mean age 8.7 updates (9 steps), initial weights 0.00%
+(step 80); initial weights 100.00%; at step 90 mean age 8.7 updates (9 steps), 18.3 effective \
+weights, initial weights 0.00%
         warning: m: warm-up will govern 88.9% of the planned 90 steps
     """
     if total_steps is not None and (not isinstance(total_steps, int) or total_steps < 1):
@@ -128,6 +129,8 @@ def _warnings_now(averages: Mapping[str, Average], counters: Counters) -> Iterat
         done = steps if average.depends_on_steps else updates * every
         if governed is None or done <= governed:
             yield f"{name}: warm-up has governed every update so far"
+        if doubt := average.doubt(steps):
+            yield doubt
     groups = equal_groups(averages, steps=steps, updates=updates, begun=counters.begun)
     for reason, names in groups:
         yield f"{' = '.join(names)}: equal so far, {reason}"
@@ -150,8 +153,10 @@ def _warnings_ahead(
 def _age(kind: Average | None, *, updates: int, every: int, begun: int = 0) -> str:
     if kind is None:
         return "mean age unknown, since updates were skipped or additional"
-    age = contents(kind, updates=updates, every=every, begun=begun).mean_age
-    return f"mean age {age:.1f} updates ({age * every:.0f} steps)"
+    found = contents(kind, updates=updates, every=every, begun=begun)
+    age = found.mean_age
+    steps = f"{age * every:.0f} steps"
+    return f"mean age {age:.1f} updates ({steps}), {found.effective:.1f} effective weights"
 
 
 def _end(average: Average, every: int, total_steps: int) -> str:

@@ -1,6 +1,7 @@
 """Sums over the updates of long runs, without going through each of them."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 BLOCK = 2_000
 """A block of updates is at most this part of those before it: a weight that falls like a power of
@@ -13,12 +14,24 @@ _NOTHING = 1e-30
 """Share below which what came earlier no longer counts."""
 
 
-def share_and_age(
-    weight: Callable[[int], float], *, begin: int, end: int, age: float = 0.0
-) -> tuple[float, float]:
-    """What is left after updates begin ≤ i < end of what was there, and the mean age then.
+class Sums(NamedTuple):
+    """What updates make of the shares before them, in three numbers."""
 
-        share = Π (1 − w_i),   age = age_before·share + Σ_i Π_{j≥i} (1 − w_j)
+    share: float
+    """What is left of what was there, Π (1 − w_i)."""
+
+    age: float
+    """The mean age Σ s_i·(u − i), in updates."""
+
+    squares: float
+    """Σ s_i²."""
+
+
+def sums(weight: Callable[[int], float], *, begin: int, end: int, before: Sums) -> Sums:
+    """The sums after updates begin ≤ i < end, from those before them.
+
+        share = Π (1 − w_i),   age = age_before·share + Σ_i Π_{j≥i} (1 − w_j),
+        squares = squares_before·share² + Σ_i w_i²·Π_{j>i} (1 − w_j)²
 
     From the last update back, until nothing is left; at first one by one, then in blocks in which
     w is that of the middle.
@@ -27,21 +40,41 @@ def share_and_age(
         weight: Lerp weight w of update i, which changes slowly with i.
         begin: The first update, ≥ 0; blocks are small beside the number of those since.
         end: The update after the last one.
-        age: Mean age before update `begin`.
+        before: Of the updates before `begin`.
     """
-    share, total, i = 1.0, 0.0, end
+    share, total, squares, i = 1.0, 0.0, 0.0, end
     while i > begin and share > _NOTHING:
         size = (i - begin) // BLOCK
         if size > 1:
             # Odd, so that there is a middle; and hardly anything is forgotten within a block.
             size = min(size, int(_FORGOTTEN / (weight(i - 1) or 1.0))) | 1
         size = max(1, size)
-        left, grown = steadily(1.0 - weight(i - 1 - size // 2), size)
+        d = 1.0 - weight(i - 1 - size // 2)
+        left, grown = steadily(d, size)
         total += share * grown
+        squares += share**2 * steady_squares(d, d, size)
         share *= left
         i -= size
     share = share if i == begin else 0.0
-    return share, age * share + total
+    return Sums(
+        share * before.share, before.age * share + total, before.squares * share**2 + squares
+    )
+
+
+def after_steady(before: Sums, d: float, updates: int) -> Sums:
+    """The sums after so many updates of one decay."""
+    left, grown = steadily(d, updates)
+    squares = before.squares * left**2 + steady_squares(d, d, updates)
+    return Sums(before.share * left, before.age * left + grown, squares)
+
+
+def steady_squares(d: float, e: float, updates: int) -> float:
+    """What so many updates of two decays add to the sum of products of two averages' shares.
+
+    Σ_{k<u} (1 − d)·(1 − e)·(d·e)^k = (1 − d)·(1 − e)·(1 − (d·e)^u)/(1 − d·e)
+    """
+    both = d * e
+    return 0.0 if both == 1.0 else (1.0 - d) * (1.0 - e) * (1.0 - both**updates) / (1.0 - both)
 
 
 def steadily(d: float, updates: int) -> tuple[float, float]:
@@ -75,3 +108,22 @@ def powers(g: float, n: int) -> float:
 
 _SUMMED = 1_000
 """Terms that are added one by one, after which the formula is exact to the last digits."""
+
+
+def power_squares(g: float, n: int) -> float:
+    """Σ_{i≤n} ((i/n)^g − ((i − 1)/n)^g)², the squares of a power average's shares, for g ≥ 1.
+
+    Where terms change little from one to the next, their sum is the integral at the middles.
+    """
+    if n > _SUMMED * g:
+        return g * g / ((2.0 * g - 1.0) * n)
+    total, above, i = 0.0, 1.0, n
+    while i > 0 and above > _SMALL:
+        below = ((i - 1) / n) ** g
+        total += (above - below) ** 2
+        above, i = below, i - 1
+    return total
+
+
+_SMALL = 1e-10
+"""A power whose square no longer counts."""

@@ -1,0 +1,312 @@
+"""Real cooldowns against the averages that stand for them: how far to trust `Annealed`.
+
+python docs/results/2026-11-30-annealed/cooldowns.py              # writes cooldowns.csv, 20 minutes
+python docs/results/2026-11-30-annealed/cooldowns.py --table      # prints the page's tables from it
+
+Two networks, each at two constant learning rates: a ResNet-8 on scikit-learn's digits
+(SGD, noise on the training images) and a transformer of two layers on the bytes of the standard
+library (AdamW). From each of three moments the rate falls to 0 in two shapes over three lengths, on
+the same batches as the run at the constant rate, whose weights are averaged with the shares of that
+shape. Losses are on data that is in no training batch; intervals are over its items, paired.
+"""
+
+import argparse
+import copy
+import csv
+import sysconfig
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from math import cos, pi, sqrt
+from pathlib import Path
+
+import torch
+from sklearn.datasets import load_digits
+from torch import Tensor, nn
+
+import polyak
+from polyak.models.resnet import resnet8
+
+HERE = Path(__file__).parent
+SHAPES: dict[str, Callable[[float], float]] = {
+    "linear": lambda x: 1.0 - x,
+    "1-sqrt": lambda x: 1.0 - sqrt(x),
+    "cosine": lambda x: (1.0 + cos(pi * x)) / 2.0,
+}
+REAL = ("linear", "1-sqrt")
+MOMENTS, LENGTHS = (300, 600, 1200), (40, 120, 360)
+RATES = {"digits": (0.05, 0.2), "bytes": (1e-3, 3e-3)}
+SEEDS = (0,)
+CONTEXT = 48
+
+
+@dataclass
+class Task:
+    """A network with its data."""
+
+    model: nn.Module
+    batch: Callable[[torch.Generator], tuple[Tensor, Tensor]]
+    losses: Callable[[nn.Module], Tensor]
+    """Of each held-out item."""
+    optimizer: Callable[[nn.Module, float], torch.optim.Optimizer]
+    statistics: list[Tensor]
+    """Batches from which BatchNorm's are computed; none without BatchNorm."""
+
+
+def digits() -> Task:
+    """ResNet-8 on 1,000 digits, with noise on them; the other 797 are held out."""
+    raw = load_digits()
+    order = torch.randperm(len(raw.target), generator=torch.Generator().manual_seed(7))
+    x = (torch.tensor(raw.images, dtype=torch.float32)[:, None] / 8.0 - 1.0)[order]
+    y = torch.tensor(raw.target)[order]
+    model = resnet8(classes=10, channels=1)
+
+    def batch(generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        chosen = torch.randint(1_000, (32,), generator=generator)
+        noise = torch.randn(32, 1, 8, 8, generator=generator)
+        return x[chosen] + 0.7 * noise, y[chosen]
+
+    def losses(network: nn.Module) -> Tensor:
+        return nn.functional.cross_entropy(network(x[1_000:]), y[1_000:], reduction="none")
+
+    def optimizer(network: nn.Module, rate: float) -> torch.optim.Optimizer:
+        return torch.optim.SGD(network.parameters(), lr=rate, momentum=0.9, weight_decay=5e-4)
+
+    fixed = torch.Generator().manual_seed(11)
+    return Task(model, batch, losses, optimizer, [batch(fixed)[0] for _ in range(16)])
+
+
+class NextByte(nn.Module):
+    """A causal transformer of two layers."""
+
+    def __init__(self, width: int = 64) -> None:
+        super().__init__()
+        self.bytes, self.places = nn.Embedding(256, width), nn.Embedding(CONTEXT, width)
+        layer = nn.TransformerEncoderLayer(
+            width, 4, 4 * width, dropout=0.0, batch_first=True, norm_first=True
+        )
+        self.layers = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+        self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, 256)
+        self.register_buffer(
+            "mask", nn.Transformer.generate_square_subsequent_mask(CONTEXT), persistent=False
+        )
+
+    def forward(self, text: Tensor) -> Tensor:
+        x = self.bytes(text) + self.places.weight
+        return self.head(self.norm(self.layers(x, mask=self.mask, is_causal=True)))
+
+
+def bytes_of_library() -> Task:
+    """The transformer on modules of the standard library; every tenth is held out."""
+    files = sorted(Path(sysconfig.get_paths()["stdlib"]).glob("*.py"))
+    parts = [torch.frombuffer(bytearray(f.read_bytes()), dtype=torch.uint8) for f in files]
+    train = torch.cat([p for i, p in enumerate(parts) if i % 10]).long()
+    held = torch.cat(parts[::10]).long()
+    fixed = torch.Generator().manual_seed(11)
+    starts = torch.randint(len(held) - CONTEXT - 1, (256,), generator=fixed)
+    test = torch.stack([held[s : s + CONTEXT + 1] for s in starts])
+
+    def batch(generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        starts = torch.randint(len(train) - CONTEXT - 1, (8,), generator=generator)
+        rows = torch.stack([train[s : s + CONTEXT + 1] for s in starts])
+        return rows[:, :-1], rows[:, 1:]
+
+    def losses(network: nn.Module) -> Tensor:
+        logits = network(test[:, :-1]).transpose(1, 2)
+        return nn.functional.cross_entropy(logits, test[:, 1:], reduction="none").mean(dim=1)
+
+    def optimizer(network: nn.Module, rate: float) -> torch.optim.Optimizer:
+        return torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=0.1)
+
+    return Task(NextByte(), batch, losses, optimizer, [])
+
+
+TASKS = {"digits": digits, "bytes": bytes_of_library}
+
+
+class Window:
+    """The averages of one window of the run at the constant rate."""
+
+    def __init__(self, begin: int, length: int) -> None:
+        self.begin, self.length = begin, length
+        self.means: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), dtype=torch.float64))
+        self.squares = 0.0
+
+    def take(self, step: int, x: Tensor) -> None:
+        """Take in the weights after a step, if they are of this window."""
+        k, length = step - self.begin, self.length
+        if not 1 <= k <= length:
+            return
+        shares = {n: w((k - 1) / length) - w(k / length) for n, w in SHAPES.items()}
+        shares["older" if 2 * k <= length else "newer"] = 2.0 / length
+        for name, share in shares.items():
+            self.means[name] = self.means[name] + share * x
+        self.squares += float(x.square().sum()) / length
+
+    def straightness(self) -> float:
+        """‖newer half − older half‖² over the mean ‖x − mean‖²: 3 of a line, near 0 of noise."""
+        apart = (self.means["newer"] - self.means["older"]).square().sum()
+        return float(apart) / (self.squares - float(self.means["linear"].square().sum()))
+
+
+def flat(model: nn.Module) -> Tensor:
+    return torch.cat([p.detach().reshape(-1) for p in model.parameters()]).double()
+
+
+@torch.no_grad()
+def held_out(task: Task, model: nn.Module, weights: Tensor | None = None) -> Tensor:
+    """Losses of a model, or of one with other parameters; BatchNorm statistics are its own."""
+    model = copy.deepcopy(model)
+    if weights is not None:
+        nn.utils.vector_to_parameters(weights.float(), model.parameters())
+    if task.statistics:
+        polyak.refresh_batchnorm(model, task.statistics)
+    return task.losses(model.eval())
+
+
+def step(task: Task, model: nn.Module, optimizer: torch.optim.Optimizer, number: int) -> None:
+    x, y = task.batch(torch.Generator().manual_seed(number))
+    logits = model(x)
+    loss = nn.functional.cross_entropy(logits.reshape(-1, logits.shape[-1]), y.reshape(-1))
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+
+
+def cooled(task: Task, state: tuple, rate: float, begin: int, length: int, shape: str) -> Tensor:
+    """Held-out losses after a real cooldown."""
+    model = copy.deepcopy(state[0])
+    optimizer = task.optimizer(model, rate)
+    optimizer.load_state_dict(copy.deepcopy(state[1]))
+    for k in range(1, length + 1):
+        for group in optimizer.param_groups:
+            group["lr"] = rate * SHAPES[shape]((k - 1) / length)
+        step(task, model, optimizer, begin + k)
+    return held_out(task, model)
+
+
+def cells(net: str, rate: float, seed: int) -> Iterator[dict[str, object]]:
+    """All cooldowns of one run."""
+    torch.manual_seed(seed)
+    task = TASKS[net]()
+    model, states, ends = task.model, {}, {}
+    optimizer = task.optimizer(model, rate)
+    windows = [Window(b, d) for b in MOMENTS for d in LENGTHS]
+    for number in range(1, max(MOMENTS) + max(LENGTHS) + 1):
+        step(task, model, optimizer, number)
+        x = flat(model)
+        for window in windows:
+            window.take(number, x)
+            if number == window.begin + window.length:
+                ends[window.begin, window.length] = held_out(task, model)
+        if number in MOMENTS:
+            states[number] = (copy.deepcopy(model), copy.deepcopy(optimizer.state_dict()))
+    for window in windows:
+        begin, length = window.begin, window.length
+        raw = ends[begin, length]
+        newer = held_out(task, model, window.means["newer"])
+        plain = held_out(task, model, window.means["linear"])
+        for shape in REAL:
+            real = cooled(task, states[begin], rate, begin, length, shape)
+            made = held_out(task, model, window.means[shape])
+            yield {
+                "net": net, "rate": rate, "seed": seed, "begin": begin, "length": length,
+                "shape": shape, **compared(raw, made, real),
+                "plain": float(plain.mean()), "newer": float(newer.mean()),
+                "straightness": window.straightness(),
+            }  # fmt: skip
+
+
+def compared(raw: Tensor, made: Tensor, real: Tensor) -> dict[str, float]:
+    """Mean losses, the share of the gap raw − real that the average closes, and 95 % intervals."""
+    generator = torch.Generator().manual_seed(0)
+    chosen = torch.randint(len(raw), (2_000, len(raw)), generator=generator)
+    rows = torch.stack([raw, made, real]).double()
+    drawn = rows[:, chosen].mean(dim=2)
+    shares = (drawn[0] - drawn[1]) / (drawn[0] - drawn[2])
+    apart = drawn[1] - drawn[2]
+    means = rows.mean(dim=1).tolist()
+    return {
+        **dict(zip(("raw", "emulated", "real"), means, strict=True)),
+        "closed": (means[0] - means[1]) / (means[0] - means[2]),
+        "closed_low": float(shares.quantile(0.025)),
+        "closed_high": float(shares.quantile(0.975)),
+        "apart_low": float(apart.quantile(0.025)),
+        "apart_high": float(apart.quantile(0.975)),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--table", action="store_true")
+    if parser.parse_args().table:
+        table()
+        return
+    torch.set_num_threads(1)
+    began = time.process_time()
+    with open(HERE / "cooldowns.csv", "w", newline="", encoding="utf-8") as file:
+        writer = None
+        for seed in SEEDS:
+            for net, rates in RATES.items():
+                for rate in rates:
+                    for row in cells(net, rate, seed):
+                        writer = writer or csv.DictWriter(file, list(row), lineterminator="\n")
+                        if not file.tell():
+                            writer.writeheader()
+                        writer.writerow({k: _short(x) for k, x in row.items()})
+                        file.flush()
+                    print(net, rate, seed, f"{time.process_time() - began:.0f} s", flush=True)
+
+
+def table() -> None:
+    """The tables of the page: each cell, and what a rule on the share of the run would say."""
+    with open(HERE / "cooldowns.csv", encoding="utf-8") as file:
+        rows = [
+            {k: x if k in ("net", "shape") else float(x) for k, x in row.items()}
+            for row in csv.DictReader(file)
+        ]
+    lengths = sorted({(row["begin"], row["length"]) for row in rows}, key=_share)
+    print("| steps | share of the run | network | rate | linear | 1-sqrt |")
+    print("|---|---|---|---|---|---|")
+    for begin, length in lengths:
+        for net, rates in RATES.items():
+            for rate in rates:
+                key = (begin, length, net, rate)
+                mine = [r for r in rows if (r["begin"], r["length"], r["net"], r["rate"]) == key]
+                cells = [_cell(r) for shape in REAL for r in mine if r["shape"] == shape]
+                where = f"{begin:g} + {length:g} | {_share((begin, length)):.0%}"
+                print(f"| {where} | {net} | {rate:g} | {' | '.join(cells)} |")
+    print("\n| share of the run | cooldowns | average better | worse | worst | mean |")
+    print("|---|---|---|---|---|---|")
+    for low, high in ((0.0, 0.1), (0.1, 0.2), (0.2, 0.3), (0.3, 1.0)):
+        mine = [r for r in rows if low < _share((r["begin"], r["length"])) <= high]
+        apart = [r["emulated"] - r["real"] for r in mine]
+        better = sum(r["apart_high"] < 0 for r in mine)
+        worse = sum(r["apart_low"] > 0 for r in mine)
+        mean = sum(apart) / len(apart)
+        counts = f"{len(mine)} | {better} | {worse} | {max(apart):+.4f} | {mean:+.4f}"
+        print(f"| {low:.0%} to {high:.0%} | {counts} |")
+    flat = [r for r in rows if r["shape"] == "1-sqrt"]
+    plain = sum(r["plain"] < r["emulated"] for r in flat)
+    print(f"\nplain mean better than the emulated 1-sqrt: {plain} of {len(flat)}")
+    down = sum(r["real"] < r["raw"] for r in rows)
+    print(f"real decay better than no decay at its end: {down} of {len(rows)}")
+
+
+def _share(moment: tuple[float, float]) -> float:
+    return moment[1] / sum(moment)
+
+
+def _cell(row: dict) -> str:
+    apart = row["emulated"] - row["real"]
+    interval = f"[{row['apart_low']:+.3f}, {row['apart_high']:+.3f}]"
+    return f"{row['raw']:.3f}, {row['real']:.3f}, {row['emulated']:.3f}: {apart:+.4f} {interval}"
+
+
+def _short(x: object) -> object:
+    return f"{x:.6g}" if isinstance(x, float) else x
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Sums of the weights in files: which shares, and are they of one network?"""
