@@ -8,6 +8,8 @@ from importlib.util import find_spec
 import pytest
 from support.pages import ROOT
 
+from polyak.study.user_study import load_study
+
 FOLDER = ROOT / "examples"
 LINES = 120
 
@@ -92,6 +94,13 @@ def test_with_other_tools(tool):
         assert said["steps"] == said["batches"] / 4
     if tool == "transformers":
         assert said["loaded again"] == pytest.approx(said["average"], abs=1e-5)
+
+
+def test_the_study_on_bytes_is_one_that_can_be_run():
+    study = load_study(FOLDER / "bytes_study.py")
+    study.check()
+    assert [row.label for row in study.rows] == ["cosine", "wsd", "constant"]
+    assert len({row.config.id for row in study.rows}) == 3
 
 
 def test_the_page_names_every_example_and_each_is_short():

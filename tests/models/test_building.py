@@ -8,7 +8,8 @@ from polyak.errors import ConfigError
 from polyak.models import MODELS, ModelConfig, build
 from polyak.models.config import size_faults
 
-RESIDUAL = sorted(set(MODELS) - {"vgg16", "vit"})
+OF_IMAGES = sorted(set(MODELS) - {"gpt"})
+RESIDUAL = sorted(set(OF_IMAGES) - {"vgg16", "vit"})
 SMALL = ("resnet8", "resnet20")
 
 
@@ -43,7 +44,7 @@ def test_logits_have_one_row_an_image_and_one_column_a_class(
         assert model(torch.zeros(2, channels, size, size)).shape == (2, 7)
 
 
-@pytest.mark.parametrize("name", sorted(MODELS))
+@pytest.mark.parametrize("name", OF_IMAGES)
 def test_each_model_learns_with_all_its_weights(name: str) -> None:
     """One real pass: finite logits, and a gradient that is not zero on every parameter."""
     size = 32 if name == "vgg16" else 8

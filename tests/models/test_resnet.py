@@ -153,4 +153,6 @@ def test_with_group_norm_nothing_else_changes() -> None:
     assert {n: p.shape for n, p in group.named_parameters()} == {
         n: p.shape for n, p in batch.named_parameters()
     }
+    norms = [part for part in group.modules() if isinstance(part, nn.GroupNorm)]
+    assert {n.num_channels: n.num_groups for n in norms} == {16: 2, 32: 4, 64: 8}
     assert not list(group.buffers())

@@ -1,4 +1,4 @@
-"""The vision transformer against itself written out token by token, and its sizes."""
+"""The transformers against themselves written out token by token, and their sizes."""
 
 import math
 
@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from polyak.errors import ConfigError
 from polyak.models import ModelConfig, build
-from polyak.models.transformer import HEAD, Block, ViT, positions
+from polyak.models.transformer import GPT, HEAD, Block, ViT, positions
+from polyak.training.optim import OptimConfig, build_optimizer
 
 
 def slow_norm(x: Tensor, norm: nn.LayerNorm) -> Tensor:
@@ -65,6 +66,15 @@ def slow_vit(x_chw: Tensor, model: ViT) -> Tensor:
     return model.head.weight @ mean + model.head.bias
 
 
+def slow_gpt(x_t: list[int], model: GPT) -> Tensor:
+    table, places = model.embed.weight, model.places.weight
+    x_td = torch.stack([table[byte] + places[place] for place, byte in enumerate(x_t)])
+    for block in model.blocks:
+        x_td = slow_block(x_td, block)
+    rows = [slow_norm(x, model.norm) for x in x_td]
+    return torch.stack([torch.stack([row @ of_byte for of_byte in table]) for row in rows])
+
+
 def randomise(model: nn.Module) -> None:
     """So that no factor is one and no term zero."""
     torch.manual_seed(0)
@@ -118,5 +128,94 @@ def test_wrong_options_are_all_named_at_once():
         "depth is 0; expected >= 1",
         "norm is 'group'; expected batch for vit",
         "image_size is 30; expected a multiple of patch (4)",
+    ):
+        assert phrase in str(caught.value)
+
+
+def small_gpt() -> GPT:
+    model = GPT(depth=2, width=2 * HEAD, context=6, classes=9).double()
+    randomise(model)
+    return model
+
+
+def windows(*shape: int) -> Tensor:
+    """Bytes as a run gives them to a network: (b, 1, t, 1), floats."""
+    return torch.randint(0, 9, shape).double()[:, None, :, None]
+
+
+def test_gpt_is_itself_written_out_token_by_token():
+    model = small_gpt()
+    x_bchw = windows(2, 6)
+    expected = torch.stack([slow_gpt(x.flatten().int().tolist(), model) for x in x_bchw])
+    assert torch.allclose(model(x_bchw), expected, rtol=1e-8, atol=1e-10)
+
+
+def test_what_gpt_says_at_a_position_depends_on_no_later_byte():
+    model = small_gpt()
+    x_bchw = windows(1, 6)
+    for place in range(6):
+        changed = x_bchw.clone()
+        changed[0, 0, place] = (changed[0, 0, place] + 1) % 9
+        same = torch.isclose(model(x_bchw), model(changed)).all(dim=2)[0]
+        assert same.tolist() == [before < place for before in range(6)]
+
+
+@pytest.mark.parametrize(
+    ("options", "context", "parameters"),
+    [({}, 128, 842_496), ({"width": 64, "depth": 2}, 128, 124_672), ({"depth": 1}, 32, 235_392)],
+)
+def test_sizes_of_gpt_are_pinned(options, context, parameters):
+    config = ModelConfig(name="gpt", **options)
+    model = build(config, classes=256, channels=1, image_size=context, generator_seed=0)
+    assert sum(p.numel() for p in model.parameters()) == parameters
+    logits_btk = model(torch.zeros(2, 1, context, 1))
+    assert logits_btk.shape == (2, context, 256)
+    # Nearly even chances before any training, and a gradient on every weight.
+    loss = nn.functional.cross_entropy(logits_btk.flatten(end_dim=-2), torch.arange(2 * context))
+    assert loss.item() == pytest.approx(math.log(256), abs=0.1)
+    loss.backward()
+    assert [n for n, p in model.named_parameters() if not p.grad.any()] == []
+
+
+def test_gpt_has_one_matrix_for_the_embedding_and_the_logits():
+    model = small_gpt()
+    table = [name for name, p in model.named_parameters() if p.shape == (9, 2 * HEAD)]
+    assert table == ["embed.weight"]
+    before = model(x_bchw := windows(1, 6))
+    with torch.no_grad():
+        # A byte that is not in the window moves its own logits alone.
+        absent = next(byte for byte in range(9) if byte not in x_bchw)
+        model.embed.weight[absent] += 1
+    moved = ~torch.isclose(before, model(x_bchw)).all(dim=1)[0]
+    assert moved.nonzero().flatten().tolist() == [absent]
+
+
+def test_muon_leaves_the_ends_of_gpt_to_adamw():
+    config = OptimConfig(name="muon", lr=1e-3)
+    model = build(
+        ModelConfig(name="gpt", width=HEAD, depth=1),
+        classes=256,
+        channels=1,
+        image_size=8,
+        generator_seed=0,
+    )
+    muon, adamw = build_optimizer(model, config).parts
+    names = {id(p): name for name, p in model.named_parameters()}
+    of_muon = {names[id(p)] for group in muon.param_groups for p in group["params"]}
+    of_adamw = {names[id(p)] for group in adamw.param_groups for p in group["params"]}
+    assert of_muon == {f"blocks.0.{x}.weight" for x in ("qkv", "project", "widen", "narrow")}
+    assert {"embed.weight", "places.weight"} < of_adamw
+    assert of_muon | of_adamw == set(names.values())
+
+
+def test_wrong_options_of_gpt_are_all_named_at_once():
+    config = ModelConfig(name="gpt", width=50, depth=0, patch=4)
+    with pytest.raises(ConfigError) as caught:
+        build(config, classes=10, channels=3, image_size=32, generator_seed=0)
+    for phrase in (
+        "width is 50; expected a multiple of 32 for gpt",
+        "depth is 0; expected >= 1, or None for 4",
+        "patch is 4; expected None for gpt",
+        "channels is 3; expected 1 for gpt",
     ):
         assert phrase in str(caught.value)

@@ -15,6 +15,7 @@ from support.resumed_runs import (
     session,
     with_dropout,
 )
+from support.texts import text_run, write_texts
 
 from polyak.averaging import load
 from polyak.errors import FileError, StateError
@@ -26,7 +27,7 @@ from polyak.training.optim import OptimConfig
 
 
 @pytest.fixture(scope="module")
-def whole(tiny, start):
+def whole(tiny, start, tmp_path_factory):
     """For each kind of run: how to build it, and one that never stopped."""
     resnet = replace(tiny, monitors=MONITORS)
     refit = replace(
@@ -43,6 +44,9 @@ def whole(tiny, start):
     vit = ModelConfig(name="vit", width=32, depth=1)
     muon = OptimConfig(name="muon", lr=1e-3, warmup_epochs=1, decayed="matrices")
     builders["muon"] = lambda: start(replace(tiny, model=vit, optim=muon))
+
+    on_text = text_run(write_texts(tmp_path_factory.mktemp("texts")), monitors=("test",))
+    builders["text"] = lambda: start(on_text)
 
     def dropout():
         with pytest.MonkeyPatch.context() as patch:
@@ -63,7 +67,9 @@ RESTS = 3 * (5 + 1)
 """Places to stop in a search: after each of five steps and after each of three epochs."""
 
 
-@pytest.mark.parametrize("kind", ["search", "refit", "dropout", "bfloat16", "adamw", "muon"])
+@pytest.mark.parametrize(
+    "kind", ["search", "refit", "dropout", "bfloat16", "adamw", "muon", "text"]
+)
 def test_a_run_stopped_at_every_place_in_turn_equals_one_that_never_stopped(whole, kind, tmp_path):
     build, uninterrupted = whole[kind]
     assert_same_run(in_sessions(build, tmp_path, [1] * 40), uninterrupted)

@@ -34,6 +34,7 @@ CHANGED = {
         "validation": "ignore",
         "resize": 32,
         "resize_how": "squash",
+        "context": 64,
         "fingerprint": SOME,
         "noise": NoiseConfig(kind="symmetric", rate=0.5),
     },

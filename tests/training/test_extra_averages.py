@@ -1,5 +1,6 @@
 """Averages of other kinds ride along: they are what they say, and nothing else changes."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -8,11 +9,17 @@ import torch
 from polyak.averaging import load as load_weights
 from polyak.errors import ConfigError
 from polyak.records.runs import EpochRecord, Score, run_folder
-from polyak.records.vocabulary import MORE_AVERAGES, Stop
+from polyak.records.vocabulary import BESIDE_THE_BANK, WINDOWS, Stop
 from polyak.training.arms import arms, write_arms
 from polyak.training.checkpoint import Checkpoints
 from polyak.training.config import RunConfig
-from polyak.training.extra_averages import LAWA_SNAPSHOTS, build_extra_averager, uniform_between
+from polyak.training.extra_averages import (
+    LAWA_SNAPSHOTS,
+    MEAN_AGES,
+    build_extra_averager,
+    gamma_of_age,
+    uniform_between,
+)
 from polyak.training.selection import swad_interval
 
 EPOCHS, EVERY = 8, 2
@@ -27,7 +34,7 @@ def config(tiny) -> RunConfig:
         epochs=EPOCHS,
         holdout=False,
         stops=STOPS,
-        more_averages=MORE_AVERAGES,
+        more_averages=BESIDE_THE_BANK,
         swad=(3, 5),
     )
 
@@ -67,7 +74,7 @@ def test_each_average_is_the_mean_that_it_names(followed):
     assert run.steps_per_epoch == 6
     assert len(seen) == 48
     last = run.trained.last
-    assert set(last) == {"sgd", "swa", *MORE_AVERAGES}
+    assert set(last) == {"sgd", "swa", *BESIDE_THE_BANK}
     assert_mean(last["tail"], at(seen, range(38, 49, EVERY)))
     assert_mean(last["lawa"], at(seen, range(18, 49, 6)))
     # Epochs 3 to 5.
@@ -87,10 +94,55 @@ def test_the_power_average_is_its_recurrence(followed):
             assert torch.allclose(x.double(), found[key], atol=1e-5), key
 
 
+@pytest.mark.parametrize("name", WINDOWS)
+def test_a_window_is_a_power_average_of_its_mean_age(followed, name):
+    run, seen = followed
+    age = {"window_1": 0.01, "window_7": 0.067, "window_10": 0.1}[name]
+    kind = next(k for k in run.extra._kinds.values() if k.label == name)
+    assert MEAN_AGES[name] == age
+    # Of s^γ on (0, 1]: 1 − (γ + 1)/(γ + 2).
+    assert 1 / (kind.exponent + 2) == pytest.approx(age)
+    found = {key: x.double().clone() for key, x in seen[EVERY - 1].items()}
+    for step in range(EVERY, 49, EVERY):
+        d = (1 - EVERY / step) ** (kind.exponent + 1)
+        for key, x in found.items():
+            x.lerp_(seen[step - 1][key].double(), 1 - d)
+    for key, x in run.trained.last[name].items():
+        if x.is_floating_point():
+            assert torch.allclose(x.double(), found[key], atol=1e-5), key
+
+
+def test_the_papers_warm_up_is_the_window_of_a_tenth():
+    """(t + 1)/(t + 10) leaves update i's weights the share 9·(i + 2)…(i + 9)/(n + 2)…(n + 10): a
+    polynomial of degree 8, and γ = 8 is the mean age of a tenth."""
+    updates = 2000
+    d = [(t + 1) / (t + 10) for t in range(updates)]
+    shares, left = [], 1.0
+    for t in reversed(range(updates)):
+        shares.append((1 - d[t]) * left)
+        left *= d[t]
+    shares.reverse()
+    i, n = 700, updates - 1
+    rising = math.prod(range(i + 2, i + 10)) * 9 / math.prod(range(n + 2, n + 11))
+    assert shares[i] == pytest.approx(rising)
+    age = sum(share * (n - t) for t, share in enumerate(shares)) / updates
+    assert age == pytest.approx(0.1, rel=0.01)
+    assert gamma_of_age(0.1) == pytest.approx(8)
+
+
+def test_a_half_life_of_a_twentieth_of_the_time_elapsed_is_the_window_of_6_7_percent():
+    """d = 2^(−1/(f·t)) at step t is (1 − 1/t)^(γ + 1), γ + 1 = ln 2/f, to first order in 1/t."""
+    f = 0.05
+    gamma = math.log(2) / f - 1
+    assert 1 / (gamma + 2) == pytest.approx(0.067, abs=5e-4)
+    for t in (1_000, 100_000):
+        assert 2 ** (-1 / (f * t)) == pytest.approx((1 - 1 / t) ** (gamma + 1), rel=1e-5)
+
+
 def test_at_stops_there_are_those_that_mean_something_there(followed):
     run, seen = followed
     kept = run.trained.kept["acc"].weights
-    assert set(kept) == {"sgd", "ema_0.2", "ema_0.9", "lawa", "power"}
+    assert set(kept) == {"sgd", "ema_0.2", "ema_0.9", "lawa", "power", *WINDOWS}
     assert_mean(kept["lawa"], at(seen, (6, 12, 18)))
 
 
@@ -112,8 +164,10 @@ def test_they_are_arms_with_files_that_say_what_they_are(followed, config, tmp_p
     folder = run_folder(tmp_path, config.id)
     write_arms(run, run.trained, folder)
     names = {arm.name for arm in arms(run.trained, config)}
-    final = {f"{name}_bn" for name in MORE_AVERAGES}
-    stopped = {f"{name}_{rule}_bn" for name in ("lawa", "power") for rule in ("acc", "loss")}
+    final = {f"{name}_bn" for name in BESIDE_THE_BANK}
+    stopped = {
+        f"{name}_{rule}_bn" for name in ("lawa", "power", *WINDOWS) for rule in ("acc", "loss")
+    }
     assert final | stopped <= names
     assert {path.stem for path in (tmp_path / "runs" / config.id / "averages").iterdir()} == names
     saved = load_weights(folder.arm("lawa_acc_bn"))

@@ -106,6 +106,11 @@ class LoadedRow:
         return next((run.config for run in self.runs.values() if run.config is not None), None)
 
     @property
+    def is_text(self) -> bool:
+        """Whether a sample is a position in text, and its class the next byte."""
+        return str((self.config or {}).get("data", {}).get("source", "")).startswith("text:")
+
+    @property
     def test_images(self) -> int | None:
         """Size of the test set; None while no run is finished."""
         samples = self._samples(("search", "refit"))
@@ -279,8 +284,6 @@ def _variants(
 
 def _count(predictions: Predictions) -> SampleCounts:
     test = len(predictions.labels_n("test"))
-    if "train" not in predictions:
-        return SampleCounts(test=test)
     train, wrong = _labels(predictions, "train")
     held, wrong_held = _labels(predictions, "holdout")
     return SampleCounts(test=test, holdout=held, train=train, wrong=wrong, wrong_holdout=wrong_held)

@@ -279,6 +279,8 @@ def bins_for(samples: int) -> int:
 
 def _memorised(predictions: Predictions, arm: str) -> float | None:
     """Share of the wrongly labelled training samples that get their wrong label."""
+    if "train" not in predictions:
+        return None
     given_n, clean_n = (predictions.labels_n("train", kind) for kind in ("given", "clean"))
     wrong_n = given_n != clean_n
     if not wrong_n.any():

@@ -196,11 +196,11 @@ def _warn_of_shared(config: SourceConfig, folder: Path) -> None:
     assert place is not None, "it was prepared just now"
     found = entries.read(place)
     count, n = found.shared_images or 0, len(found.test.images_nchw)
+    one, of = ("window", "byte by byte") if found.text else ("image", "pixel by pixel")
     if count and count >= _SHARED_SHARE * n:
         warn(
-            f"{count} of the {n} test images of source {config.source!r} are training images too, "
-            "pixel by pixel: test accuracy says nothing of new images. Take them out of either "
-            "part."
+            f"{count} of the {n} test {one}s of source {config.source!r} are training {one}s too, "
+            f"{of}: test accuracy says nothing of new {one}s. Take them out of either part."
         )
 
 

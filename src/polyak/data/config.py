@@ -42,6 +42,8 @@ HUB_NAMES = {
     "tiny-imagenet": "zh-plus/tiny-imagenet",
 }
 NAMES = ("digits", "digits-parity", "fashion-mnist", *HUB_NAMES)
+TEXT = "text:"
+"""What the name of a source of text begins with."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -105,8 +107,9 @@ class SourceConfig:
 
     source: str = "digits"
     """digits, digits-parity, fashion-mnist, cifar10, cifar100, tiny-imagenet, another data set of
-    the Hugging Face hub as owner/name, a folder or file (docs/data.md lists what is read), or
-    file.py:load."""
+    the Hugging Face hub as owner/name, a folder or file (docs/data.md lists what is read),
+    file.py:load, or text as bytes: text:stdlib, the sources of Python's standard library, or text:
+    and a folder or file."""
 
     image_column: str | None = None
     """Column that holds the images, for tables. None: the only one that can."""
@@ -116,7 +119,7 @@ class SourceConfig:
 
     test_split: float | None = None
     """Share of the images to set apart as the test set, in (0, 1), of a source that has none: a
-    stratified draw. None: the source has a test set."""
+    stratified draw. None: the source has a test set. Of text a share by file; None: 0.1."""
 
     test_split_seed: int = 0
     """Seed of that draw. The same for all runs of a study, whatever their own seed."""
@@ -130,6 +133,9 @@ class SourceConfig:
 
     resize_how: ResizeHow = "shorter-side-crop"
     """shorter-side-crop: scale the shorter side, cut the middle out. squash: scale both sides."""
+
+    context: int = 128
+    """Bytes of a window of text, >= 1: what a prediction rests on at most."""
 
     fingerprint: str | None = None
     """SHA-256 that identifies the decoded data, in hexadecimal. Filled in by preparing it."""
@@ -156,7 +162,27 @@ class SourceConfig:
             if getattr(self, name) not in get_args(kind):
                 choices = ", ".join(get_args(kind))
                 found.append(f"{name} is {getattr(self, name)!r}; expected one of {choices}")
+        found += self._without_use()
         return found + _fingerprint_faults("fingerprint", self.fingerprint)
+
+    def _without_use(self) -> list[str]:
+        """Settings of images where the source is text, and the other way round."""
+        if self.context < 1:
+            return [f"context is {self.context!r}; expected >= 1 byte"]
+        what = "text, which has" if self.is_text else "images, which have"
+        names = _OF_IMAGES if self.is_text else ("context",)
+        defaults = {field.name: field.default for field in fields(self)}
+        return [
+            f"{name} is {getattr(self, name)!r}; expected {defaults[name]!r} for {what} no "
+            "such setting"
+            for name in names
+            if getattr(self, name) != defaults[name]
+        ]
+
+    @property
+    def is_text(self) -> bool:
+        """Whether samples are positions in text."""
+        return self.source.startswith(TEXT)
 
     @property
     def limits(self) -> Limits:
@@ -170,6 +196,8 @@ class SourceConfig:
             chosen |= {"test_split": self.test_split, "test_split_seed": self.test_split_seed}
         if self.resize is not None:
             chosen |= {"resize": self.resize, "resize_how": self.resize_how}
+        if self.is_text:
+            chosen["context"] = self.context
         return chosen
 
 
@@ -179,13 +207,16 @@ class DataConfig(SourceConfig):
 
     train_limit: int | None = None
     """Number of training images to keep, hold-out included: a fixed stratified draw, in which a
-    smaller number is a subset of a larger one. None: all."""
+    smaller number is a subset of a larger one. None: all. Of text it counts windows, drawn evenly
+    from all files."""
 
     test_limit: int | None = None
-    """Number of test images to keep, drawn likewise. None: all."""
+    """Number of test images to keep, drawn likewise. None: all; of text, windows that make 20,000
+    positions. Of text no more windows of the hold-out are evaluated either."""
 
     holdout: float = 0.2
-    """Share of the training images that search runs keep for selection, in (0, 1)."""
+    """Share of the training images that search runs keep for selection, in (0, 1); of text in whole
+    files."""
 
     split_seed: int = 42
     """Seed of the hold-out's draw. The same for all runs of a study, whatever their own seed."""
@@ -198,6 +229,12 @@ class DataConfig(SourceConfig):
 
     flip: bool = True
     """Whether training images are mirrored left to right, each with probability 1/2."""
+
+    def __post_init__(self) -> None:
+        # Defaults of images; with them one run of text would have two ids.
+        if self.is_text and (self.crop_padding, self.flip) == (4, True):
+            object.__setattr__(self, "crop_padding", 0)
+            object.__setattr__(self, "flip", False)
 
     def faults(self) -> list[str]:
         """What is wrong with these settings and those of the noise, one phrase each."""
@@ -212,7 +249,18 @@ class DataConfig(SourceConfig):
             found.append(f"split_seed is {self.split_seed!r}; expected >= 0")
         if self.crop_padding < 0:
             found.append(f"crop_padding is {self.crop_padding!r}; expected >= 0")
-        return found + self.noise.faults()
+        return found + self.noise.faults() + self._text_faults()
+
+    def _text_faults(self) -> list[str]:
+        """What changes images or labels, where the source is text."""
+        changed = {"crop_padding": self.crop_padding, "flip": self.flip, "noise": self.noise.kind}
+        nothing = {"crop_padding": 0, "flip": False, "noise": "none"}
+        return [
+            f"{name} is {value!r}; expected {nothing[name]!r} for text, whose bytes are what they "
+            "are"
+            for name, value in changed.items()
+            if self.is_text and value != nothing[name]
+        ]
 
     @property
     def limits(self) -> Limits:
@@ -226,10 +274,16 @@ class DataConfig(SourceConfig):
 
 def name_of(source: str) -> str:
     """What pages call a source: the last part of its path or name."""
+    if source.startswith(TEXT):
+        return Path(source.removeprefix(TEXT)).expanduser().resolve().name
     reference = parse_reference(source)
     if reference:
         return reference[0].stem
     return source if source in NAMES else Path(source).expanduser().resolve().name
+
+
+_OF_IMAGES = ("image_column", "label_column", "validation", "resize", "resize_how")
+"""Settings of a source that text does not have."""
 
 
 def _fingerprint_faults(what: str, value: str | None) -> list[str]:

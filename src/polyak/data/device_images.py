@@ -1,6 +1,6 @@
 """A run's images and labels on the device: augmented, normalised, batch by batch.
 
-Shape suffixes: n samples, b batch, c channels, h height, w width.
+Shape suffixes: n samples, b batch, c channels, h height, w width, p positions.
 """
 
 from collections.abc import Iterator
@@ -58,14 +58,16 @@ class DeviceImages:
         """One epoch of the training part: normalised images and given labels.
 
         Args:
-            batch_size: Images a batch; the last may be smaller.
+            batch_size: Images a batch; the last may be smaller. Windows, of text.
             order: Generator of the order.
             draws: Generator of crops and flips.
             skip: Batches of this order to leave out at its beginning, without draws for them.
             augmented: Whether to crop and flip; without, the images as they are.
         """
         padding, flip = (self.padding, self.flip) if augmented else (0, False)
-        batches = epoch_batches(len(self.labels_n), batch_size, order)
+        batches = epoch_batches(len(self.images_nchw), batch_size, order)
+        # Of an image one label, of a window of text one at each position.
+        labels_np = self.labels_n.view(len(self.images_nchw), -1)
         for chosen_b in islice(batches, skip, None):
             drawn = draw_crops_and_flips(len(chosen_b), padding=padding, flip=flip, generator=draws)
             # Drawn on the CPU, so that every device sees the same; no wait for the device.
@@ -73,7 +75,7 @@ class DeviceImages:
             images = crop_and_flip(
                 self.images_nchw[index_b], corner_b2, mirrored_b, padding=padding
             )
-            yield self.normalise(images), self.labels_n[index_b]
+            yield self.normalise(images), labels_np[index_b].flatten()
 
     def augment_holdout(self, draws: torch.Generator) -> Tensor:
         """The hold-out as the network takes it, cropped and flipped like training images."""

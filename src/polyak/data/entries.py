@@ -25,7 +25,7 @@ from polyak.files import naming, read_json, staging
 _FORMAT = 1
 _ARRAYS = ("train_images", "train_labels", "test_images", "test_labels")
 _PLACES = ("train_places", "test_places")
-_FACTS = ("holdout_images", "shared_images", "notes")
+_FACTS = ("holdout_images", "shared_images", "notes", "text")
 _MANIFEST = "manifest.json"
 
 
@@ -131,6 +131,7 @@ def read(folder: Path) -> DataSet:
         holdout_images=manifest.get("holdout_images", 0),
         shared_images=manifest.get("shared_images"),
         notes=tuple(manifest.get("notes", ())),
+        text=manifest.get("text", False),
     )
 
 

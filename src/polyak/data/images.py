@@ -107,9 +107,13 @@ class DataSet:
     notes: tuple[str, ...] = ()
     """What of the source was left out or read otherwise than one may think, a phrase each."""
 
+    text: bool = False
+    """Whether images are windows of bytes, with their file for a label; a partition makes samples
+    of them (`data/text/windows.py`)."""
+
     def check(self) -> None:
         """Raise a DataError that names every fault of both sets, if there is one."""
-        found = self.train.faults("train", every_class=True) + self.test.faults("test")
+        found = self.train.faults("train", every_class=not self.text) + self.test.faults("test")
         if self.train.classes != self.test.classes:
             found.append(
                 f"test has the classes {few(self.test.classes)}; "

@@ -57,10 +57,13 @@ def stratified_order(labels_n: Tensor, *, generator: Generator) -> Tensor:
         Ours.
     """
     shuffled = torch.randperm(len(labels_n), generator=generator)
+    counts = torch.bincount(labels_n)
+    # Class by class, the members of each in shuffled order.
+    members = shuffled[labels_n[shuffled].argsort(stable=True)]
+    label_n = labels_n[members]
+    rank_n = torch.arange(len(labels_n)) - (counts.cumsum(0) - counts)[label_n]
     place = torch.empty(len(labels_n), dtype=torch.float64)
-    for label in torch.bincount(labels_n).nonzero():
-        members = shuffled[labels_n[shuffled] == label]
-        place[members] = (torch.arange(len(members), dtype=torch.float64) + 0.5) / len(members)
+    place[members] = (rank_n.double() + 0.5) / counts[label_n]
     # Stable, so that classes of one size take turns in random order.
     return shuffled[place[shuffled].argsort(stable=True)]
 

@@ -41,6 +41,10 @@ class Normalisation:
         return tuple(v.float()[:, None, None].to(device) for v in (scale, shift))  # type: ignore[return-value] # mypy cannot count
 
 
+IDENTITY = Normalisation(mean=(0.0,), std=(1 / 255,))
+"""Of one channel: a pixel becomes itself, as float32."""
+
+
 def normalise(images_bchw: Tensor, scale_c11: Tensor, shift_c11: Tensor) -> Tensor:
     """pixel·scale + shift in float32, with the tensors of `Normalisation.factors`."""
     return torch.addcmul(shift_c11, images_bchw.to(scale_c11.dtype), scale_c11)

@@ -16,13 +16,17 @@ from polyak.data.config import DataConfig
 from polyak.data.formats.cifar_n import read_cifar_n
 from polyak.data.images import DataSet, ImageSet
 from polyak.data.labels import asymmetric_noise, generator_for, limited, split, symmetric_noise
-from polyak.data.normalisation import Normalisation, normalisation_for
+from polyak.data.normalisation import IDENTITY, Normalisation, normalisation_for
+from polyak.data.text.windows import BYTES, draw_files, inputs, next_bytes, windows_tested
 from polyak.errors import ConfigError, DataError, few
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Partition:
-    """Training part, hold-out and test set of one run. Images are uint8, on the CPU."""
+    """Training part, hold-out and test set of one run. Images are uint8, on the CPU.
+
+    Of text an image is a window, and labels are the next bytes at its positions, window by window.
+    """
 
     train_images_nchw: Tensor
     """Images to train on."""
@@ -60,6 +64,9 @@ class Partition:
     normalisation: Normalisation
     """Of the training part."""
 
+    positions: int | None = None
+    """Samples of a window of text, one at every byte; None: an image is a sample."""
+
 
 def partition(
     dataset: DataSet,
@@ -82,6 +89,8 @@ def partition(
             hold-out smaller than the number of classes or a class that nothing trains.
     """
     _check_config(dataset, config)
+    if dataset.text:
+        return _of_text(dataset, config, holdout=holdout)
     clean_n = dataset.train.labels_n
     given_n = _given_labels(clean_n, len(dataset.train.classes), config, root)
     kept_n = limited(clean_n, config.train_limit)
@@ -115,6 +124,43 @@ def partition(
         test_labels_n=dataset.test.labels_n[test_n],
         classes=dataset.train.classes,
         normalisation=normalisation_for(train_images_nchw, dataset.train.classes),
+    )
+
+
+def _of_text(dataset: DataSet, config: DataConfig, *, holdout: bool) -> Partition:
+    """The same of windows: the hold-out is drawn by file, and is no larger than the test set."""
+    train, test = dataset.train, dataset.test
+    tested = windows_tested(config.test_limit, config.context)
+    kept_n = limited(train.labels_n, config.train_limit)
+    held_n = kept_n[:0]
+    if holdout:
+        draws = generator_for("hold-out files", config.split_seed)
+        is_held = draw_files(train.labels_n[kept_n], share=config.holdout, generator=draws)
+        kept_n, held_n = kept_n[~is_held], kept_n[is_held]
+        held_n = held_n[limited(train.labels_n[held_n], tested)]
+    if not len(kept_n) or (holdout and not len(held_n)):
+        raise DataError(
+            f"of the text {len(kept_n)} windows are left to train on and {len(held_n)} for the "
+            "hold-out; expected at least one in both. Give more text, a shorter context or a "
+            "larger train_limit."
+        )
+    kept, held = (_taken(train, index_n) for index_n in (kept_n, held_n))
+    asked = _taken(test, limited(test.labels_n, tested))
+    labels_n, held_labels_n = next_bytes(kept), next_bytes(held)
+    return Partition(
+        train_images_nchw=inputs(kept),
+        train_given_n=labels_n,
+        train_clean_n=labels_n,
+        train_index_n=kept_n,
+        holdout_images_nchw=inputs(held) if holdout else None,
+        holdout_given_n=held_labels_n if holdout else None,
+        holdout_clean_n=held_labels_n if holdout else None,
+        holdout_index_n=held_n if holdout else None,
+        test_images_nchw=inputs(asked),
+        test_labels_n=next_bytes(asked),
+        classes=BYTES,
+        normalisation=IDENTITY,
+        positions=config.context,
     )
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from polyak.data import fingerprints
-from polyak.data.config import EVERYTHING, HUB_NAMES, NAMES, Limits, SourceConfig, name_of
+from polyak.data.config import EVERYTHING, HUB_NAMES, NAMES, TEXT, Limits, SourceConfig, name_of
 from polyak.data.decoding import OnDecoded, assemble
 from polyak.data.decoding import decode as decode_reading
 from polyak.data.formats import idx, tables
@@ -19,6 +19,8 @@ from polyak.data.formats.found import Found, Reading, Split, Wanted, array_split
 from polyak.data.formats.layouts import find_layout
 from polyak.data.images import DataSet, ImageSet
 from polyak.data.labels import stratified_order
+from polyak.data.text.files import find_files
+from polyak.data.text.windows import decode_text
 from polyak.errors import ConfigError, DataError, unknown
 from polyak.userfile import load_function, parse_reference
 
@@ -49,6 +51,8 @@ def find(config: SourceConfig) -> Source:
     Raises:
         DataError: if it is no known name, no path and not owner/name, or a part is missing.
     """
+    if config.is_text:
+        return _text(config)
     reference = parse_reference(config.source)
     if reference:
         _refuse_columns(config)
@@ -124,6 +128,17 @@ def _decode_user_file(path: Path, function: str, config: SourceConfig) -> DataSe
             "test_split None. Leave it out."
         )
     return made
+
+
+def _text(config: SourceConfig) -> Source:
+    files = find_files(config.source.removeprefix(TEXT))
+    options = config.decoding()
+    return Source(
+        decode=lambda limits, _on_decoded: decode_text(files, config, limits),
+        files=files,
+        reading=f"text{sorted(options.items())}",
+        identity=partial(fingerprints.of_files, files, kind="text", options=options),
+    )
 
 
 def _wanted(config: SourceConfig) -> Wanted:

@@ -1,4 +1,4 @@
-"""The paper's networks in their forms for small images, small ones for CPUs, and a transformer."""
+"""The paper's networks in their forms for small images, small ones for CPUs, and transformers."""
 
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from polyak.models.resnet import resnet18 as resnet18
     from polyak.models.resnet import resnet20 as resnet20
     from polyak.models.resnet import resnet34 as resnet34
+    from polyak.models.transformer import GPT as GPT
     from polyak.models.transformer import ViT as ViT
+    from polyak.models.transformer import gpt as gpt
     from polyak.models.transformer import vit as vit
     from polyak.models.trial import try_network as try_network
     from polyak.models.vgg import VGG as VGG
@@ -30,7 +32,7 @@ _HOMES = {
     "config": ("ModelConfig",),
     "head_input": ("features",),
     "resnet": ("ResNet", "resnet8", "resnet18", "resnet20", "resnet34"),
-    "transformer": ("ViT", "vit"),
+    "transformer": ("GPT", "ViT", "gpt", "vit"),
     "trial": ("try_network",),
     "vgg": ("VGG", "vgg16"),
     "wide_resnet": ("WideResNet", "wrn28_10"),

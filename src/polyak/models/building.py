@@ -13,7 +13,7 @@ from polyak.models.config import ModelConfig, options_of, size_faults
 from polyak.models.initialisation import initialise
 from polyak.models.own_code import code_fingerprint
 from polyak.models.resnet import resnet8, resnet18, resnet20, resnet34
-from polyak.models.transformer import vit
+from polyak.models.transformer import gpt, vit
 from polyak.models.vgg import vgg16
 from polyak.models.wide_resnet import wrn28_10
 from polyak.userfile import load_function, parse_reference, refusing_errors
@@ -26,6 +26,7 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "wrn28_10": wrn28_10,
     "vgg16": vgg16,
     "vit": vit,
+    "gpt": gpt,
 }
 
 
@@ -70,6 +71,8 @@ def check_fit(
         faults.append(f"channels is {channels!r}; expected >= 1")
     if generator_seed < 0:
         faults.append(f"generator_seed is {generator_seed!r}; expected >= 0")
+    if config.name == "gpt" and channels != 1:
+        faults.append(f"channels is {channels!r}; expected 1 for gpt, which takes windows of bytes")
     if not own:
         faults += size_faults(config, image_size)
     if faults:
@@ -85,12 +88,15 @@ def build(
         config: Which network, and its options.
         classes: Number of logits, >= 2.
         channels: Channels of the images, >= 1.
-        image_size: Height and width of the images in pixels; >= 32 for vgg16, else >= 8.
+        image_size: Height and width of the images in pixels; >= 32 for vgg16, else >= 8. Of text
+            the bytes of a window.
         generator_seed: Seed of the weights, >= 0. torch's generator uses its lowest 32 bits.
 
     Returns:
         Maps images (b, channels, image_size, image_size) to logits (b, classes). Its last
-        layer is its attribute `head`. torch's global generator is neither read nor moved.
+        layer is its attribute `head`. gpt maps windows (b, 1, image_size, 1) to logits
+        (b, image_size, classes), and its last layer is its embedding. torch's global generator is
+        neither read nor moved.
 
     Raises:
         ConfigError: with all faults at once, before anything is allocated.
@@ -119,6 +125,8 @@ def build(
 
     values = {option: getattr(config, option) for option in options_of(config.name)}
     options = {option: value for option, value in values.items() if value is not None}
+    if config.name == "gpt":
+        options["context"] = image_size
     # Constructors draw weights from the global generator; on the meta device they draw nothing.
     with torch.device("meta"):
         model = MODELS[config.name](classes=classes, channels=channels, **options)

@@ -15,6 +15,7 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     "wrn28_10": ("conv_bias", "final_norm_momentum"),
     "vgg16": (),
     "vit": ("width", "patch", "depth"),
+    "gpt": ("width", "depth"),
 }
 """The models of `MODELS`, and the options that each takes beside classes and channels; it refuses
 the others."""
@@ -26,6 +27,7 @@ _USUAL: dict[str, dict[str, int]] = {
     "resnet18": {"width": 64},
     "resnet34": {"width": 64},
     "vit": {"width": 192, "patch": 4, "depth": 6},
+    "gpt": {"width": 128, "depth": 4},
 }
 
 # How often a model halves the image; VGG's poolings round down, strided convolutions up.
@@ -42,8 +44,8 @@ class ModelConfig:
 
     width: int | None = None
     """Channels of the first stage of a ResNet, >= 1; each later stage has twice as many. None: 16
-    of resnet8 and resnet20, 64 of resnet18 and resnet34. Of vit: a token's width, a multiple of 32;
-    192."""
+    of resnet8 and resnet20, 64 of resnet18 and resnet34. Of vit and gpt: a token's width, a
+    multiple of 32; 192 of vit, 128 of gpt."""
 
     norm: Norm = "batch"
     """Normalisation of a ResNet: batch, as published, or group (8 channels a group)."""
@@ -52,7 +54,7 @@ class ModelConfig:
     """Height and width of vit's patches in pixels, >= 1; a divisor of the images' size. None: 4."""
 
     depth: int | None = None
-    """Blocks of vit, >= 1. None: 6."""
+    """Blocks of vit and gpt, >= 1. None: 6 of vit, 4 of gpt."""
 
     conv_bias: bool = False
     """Whether wrn28_10's convolutions have biases, as in the averaging paper's code."""
@@ -86,8 +88,8 @@ class ModelConfig:
             value = getattr(self, option)
             if value is not None and value < 1:
                 faults.append(f"{option} is {value!r}; expected >= 1, or None for {usual}")
-        if self.name == "vit" and self.width is not None and self.width % HEAD:
-            faults.append(f"width is {self.width!r}; expected a multiple of {HEAD} for vit")
+        if self.name in ("vit", "gpt") and self.width is not None and self.width % HEAD:
+            faults.append(f"width is {self.width!r}; expected a multiple of {HEAD} for {self.name}")
         if self.norm not in get_args(Norm):
             faults.append(unknown("norm", self.norm, get_args(Norm)))
         if self.final_norm_momentum is not None and not 0 < self.final_norm_momentum <= 1:
@@ -106,6 +108,8 @@ def options_of(name: str) -> tuple[str, ...]:
 def size_faults(config: ModelConfig, image_size: int) -> list[str]:
     """The fault of images of a wrong size, with what the last feature map would be."""
     name = config.name
+    if name == "gpt":
+        return []
     if name == "vit":
         patch = config.patch or _USUAL["vit"]["patch"]
         if image_size % patch == 0 and image_size >= patch:

@@ -12,6 +12,7 @@ def initialise(model: nn.Module, generator: torch.Generator) -> None:
 
         convolution  w ~ N(0, 2 / (k²·c_out)), bias 0       normalisation  weight 1, bias 0
         linear       w, bias ~ U(−1/√n_in, 1/√n_in), torch's default
+        embedding    w ~ N(0, 0.02²)
 
     Linear layers keep torch's default because the averaging paper's code leaves them so, and
     because the learning rates that it found belong to it.
@@ -26,7 +27,7 @@ def initialise(model: nn.Module, generator: torch.Generator) -> None:
 
     Source:
         He et al. 2015 in the form "fan out", as in the averaging paper's code for its residual
-        nets and VGG (its WRN has torch's defaults).
+        nets and VGG (its WRN has torch's defaults). Embeddings as in GPT-2.
     """
     for name, module in model.named_modules():
         if isinstance(module, nn.Conv2d):
@@ -39,10 +40,12 @@ def initialise(model: nn.Module, generator: torch.Generator) -> None:
             module.reset_parameters()
         elif isinstance(module, nn.Linear):
             _draw_linear(module, generator)
+        elif isinstance(module, nn.Embedding):
+            nn.init.normal_(module.weight, std=0.02, generator=generator)
         elif [*module.parameters(recurse=False), *module.buffers(recurse=False)]:
             raise TypeError(
                 f"module {name!r} is {type(module).__name__}; expected Conv2d, "
-                "BatchNorm2d, GroupNorm, LayerNorm or Linear. Give it a rule here."
+                "BatchNorm2d, GroupNorm, LayerNorm, Linear or Embedding. Give it a rule here."
             )
 
 

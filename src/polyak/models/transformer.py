@@ -1,4 +1,4 @@
-"""Blocks of transformers, and a small vision transformer.
+"""Blocks of transformers, a small vision transformer, and a small GPT on bytes.
 
 Shape suffixes: b batch, c channels, h height, w width, t tokens, d width of a token, k classes.
 """
@@ -110,3 +110,44 @@ def vit(*, classes: int, channels: int, patch: int = 4, depth: int = 6, width: i
         2680906
     """
     return ViT(patch=patch, depth=depth, width=width, classes=classes, channels=channels)
+
+
+class GPT(nn.Module):
+    """A causal transformer on bytes: what the next one is, at every position of a window.
+
+        x = E[bytes] + P,  blocks,  logits = norm(x) Eᵀ
+
+    Args:
+        depth: Number of blocks.
+        width: Of a token; a multiple of 32, the width of a head.
+        context: Positions of a window.
+        classes: Number of bytes, and of logits.
+
+    Source:
+        Radford et al. 2019 (GPT-2) without dropout: learned positions P, and one matrix E for the
+        embedding and the logits.
+    """
+
+    def __init__(self, *, depth: int, width: int, context: int, classes: int) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(classes, width)
+        self.places = nn.Embedding(context, width)
+        self.blocks = nn.Sequential(*(Block(width, causal=True) for _ in range(depth)))
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, x_bchw: Tensor) -> Tensor:
+        """Windows (b, 1, t, 1) of bytes, as floats or integers, to logits (b, t, k)."""
+        x_btd = self.embed(x_bchw.flatten(1).long()) + self.places.weight
+        # No second matrix: of one that two layers share, a copy elsewhere may lose the sharing.
+        return F.linear(self.norm(self.blocks(x_btd)), self.embed.weight)
+
+
+def gpt(*, classes: int, channels: int, context: int, depth: int = 4, width: int = 128) -> GPT:
+    """A GPT for windows of `context` bytes that a CPU trains in minutes.
+
+    Example:
+        >>> sum(p.numel() for p in gpt(classes=256, channels=1, context=128).parameters())
+        842496
+    """
+    assert channels == 1
+    return GPT(depth=depth, width=width, context=context, classes=classes)

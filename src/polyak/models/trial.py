@@ -22,7 +22,12 @@ _PARALLEL = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 
 
 def try_network(
-    config: ModelConfig, images_bchw: Tensor, *, classes: int, targets: Sequence[Tensor] = ()
+    config: ModelConfig,
+    images_bchw: Tensor,
+    *,
+    classes: int,
+    positions: int | None = None,
+    targets: Sequence[Tensor] = (),
 ) -> tuple[Tensor, Tensor] | None:
     """Build a user's network and look at what it makes of a batch, in train and in eval mode.
 
@@ -30,10 +35,12 @@ def try_network(
         config: Which network; one of ours is not tried.
         images_bchw: Normalised images, on the device.
         classes: Number of logits that are wanted.
+        positions: Of a window of text, each with logits of its own; None: images.
         targets: Batches of other data sets, from which a linear probe wants features.
 
     Returns:
-        Logits (b, k) in eval mode, twice; None of a network that is not tried.
+        Logits (b, k) in eval mode, twice, of text (b·positions, k); None of a network that is not
+        tried.
 
     Raises:
         ConfigError: if it cannot be trained, or its outputs are no logits of so many classes.
@@ -43,7 +50,7 @@ def try_network(
     if reference is None:
         return None
     device = images_bchw.device
-    size, channels = images_bchw.shape[-1], images_bchw.shape[1]
+    channels, size = images_bchw.shape[1:3]
     what = f"'{config.name}' with images of shape {tuple(images_bchw.shape)}"
     trial = refusing_errors(what, reference[0], error=ConfigError)
     with torch.random.fork_rng([device] if device.type == "cuda" else []), trial:
@@ -51,7 +58,7 @@ def try_network(
         model = build(config, classes=classes, channels=channels, image_size=size, generator_seed=0)
         _refuse(config, _faults_of_module(model))
         model.to(device)
-        shape = (len(images_bchw), classes)
+        shape = (len(images_bchw), *([] if positions is None else [positions]), classes)
         outputs_bk = model.train()(images_bchw)
         _refuse(config, _faults_of_outputs(outputs_bk, shape, mode="train"))
         model.eval()
@@ -60,7 +67,7 @@ def try_network(
             _refuse(config, _faults_of_outputs(logits_bk, shape, mode="eval"))
             for target_bchw in targets:
                 features(model, target_bchw)
-    return logits_bk, again_bk
+    return logits_bk.flatten(end_dim=-2), again_bk.flatten(end_dim=-2)
 
 
 def _refuse(config: ModelConfig, faults: Iterator[str]) -> None:
@@ -87,8 +94,9 @@ def _faults_of_module(model: nn.Module) -> Iterator[str]:
         yield "all parameters of the network are frozen; expected some to train"
 
 
-def _faults_of_outputs(outputs: object, shape: tuple[int, int], *, mode: str) -> Iterator[str]:
+def _faults_of_outputs(outputs: object, shape: tuple[int, ...], *, mode: str) -> Iterator[str]:
     what = f"the output in {mode} mode"
+    of_text = " at each position" if len(shape) > 2 else ""
     if not isinstance(outputs, Tensor):
         yield (
             f"{what} is a {type(outputs).__name__}; expected a tensor of logits. Return that "
@@ -97,7 +105,7 @@ def _faults_of_outputs(outputs: object, shape: tuple[int, int], *, mode: str) ->
     elif tuple(outputs.shape) != shape:
         yield (
             f"the shape of {what} is {tuple(outputs.shape)} for {shape[0]} images; expected "
-            f"{shape}, one logit for each class. Give the last layer `classes` outputs"
+            f"{shape}, one logit for each class{of_text}. Give the last layer `classes` outputs"
         )
     elif not outputs.is_floating_point():
         yield f"the dtype of {what} is {outputs.dtype}; expected a floating one: logits"

@@ -53,10 +53,14 @@ Runs of before 30 November 2026 lack them; `polyak evaluate --controls` makes th
 PROBED_ARMS = (BASELINE, SGD_AT_EMA, EMA_ACC_BN, EMA_LOSS_BN)
 """Those of which a linear probe is trained."""
 
-MoreAverage = Literal["tail", "lawa", "power", "swad"]
+MoreAverage = Literal["tail", "lawa", "power", "swad", "window_1", "window_7", "window_10"]
 """Averages of other kinds that a run can keep beside its bank of EMAs."""
-MORE_AVERAGES: tuple[MoreAverage, ...] = get_args(MoreAverage)
-AT_STOPS: tuple[MoreAverage, ...] = ("lawa", "power")
+BESIDE_THE_BANK: tuple[MoreAverage, ...] = get_args(MoreAverage)
+MORE_AVERAGES: tuple[MoreAverage, ...] = ("tail", "lawa", "power", "swad")
+"""Those that `polyak study --more-averages` adds."""
+WINDOWS: tuple[MoreAverage, ...] = ("window_1", "window_7", "window_10")
+"""Those that `--windows` adds: their mean age is 1 %, 6.7 % and 10 % of the run."""
+AT_STOPS: tuple[MoreAverage, ...] = ("lawa", "power", *WINDOWS)
 """Those that mean something at a stop; the others are made for the end of the run."""
 
 FollowUp = Literal["held", "annealed"]

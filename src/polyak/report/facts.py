@@ -152,10 +152,17 @@ def _data(data: Mapping[str, Any]) -> str:
     source = str(data.get("source", ""))
     # Where a folder lies on some machine says nothing to a reader on another.
     source = Path(source).name if Path(source).is_absolute() else source
+    what = "images"
+    if source.startswith("text:"):
+        # Likewise of a folder of text.
+        source = (
+            f"text, {Path(source.removeprefix('text:')).name}, {data.get('context', 128)} bytes"
+        )
+        what = "files"
     holdout = data.get("holdout")
     if not isinstance(holdout, float):
         return source
-    return f"{source}; {100 * holdout:g} % of the training images are the hold-out in the search"
+    return f"{source}; {100 * holdout:g} % of the training {what} are the hold-out in the search"
 
 
 def _model(model: Mapping[str, Any], row: LoadedRow) -> str:

@@ -74,7 +74,23 @@ MORE_ARMS: dict[str, tuple[str, str]] = {
         "(Cha et al. 2021)",
     ),
 }
-"""Averages that the paper does not have, from runs with `more_averages`."""
+
+for _window, _age in (("window_1", "1 %"), ("window_7", "6.7 %"), ("window_10", "10 %")):
+    MORE_ARMS |= {
+        f"{_window}_bn": (
+            f"window of {_age} + BN",
+            f"a power-function average whose mean age is {_age} of the run, BatchNorm statistics "
+            "recomputed",
+        ),
+        f"{_window}_acc_bn": (
+            f"window of {_age} at EMA (acc.)’s epoch + BN",
+            _AT_STOPS.format("(acc.)"),
+        ),
+        f"{_window}_loss_bn": (
+            f"window of {_age} at EMA (loss)’s epoch + BN",
+            _AT_STOPS.format("(loss)"),
+        ),
+    }
 
 ARMS |= MORE_ARMS
 

@@ -79,6 +79,7 @@ def card_of_arm(run: Run, arm: str, out: Path) -> dict[str, Any]:
     about = run.about(arm)
     channels, height, width = run.card.image_shape
     network, data = run.network(arm), run.config.data
+    said = [None, *([height] if data.is_text else []), len(run.classes)]
     told = {"name", "conv_bias", *options_of(run.config.model.name)}
     return {
         "schema": "polyak-card",
@@ -93,14 +94,14 @@ def card_of_arm(run: Run, arm: str, out: Path) -> dict[str, Any]:
         "input": {
             "shape": [None, channels, height, width],
             "dtype": "float32",
-            "channels": "grey" if channels == 1 else "RGB",
+            "channels": "bytes" if data.is_text else "grey" if channels == 1 else "RGB",
             "normalisation": "(pixel / 255 - mean) / std",
             "mean": list(run.card.mean),
             "std": list(run.card.std),
             # How the run's own images were brought to that size, if they were.
             "resize": None if data.resize is None else data.resize_how,
         },
-        "output": {"shape": [None, len(run.classes)], "dtype": "float32", "holds": "logits"},
+        "output": {"shape": said, "dtype": "float32", "holds": "logits"},
         "arm": {
             "name": arm,
             **{key: about.get(key) for key in ("source", "epoch", "rule")},

@@ -153,7 +153,7 @@ class Run:
             DataError: for "recomputed", if the data set is not there.
             FileError: if the run kept no such arm.
         """
-        channels, _, size = self.card.image_shape
+        channels, size, _ = self.card.image_shape
         weights, _ = arm_weights(self.folder, arm)
         network = build(
             self.config.model,
@@ -263,4 +263,4 @@ class Run:
         return said
 
     def _layout(self, network: nn.Module, device: torch.device) -> torch.memory_format:
-        return memory_format_for(network, image_size=self.card.image_shape[-1], device=device)
+        return memory_format_for(network, image_size=self.card.image_shape[1], device=device)

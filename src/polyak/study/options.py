@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from polyak.errors import ConfigError
 from polyak.records.paper_code import OF_RUNS, PAPER_CODE
-from polyak.records.vocabulary import MORE_AVERAGES, Selection, Switch
+from polyak.records.vocabulary import MORE_AVERAGES, WINDOWS, Selection, Switch
 from polyak.study.plan import Row, Study
 from polyak.training.config import AskedPrecision
 
@@ -77,6 +77,21 @@ def with_more_averages(study: Study) -> Study:
         replace(row, config=replace(row.config, more_averages=MORE_AVERAGES)) for row in study.rows
     )
     return replace(study, name=f"{study.name}-more", rows=rows)
+
+
+def with_windows(study: Study) -> Study:
+    """The study with averages whose windows are 1 %, 6.7 % and 10 % of the run, likewise."""
+    rows = tuple(
+        replace(
+            row,
+            config=replace(
+                row.config,
+                more_averages=tuple(dict.fromkeys((*row.config.more_averages, *WINDOWS))),
+            ),
+        )
+        for row in study.rows
+    )
+    return replace(study, name=f"{study.name}-windows", rows=rows)
 
 
 def in_float32(study: Study) -> Study:

@@ -104,6 +104,8 @@ class Row:
             refit_monitors=self.refit_monitors,
             follow_ups=self.follow_ups,
         )
+        if self.transfer and any(d.is_text for d in (self.config.data, *self.transfer)):
+            found.append("transfer is given with text; expected images and targets of images")
         if self.transfer and not self.refits:
             found.append("transfer is given where refits is False; expected refits to probe")
         if len({name_of(target.source) for target in self.transfer}) != len(self.transfer):

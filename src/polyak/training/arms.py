@@ -20,12 +20,12 @@ from polyak.records.runs import RunFolder
 from polyak.records.vocabulary import (
     AVERAGES_RULES,
     BASELINE,
+    BESIDE_THE_BANK,
     CONTROLS,
     EMA_ACC,
     EMA_ACC_BN,
     EMA_LOSS,
     EMA_LOSS_BN,
-    MORE_AVERAGES,
     SGD_AT_EMA,
     SGD_STOPPED,
     SWA_BN,
@@ -128,7 +128,7 @@ def _as_trained(trained: Trained, config: RunConfig) -> Iterator[Arm]:
     yield Arm(BASELINE, trained.last[BASELINE], False, {"source": BASELINE, **final})
     if "swa" in trained.last:
         yield Arm(SWA_BN, trained.last["swa"], True, {"source": "swa", **final})
-    for more in MORE_AVERAGES:
+    for more in BESIDE_THE_BANK:
         if more in trained.last:
             yield Arm(f"{more}_bn", trained.last[more], True, {"source": more, **final})
     chosen: dict[str, list[tuple[str, str | None, bool]]] = {
@@ -145,7 +145,7 @@ def _as_trained(trained: Trained, config: RunConfig) -> Iterator[Arm]:
             source = average or kept.stop.average
             origin = {"source": source, "epoch": kept.stop.epoch, "rule": rule}
             yield Arm(name, kept.weights[source], refresh, origin)
-        for more in MORE_AVERAGES:
+        for more in BESIDE_THE_BANK:
             if rule != "sgd" and more in kept.weights:
                 at_stop = {"source": more, "epoch": kept.stop.epoch, "rule": rule}
                 yield Arm(f"{more}_{rule}_bn", kept.weights[more], True, at_stop)
@@ -174,10 +174,10 @@ def write_arms(
             the checkpoints, and the next session goes on behind it.
     """
     normalise = run.images.normalise
-    images = {
-        "test": normalise(run.data.test_images_nchw),
-        "train": normalise(run.data.train_images_nchw),
-    }
+    images = {"test": normalise(run.data.test_images_nchw)}
+    # No byte of text is a wrong label, so that nothing asks for a verdict on each.
+    if run.data.positions is None:
+        images["train"] = normalise(run.data.train_images_nchw)
     if run.data.holdout_images_nchw is not None:
         images["holdout"] = final_holdout(run, run.data.holdout_images_nchw)
     labels = _labels(run)
@@ -204,10 +204,9 @@ def write_arms(
 def _labels(run: Run) -> dict[str, dict[str, Tensor]]:
     """Part → kind → labels (n,), of all parts that the run has."""
     data = run.data
-    found = {
-        "test": {"labels": data.test_labels_n},
-        "train": {"given": data.train_given_n, "clean": data.train_clean_n},
-    }
+    found = {"test": {"labels": data.test_labels_n}}
+    if data.positions is None:
+        found["train"] = {"given": data.train_given_n, "clean": data.train_clean_n}
     if data.holdout_images_nchw is not None:
         assert data.holdout_given_n is not None
         assert data.holdout_clean_n is not None

@@ -3,6 +3,7 @@
 tail    uniform over the last quarter of the run
 lawa    uniform over the last six snapshots, an epoch apart
 power   power-function EMA whose width is a tenth of the run
+window  power-function EMAs whose mean age is 1 %, 6.7 % and 10 % of the run so far
 swad    uniform over the epochs that SWAD's rule found on a hold-out; in runs without one
 
 They ride along as SWA does, change nothing in training, and are evaluated when it is over: none
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from polyak.averaging import Averager, PowerEMA, Schedule, Uniform, Window
 from polyak.averaging.kinds import Average, Update
-from polyak.records.vocabulary import AT_STOPS
+from polyak.records.vocabulary import AT_STOPS, MoreAverage
 from polyak.training.config import RunConfig
 
 TAIL_SHARE = 0.25
@@ -22,6 +23,9 @@ TAIL_SHARE = 0.25
 LAWA_SNAPSHOTS = 6
 POWER_WIDTH = 0.1
 """Standard deviation of the profile as a share of the run: EDM2's sigma_rel."""
+MEAN_AGES: dict[MoreAverage, float] = {"window_1": 0.01, "window_7": 0.067, "window_10": 0.1}
+"""Mean ages, as shares of the run: about Ajroldi et al.'s window (2025), that of an average whose
+half-life is a twentieth of the time elapsed, and that of the paper's warm-up, which is γ = 8."""
 
 
 def build_swa(model: nn.Module, config: RunConfig, *, steps_per_epoch: int) -> Averager:
@@ -43,6 +47,7 @@ def build_extra_averager(
         "tail": Uniform(start=round((1 - TAIL_SHARE) * steps), name="tail"),
         "lawa": Window(LAWA_SNAPSHOTS, every=spacing, name="lawa"),
         "power": PowerEMA(sigma_rel=POWER_WIDTH, name="power"),
+        **{name: PowerEMA(gamma=gamma_of_age(age), name=name) for name, age in MEAN_AGES.items()},
     }
     if config.swad is not None:
         first, last = config.swad
@@ -52,6 +57,18 @@ def build_extra_averager(
         return None
     buffers = config.averaging.buffers
     return Averager(model, wanted, every=every, buffers=buffers, nonfinite="allow")
+
+
+def gamma_of_age(age: float) -> float:
+    """Exponent of the power-function average of a mean age, given as a share of the run in (0, ½).
+
+        γ = 1/age − 2,  since the mean age of a profile s^γ on (0, 1] is 1/(γ + 2)
+
+    Example:
+        >>> round(gamma_of_age(0.1), 6)
+        8.0
+    """
+    return 1 / age - 2
 
 
 def uniform_between(start: int, end: int) -> Schedule:

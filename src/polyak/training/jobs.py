@@ -145,7 +145,9 @@ def doubts(
         channels, size = part.train_images_nchw.shape[1:3]
         check_fit(config.model, classes=classes, channels=channels, image_size=size)
     images, *others = (_some_images(part, device) for part in (data, *targets))
-    found = try_network(config.model, images, classes=classes, targets=others)
+    found = try_network(
+        config.model, images, classes=classes, positions=data.positions, targets=others
+    )
     return [] if found is None else [f"model {config.model.name} {x}" for x in _doubts(*found)]
 
 
@@ -235,7 +237,7 @@ def _train(run: Run, session: _Session) -> None:
         # A run that evaluates nothing as it goes can break in its very last step.
         folder.finish("diverged", epoch=run.config.epochs, step=run.step, seconds=_seconds(run))
         return
-    folder.finish("done", images=len(run.data.train_given_n), seconds=_seconds(run))
+    folder.finish("done", images=len(run.data.train_images_nchw), seconds=_seconds(run))
 
 
 def card_of(data: Partition, *, commit: str | None = None) -> Card:

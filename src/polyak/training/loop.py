@@ -92,7 +92,7 @@ class Run:
         layout = memory_format_for(model, image_size=size, device=device)
         self.model = model.to(device, memory_format=layout)  # type: ignore[call-overload]  # torch's stub omits it
         self.optimizer = build_optimizer(self.model, config.optim)
-        self.steps_per_epoch = -(-len(data.train_given_n) // config.batch_size)
+        self.steps_per_epoch = -(-len(data.train_images_nchw) // config.batch_size)
         self.averager = Averager(
             self.model,
             config.averaging.averages(),
@@ -263,12 +263,13 @@ class Run:
         if len(broken):
             begun = self.step - self.steps_per_epoch
             raise DivergedError(epoch, begun + int(broken[0]) + 1)
-        n = len(self.data.train_given_n)
+        n = len(self.data.train_images_nchw)
         loss_sum = self.losses.double().sum() * self.config.batch_size
         # The last batch may be short.
         short = self.steps_per_epoch * self.config.batch_size - n
         loss_sum -= self.losses[-1].double() * short
-        return Score(loss=loss_sum.item() / n, accuracy=self.right.item() / n)
+        accuracy = self.right.item() / len(self.data.train_given_n)
+        return Score(loss=loss_sum.item() / n, accuracy=accuracy)
 
     def _train_batch(self, x_bchw: Tensor, labels_b: Tensor) -> None:
         if self._take_step is None:

@@ -113,9 +113,9 @@ def measure(
         clock="CPU" if device.type == "cpu" else "wall",
         steps=run.steps_per_epoch,
         batch_size=config.run.batch_size,
-        train_images=len(data.train_given_n),
+        train_images=len(data.train_images_nchw),
         holdout_images=len(
-            run.data.holdout_given_n if run.data.holdout_given_n is not None else ()
+            run.data.holdout_images_nchw if run.data.holdout_images_nchw is not None else ()
         ),
         parameters=sum(p.numel() for p in run.model.parameters()),
         environment=run.environment(),

@@ -15,7 +15,7 @@ from polyak.records.runs import Score
 from polyak.records.vocabulary import Switch
 from polyak.training.config import Precision, RunConfig
 from polyak.training.randomness import generator
-from polyak.training.steps import lowered
+from polyak.training.steps import in_line, lowered
 
 EVALUATION_BATCH = 256
 GPU_EVALUATION_BATCH = 2000
@@ -28,6 +28,8 @@ BATCHNORM_BATCH = 128
 def predict(model: nn.Module, images_nchw: Tensor, *, precision: Precision = "float32") -> Tensor:
     """Logits of normalised images, shape (n, k), in eval mode; the model's modes are restored.
 
+    Of windows of text they are those of all positions, window by window.
+
     Args:
         model: Where the images are.
         images_nchw: Normalised.
@@ -39,7 +41,9 @@ def predict(model: nn.Module, images_nchw: Tensor, *, precision: Precision = "fl
     with eval_mode(list(model.modules())):
         size = GPU_EVALUATION_BATCH if images_nchw.is_cuda else EVALUATION_BATCH
         with lowered(images_nchw.device, precision)():
-            logits_nk = torch.cat([model(x) for x in torch.split(images_nchw, size)]).float()
+            logits_nk = torch.cat(
+                [in_line(model(x)) for x in torch.split(images_nchw, size)]
+            ).float()
     if not logits_nk.isfinite().all():
         raise NonFiniteError(
             "the logits hold NaN or infinity; expected finite values. Lower the learning rate."

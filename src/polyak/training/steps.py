@@ -97,7 +97,7 @@ class EagerStep:
     def __call__(self, x_bchw: Tensor, labels_b: Tensor) -> tuple[Tensor, Tensor]:
         self.optimizer.zero_grad()
         with self.lowered():
-            logits_bk = self.model(x_bchw)
+            logits_bk = in_line(self.model(x_bchw))
             loss = F.cross_entropy(logits_bk, labels_b)
         loss.backward()  # type: ignore[no-untyped-call]  # torch's own annotation is missing
         if self.clip is not None:
@@ -106,6 +106,11 @@ class EagerStep:
         self.optimizer.step()
         right = (logits_bk.detach().argmax(dim=1) == labels_b).sum()
         return loss.detach(), right
+
+
+def in_line(logits: Tensor) -> Tensor:
+    """Logits (b, k) as they are, and those of every position of windows (b, t, k) one by one."""
+    return logits.flatten(end_dim=-2)
 
 
 @dataclass(slots=True)

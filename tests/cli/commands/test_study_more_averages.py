@@ -7,6 +7,20 @@ from polyak.records.studies import read_study
 from polyak.report.page import write_report
 from polyak.training.selection import swad_interval
 
+
+def test_windows_are_arms_of_a_study_of_its_own(in_process, tmp_path):
+    command = ["study", "small", "--windows", "--more-averages", "--out", str(tmp_path)]
+    assert main(command) == 0
+    study = read_study(tmp_path / "small-more-windows")
+    assert study.command == f"polyak study small --more-averages --windows --out {tmp_path}"
+    (row,) = study.rows
+    (refit,) = (run_folder(tmp_path, i) for i in row.refit.values())
+    arms = set(Predictions(refit.predictions).arms("test"))
+    assert arms >= {"window_1_bn", "window_7_acc_bn", "window_10_loss_bn", "power_bn"}
+    page = write_report(tmp_path, "small-more-windows").read_text(encoding="utf-8")
+    assert "window of 6.7 % + BN" in page
+
+
 FINAL = {"tail_bn", "lawa_bn", "power_bn"}
 
 

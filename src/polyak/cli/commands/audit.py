@@ -66,6 +66,11 @@ class AuditCommand:
         device = usable_device(self.device)
         folder = run_named(self.run_name, self.out)
         kept, config = kept_arms(folder), read_run_config(folder.path / "config.json")
+        if config.data.is_text:
+            raise ConfigError(
+                f"run {config.id} is of text, whose next bytes are what they are; expected one of "
+                "labelled images. Audit such a run."
+            )
         if self.average not in kept:
             raise ConfigError(unknown("average", self.average, kept))
         data_config = prepare(config.data)

@@ -40,13 +40,12 @@ class DataCommand:
         data = load(prepared)
         if self.noise.kind == "file":
             prepare_noise(self.noise, data.train.labels_n)
-        shape = "×".join(str(side) for side in data.train.images_nchw.shape[1:])
         print(
             f"{data.name}: {len(data.train.labels_n)} training and {len(data.test.labels_n)} test "
-            f"images of {shape}, {len(data.train.classes)} classes"
+            f"{_kind(data)}"
         )
         print(f"fingerprint: {prepared.fingerprint}")
-        print("\n".join(_details(data)))
+        print("\n".join(data.notes if data.text else _details(data)))
         return 0
 
     def _noise_faults(self) -> list[str]:
@@ -59,6 +58,14 @@ class DataCommand:
         elif self.noise.seed:
             found.append(f"noise.seed is {self.noise.seed!r}; expected 0, as nothing is drawn")
         return found
+
+
+def _kind(data: DataSet) -> str:
+    """What there is a number of, and of what form."""
+    shape_chw, classes = data.train.images_nchw.shape[1:], len(data.train.classes)
+    if data.text:
+        return f"windows of {shape_chw[1] - 1} bytes, {classes} files"
+    return f"images of {'×'.join(str(side) for side in shape_chw)}, {classes} classes"
 
 
 def _details(data: DataSet) -> list[str]:

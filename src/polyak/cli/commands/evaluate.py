@@ -217,17 +217,16 @@ class EvaluateCommand:
         """Whose test images to take."""
         if self.source is None:
             return prepare(replace(own, test_limit=self.test_limit))
-        return prepare(
-            DataConfig(
-                source=self.source,
-                image_column=self.image_column,
-                label_column=self.label_column,
-                test_limit=self.test_limit,
-                # Images of another size could not be evaluated otherwise.
-                resize=own.resize,
-                resize_how=own.resize_how,
-            )
+        wanted = DataConfig(
+            source=self.source,
+            image_column=self.image_column,
+            label_column=self.label_column,
+            test_limit=self.test_limit,
+            # Images of another size could not be evaluated otherwise.
+            resize=own.resize,
+            resize_how=own.resize_how,
         )
+        return prepare(replace(wanted, context=own.context) if wanted.is_text else wanted)
 
 
 def _show(console: Console, run_id: str, arm: str) -> None:

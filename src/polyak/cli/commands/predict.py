@@ -59,6 +59,11 @@ class PredictCommand:
     def run(self) -> int:
         """Exit code 0."""
         run = load(run_named(self.run_name, OUT).path)
+        if run.config.data.is_text:
+            raise ConfigError(
+                f"run {run.id} is of text; expected one of images. `polyak.runs.load(…).predict` "
+                "takes windows of bytes."
+            )
         if self.arm not in run.arms:
             raise ConfigError(unknown("arm", self.arm, run.arms))
         if self.out is not None and self.out.is_dir():

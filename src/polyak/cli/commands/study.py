@@ -18,7 +18,13 @@ from polyak.loggers.following import following
 from polyak.records.paper_code import parse_paper_code
 from polyak.records.vocabulary import Selection, Switch
 from polyak.study import plan
-from polyak.study.options import in_float32, with_more_averages, with_precision, with_protocol
+from polyak.study.options import (
+    in_float32,
+    with_more_averages,
+    with_precision,
+    with_protocol,
+    with_windows,
+)
 from polyak.study.paper.datasets import hints, parse_places
 from polyak.study.paper.presets import preset
 from polyak.study.plan import Study, planned
@@ -101,6 +107,10 @@ class StudyCommand:
     """Also evaluate tail averages, LAWA, power-function EMA and SWAD along the same runs, as a
     study of its own, NAME-more."""
 
+    windows: bool = False
+    """Also evaluate power-function averages along the same runs whose mean age is 1 %, 6.7 % and
+    10 % of the run, as a study of its own, NAME-windows."""
+
     controls: bool = False
     """Beside the paper's arms of a study with refits: SGD annealed in the average's budget, an
     average on that shorter schedule, and weight decay 5e-4."""
@@ -135,6 +145,8 @@ class StudyCommand:
         study = self._study()
         if self.more_averages:
             study = with_more_averages(study)
+        if self.windows:
+            study = with_windows(study)
         if self.fp32:
             study = in_float32(study)
         if self.precision is not None:
@@ -174,6 +186,7 @@ class StudyCommand:
             "--clean-holdout": self.clean_holdout,
             "--controls": self.controls,
             "--more-averages": self.more_averages,
+            "--windows": self.windows,
             "--fp32": self.fp32,
         }
         words += [word for word, given in switches.items() if given]

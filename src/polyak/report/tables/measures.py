@@ -1,6 +1,7 @@
 """Every metric that a table shows, once: what it is called, its unit and its decimals."""
 
 from dataclasses import dataclass, replace
+from math import log
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +61,16 @@ SHARE = _percent("share", "share")
 
 _PRINTED = {"loss": 2, "churn": 2, "ece": 2, "ece_scaled": 2, "ece_floor": 2}
 """Decimals of the paper's own tables, where they are others than ours."""
+
+
+def in_bits(measure: Measure) -> Measure:
+    """A measure in nats of text, whose samples are bytes.
+
+    Example:
+        >>> in_bits(LOSS).unit, round(in_bits(LOSS).scale * log(256), 6)
+        ('bits per byte', 8.0)
+    """
+    return replace(measure, unit="bits per byte", scale=measure.scale / log(2))
 
 
 def as_printed(measure: Measure) -> Measure:

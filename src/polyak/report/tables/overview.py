@@ -22,6 +22,7 @@ from polyak.report.tables.measures import (
     MEMORISED,
     TEMPERATURE,
     Measure,
+    in_bits,
 )
 from polyak.report.tables.table import Cell, Table
 
@@ -32,13 +33,14 @@ def tables_of(study: LoadedStudy) -> dict[str, Table]:
     """Tables by section: generalisation, churn, churn_split, calibration, and, where the study has
     such runs, noise, budget and against."""
     rows = study.rows
+    of_text = (in_bits(LOSS),) if rows and all(row.is_text for row in rows) else ()
     in_paper = any(numbers_for(row.record.dataset, row.record.architecture) for row in rows)
     coded = in_paper or any("js" in row.record.paper_code for row in rows)
     found = {
-        "generalisation": _table(rows, "refit", (ACCURACY, LOSS), differences=True),
+        "generalisation": _table(rows, "refit", (ACCURACY, LOSS, *of_text), differences=True),
         "churn": _table(rows, "refit", (CHURN, JS, *((JS_PAPER_CODE,) if coded else ()))),
         "churn_split": _table(rows, "refit", CHURN_PARTS),
-        "calibration": _table(rows, "search", meaningful(rows, CALIBRATION)),
+        "calibration": _table(rows, "search", meaningful(rows, (*CALIBRATION, *of_text))),
     }
     more = {"noise": _noise(rows), "budget": budget_table(rows), "against": against_table(rows)}
     return found | {name: table for name, table in more.items() if table}

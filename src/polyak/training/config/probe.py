@@ -50,6 +50,8 @@ class ProbeConfig:
             faults.append("backbones or arms is empty; expected at least one of each")
         if not 0 <= self.momentum < 1:
             faults.append(f"momentum is {self.momentum!r}; expected 0 <= momentum < 1")
+        if any(data.is_text for data in (self.data, *(run.data for run in self.backbones))):
+            faults.append("a data set is text; expected images to probe on and backbones of images")
         faults += unknown_settings(self)
         if faults:
             raise ConfigError.of("probe", faults)

@@ -12,8 +12,8 @@ from polyak.models.config import ModelConfig
 from polyak.records.paper_code import OF_RUNS, in_order
 from polyak.records.vocabulary import (
     BASELINE,
+    BESIDE_THE_BANK,
     MONITORS,
-    MORE_AVERAGES,
     RULES,
     SWITCH,
     Monitor,
@@ -23,6 +23,7 @@ from polyak.records.vocabulary import (
     Switch,
 )
 from polyak.training.config.optim import OptimConfig, unknown_settings
+from polyak.userfile import parse_reference
 
 Keep = Literal["every", "chosen"]
 Precision = Literal["float32", "bfloat16"]
@@ -188,6 +189,7 @@ class RunConfig:
         if len({stop.rule for stop in self.stops}) != len(self.stops):
             faults.append("two stops have one rule; expected at most one for each rule")
         faults += [*unknown_settings(self), *_more_faults(self), *_precision_faults(self)]
+        faults += _text_faults(self)
         if self.bootstrap is not None and not self.averaging.faults():
             names = self.averaging.names
             faults += (
@@ -257,6 +259,7 @@ LATER: dict[str, Any] = {
     "validation": "holdout",
     "resize": None,
     "resize_how": "shorter-side-crop",
+    "context": 128,
 }
 """Settings that came after the first runs, with their defaults: where a setting has its default
 it is not in the record, so that the ids of those runs stay what they were."""
@@ -301,9 +304,9 @@ def _at_least_one(config: RunConfig, *names: str) -> list[str]:
 
 def _more_faults(config: RunConfig) -> list[str]:
     found = [
-        unknown("more_averages", name, MORE_AVERAGES)
+        unknown("more_averages", name, BESIDE_THE_BANK)
         for name in config.more_averages
-        if name not in MORE_AVERAGES
+        if name not in BESIDE_THE_BANK
     ]
     if len(set(config.more_averages)) != len(config.more_averages):
         found.append(f"more_averages is {config.more_averages!r}; expected no name twice")
@@ -314,6 +317,22 @@ def _more_faults(config: RunConfig) -> list[str]:
     first, last = config.swad
     if not 1 <= first <= last <= config.epochs:
         found.append(f"swad is {config.swad!r}; expected rising epochs, 1 to {config.epochs}")
+    return found
+
+
+def _text_faults(config: RunConfig) -> list[str]:
+    """Networks of text with images, and the other way round; what text has no use for."""
+    name, own = config.model.name, parse_reference(config.model.name) is not None
+    if not config.data.is_text:
+        wanted = "text:stdlib or text: and a path, for"
+        source = config.data.source
+        return [f"data.source is {source!r}; expected {wanted} model gpt"] * (name == "gpt")
+    found = []
+    if name != "gpt" and not own:
+        found.append(f"model.name is {name!r}; expected gpt or file.py:build for text")
+    for monitor in config.monitors:
+        if monitor.startswith("train_"):
+            found.append(f"monitor is {monitor!r}; expected none of train_… for text")
     return found
 
 

@@ -1,0 +1,1 @@
+"""Text as bytes: files, cut into windows, that make a data set."""
