@@ -64,7 +64,6 @@ HEAVY = (
     "lightning",
     "matplotlib",
     "pandas",
-    "plotly",
     "pyarrow",
     "ray",
     "rich",

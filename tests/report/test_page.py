@@ -3,6 +3,7 @@ import re
 import shutil
 from dataclasses import replace
 from html.parser import HTMLParser
+from importlib.resources import files
 
 import pytest
 from safetensors.torch import load_file, save_file
@@ -15,7 +16,8 @@ from polyak.errors import FileError
 from polyak.records.runs import RunFolder, run_folder
 from polyak.records.studies import write_study
 from polyak.report import facts
-from polyak.report.figures.interactive import library
+from polyak.report.figures.interactive import spec
+from polyak.report.figures.training_curves import row_charts
 from polyak.report.page import write_report
 from polyak.report.tables.cells import WRONG_LABELS, mean_cell, meaningful
 from polyak.report.tables.measures import LOSS, TEMPERATURE
@@ -71,16 +73,82 @@ def test_page_refers_to_nothing_outside_its_folder(toy, page):
     assert "@import" not in styles
 
 
-def test_plotly_is_inlined_once(page):
-    assert page.count(library()[:500]) == 1
+def test_what_draws_the_figures_is_in_the_page_once(page):
+    script = files("polyak.report.templates").joinpath("charts.js").read_text("utf-8")
+    assert page.count(script.strip()) == 1
     assert [tag for tag, _ in Elements(page).tags].count("script") == 2
+
+
+def test_a_page_with_figures_to_look_into_is_small(page):
+    """A study of four hundred epochs has some 100 times the points of this one."""
+    assert len(page.encode()) < 150_000
+
+
+def test_every_value_under_the_pointer_is_in_the_page(toy, page):
+    out, study = toy
+    (row,) = load_recorded_study(out, study).rows
+    given = json.loads(
+        page.split('<script type="application/json" id="charts">')[1].split("</script>")[0]
+    )
+    charts = row_charts(row, prefix="row1")
+    assert given == {chart.name: spec(chart) for chart in charts.values()}
+    assert re.findall(r'id="plot-([\w-]+)"', page) == [
+        name for name in re.findall(r'id="plot-([\w-]+)"', page) if name in given
+    ]
+
+
+def test_every_plot_and_picture_has_a_text_alternative_with_numbers(page):
+    tags = Elements(page).tags
+    plots = [a["aria-label"] for tag, a in tags if a.get("class") == "plot"]
+    pictures = [a["alt"] for tag, a in tags if tag == "img"]
+    assert len(plots) == 5
+    assert len(pictures) == 7  # those of readers without scripts, and two of differences
+    for words in (*plots, *pictures):
+        assert len(re.findall(r"\d[\d.]*", words)) >= 4, words
+
+
+def test_every_table_has_a_caption(page):
+    assert page.count("<table") == page.count("<caption>") >= 10
+
+
+def test_on_a_telephone_each_number_of_the_main_tables_has_its_heading(page):
+    """They are laid out as cards there, below each other."""
+    styles = page.split("<style>")[1].split("</style>")[0]
+    narrow = styles.split("@media screen and (max-width: 40rem)")[1]
+    assert "content: attr(data-heading)" in narrow
+    for table in re.findall(r'<table class="models">.*?</table>', page, re.S):
+        assert len(re.findall(r"<td[ >]", table)) == len(
+            re.findall(r'<td[^>]* data-heading="\w', table)
+        )
+
+
+def test_dark_mode_changes_every_colour_of_the_page_and_turns_plots_about(page):
+    styles = page.split("<style>")[1].split("</style>")[0]
+    light, dark = styles.split("@media screen and (prefers-color-scheme: dark)")[:2]
+    names = re.findall(r"(--[\w-]+): #", light)
+    assert names == re.findall(r"(--[\w-]+): #", dark.split(".drawn")[0])
+    assert ".drawn { filter: invert" in dark
+    # Plots alone have colours of their own: they are what is turned about.
+    rest = styles.split("}\n}", 1)[1]
+    own = [line for line in rest.splitlines() if re.search(r"#[0-9a-f]{3,6}\b", line)]
+    assert all(line.startswith((".plot ", ".reading {")) for line in own), own
+    drawn = [a for tag, a in Elements(page).tags if tag == "img" and a.get("class") == "drawn"]
+    assert len(drawn) == 2
+    assert 'class: "drawn"' in page  # by the script
+
+
+def test_print_shows_what_is_shut_on_a_screen(page):
+    printed = page.split("@media print")[1].split("</style>")[0]
+    assert "details::details-content" in printed
+    assert 'addEventListener("beforeprint"' in page
+    assert "nav, .plot .views { display: none; }" in printed
 
 
 def test_each_figure_has_a_place_an_svg_and_a_csv(toy, page):
     out, _ = toy
     places = re.findall(r'id="plot-([\w-]+)"', page)
     assert places == [
-        f"row1-{k}" for k in ("memorised", "reliability", "holdout", "test", "batchnorm")
+        f"row1-{k}" for k in ("test", "memorised", "reliability", "holdout", "batchnorm")
     ]
     for name in places:
         for ending in ("svg", "csv"):

@@ -1,6 +1,6 @@
 """From the logs of runs to learning curves over seeds, and what they say about the bank."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -47,10 +47,21 @@ class Coincidence:
 
 def learning_curves(logs: Iterable[RunLog]) -> list[CurvePoint]:
     """Curves of all parts and weights over the runs of one configuration, one run a seed."""
+    return _curves(logs, _with_best)
+
+
+def learning_leads(logs: Iterable[RunLog]) -> list[CurvePoint]:
+    """Curves of each average minus SGD, paired by seed: means and intervals of the differences."""
+    return _curves(logs, _minus_baseline)
+
+
+def _curves(
+    logs: Iterable[RunLog], curves_of: Callable[[Mapping[str, Score]], Iterable[tuple[str, Score]]]
+) -> list[CurvePoint]:
     found: dict[tuple[str, str, str, int], list[float]] = {}
     for log in logs:
         for part, epoch, scores in _scores(log):
-            for weights, score in _with_best(scores):
+            for weights, score in curves_of(scores):
                 for metric, value in (("accuracy", score.accuracy), ("loss", score.loss)):
                     found.setdefault((part, weights, metric, epoch), []).append(value)
     return [
@@ -138,6 +149,14 @@ def _with_best(scores: Mapping[str, Score]) -> Iterator[tuple[str, Score]]:
             accuracy=max(score.accuracy for score in averages),
         )
         yield "best average", best
+
+
+def _minus_baseline(scores: Mapping[str, Score]) -> Iterator[tuple[str, Score]]:
+    """Differences to SGD, where it was evaluated."""
+    sgd = scores.get(BASELINE)
+    for name, score in scores.items():
+        if sgd is not None and name != BASELINE:
+            yield name, Score(loss=score.loss - sgd.loss, accuracy=score.accuracy - sgd.accuracy)
 
 
 def _point(part: str, weights: str, metric: str, epoch: int, values: list[float]) -> CurvePoint:

@@ -133,7 +133,6 @@ EXTRAS = {
     "jinja2": "study",
     "matplotlib": "study",
     "PIL": "study",
-    "plotly": "study",
     "pyarrow": "study",
     "rich": "study",
     "scipy": "study",

@@ -1,7 +1,7 @@
 """What is kept of a study when its runs are thrown away: every number, no weights and no logits.
 
 results.csv   the numbers of the page       curves.csv   every score of every epoch of every run
-index.html    the page without plotly, its figures in figures/, its claims in claims.json
+index.html    the page without a script, its figures in figures/, its claims in claims.json
 plan.json, choices.json, configs/<id>.json   what was run and what was chosen
 registration.json   what the study claimed before it ran, where it was registered
 evaluations/<name>.csv   numbers on other test images, where `polyak evaluate` found some

@@ -19,6 +19,17 @@ def number(value: float, digits: int, *, signed: bool = False) -> str:
     return text.replace("-", "−")
 
 
+def significant(value: float) -> str:
+    """A number of any size, with three significant digits and at least all before the point.
+
+    Example:
+        >>> significant(-0.012345), significant(51.26), significant(1024.0), significant(5.0)
+        ('−0.0123', '51.3', '1024', '5')
+    """
+    text = f"{value:.0f}" if abs(value) >= 1000 else f"{float(f'{value:.3g}'):g}"
+    return text.replace("-", "−")
+
+
 def percent_digits(images_in_test: int) -> int:
     """Decimals that a percentage of that many images can bear.
 

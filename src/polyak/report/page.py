@@ -12,10 +12,11 @@ from polyak.files import replacing
 from polyak.records.studies import MeasurementRecord
 from polyak.report import facts, overhead
 from polyak.report.departures import departures, scale_notice
+from polyak.report.figures.alternative import alternative
 from polyak.report.figures.chart import write_csv
 from polyak.report.figures.differences import Differences, main_differences
 from polyak.report.figures.forest import write_forest
-from polyak.report.figures.interactive import library, spec
+from polyak.report.figures.interactive import spec
 from polyak.report.figures.svg import write_svg
 from polyak.report.names import ARMS, RULE_NAMES
 from polyak.report.numbers import counted, duration, joined
@@ -57,7 +58,7 @@ def write_page(study: LoadedStudy, folder: Path, *, interactive: bool = True) ->
     Args:
         study: What the page is about.
         folder: Where to.
-        interactive: Whether figures can be looked into, which takes 5 MB, or are pictures.
+        interactive: Whether figures can be looked into, by a script in the page, or are pictures.
     """
     entries, own = judge(study), judge_own(study)
     write_ledger(folder, entries, own_record(study, own))
@@ -116,6 +117,7 @@ def render(
             scale=scale_notice(study),
             refits=any(row.refits for row in record.rows),
             figure=_figure(record.preset),
+            picture=_picture(study, parts),
             appendix=appendix(study),
             matched=[line for row in rows for line in matched(row)],
             cost=facts.cost(run for row in rows for run in row.runs.values()),
@@ -126,8 +128,8 @@ def render(
             others=other_methods(study),
             ledger=ledger_part(record, entries),
             own=own_part(study, judge_own(study)),
+            alternatives={chart.name: alternative(chart) for chart in charts},
             specs={chart.name: spec(chart) for chart in charts} if interactive else {},
-            library=library() if charts and interactive else "",
             duration=duration,
             counted=counted,
         )
@@ -178,6 +180,13 @@ def _templates() -> Environment:
 def _figure(preset: str | None) -> str:
     """The figure of the paper that a study is for; empty where it is for none."""
     return preset.removeprefix("figure") if preset and preset.startswith("figure") else ""
+
+
+def _picture(study: LoadedStudy, parts: Sequence[RowPart]) -> str:
+    """The kind of chart that stands on the first screen: of one row that is no table or figure of
+    the paper, the test curves; empty where there is none."""
+    alone = len(parts) == 1 and study.record.preset is None and "test" in parts[0].charts
+    return "test" if alone else ""
 
 
 def _bins(study: LoadedStudy) -> str:

@@ -1,14 +1,19 @@
 """Charts as data, and the two ways of drawing them."""
 
 import csv
+import json
+import re
 import subprocess
 import sys
+from dataclasses import replace
+from importlib.resources import files
+from typing import get_args
 
-import plotly.graph_objects as go
 import pytest
 
 from polyak.analysis.loaded import load_recorded_study
 from polyak.report.figures import style
+from polyak.report.figures.alternative import alternative
 from polyak.report.figures.chart import Chart, Panel, Series, write_csv
 from polyak.report.figures.interactive import spec
 from polyak.report.figures.svg import draw, write_svg
@@ -59,32 +64,90 @@ def test_legend_says_seeds_and_band(charts):
     assert charts["batchnorm"].legend == "means of 2 seeds"
 
 
-def test_every_interactive_figure_is_valid_plotly(charts):
+def test_an_interactive_figure_has_every_value_of_every_line_in_both_views(charts):
+    """What is read under the pointer: as many points as the chart has, to five digits."""
     for chart in charts.values():
-        values = spec(chart)
-        figure = go.Figure(values)
-        assert len(figure.data) == len(values["data"]) > 0
-        bands = sum(s.low is not None for panel in chart.panels for s in panel.series)
-        assert len(figure.data) == bands + sum(len(panel.series) for panel in chart.panels)
+        values = json.loads(json.dumps(spec(chart)))
+        for panel, given in zip(chart.panels, values["panels"], strict=True):
+            _same_lines(panel, given)
+            assert (given["minus"] is None) == (panel.minus is None)
+            if panel.minus is not None:
+                _same_lines(panel.minus, given["minus"])
 
 
-def test_each_label_is_once_in_a_legend(charts):
-    for chart in charts.values():
-        shown = [trace["name"] for trace in spec(chart)["data"] if trace["showlegend"]]
-        assert len(shown) == len(set(shown))
+def _same_lines(panel, given):
+    assert [line["label"] for line in given["series"]] == [s.label for s in panel.series]
+    for series, told in zip(panel.series, given["series"], strict=True):
+        assert told["x"] == list(series.x)
+        for name in ("y", "low", "high"):
+            ours = getattr(series, name)
+            assert (name in told) == (ours is not None)
+            assert ours is None or told[name] == pytest.approx(ours, rel=1e-4)
 
 
-def test_panels_of_a_grid_do_not_overlap(charts):
-    layout = spec(charts["holdout"])["layout"]
-    first, second, third = (layout[f"yaxis{n}"]["domain"] for n in ("", "2", "3"))
-    assert first[0] > second[1] > second[0] > third[1] > third[0] == 0
+def test_every_dash_and_marker_has_a_shape_in_the_drawing_script():
+    script = files("polyak.report.templates").joinpath("charts.js").read_text("utf-8")
+    for name in (*get_args(style.Dash), *get_args(style.Marker)):
+        assert re.search(rf'\b{name}"?: "', script), name
 
 
-def test_labels_are_text_to_plotly_and_matplotlib():
+def test_leads_are_paired_by_seed_and_sgd_is_the_line_at_zero(charts):
+    """Seeds differ by a point in level and agree in the lead, so its interval is narrower."""
+    accuracy, loss, rate = charts["holdout"].panels
+    leads = {series.label: series for series in accuracy.minus.series}
+    levels = {series.label: series for series in accuracy.series}
+    assert list(leads) == ["EMA 0.5", "EMA 0.9", "SGD", "chosen for EMA (acc.)"]
+    assert set(leads["SGD"].y) == {0.0}
+    expected = [ours - sgd for ours, sgd in zip(levels["EMA 0.9"].y, levels["SGD"].y, strict=True)]
+    assert leads["EMA 0.9"].y == pytest.approx(expected)
+    widths = [h - low for h, low in zip(leads["EMA 0.9"].high, leads["EMA 0.9"].low, strict=True)]
+    levels_widths = [h - low for h, low in zip(levels["SGD"].high, levels["SGD"].low, strict=True)]
+    assert max(widths) < min(levels_widths)
+    assert [series.banded for series in leads.values()][:2] == [False, True]
+    # At each seed's own scores: both at epoch 3, where the chosen average led by as much.
+    assert leads["chosen for EMA (acc.)"].x == (3, 3)
+    assert loss.minus is not None
+    assert rate.minus is None
+
+
+def test_differences_are_shown_first_where_lines_are_crowded():
+    def panel(near: float) -> Panel:
+        sgd = line("SGD")
+        lead = replace(sgd, y=(near, -near))
+        return Panel(y_label="y", series=(sgd,), minus=Panel(y_label="d", series=(lead,)))
+
+    # SGD's own range is 10.
+    assert panel(1.0).crowded
+    assert not panel(5.0).crowded
+    assert not Panel(y_label="y", series=(line("SGD"),)).crowded
+
+
+def test_labels_are_text_to_matplotlib():
     panel = Panel(y_label="y", series=(line("<a href='http://x'>$\\frac$</a>"),))
     chart = Chart(name="c", subject="$\\nothing$", title="t", caption="", panels=(panel,))
-    assert "<a" not in str(spec(chart)["data"])
     draw(chart).canvas.draw()  # mathematics would not parse
+
+
+def test_the_text_alternative_tells_each_line_at_fixed_places(charts):
+    told = alternative(charts["holdout"])
+    assert told.startswith("toy row. On the hold-out, during the search")
+    assert "Hold-out accuracy (%) at epoch 1, 2, 3 and 4:" not in told  # the crosses lie elsewhere
+    assert "SGD 40.5 at 1, 50.5 at 2, 60.5 at 3, 70.5 at 4" in told
+    assert "Learning rate at epoch 1, 2, 3 and 4: learning rate 0.1, 0.05, 0.0333, 0.025." in told
+    assert "maximum" not in told
+    for chart in charts.values():
+        words = alternative(chart)
+        for panel in chart.panels:
+            assert all(s.label in words for s in panel.series if "maximum" not in s.label)
+
+
+def test_the_text_alternative_of_a_long_line_has_five_of_its_values():
+    curve = Series(
+        label="a", x=tuple(range(101)), y=tuple(0.1 * x for x in range(101)), style=style.SGD
+    )
+    panels = (Panel(y_label="y", series=(curve,)),)
+    chart = Chart(name="c", subject="s", title="t", caption="", panels=panels)
+    assert alternative(chart) == "s. t. Y at epoch 0, 25, 50, 75 and 100: a 0, 2.5, 5, 7.5, 10."
 
 
 def test_static_figures_have_labelled_axes_and_a_legend(charts):

@@ -142,7 +142,17 @@ class StudyCommand:
                     "Leave the name out to write an example, or --init to run the study."
                 )
             return _write_example(self.init)
-        study = self._study()
+        study = self._varied(self._study())
+        self._check_registering()
+        if self.dry_run:
+            return _list_runs(study, self.data, self.spread_from)
+        command = shlex.join(self._words())
+        if self.register:
+            return _register(study, self.where, command, self.data, self.spread_from)
+        return carry_through(study, self.where, command=command, data=self.data)
+
+    def _varied(self, study: Study) -> Study:
+        """The study as the options have it."""
         if self.more_averages:
             study = with_more_averages(study)
         if self.windows:
@@ -151,13 +161,15 @@ class StudyCommand:
             study = in_float32(study)
         if self.precision is not None:
             study = with_precision(study, self.precision)
-        study = with_protocol(
+        return with_protocol(
             study,
             paper_code=parse_paper_code(self.paper_code),
             selection=self.selection,
             clean_holdout=self.clean_holdout,
             batchnorm_augmentation=self.batchnorm_augmentation,
         )
+
+    def _check_registering(self) -> None:
         if self.dry_run and self.register:
             raise ConfigError(
                 "dry-run and register are given; expected one of them. Leave one out."
@@ -166,12 +178,6 @@ class StudyCommand:
             raise ConfigError(
                 "spread-from is given; expected it with --register or --dry-run. Add one of them."
             )
-        if self.dry_run:
-            return _list_runs(study, self.data, self.spread_from)
-        command = shlex.join(self._words())
-        if self.register:
-            return _register(study, self.where, command, self.data, self.spread_from)
-        return carry_through(study, self.where, command=command, data=self.data)
 
     def _words(self) -> list[str]:
         """What to type to run the study again."""

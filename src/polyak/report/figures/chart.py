@@ -3,9 +3,13 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 
 from polyak import files
 from polyak.report.figures.style import Style
+
+_CROWDED = 0.25
+"""Share of the range of y."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,6 +23,8 @@ class Series:
     low: tuple[float, ...] | None = None
     high: tuple[float, ...] | None = None
     in_legend: bool = True
+    banded: bool = True
+    """Whether the band is drawn, or only told."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +35,20 @@ class Panel:
     series: tuple[Series, ...]
     x_label: str = "epoch"
     title: str = ""
+    minus: "Panel | None" = None
+    """The lines minus SGD's, to be looked at in this one's place."""
+
+    @property
+    def crowded(self) -> bool:
+        """Whether the lines are usually so near SGD's that they hide each other."""
+        if self.minus is None:
+            return False
+        levels = [y for series in self.series for y in series.y]
+        farthest: dict[float, float] = {}
+        for series in self.minus.series:
+            for x, y in zip(series.x, series.y, strict=True):
+                farthest[x] = max(farthest.get(x, 0.0), abs(y))
+        return median(farthest.values()) < _CROWDED * (max(levels) - min(levels))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +73,11 @@ class Chart:
 
     share_y: bool = False
     """One range of y for all panels; x is shared always."""
+
+    @property
+    def crowded(self) -> bool:
+        """Whether its first panel is, so that differences show more."""
+        return self.panels[0].crowded
 
 
 def write_csv(chart: Chart, path: Path) -> None:

@@ -1,14 +1,25 @@
 """Charts of what happens during training, each from the curves over seeds."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
-from polyak.analysis.curves import CurvePoint, learning_curves, learning_rates
+from polyak.analysis.curves import (
+    CurvePoint,
+    learning_curves,
+    learning_leads,
+    learning_rates,
+)
 from polyak.analysis.loaded import LoadedRow, RunLog
+from polyak.records.vocabulary import BASELINE
 from polyak.report.figures import authors_curves, style
 from polyak.report.figures.chart import Chart, Panel, Series
 from polyak.report.figures.reliability import reliability_chart
-from polyak.report.figures.series import bank_series, legend_words, smoothed_series
+from polyak.report.figures.series import (
+    bank_series,
+    lead_panel,
+    legend_words,
+    smoothed_series,
+)
 from polyak.report.names import average_name
 
 SMOOTHING_EPOCHS = 5
@@ -30,23 +41,37 @@ def row_charts(row: LoadedRow, *, prefix: str, preset: str | None = None) -> dic
         preset: The table or figure of the paper that the study is for.
     """
     search, refit = row.logs("search"), row.logs("refit")
-    searched, refitted = learning_curves(search), learning_curves(refit)
+    searched, refitted = Curves.of(search), Curves.of(refit)
     charts = {
-        "figure1": _figure1(searched, row, _rates(search)) if preset == "figure1" else None,
-        "holdout": _learning(searched, row, "holdout", (*_stops(row), *_rates(search))),
+        "figure1": _figure1(searched.points, row, _rates(search)) if preset == "figure1" else None,
+        "holdout": _learning(searched, row, "holdout", _rates(search), stops=_stops(row)),
         "test": _with_authors(
             _learning(refitted, row, "test", _rates(refit))
             if row.record.refits
             else _learning(searched, row, "test", _rates(search), phase="search"),
             row,
         ),
-        "batchnorm": _recomputed(refitted, row, "test") or _recomputed(searched, row, "holdout"),
+        "batchnorm": _recomputed(refitted.points, row, "test")
+        or _recomputed(searched.points, row, "holdout"),
         "memorised": _memorised(refitted, row, "refit") or _memorised(searched, row, "search"),
         "reliability": reliability_chart(row, name="reliability"),
     }
     return {
         kind: replace(chart, name=f"{prefix}-{kind}") for kind, chart in charts.items() if chart
     }
+
+
+@dataclass(frozen=True, slots=True)
+class Curves:
+    """What the runs of one phase say at each epoch."""
+
+    points: Sequence[CurvePoint]
+    leads: Sequence[CurvePoint]
+    """Of averages over SGD."""
+
+    @classmethod
+    def of(cls, logs: Sequence[RunLog]) -> "Curves":
+        return cls(learning_curves(logs), learning_leads(logs))
 
 
 def _rates(logs: Sequence[RunLog]) -> tuple[Series, ...]:
@@ -58,34 +83,45 @@ def _rates(logs: Sequence[RunLog]) -> tuple[Series, ...]:
     return (Series(label="learning rate", x=epochs, y=rates, style=drawn, in_legend=False),)
 
 
-def _stops(row: LoadedRow) -> tuple[Series, ...]:
-    """Where each seed's run was stopped for accuracy, at that seed's own score."""
+@dataclass(frozen=True, slots=True)
+class Stops:
+    """Where each seed's run was stopped for accuracy."""
+
+    scores: tuple[Series, ...] = ()
+    """At that seed's own score."""
+
+    leads: tuple[Series, ...] = ()
+    """At that seed's own lead over SGD."""
+
+
+def _stops(row: LoadedRow) -> Stops:
     marks = []
     for seed, run in row.of("search").items():
         stop = next((s for s in row.record.stops.get(seed, ()) if s.rule == "acc"), None)
         scores = run.log.part("holdout").get(stop.epoch, {}) if stop else {}
         if stop and stop.average in scores:
-            marks.append((stop.epoch, 100 * scores[stop.average].accuracy))
+            found, sgd = scores[stop.average].accuracy, scores[BASELINE].accuracy
+            marks.append((stop.epoch, 100 * found, 100 * (found - sgd)))
     if not marks:
-        return ()
-    x, y = zip(*marks, strict=True)
-    return (Series(label="chosen for EMA (acc.)", x=x, y=y, style=style.STOP),)
+        return Stops()
+    x, scored, leads = zip(*marks, strict=True)
+    mark = Series(label="chosen for EMA (acc.)", x=x, y=scored, style=style.STOP)
+    return Stops((mark,), (replace(mark, y=leads),))
 
 
 def _learning(
-    points: Sequence[CurvePoint],
+    curves: Curves,
     row: LoadedRow,
     part: str,
-    more: Sequence[Series],
+    rates: tuple[Series, ...],
     *,
+    stops: Stops = Stops(),
     phase: str = "refit",
 ) -> Chart | None:
-    accuracy = bank_series(points, row.record, part=part, metric="accuracy")
+    accuracy = bank_series(curves.points, row.record, part=part, metric="accuracy")
     if not accuracy:
         return None
     where, title = _PARTS[part]
-    stops = tuple(series for series in more if series.style is style.STOP)
-    rates = tuple(series for series in more if series.style is style.RATE)
     return Chart(
         name=part,
         subject=row.label,
@@ -95,15 +131,27 @@ def _learning(
         + (
             "Crosses are the epochs chosen for EMA (acc.), one for each seed. Under label noise "
             "the hold-out’s labels are as wrong as the training labels, which bounds its accuracy."
-            if stops
+            if stops.scores
             else "Nothing was chosen by these curves."
         ),
-        legend=legend_words(points, part=part),
+        legend=legend_words(curves.points, part=part),
         panels=(
-            Panel(y_label=f"{where} accuracy (%)", series=(*accuracy, *stops)),
+            Panel(
+                y_label=f"{where} accuracy (%)",
+                series=(*accuracy, *stops.scores),
+                minus=lead_panel(
+                    curves.leads,
+                    row.record,
+                    part=part,
+                    metric="accuracy",
+                    of="accuracy",
+                    more=stops.leads,
+                ),
+            ),
             Panel(
                 y_label=f"{where} loss (nats)",
-                series=bank_series(points, row.record, part=part, metric="loss"),
+                series=bank_series(curves.points, row.record, part=part, metric="loss"),
+                minus=lead_panel(curves.leads, row.record, part=part, metric="loss", of="loss"),
             ),
             Panel(y_label="learning rate", series=rates),
         ),
@@ -185,9 +233,13 @@ def _recomputed(points: Sequence[CurvePoint], row: LoadedRow, part: str) -> Char
     )
 
 
-def _memorised(points: Sequence[CurvePoint], row: LoadedRow, phase: str) -> Chart | None:
+def _memorised(curves: Curves, row: LoadedRow, phase: str) -> Chart | None:
     right, wrong = (
-        bank_series(points, row.record, part=part, metric="accuracy", best=False)
+        bank_series(curves.points, row.record, part=part, metric="accuracy", best=False)
+        for part in ("train_clean", "train_wrong")
+    )
+    right_lead, wrong_lead = (
+        lead_panel(curves.leads, row.record, part=part, metric="accuracy", of="share")
         for part in ("train_clean", "train_wrong")
     )
     if not right or not wrong:
@@ -198,10 +250,20 @@ def _memorised(points: Sequence[CurvePoint], row: LoadedRow, phase: str) -> Char
         title="Learning the right labels and memorising the wrong ones",
         caption=f"Training images of the {phase}. Left, the higher the better; right, the lower "
         "the better. Note the two scales.",
-        legend=legend_words(points, part="train_wrong"),
+        legend=legend_words(curves.points, part="train_wrong"),
         panels=(
-            Panel(title="rightly labelled images", y_label="share learnt (%)", series=right),
-            Panel(title="wrongly labelled images", y_label="share memorised (%)", series=wrong),
+            Panel(
+                title="rightly labelled images",
+                y_label="share learnt (%)",
+                series=right,
+                minus=right_lead and replace(right_lead, title="rightly labelled images"),
+            ),
+            Panel(
+                title="wrongly labelled images",
+                y_label="share memorised (%)",
+                series=wrong,
+                minus=wrong_lead and replace(wrong_lead, title="wrongly labelled images"),
+            ),
         ),
         columns=2,
         heights=(3.0,),
