@@ -1,7 +1,8 @@
 """Ids of runs are names of folders that people have: whatever moves in the code, they stay.
 
 `fixtures/first-round/run-ids.json` holds what the code of the first round gave. A study that is
-new since is not in it; `python tests/test_run_ids.py` writes all to stdout, to compare.
+new since is not in it, nor is the demo, whose settings are others since; `python
+tests/test_run_ids.py` writes all to stdout, to compare.
 """
 
 import hashlib

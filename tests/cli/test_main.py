@@ -77,7 +77,7 @@ def test_list_shows_studies_with_runs_and_cost_and_the_models(capsys):
     assert main(["list"]) == 0
     said = capsys.readouterr()
     assert "demo" in said.out
-    assert "runs, two minutes" in said.out
+    assert "runs, under three minutes" in said.out
     assert "resnet18" in said.out
     assert said.err == ""
 

@@ -29,7 +29,7 @@ GROUPS: dict[str, dict[str, Listed]] = {
         "demo": Listed(
             "study",
             "DemoCommand",
-            "The paper's protocol in small, on digits: two minutes on two cores.",
+            "The paper's protocol in small, on digits: under three minutes on two cores.",
             "demo",
         ),
         "study": Listed(

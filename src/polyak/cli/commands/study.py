@@ -216,7 +216,7 @@ class StudyCommand:
 
 @dataclass(frozen=True)
 class DemoCommand:
-    """The paper's protocol in small, on digits: two minutes on two cores."""
+    """The paper's protocol in small, on digits: under three minutes on two cores."""
 
     where: Annotated[Where, tyro.conf.arg(name="")]
 

@@ -23,20 +23,23 @@ from polyak.training.config import AveragingConfig, OptimConfig, RunConfig
 def demo() -> Study:
     """The whole protocol in small: scikit-learn's digits with 40 % of the labels wrong.
 
-    Nine search runs, three refits and a probe of ResNet-8: about two minutes on two cores.
+    Eight search runs, four refits and a probe of ResNet-8: under three minutes on two cores.
+
+    Without crops SGD memorises all wrong labels, which it did not with them. docs/log.md says by
+    what these settings were chosen.
     """
     config = RunConfig(
         data=DataConfig(
             source="digits",
-            crop_padding=1,
+            crop_padding=0,
             flip=False,
             noise=NoiseConfig(kind="symmetric", rate=0.4),
         ),
         model=ModelConfig(name="resnet8", width=16),
         optim=OptimConfig(weight_decay=5e-4),
-        # 30 epochs of 36 steps
-        averaging=AveragingConfig(decays=scaled_decays(540), every=2),
-        epochs=30,
+        # 25 epochs of 36 steps
+        averaging=AveragingConfig(decays=scaled_decays(450), every=2),
+        epochs=25,
         batch_size=32,
         # No page of this study shows what else could have been chosen.
         keep="chosen",
@@ -46,14 +49,15 @@ def demo() -> Study:
         dataset="digits",
         architecture="ResNet-8",
         config=config,
-        learning_rates=(0.1, 0.2, 0.4),
+        learning_rates=(0.2, 0.4),
+        seeds=(0, 1, 2, 3),
         refit_monitors=("test", "test_bn", "train_clean", "train_wrong"),
         transfer=(DataConfig(source="digits-parity", crop_padding=0, flip=False),),
     )
     return Study(
         name="demo",
-        title="The paper's protocol in small, on handwritten digits with wrong labels",
-        cost="two minutes on two cores",
+        title="The paper’s protocol in small, on handwritten digits with wrong labels",
+        cost="under three minutes on two cores",
         rows=(row,),
     )
 
