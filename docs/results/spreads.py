@@ -1,8 +1,9 @@
 """How far seeds differ in the first studies kept here, a line a metric: for power beforehand.
 
 Standard deviations over seeds, the median over rows of three seeds and more: of EMA (acc.) + BN −
-SGD, and of EMA (acc.) + BN alone. Curves are the hold-out's at a quarter of the run, the average
-that is best in the other seeds and SGD; epochs those of EMA (acc.) and EMA (loss).
+SGD, and of EMA (acc.) + BN alone. Curves are the hold-out's at shares of the run: the average that
+is best in the other seeds − SGD, and alone; then the longest − the shortest average, and alone.
+Epochs are those of EMA (acc.) and EMA (loss).
 `analysis/claims/power.py` has these numbers.
 """
 
@@ -12,6 +13,7 @@ import math
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from itertools import product
 from pathlib import Path
 
 from polyak.analysis.claims.claim import paired, pseudo_values
@@ -23,7 +25,7 @@ UNTIL = "2026-11-28"
 
 OF_REFITS = ("accuracy", "loss", "brier", "ece", "memorised", "churn", "js")
 OF_SEARCHES = ("ece_scaled", "loss_scaled", "holdout_accuracy")
-EARLY, LEAST = 0.25, 3
+SHARES, LEAST = (0.1, 0.25, 0.5, 0.75, 1.0), 3
 Values = dict[str, float]
 
 
@@ -71,17 +73,21 @@ def _of_curves(study: Path) -> Iterator[tuple[str, Values, Values]]:
     for row in plan["rows"]:
         rate = choices[row["label"]]["chosen_learning_rate"]
         runs = {} if rate is None else row["search"][f"{rate:g}"]
-        for metric in ("accuracy", "loss"):
+        lengths = {
+            run: max((int(k[1]) for k in kept if k[0] == run), default=0) for run in runs.values()
+        }
+        for metric, share in product(("accuracy", "loss"), SHARES):
             bank: dict[str, list[float]] = {}
             sgd: Values = {}
             for seed, run in runs.items():
-                epochs = max((int(key[1]) for key in kept if key[0] == run), default=0)
-                early = str(max(1, math.ceil(EARLY * epochs)))
-                if (run, early, "sgd") in kept:
-                    bank[seed] = [float(kept[run, early, a][metric]) for a in row["averages"]]
-                    sgd[seed] = float(kept[run, early, "sgd"][metric])
+                epoch = str(max(1, math.ceil(share * lengths[run])))
+                if (run, epoch, "sgd") in kept:
+                    bank[seed] = [float(kept[run, epoch, a][metric]) for a in row["averages"]]
+                    sgd[seed] = float(kept[run, epoch, "sgd"][metric])
             best = place_in_others(bank, max if metric == "accuracy" else min)
-            yield f"curve {metric}", {s: bank[s][i] for s, i in best.items()}, sgd
+            yield f"{metric} at {share:g}", {s: bank[s][i] for s, i in best.items()}, sgd
+            ends = ({s: x[place] for s, x in bank.items()} for place in (-1, 0))
+            yield f"{metric} of two at {share:g}", *ends
 
 
 def _of_epochs(study: Path) -> Iterator[tuple[str, Values, Values]]:

@@ -12,6 +12,7 @@ from scipy import stats
 
 import polyak
 from polyak.analysis.claims.power import (
+    CURVE_SPREADS,
     KEPT_SPREADS,
     earlier_spread,
     evidence_of,
@@ -150,6 +151,20 @@ def test_what_is_assumed_is_what_the_kept_studies_have():
     sys.modules["spreads"] = module
     spec.loader.exec_module(module)
     measured = {metric: found[:2] for metric, found in module.spreads().items()}
-    assert measured.keys() == KEPT_SPREADS.keys()
+    assert {name for name in measured if " at " not in name} == KEPT_SPREADS.keys()
     for metric, pair in KEPT_SPREADS.items():
         assert measured[metric] == pytest.approx(pair, rel=0.02), metric
+    for metric, by_share in CURVE_SPREADS.items():
+        for share, (from_sgd, of_two, alone) in by_share.items():
+            found = measured[f"{metric} at {share:g}"]
+            assert found == pytest.approx((from_sgd, alone), rel=0.02)
+            assert measured[f"{metric} of two at {share:g}"][0] == pytest.approx(of_two, rel=0.02)
+    assert len(measured) == len(KEPT_SPREADS) + 4 * len(CURVE_SPREADS["accuracy"])
+
+
+def test_of_a_curve_it_is_the_share_of_the_run_that_is_nearest():
+    early = replace(GAIN, arm="best average", phase="search", at=0.15)
+    assert kept_spread(early)[0] == CURVE_SPREADS["accuracy"][0.1][0]
+    two = replace(early, against="shortest average", at=0.25, until=0.75)
+    assert kept_spread(two)[0] == CURVE_SPREADS["accuracy"][0.5][1]
+    assert kept_spread(replace(two, against=None, until=None))[0] == 0.0123

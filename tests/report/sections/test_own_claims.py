@@ -177,12 +177,15 @@ def test_what_was_registered_is_judged_whatever_the_study_says_now(toy):
 
 def test_claims_made_later_change_no_verdict_on_those_registered(toy):
     out, study = toy
-    study = replace(study, claims=(CLAIM,))
+    one = replace(CLAIM, comparisons=(GAIN,))
+    study = replace(study, claims=(one,))
     registered(out, study)
     page_of(out, study)
     before = ledger_of(out, study)
-    more = [replace(OTHER, id=f"more-{i}") for i in range(5)]
-    page_of(out, replace(study, claims=(CLAIM, *more)))
+    assert before["own"]["claims"][0]["p_shown"] is not None
+    easy = [replace(GAIN, bound=-50.0 - i, refuted_at=-50.0 - i) for i in range(3)]
+    more = [replace(OTHER, id=f"more-{i}", comparisons=(each,)) for i, each in enumerate(easy)]
+    page_of(out, replace(study, claims=(one, *more)))
     after = ledger_of(out, study)
     assert after["claims"] == before["claims"]
     assert after["own"]["claims"][0] == before["own"]["claims"][0]

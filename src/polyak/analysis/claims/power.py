@@ -10,6 +10,7 @@ from polyak.analysis.claims.verdicts import LEVEL, POWER, detectable_effect
 from polyak.analysis.results import Result, Results
 from polyak.records.claims import Claim, Comparison
 from polyak.records.registration import Power
+from polyak.records.vocabulary import BASELINE
 
 Spread = Callable[[Comparison], tuple[float | None, str]]
 """The standard deviation of a comparison's number over seeds (None: not known), and from where."""
@@ -25,14 +26,30 @@ KEPT_SPREADS = {
     "ece_scaled": (0.0080, 0.0066),
     "loss_scaled": (0.0072, 0.0144),
     "holdout_accuracy": (0.0076, 0.0077),
-    "curve accuracy": (0.0351, 0.0123),
-    "curve loss": (0.1356, 0.0209),
     "epoch": (0.0687, 0.0910),
 }
 """By metric: of the difference of two arms of a run, and of one arm's number. The median over rows
 of the studies kept until 28 November 2026, by `docs/results/spreads.py`. These are small: with more
-test images, and with training at the paper's size, seeds differ less; early in a run with a high
-rate, more."""
+test images, and with training at the paper's size, seeds differ less."""
+
+CURVE_SPREADS = {
+    "accuracy": {
+        0.1: (0.0398, 0.0064, 0.0139),
+        0.25: (0.0351, 0.0092, 0.0123),
+        0.5: (0.0201, 0.0083, 0.0098),
+        0.75: (0.0084, 0.0072, 0.0085),
+        1.0: (0.0042, 0.0040, 0.0078),
+    },
+    "loss": {
+        0.1: (0.1556, 0.0056, 0.0246),
+        0.25: (0.1356, 0.0176, 0.0209),
+        0.5: (0.0774, 0.0197, 0.0164),
+        0.75: (0.0590, 0.0127, 0.0241),
+        1.0: (0.0073, 0.0063, 0.0312),
+    },
+}
+"""By metric and share of the run, of the hold-out: the best average − SGD, two averages, one alone.
+From the same studies. While the rate is high, SGD itself is what differs."""
 
 KEPT = "the kept studies’ median (docs/results)"
 
@@ -63,8 +80,10 @@ def kept_spread(comparison: Comparison) -> tuple[float | None, str]:
 
     Numbers of two rows come from different runs, taken as independent.
     """
-    curve = comparison.at is not None
-    difference, alone = KEPT_SPREADS[f"curve {comparison.metric}" if curve else comparison.metric]
+    if comparison.at is None:
+        difference, alone = KEPT_SPREADS[comparison.metric]
+    else:
+        difference, alone = _of_curve(comparison, comparison.at)
     if comparison.against is None:
         return alone, KEPT
     return (difference if len(comparison.rows) == 1 else math.sqrt(2) * alone), KEPT
@@ -106,6 +125,14 @@ def evidence_of(results: Iterable[Result]) -> list[RowEvidence]:
         RowEvidence(label=label, budget=0, averages=(), results=Results(numbers))
         for label, numbers in by_row.items()
     ]
+
+
+def _of_curve(comparison: Comparison, at: float) -> tuple[float, float]:
+    """At the share nearest to the comparison's, or to the middle of where it is about."""
+    middle = (at + (comparison.until or at)) / 2
+    spreads = CURVE_SPREADS[comparison.metric]
+    from_sgd, of_two, alone = spreads[min(spreads, key=lambda share: abs(share - middle))]
+    return (from_sgd if BASELINE in (comparison.arm, comparison.against) else of_two), alone
 
 
 def _power(claim: Claim, comparison: Comparison, seeds: int, spread: Spread, claims: int) -> Power:

@@ -293,17 +293,16 @@ def _register(
     from polyak.cli.options.registering import claim_lines, registered, seeing
 
     console = Console(stderr=True, soft_wrap=True, highlight=False)
-    with where.machines.ready() as (_, workers):
-        study, record = ready_study(
-            study,
-            where.out,
-            workers=workers,
-            command=command,
-            hint=hints(parse_places(data)),
-            on_decoded=decoding_lines(console),
-            on_choice=console.print,
-            trial_device=where.machines.trial_device,
-        )
+    study, record = ready_study(
+        study,
+        where.out,
+        workers=1,
+        command=command,
+        hint=hints(parse_places(data)),
+        on_decoded=decoding_lines(console),
+        on_choice=console.print,
+        trial_device=where.machines.trial_device,
+    )
     seen = seeing(study, spread_from)
     said = registered(record, where.out, seen)
     for line in (*claim_lines(study, seen), *said):
