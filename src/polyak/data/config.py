@@ -167,6 +167,8 @@ class SourceConfig:
 
     def _without_use(self) -> list[str]:
         """Settings of images where the source is text, and the other way round."""
+        if self.source == TEXT:
+            return [f"source is {TEXT!r}; expected text:stdlib, or text: and a path"]
         if self.context < 1:
             return [f"context is {self.context!r}; expected >= 1 byte"]
         what = "text, which has" if self.is_text else "images, which have"
@@ -225,15 +227,18 @@ class DataConfig(SourceConfig):
     """Label noise."""
 
     crop_padding: int = 4
-    """Pixels of zeros on each side from which training images are cropped. 0: no crop."""
+    """Pixels of zeros on each side from which training images are cropped. 0: no crop, as always
+    of text."""
 
     flip: bool = True
-    """Whether training images are mirrored left to right, each with probability 1/2."""
+    """Whether training images are mirrored left to right, each with probability 1/2; those of
+    text never are."""
 
     def __post_init__(self) -> None:
-        # Defaults of images; with them one run of text would have two ids.
-        if self.is_text and (self.crop_padding, self.flip) == (4, True):
+        # The defaults are those of images; with them one run of text would have two ids.
+        if self.is_text and self.crop_padding == 4:
             object.__setattr__(self, "crop_padding", 0)
+        if self.is_text and self.flip:
             object.__setattr__(self, "flip", False)
 
     def faults(self) -> list[str]:
@@ -253,8 +258,8 @@ class DataConfig(SourceConfig):
 
     def _text_faults(self) -> list[str]:
         """What changes images or labels, where the source is text."""
-        changed = {"crop_padding": self.crop_padding, "flip": self.flip, "noise": self.noise.kind}
-        nothing = {"crop_padding": 0, "flip": False, "noise": "none"}
+        changed = {"crop_padding": self.crop_padding, "noise.kind": self.noise.kind}
+        nothing = {"crop_padding": 0, "noise.kind": "none"}
         return [
             f"{name} is {value!r}; expected {nothing[name]!r} for text, whose bytes are what they "
             "are"

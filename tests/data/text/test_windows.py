@@ -181,7 +181,7 @@ def test_what_makes_no_sense_for_text_is_refused_all_at_once():
     found = "; ".join(config.faults())
     for phrase in (
         "crop_padding is 2; expected 0 for text",
-        "noise is 'symmetric'; expected 'none' for text",
+        "noise.kind is 'symmetric'; expected 'none' for text",
         "resize is 32; expected None for text",
         "image_column is 'pixels'; expected None for text",
         "validation is 'ignore'; expected 'holdout' for text",
@@ -189,6 +189,9 @@ def test_what_makes_no_sense_for_text_is_refused_all_at_once():
         assert phrase in found
     assert DataConfig(context=64).faults() == [
         "context is 64; expected 128 for images, which have no such setting"
+    ]
+    assert DataConfig(source="text:").faults() == [
+        "source is 'text:'; expected text:stdlib, or text: and a path"
     ]
     assert DataConfig(source="text:stdlib", context=0).faults() == [
         "context is 0; expected >= 1 byte"
