@@ -118,6 +118,12 @@ GROUPS: dict[str, dict[str, Listed]] = {
             "Decide on the average afterwards: another decay, width or moment than was kept.",
             "synthesize averages.safetensors --decay 0.9995 --out model.safetensors",
         ),
+        "board": Listed(
+            "synthesize",
+            "BoardCommand",
+            "Compare every average of one run on held-out items, and write the best.",
+            "board averages.safetensors --score mine.py:score --out best.safetensors",
+        ),
     },
 }
 COMMANDS = {name: listed for group in GROUPS.values() for name, listed in group.items()}

@@ -1,4 +1,7 @@
-"""polyak synthesize A B …: an average that nobody kept, from files of those that were."""
+"""polyak synthesize A B …: an average that nobody kept, from files of those that were.
+
+polyak board A B …: all of them, compared on held-out items.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,11 +9,13 @@ from typing import Annotated
 
 import tyro
 
+from polyak.averaging.files.board import board
 from polyak.averaging.files.mixtures.synthesize import synthesize
 from polyak.averaging.kinds import EMA, Annealed, Average, Combination, PowerEMA, Uniform
 from polyak.averaging.kinds.annealed import Shape
 from polyak.cli.options.weights_out import WeightsOut
 from polyak.errors import ConfigError
+from polyak.userfile import load_function, parse_reference, refusing_errors
 
 
 @dataclass(frozen=True)
@@ -70,8 +75,7 @@ class SynthesizeCommand(WeightsOut):
         )
         [(name, state)], manifest = found.items(), found.manifest
         about = {key: x for key, x in manifest.items() if key not in ("polyak", "torch")}
-        named = {**about, "name": name}
-        self.write(state, lambda keys: ((k, state[k]) for k in keys), named, self.out)
+        self.write_state(state, {**about, "name": name}, self.out)
         error = manifest["synthesis"]["error"]
         print(
             f"{name} at step {manifest['steps']} of {len(self.files)} files, expected error "
@@ -112,3 +116,52 @@ def _share(text: str) -> tuple[str, float]:
         raise ConfigError(
             f"shares has {text!r}; expected NAME=SHARE, such as ema_0.99=2."
         ) from None
+
+
+@dataclass(frozen=True)
+class BoardCommand(WeightsOut):
+    """Compare every average of one run on held-out items, and write the best.
+
+    In at most 40 scores, by kind, width and moment. One half of the items chooses; the losses that
+    are shown are of the other.
+    """
+
+    files: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    """Of polyak.save(averager, path), from any moments of one run; read one at a time."""
+
+    score: str
+    """file.py:score, a function from a state dict to the loss of each held-out item."""
+
+    out: Path | None = None
+    """The safetensors file for the best; one that exists is replaced."""
+
+    largest_error: float = 0.05
+    """Averages that are expected to be farther off than this share of what they average away are
+    left out."""
+
+    def run(self) -> int:
+        """Exit code 0."""
+        if self.out is not None:
+            self.check(self.files, self.out)
+        reference = parse_reference(self.score)
+        if reference is None:
+            raise ConfigError(
+                f"score is {self.score!r}; expected file.py:score, a function from a state dict to "
+                "the loss of each held-out item."
+            )
+        score = load_function(*reference, what="score", error=ConfigError)
+        with refusing_errors(self.score, reference[0], error=ConfigError):
+            found = board(self.files, score, largest_error=self.largest_error)
+        print(found)
+        best, manifest = found.best, found.weights.manifest
+        said = f"{best.average.label} at step {best.steps} is the best of {found.scores} scores"
+        if self.out is None:
+            print(said)
+            return 0
+        about = {key: x for key, x in manifest.items() if key not in ("polyak", "torch")}
+        [state] = found.weights.values()
+        self.write_state(state, {**about, "name": best.average.label}, self.out)
+        print(f"{said} -> {self.out.resolve()}")
+        if any(key.endswith("running_mean") for key in state):
+            print("BatchNorm statistics are mixtures: polyak.refresh_batchnorm before use")
+        return 0

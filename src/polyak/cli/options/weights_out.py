@@ -59,6 +59,10 @@ class WeightsOut:
         else:
             write_in_turn(layout, read, out, about)
 
+    def write_state(self, state: Mapping[str, Tensor], about: Mapping[str, Any], out: Path) -> None:
+        """Write weights that are in memory."""
+        self.write(state, lambda keys: ((key, state[key]) for key in keys), about, out)
+
     def _most(self) -> int | None:
         if self.shard_size is None:
             return None

@@ -78,6 +78,18 @@ def synthesize(
         raise ConfigError(f"every is {every}; expected None without at, since the files say it.")
     stored = [s for path in files for s in averages_in(path)]
     kind = _combined(average, stored) if isinstance(average, Mapping) else as_average(average)
+    return synthesize_stored(stored, kind, steps=steps, rates=rates, largest_error=largest_error)
+
+
+def synthesize_stored(
+    stored: Sequence[Stored],
+    kind: Average,
+    *,
+    steps: int | None = None,
+    rates: Sequence[float] | None = None,
+    largest_error: float = 0.05,
+) -> SavedWeights:
+    """`synthesize` of averages whose profiles are known, to make several of them."""
     every = _period(stored)
     regular = all(s.regular for s in stored)
     if kind.depends_on_steps and not regular:
