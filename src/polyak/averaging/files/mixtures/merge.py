@@ -17,6 +17,7 @@ from polyak.averaging.kinds.combination import checked_shares
 from polyak.errors import ConfigError
 
 NAME = "merged"
+_ACROSS = "Runs that began at the same weights may be merged with --across-runs (across_runs=True)."
 
 
 def merge(
@@ -66,7 +67,7 @@ def merge(
     """
     weights, last = _checked(files, shares, extrapolate=extrapolate), files[-1]
     # Partial sums of shares first rise, then fall to 1, so that none is near 0.
-    ordered = sorted(range(len(files)), key=lambda k: weights[k] < 0)
+    ordered = sorted(range(len(files)), key=lambda k: (weights[k] < 0, weights[k] == 0))
     files, weights = [files[k] for k in ordered], [weights[k] for k in ordered]
     shares = None if shares is None else [shares[k] for k in ordered]
     _, first, about = read_named(files[0], name)
@@ -83,7 +84,7 @@ def merge(
         _, state, about = read_named(path, name)
         origins.append(origin(about))
         if not across_runs:
-            refuse_others(files, origins)
+            refuse_others(files, origins, remedy=_ACROSS)
         network.check(path, state)
         _fold(mean, state, share / total, but=network.infinite)
         if path == last:
