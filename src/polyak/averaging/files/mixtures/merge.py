@@ -91,7 +91,8 @@ def merge(
             taken = _taken(state, statistics)
         del state
     merged = {key: x.to(stored[key]) for key, x in {**mean, **taken}.items()}
-    refuse_negative_variances(merged, remedy="Take the last file's, by statistics='last'")
+    if min(weights) < 0:
+        refuse_negative_variances(merged, remedy="Take the last file's, by statistics='last'")
     about = _about(merged, [os.path.basename(path) for path in files], shares)
     return merged, {**about, **_shared(origins)}
 
