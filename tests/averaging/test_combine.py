@@ -153,3 +153,10 @@ def test_a_sum_of_files_is_that_of_the_bank(tmp_path):
         polyak.synthesize([tmp_path / "a.safetensors"], {"ema_0.5": 2})
     with pytest.raises(ConfigError, match=r"ema_0.7"):
         polyak.synthesize([tmp_path / "a.safetensors"], {"ema_0.7": 1})
+
+
+def test_the_weights_of_now_alone_are_a_sum():
+    model = network()
+    averager = trained(Averager(model, [0.5, 0.9]), model, 3)
+    found = averager.combine({"current": 1})
+    assert all(torch.equal(found[key], x) for key, x in model.state_dict().items())

@@ -267,8 +267,9 @@ class ReadableAverages:
                 self._begin_reading(name)
             refuse_now("combine()", self.model)
             state = self._store.combined(found, current=now, own=statistics == "current")
-        remedy = "Take the model's own, by statistics='current'"
-        refuse_negative_variances(state, remedy=remedy)
+        if min([now, *found.values()]) < 0:
+            remedy = "Take the model's own, by statistics='current'"
+            refuse_negative_variances(state, remedy=remedy)
         return state
 
     @torch.no_grad()

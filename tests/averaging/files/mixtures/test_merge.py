@@ -310,3 +310,10 @@ def test_a_variance_that_would_be_negative_is_refused_and_may_be_the_last_files(
         merge(paths, shares=[2.0, -1.0], extrapolate=True)
     state, _ = merge(paths, shares=[2.0, -1.0], extrapolate=True, statistics="last")
     assert state["1.running_var"].item() == 1.0
+
+
+def test_a_first_file_without_a_share_is_no_division_by_zero(tmp_path):
+    paths = files_of(tmp_path, [[5.0], [1.0], [3.0]])
+    state, about = merge(paths, shares=[0.0, 2.0, -1.0], extrapolate=True)
+    assert state["w"].item() == -1.0
+    assert about["averages"]["merged"]["shares"] == [2.0, 0.0, -1.0]

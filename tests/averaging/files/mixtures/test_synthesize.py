@@ -246,3 +246,12 @@ def test_half_precision_models_have_float32_averages_here_too(tmp_path):
     found = polyak.synthesize([path], 0.8, largest_error=9)
     assert found["ema_0.8"]["1.weight"].dtype == torch.float32
     assert torch.equal(found["ema_0.8"]["0.weight"], model[0].weight)
+
+
+def test_files_that_say_they_are_of_two_runs_are_refused(tmp_path):
+    files = []
+    for seed in (1, 2):
+        files.append(tmp_path / f"{seed}.safetensors")
+        polyak.save(averager_after(10 * seed), files[-1], manifest={"seed": seed})
+    with pytest.raises(StateError, match=r"2.safetensors is of seed 2, .* of seed 1; .* Leave it"):
+        polyak.synthesize(files, 0.9)

@@ -56,7 +56,8 @@ def synthesize_from_checkpoints(
     used = [(path, "", share) for moment, path, share in shares if share or moment <= steps]
     steps_of = {os.fspath(path): m for path, m in zip(ordered, moments, strict=True)}
     state = weighted_sum(used, read=_reader(steps_of))
-    refuse_negative_variances(state, remedy="Choose another moment")
+    if min(mixture.shares) < 0:
+        refuse_negative_variances(state, remedy="Choose another moment")
     about = {
         "tool": "polyak",
         "weights": {kind.label: "averaged"},

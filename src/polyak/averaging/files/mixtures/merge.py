@@ -18,6 +18,7 @@ from polyak.averaging.kinds.combination import checked_shares
 from polyak.errors import ConfigError
 
 NAME = "merged"
+_ACROSS = "Runs that began at the same weights may be merged with --across-runs (across_runs=True)."
 
 Opened = tuple[OnDisk, dict[str, Tensor]]
 """Weights on the disk, and which of them are meant."""
@@ -102,7 +103,7 @@ class Mean:
     ) -> None:
         weights, self._last = _checked(files, shares, extrapolate=extrapolate), files[-1]
         # Partial sums of shares first rise, then fall to 1, so that none is near 0.
-        ordered = sorted(range(len(files)), key=lambda k: weights[k] < 0)
+        ordered = sorted(range(len(files)), key=lambda k: (weights[k] < 0, weights[k] == 0))
         self._files, self._shares = [files[k] for k in ordered], [weights[k] for k in ordered]
         self._name, self._statistics = name, statistics
         self._open: dict[Path, Opened] = {}
@@ -112,7 +113,7 @@ class Mean:
         for path in self._files:
             origins.append(origin(self._look(path)))
             if not across_runs:
-                refuse_others(self._files, origins)
+                refuse_others(self._files, origins, remedy=_ACROSS)
         self._in_pieces = len(self._open) == len(set(files))
         said = None if shares is None else [shares[k] for k in ordered]
         record = _about(self.layout, [os.path.basename(path) for path in self._files], said)
@@ -127,7 +128,9 @@ class Mean:
         """
         for batch in self._batches(self.layout if keys is None else keys):
             mean = self._mean(batch)
-            refuse_negative_variances(mean, remedy="Take the last file's, by statistics='last'")
+            if min(self._shares) < 0:
+                remedy = "Take the last file's, by statistics='last'"
+                refuse_negative_variances(mean, remedy=remedy)
             for key in batch:
                 yield key, mean.pop(key).to(self.layout[key].dtype)
 
@@ -148,11 +151,13 @@ class Mean:
         largest = max(sizes.values(), default=0)
         most = largest // _PART if self._in_pieces else sum(sizes.values())
         batch: list[str] = []
+        size = 0
         for key in keys:
-            if batch and sum(sizes[other] for other in batch) + sizes[key] > most:
+            if batch and size + sizes[key] > most:
                 yield batch
-                batch = []
+                batch, size = [], 0
             batch.append(key)
+            size += sizes[key]
         if batch:
             yield batch
 
@@ -161,8 +166,7 @@ class Mean:
         total = 0.0
         for path, share in zip(self._files, self._shares, strict=True):
             total += share
-            # Shares may begin with 0: then nothing of what there is stays in the end.
-            self._take(path, mean, keys, weight=share / total if total else 0.0)
+            self._take(path, mean, keys, weight=share / total)
         return mean
 
     def _take(

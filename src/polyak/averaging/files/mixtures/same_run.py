@@ -21,7 +21,12 @@ def origin(manifest: Mapping[str, Any]) -> dict[str, set[str | int]]:
     return found
 
 
-def refuse_others(files: Sequence[Path], origins: Sequence[Mapping[str, set[str | int]]]) -> None:
+def refuse_others(
+    files: Sequence[Path],
+    origins: Sequence[Mapping[str, set[str | int]]],
+    *,
+    remedy: str = "Leave it out.",
+) -> None:
     """Refuse the last file if it is of another run or seed than one before it."""
     last = origins[-1]
     for key in ORIGIN:
@@ -30,8 +35,7 @@ def refuse_others(files: Sequence[Path], origins: Sequence[Mapping[str, set[str 
                 raise StateError(
                     f"{os.fspath(files[len(origins) - 1])} is of {key} {_words(last[key])}, "
                     f"{os.fspath(path)} of {key} {_words(origin[key])}; expected files of one run. "
-                    "Runs that began at the same weights may be merged with --across-runs "
-                    "(across_runs=True)."
+                    f"{remedy}"
                 )
 
 

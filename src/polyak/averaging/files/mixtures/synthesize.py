@@ -13,6 +13,7 @@ from polyak.averaging.files.mixtures.checkpoints import (
     weighted_sum,
 )
 from polyak.averaging.files.mixtures.nearest import nearest_mixture
+from polyak.averaging.files.mixtures.same_run import origin, refuse_others
 from polyak.averaging.files.mixtures.stored import Stored, averages_in
 from polyak.averaging.kinds import Average, Combination, as_average
 from polyak.averaging.kinds.profiles.profile import profile
@@ -90,6 +91,7 @@ def synthesize_stored(
     largest_error: float = 0.05,
 ) -> SavedWeights:
     """`synthesize` of averages whose profiles are known, to make several of them."""
+    _refuse_other_runs(stored)
     every = _period(stored)
     regular = all(s.regular for s in stored)
     if kind.depends_on_steps and not regular:
@@ -122,6 +124,13 @@ def synthesize_stored(
         },
     }
     return SavedWeights({kind.label: state}, manifest={**stored[-1].manifest, **about})
+
+
+def _refuse_other_runs(stored: Sequence[Stored]) -> None:
+    manifests = {s.path: s.manifest for s in stored}
+    origins = [origin(manifest) for manifest in manifests.values()]
+    for k in range(2, len(origins) + 1):
+        refuse_others(list(manifests)[:k], origins[:k])
 
 
 def _combined(shares: Mapping[str, float], stored: Sequence[Stored]) -> Combination:
