@@ -30,6 +30,24 @@ if __name__ == "__main__":
 """
 """What pip installs as `polyak`; worker processes import it again."""
 
+DEMO = """\
+from dataclasses import replace
+from polyak.study.fitting import scaled_decays
+from polyak.study.paper.presets import preset
+def study():
+    demo = preset("demo")
+    (row,) = demo.rows
+    config = replace(
+        row.config,
+        data=replace(row.config.data, crop_padding=0),
+        averaging=replace(row.config.averaging, decays=scaled_decays(450)),
+        epochs=25,
+    )
+    row = replace(row, config=config, learning_rates=(0.2, 0.4), seeds=(0, 1, 2, 3))
+    return replace(demo, name="timed", rows=(row,))
+"""
+"""The demo as it is, in a tree where it has other settings too."""
+
 
 @dataclass(frozen=True, slots=True)
 class Taken:
@@ -99,10 +117,12 @@ def _used(pid: int) -> float:
 
 
 def demo(source: str) -> tuple[Taken, bytes]:
-    """`polyak demo`, and its results."""
+    """The demo of now, and its results."""
     with tempfile.TemporaryDirectory() as out:
-        taken = call(source, ["demo", "--out", out])
-        return taken, Path(out, "demo", "results.parquet").read_bytes()
+        study = Path(out, "study.py")
+        study.write_text(DEMO)
+        taken = call(source, ["study", str(study), "--out", out])
+        return taken, Path(out, "timed", "results.parquet").read_bytes()
 
 
 def row(name: str, before: Sequence[Taken], after: Sequence[Taken]) -> str:

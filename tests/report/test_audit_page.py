@@ -145,3 +145,9 @@ def test_a_page_without_images_has_the_tables_only():
     assert "<img" not in page
     assert "doubted most" not in page
     assert "How well wrong labels are found" in page
+
+
+def test_on_a_telephone_each_score_has_its_heading():
+    page = render_audit(ABOUT, ROWS, results(0.1, 0.2), IMAGES)
+    (table, *_) = re.findall(r"<table class=\"models\">.*?</table>", page, re.S)
+    assert table.count("<td") == table.count("<td data-heading=") > 0

@@ -1,4 +1,5 @@
 import json
+import re
 from dataclasses import replace
 
 import pytest
@@ -123,3 +124,9 @@ def test_its_claims_are_judged_by_rounds_and_all_others_not_run(page, tmp_path):
 def test_an_unfinished_measurement_has_a_ledger_of_claims_not_run(page, tmp_path):
     page(None)
     assert claims_line(tmp_path / "overhead" / "report").startswith("claims: 0 reproduced")
+
+
+def test_on_a_telephone_each_number_has_its_heading(page):
+    (table,) = re.findall(r'<table id="overhead".*?</table>', page(), re.S)
+    headings = re.findall(r'<td data-heading="([^"]+)"', table)
+    assert headings == 3 * [", ".join(column) for column in overhead.COLUMNS]
