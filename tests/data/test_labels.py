@@ -84,3 +84,16 @@ def test_rates_and_class_counts_outside_the_range_are_refused():
         asymmetric_noise(labels, classes=1, rate=0.1, generator=Generator())
     with pytest.raises(ConfigError, match=r"holdout is -0\.1"):
         split(4, holdout=-0.1, seed=0)
+
+
+@pytest.mark.parametrize(("n", "classes"), [(1, 1), (40, 3), (997, 300), (5000, 10)])
+def test_the_stratified_order_is_its_definition_written_out_class_by_class(n, classes):
+    labels_n = torch.randint(0, classes, (n,), generator=Generator().manual_seed(n))
+    shuffled = torch.randperm(n, generator=Generator().manual_seed(3)).tolist()
+    place = {}
+    for label in range(classes):
+        members = [index for index in shuffled if labels_n[index] == label]
+        place |= {index: (j + 0.5) / len(members) for j, index in enumerate(members)}
+    expected = sorted(shuffled, key=lambda index: place[index])
+    found = stratified_order(labels_n, generator=Generator().manual_seed(3))
+    assert found.tolist() == expected

@@ -124,7 +124,8 @@ class EvaluateCommand:
             own = {run.path.name: self._own(out, name, run) for run in runs[row.label]}
             results = evaluation_results(row, own, predictions, target=name)
             tables.setdefault(name, []).extend(results)
-            print(f"on the {_images(predictions):,} test images of {name}")
+            kind = _kind(runs[row.label][0])
+            print(f"on the {_samples(predictions):,} test {kind} of {name}")
             print("\n".join(evaluation_lines(row.label, results)))
         for name, results in tables.items():
             if study is not None:
@@ -285,10 +286,16 @@ def _own_results(row: RowRecord, runs: Mapping[str, RunFolder], out: Path) -> li
     """Numbers on the runs' own test images, printed too."""
     own = {run_id: predictions_of(out, run_id) for run_id in runs}
     results = evaluation_results(row, own, own, target="test")
-    print(f"on the {_images(own):,} test images of the runs")
+    kind = _kind(next(iter(runs.values())))
+    print(f"on the {_samples(own):,} test {kind} of the runs")
     print("\n".join(evaluation_lines(row.label, results)))
     return results
 
 
-def _images(predictions: Mapping[str, Predictions]) -> int:
+def _kind(run: RunFolder) -> str:
+    """What a run's samples are."""
+    return "positions" if read_run_config(run.path / "config.json").data.is_text else "images"
+
+
+def _samples(predictions: Mapping[str, Predictions]) -> int:
     return len(next(iter(predictions.values())).labels_n("test"))
