@@ -145,7 +145,7 @@ class Combination(Average):
 
         Example:
             >>> [(round(kind.decay, 4), share) for kind, share in Combination.lag_free(100).of]
-            [(0.9892, 2.0), (0.9946, -1.0)]
+            [(0.9891, 2.0), (0.9945, -1.0)]
         """
         faults = []
         if not _number(noise) or not 1.0 < noise < 1e12:

@@ -98,8 +98,8 @@ def nearest_snapshots(
         rates: η, as for `nearest_mixture`.
 
     Example:
-        >>> nearest_snapshots((0.0, 0.0, 0.0, 0.0, 0.5, 0.5), [1, 4, 5]).shares
-        (0.0, 0.5, 0.5)
+        >>> nearest_snapshots((0.0, 0.25, 0.0, 0.0, 0.25, 0.5), [1, 4, 5]).shares
+        (0.25, 0.25, 0.5)
     """
     updates = max(len(target) - 1, moments[-1])
     scale_u = _scales(rates, updates)

@@ -28,7 +28,7 @@ def explain(
         >>> print(explain({"m": EMA(0.9)}, Counters(every=1), total_steps=90))
         1 average, one update every 1 steps, 0 updates so far
         m: decay 0.9 per update, half-life 6.6 updates (7 steps), warm-up governs until update 80 \
-(step 80); initial weights 100.00%; at step 90 mean age 8.7 updates (9 steps), 18.3 effective \
+(step 80); initial weights 100.00%; at step 90 mean age 8.7 updates (9 steps), 18.9 effective \
 weights, initial weights 0.00%
         warning: m: warm-up will govern 88.9% of the planned 90 steps
     """

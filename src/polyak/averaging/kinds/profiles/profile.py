@@ -181,8 +181,8 @@ def contents(average: float | Average, *, updates: int, every: int = 1, begun: i
 
     Example:
         >>> from polyak.averaging.kinds import EMA, Uniform
-        >>> contents(Uniform(), updates=5)
-        Contents(initial_share=0.0, mean_age=2.0, squares=0.2)
+        >>> contents(Uniform(), updates=4)
+        Contents(initial_share=0.0, mean_age=1.5, squares=0.25)
         >>> round(contents(EMA(0.99, warmup=None), updates=10**9).mean_age, 6)
         99.0
     """
