@@ -1,15 +1,19 @@
 """Averages of anybody's checkpoints: irregular steps, negative shares, and what is refused."""
 
+from functools import partial
+
 import pytest
 import torch
+import torch.distributed.checkpoint as dcp
 from hypothesis import given
 from hypothesis import strategies as st
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 import polyak
 from polyak import Annealed, Averager, Uniform, profile
 from polyak.averaging.files.mixtures.nearest import nearest_mixture, nearest_snapshots
+from polyak.averaging.files.on_disk.writing import write_shards
 from polyak.errors import ConfigError, StateError, WeightMismatchError
 
 DOUBTED = pytest.mark.filterwarnings("ignore:.*stands for a decay over:RuntimeWarning")
@@ -67,6 +71,25 @@ def test_where_every_wanted_weight_is_there_it_is_the_written_out_sum(tmp_path):
         wanted = torch.tensor(profile(kind, updates=300), dtype=torch.float64) @ seen
         assert found.manifest["synthesis"]["error"] < 1e-12
         torch.testing.assert_close(found[kind.label]["w"].double(), wanted, atol=1e-5, rtol=1e-6)
+
+
+@DOUBTED
+@pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
+def test_checkpoints_in_folders_are_read_as_those_in_files(tmp_path):
+    files, _ = run(tmp_path, at := [100, 150, 210, 300])
+    wanted = polyak.synthesize(files, Uniform(start=100), at=at, largest_error=1.0)
+    folders = []
+    for path in files:
+        state = load_file(path)
+        folders.append(tmp_path / f"{path.stem}-folder")
+        if len(folders) % 2:
+            dcp.save({"model": state}, checkpoint_id=folders[-1], no_dist=True)
+        else:
+            read = partial(map, lambda key, state=state: (key, state[key]))
+            write_shards(folders[-1], state, read, {"format": "pt"}, most=1000)
+    found = polyak.synthesize(folders, Uniform(start=100), at=at, largest_error=1.0)
+    [[x], [y]] = [[state["w"] for state in each.values()] for each in (found, wanted)]
+    assert torch.equal(x, y)
 
 
 def test_a_moment_before_the_last_checkpoint_can_be_asked_for(tmp_path):
