@@ -5,6 +5,7 @@ import pytest
 import torch
 import torch.distributed.checkpoint as dcp
 from torch import nn
+from torch.distributed.checkpoint.metadata import MetadataIndex
 
 import polyak
 from polyak import Averager
@@ -119,9 +120,35 @@ def other_size(index):
     about.size = about.chunks[0].sizes = torch.Size([2, 6])
 
 
+def huge(index):
+    about = index.state_dict_metadata["model.0.weight"]
+    about.size = about.chunks[0].sizes = torch.Size([10**9, 10**9])
+
+
+def no_place(index):
+    del index.storage_data[MetadataIndex("model.0.weight", [0, 0])]
+
+
+def no_place_of_a_value(index):
+    del index.storage_data[MetadataIndex("step")]
+
+
+def odd_parts(index):
+    index.storage_data = dict.fromkeys(index.storage_data, 3)
+
+
+def odd_paths(index):
+    index.planner_data = {"step": 3}
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
+        (odd_parts, r"\.metadata is damaged .*attribute"),
+        (odd_paths, r"\.metadata is damaged"),
+        (huge, "its index has 1000000000000000000 values"),
+        (no_place, "lacks a place of 'model.0.weight'"),
+        (no_place_of_a_value, "lacks a place of 'step'"),
         (elsewhere, "outside its folder"),
         (fewer, "its index has 0 values of 'model.0.weight'"),
         (other_size, "a part of 'model.0.weight' is not as indexed"),

@@ -9,6 +9,7 @@ import io
 import os
 import pickle
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path as Folder
 from typing import TYPE_CHECKING, Any
 
@@ -73,15 +74,20 @@ class DistributedFolder:
 
         self._index = MetadataIndex
         self._metadata = _read_index(folder)
-        self._tensors = {
-            name: about
-            for name, about in self._metadata.state_dict_metadata.items()
-            if isinstance(about, TensorStorageMetadata)
-        }
-        self._check_files()
+        with _refusing(folder):
+            self._tensors = {
+                name: about
+                for name, about in self._metadata.state_dict_metadata.items()
+                if isinstance(about, TensorStorageMetadata)
+            }
+            self._check_files()
 
     def content(self, made: StandIns) -> dict[str, Any]:
         """What was saved, nested as it was, with stand-ins for tensors."""
+        with _refusing(self._folder):
+            return self._nested(made)
+
+    def _nested(self, made: StandIns) -> dict[str, Any]:
         nested: dict[str, Any] = {}
         paths = self._metadata.planner_data or {}
         # What bfloat16 averages lack to float32 is added to them as soon as they are found.
@@ -127,15 +133,28 @@ class DistributedFolder:
                 f"{self._folder} lacks {quote(missing)}; expected the files of all processes. "
                 "Copy the whole folder."
             )
+        sizes = {name: (self._folder / name).stat().st_size for name in named}
+        for info in self._metadata.storage_data.values():
+            if not 0 <= info.offset <= info.offset + info.length <= sizes[info.relative_path]:
+                raise damaged(self._folder / info.relative_path, "it ends before what is indexed")
         for name, about in self._tensors.items():
             held = sum(chunk.sizes.numel() for chunk in about.chunks)
-            if held != about.size.numel():
+            stored = sum(self._info(name, chunk.offsets).length for chunk in about.chunks)
+            # More than is stored would be made room for before anything is read.
+            if held != about.size.numel() or held * about.properties.dtype.itemsize > stored:
                 raise damaged(self._folder, f"its index has {held} values of {quote([name])}")
+
+    def _info(self, name: str, offsets: torch.Size | None = None) -> Any:
+        """Where a value or a part of a tensor lies."""
+        found = self._metadata.storage_data.get(self._index(name, offsets))
+        if found is None:
+            raise damaged(self._folder / INDEX, f"it lacks a place of {quote([name])}")
+        return found
 
     def _value(self, name: str, made: StandIns | None) -> object:
         about = self._tensors.get(name)
         if about is None:
-            info = self._metadata.storage_data[self._index(name)]
+            info = self._info(name)
             return self._load(info) if info.length <= _LARGEST_VALUE else None
         if made is None or about.size.numel() <= READ_AT_ONCE:
             return next(self.read([name]))[1]
@@ -143,7 +162,7 @@ class DistributedFolder:
         return made.make(self, name, like)
 
     def _part(self, name: str, offsets: torch.Size) -> Tensor:
-        part = self._load(self._metadata.storage_data[self._index(name, offsets)])
+        part = self._load(self._info(name, offsets))
         if not isinstance(part, Tensor):
             raise damaged(self._folder, f"{quote([name])} is no tensor")
         return part
@@ -195,6 +214,17 @@ class _Unpickler(pickle.Unpickler):
         if (module, name) not in _ALLOWED:
             raise pickle.UnpicklingError(f"it names {module}.{name}")
         return super().find_class(module, name)
+
+
+@contextmanager
+def _refusing(folder: Folder) -> Iterator[None]:
+    """Makes a FileError of what an index of odd parts leads to."""
+    try:
+        yield
+    except FileError:
+        raise
+    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise damaged(folder / INDEX, one_line(error)) from error
 
 
 def _read_index(folder: Folder) -> "Metadata":
