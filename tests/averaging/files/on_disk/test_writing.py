@@ -1,5 +1,8 @@
 import json
 import os
+import signal
+import subprocess
+import sys
 from functools import partial
 
 import pytest
@@ -153,3 +156,40 @@ def test_a_missing_shard_is_named(tmp_path):
     os.remove(gone)
     with pytest.raises(FileError, match=gone.name):
         merge(paths)
+
+
+KILLED = """
+import os, signal, sys, warnings
+from polyak.averaging.files.mixtures.merge import Mean
+from polyak.averaging.files.on_disk import writing
+from polyak import tensor_files
+warnings.simplefilter("ignore")
+how, out, last, *files = sys.argv[1:]
+mean, reads = Mean(files), []
+def read(keys):
+    for key, x in mean.read(keys):
+        if len(reads) == int(last):
+            os.kill(os.getpid(), signal.SIGKILL)
+        reads.append(key)
+        yield key, x
+if how == "file":
+    tensor_files.write_in_turn(out, mean.layout, read, {})
+elif how == "shards":
+    writing.write_shards(out, mean.layout, read, {}, most=1000)
+else:
+    writing.write_distributed(out, mean.layout, read)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["file", "shards", "distributed"])
+@pytest.mark.parametrize("last", [0, 2, 3])
+def test_a_process_that_is_killed_leaves_nothing_that_looks_whole(tmp_path, how, last):
+    paths, out = pieces(tmp_path), tmp_path / "out" / "mean"
+    done = subprocess.run([sys.executable, "-c", KILLED, how, out, str(last), *paths], check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert not out.exists()
+    assert [path.name[:8] for path in out.parent.iterdir()] == [".polyak-"]
+    state, _ = merge(paths)
+    write_shards(out, state, reading(state), {}, most=1000)
+    assert list(out.parent.iterdir()) == [out]
