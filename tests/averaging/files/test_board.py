@@ -1,11 +1,16 @@
 """The board finds what an exhaustive one finds, and its score is of items that chose nothing."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
 
 import polyak
 from polyak import EMA, Averager, Combination, Uniform
+from polyak.averaging.files.averages import SavedWeights
+from polyak.averaging.files.board import compare
+from polyak.averaging.kinds.profiles.profile import contents
 from polyak.errors import ConfigError, NonFiniteError, StateError
 
 ITEMS, STEPS = 400, 400
@@ -43,6 +48,22 @@ def test_its_winner_is_hardly_behind_that_of_an_exhaustive_board(tmp_path, seed)
     raw = float(score(averager.model.state_dict()).mean())
     [state] = found.weights.values()
     assert float(score(state).mean()) - best <= 0.05 * (raw - best)
+
+
+def test_it_finds_a_best_moment_where_the_best_width_is_another():
+    class Memorising:
+        """The loss of width n at step t is least at 240 and n = t / 4, in every kind."""
+
+        every, moments, kept = 1, list(range(20, STEPS + 1, 20)), EMA(0.99, None)
+
+        def make(self, kind, steps, _error):
+            width = contents(kind, updates=steps).effective
+            off = torch.tensor([(steps - 240) / 100, math.log(4 * width / steps)])
+            return SavedWeights({kind.label: {"off": off}}, manifest={}), 0.0
+
+    found = compare(Memorising(), lambda state: state["off"].square().sum().expand(ITEMS))
+    assert found.best.steps == 240
+    assert found.best.scored <= 0.05 * found.kept.scored
 
 
 def test_the_score_is_that_of_items_that_chose_nothing(tmp_path):

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -24,7 +24,7 @@ Score = Callable[[dict[str, Tensor]], Any]
 """From a state dict to the loss of each held-out item, in the same order every time."""
 
 MOST_SCORES = 40
-_WIDTHS, _MOMENTS = 5, 6
+_WIDTHS, _MOMENTS = 4, 5
 _FEWEST = 8
 """Held-out items, of which half choose, and updates of a run."""
 
@@ -101,8 +101,9 @@ class Board:
 def board(source: Sequence[Path] | Averager, score: Score, *, largest_error: float = 0.05) -> Board:
     """Compare averages of one run by kind, width and moment, in at most 40 scores.
 
-    Five widths of each kind come first, then narrower steps about the best of the better half of
-    the kinds, then of the best, then that at earlier moments. One half of the held-out items
+    Four widths of each kind come first, then widths about the best of the better half of the
+    kinds; those at earlier moments, as wide for their share of the run; then what lies about the
+    best, by moment, width and kind, in narrower steps. One half of the held-out items
     decides; losses that are shown are of the other, which has decided nothing.
 
     Args:
@@ -122,6 +123,25 @@ def board(source: Sequence[Path] | Averager, score: Score, *, largest_error: flo
         Successive halving: Jamieson & Talwalkar 2016. Its form here: ours.
     """
     run = _Averager(source) if isinstance(source, Averager) else _Files(source)
+    return compare(run, score, largest_error=largest_error)
+
+
+class Run(Protocol):
+    """Of what a board is made."""
+
+    every: int
+    moments: list[int]
+    """Optimizer steps at which averages can be had, rising."""
+
+    kept: Average
+    """That with which all are compared."""
+
+    def make(self, kind: Average, steps: int, largest_error: float) -> tuple[SavedWeights, float]:
+        """An average under its name, with its expected error; ConfigError if there is none."""
+
+
+def compare(run: Run, score: Score, *, largest_error: float = 0.05) -> Board:
+    """`board`, however a run's averages are made."""
     search = _Search(run, score, largest_error)
     kept = search.try_one("kept", run.kept, run.moments[-1])
     if kept is None:
@@ -134,11 +154,13 @@ def board(source: Sequence[Path] | Averager, score: Score, *, largest_error: flo
     ratio = max(1.5, (max(8.0, updates / 2) / 3.0) ** (1.0 / (_WIDTHS - 1)))
     for family in FAMILIES:
         search.widths(family, [3.0 * ratio**k for k in range(_WIDTHS)], steps)
-    ranked = search.families()
-    for family in ranked[: ceil(len(FAMILIES) / 2)]:
-        search.about(family, [ratio**p for p in (-0.6, -0.3, 0.3, 0.6)], steps)
-    search.about(search.families()[0], [ratio**p for p in (-0.15, 0.15)], steps)
-    search.earlier(_spread(run.moments[:-1], _MOMENTS))
+    better = search.families()[: ceil(len(FAMILIES) / 2)]
+    for family in better:
+        search.about(family, [ratio**p for p in (-0.5, 0.5)], steps)
+    for family in better:
+        search.earlier(family, _spread(run.moments[:-1], _MOMENTS))
+    for part in (0.5, 0.25, 0.125):
+        search.refine(ratio**part, max(1, round(part * len(run.moments) / _MOMENTS)))
     return search.board(kept)
 
 
@@ -203,7 +225,7 @@ class _Averager:
 class _Search:
     """What was scored so far."""
 
-    def __init__(self, run: _Files | _Averager, score: Score, largest_error: float) -> None:
+    def __init__(self, run: Run, score: Score, largest_error: float) -> None:
         self._run, self._score, self._largest_error = run, score, largest_error
         self.calls = 0
         self._tried: dict[tuple[str, int], tuple[str, float, Average, int, float, Tensor]] = {}
@@ -275,13 +297,32 @@ class _Search:
         }
         return sorted(best, key=best.__getitem__)
 
-    def earlier(self, moments: Sequence[int]) -> None:
-        """Score the best so far at other moments."""
-        family, width, kind, *_ = min(self._tried.values(), key=lambda x: _chosen(x[-1]))
-        for steps in moments:
-            if family in FAMILIES:
-                kind = FAMILIES[family](width, steps, self._run.every)
-            self.try_one(family, kind, steps, width=width)
+    def earlier(self, family: str, moments: Sequence[int]) -> None:
+        """Score a kind's best at other moments, as wide as there for its share of the run."""
+        mine = [x for x in self._tried.values() if x[0] == family]
+        if mine:
+            _, width, _, at, *_ = min(mine, key=lambda x: _chosen(x[-1]))
+            for steps in moments:
+                self.widths(family, [max(2.0, width * steps / at)], steps)
+
+    def refine(self, factor: float, apart: int) -> None:
+        """Score what lies about the best: other moments, then widths, then kinds at its width."""
+        if not any(x[0] in FAMILIES for x in self._tried.values()):
+            return
+        moments = self._run.moments
+        at = moments.index(self._best()[3])
+        near = [k for k in (at - apart, at + apart) if 0 <= k < len(moments)]
+        self.earlier(self._best()[0], [moments[k] for k in near])
+        family, width, _, steps, *_ = self._best()
+        self.widths(family, [max(2.0, width / factor), width * factor], steps)
+        _, width, _, steps, *_ = self._best()
+        for other in FAMILIES:
+            self.widths(other, [width], steps)
+
+    def _best(self) -> Any:
+        """The best of the kinds that have a width."""
+        mine = (x for x in self._tried.values() if x[0] in FAMILIES)
+        return min(mine, key=lambda x: _chosen(x[-1]))
 
     def board(self, kept: Tensor) -> Board:
         """All of it, and the winner's weights."""
