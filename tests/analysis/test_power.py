@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from scipy import stats
+from support.declared_claims import gain
 
 import polyak
 from polyak.analysis.claims.power import (
@@ -21,18 +22,10 @@ from polyak.analysis.claims.power import (
 )
 from polyak.analysis.results import Result, read_results, write_results, write_results_csv
 from polyak.errors import FileError
-from polyak.records.claims import Claim, Comparison
+from polyak.records.claims import Claim
 
 RESULTS = Path(polyak.__file__).parents[2] / "docs" / "results"
-GAIN = Comparison(
-    row="row",
-    metric="accuracy",
-    arm="ema_acc_bn",
-    against="sgd",
-    side="above",
-    bound=0.0,
-    unit="points",
-).settled()
+GAIN = gain("row").settled()
 CASES, SD = 4000, 0.01
 
 

@@ -4,12 +4,12 @@ import json
 from dataclasses import replace
 
 import pytest
+from support.declared_claims import assumed_power, gain
 
 from polyak.errors import FileError
-from polyak.records.claims import Claim, Comparison
+from polyak.records.claims import Claim
 from polyak.records.registration import (
     FILE,
-    Power,
     Registration,
     changes,
     plan_of,
@@ -18,15 +18,7 @@ from polyak.records.registration import (
 )
 from polyak.records.studies import RowRecord, StudyRecord, read_study, write_study
 
-GAIN = Comparison(
-    row="a",
-    metric="accuracy",
-    arm="ema_acc_bn",
-    against="sgd",
-    side="above",
-    bound=0.2,
-    unit="points",
-).settled()
+GAIN = gain("a", bound=0.2).settled()
 CLAIM = Claim(id="gain", sentence="It gains.", comparisons=(GAIN,), seeds=(0, 1))
 OTHER = Claim(id="other", sentence="It gains again.", comparisons=(replace(GAIN, bound=1),))
 
@@ -57,18 +49,7 @@ REGISTERED = Registration(
     polyak="0.1.0",
     claims=STUDY.claims,
     plan=plan_of(STUDY),
-    power=(
-        Power(
-            claim="gain",
-            what="a: it gains",
-            unit="points",
-            seeds=2,
-            sd=0.01,
-            source="kept",
-            detectable=0.1,
-            detectable_corrected=None,
-        ),
-    ),
+    power=(assumed_power("gain", "a: it gains", source="kept", detectable=0.1),),
 )
 
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from support.declared_claims import early_gain, gain
 
 import polyak
 from polyak.data import DataConfig
@@ -14,26 +15,8 @@ from polyak.study.plan import Study
 from polyak.study.user_study import load_study, write_example
 
 ROW = "digits, 20 % wrong labels"
-EARLY = Comparison(
-    row=ROW,
-    metric="accuracy",
-    arm="best average",
-    against="sgd",
-    phase="search",
-    at=0.25,
-    side="above",
-    bound=0.0,
-    unit="points",
-)
-TESTED = Comparison(
-    row=ROW,
-    metric="loss",
-    arm="ema_acc_bn",
-    against="best of sgd",
-    side="below",
-    bound=0.0,
-    unit="nats",
-)
+EARLY = early_gain(ROW)
+TESTED = gain(ROW, metric="loss", against="best of sgd", side="below", unit="nats")
 PAGE = Path(polyak.__file__).parents[2] / "docs" / "extending.md"
 
 

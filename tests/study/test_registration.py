@@ -3,9 +3,9 @@
 import shutil
 
 import pytest
+from support.declared_claims import claim_of, gain
 
 from polyak.errors import ConfigError
-from polyak.records.claims import Claim, Comparison
 from polyak.records.locks import HeldError, holding
 from polyak.records.registration import read_registration
 from polyak.records.runs import run_folder
@@ -14,15 +14,6 @@ from polyak.study.registration import register
 
 
 def record(bound=0.0, **changed) -> StudyRecord:
-    gain = Comparison(
-        row="a",
-        metric="accuracy",
-        arm="ema_acc_bn",
-        against="sgd",
-        side="above",
-        bound=bound,
-        unit="points",
-    ).settled()
     row = RowRecord(
         label="a",
         dataset="d",
@@ -33,7 +24,7 @@ def record(bound=0.0, **changed) -> StudyRecord:
         paper_averages=(),
         search={"0.1": {"0": "run0", "1": "run1"}},
     )
-    claims = (Claim(id="gain", sentence="It gains.", comparisons=(gain,)),)
+    claims = (claim_of(gain("a", bound=bound).settled()),)
     terms = {"name": "mine", "title": "Mine", "command": "polyak study mine.py", "claims": claims}
     return StudyRecord(rows=(row,), **{**terms, **changed})
 

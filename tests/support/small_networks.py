@@ -26,6 +26,19 @@ EVERY_KIND = (
 """One average of each sort, and with each setting that changes its weights."""
 
 
+class OneHot(nn.Module):
+    """One number per update and one for the start; `mark(i)` makes number i the weights."""
+
+    def __init__(self, updates: int) -> None:
+        super().__init__()
+        self.w = nn.Parameter(torch.zeros(updates + 1, dtype=torch.float64))
+        self.mark(0)
+
+    def mark(self, i: int) -> None:
+        with torch.no_grad():
+            self.w.zero_()[i] = 1.0
+
+
 class Scalar(nn.Module):
     """One float64 parameter, so that an average can be compared with arithmetic."""
 

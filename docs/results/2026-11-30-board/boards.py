@@ -1,6 +1,6 @@
 """How much a board of 40 scores leaves lying, and whether the score it prints is fair.
 
-python docs/results/2026-11-30-board/boards.py              # writes boards.csv, ten minutes
+python docs/results/2026-11-30-board/boards.py              # writes boards.csv, after all runs
 python docs/results/2026-11-30-board/boards.py --table      # prints the page's tables from it
 
 20 runs of three small networks. Each keeps four EMAs in 25 files, of which `polyak.board` chooses,
@@ -27,8 +27,9 @@ from torch.nn.functional import cross_entropy
 
 import polyak
 from polyak import EMA
-from polyak.averaging.files import board as boarding
 from polyak.averaging.files.averages import SavedWeights
+from polyak.averaging.files.boards import board as boarding
+from polyak.averaging.files.boards.search import FAMILIES
 
 boarding.contents = cache(boarding.contents)  # 4,000 boards ask for the same few thousand
 HERE = Path(__file__).parent
@@ -171,13 +172,8 @@ class Written:
         last = self.moments[-1]
         ratio = (0.6 * last / 3.0) ** (1.0 / (WIDTHS - 1))
         moments = [last * k // FILES for k in (25, 23, 21, 17, 13, 9, 5)]
-        kinds = [
-            (f, 3.0 * ratio**k, m)
-            for f in boarding.FAMILIES
-            for k in range(WIDTHS)
-            for m in moments
-        ]
-        made = [self.make(boarding.FAMILIES[f](n, m, 1), m, 0.0)[0] for f, n, m in kinds]
+        kinds = [(f, 3.0 * ratio**k, m) for f in FAMILIES for k in range(WIDTHS) for m in moments]
+        made = [self.make(FAMILIES[f](n, m, 1), m, 0.0)[0] for f, n, m in kinds]
         return [state for each in made for state in each.values()]
 
 

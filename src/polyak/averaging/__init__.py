@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from polyak.averaging.files.averages import gathered as gathered
     from polyak.averaging.files.averages import load as load
     from polyak.averaging.files.averages import save as save
-    from polyak.averaging.files.board import Board as Board
-    from polyak.averaging.files.board import board as board
+    from polyak.averaging.files.boards.board import Board as Board
+    from polyak.averaging.files.boards.board import board as board
     from polyak.averaging.files.foreign import read_foreign as read_foreign
     from polyak.averaging.files.mixtures.merge import merge as merge
     from polyak.averaging.files.mixtures.post_hoc import synthesize_post_hoc as synthesize_post_hoc
@@ -43,7 +43,7 @@ _HOMES = {
     "averager": ("Averager",),
     "batchnorm.refresh": ("refresh_batchnorm",),
     "files.averages": ("SavedWeights", "gathered", "load", "save"),
-    "files.board": ("Board", "board"),
+    "files.boards.board": ("Board", "board"),
     "files.foreign": ("read_foreign",),
     "files.mixtures.merge": ("merge",),
     "files.mixtures.post_hoc": ("synthesize_post_hoc",),

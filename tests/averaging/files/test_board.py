@@ -9,7 +9,7 @@ from torch import nn
 import polyak
 from polyak import EMA, Averager, Combination, Uniform
 from polyak.averaging.files.averages import SavedWeights
-from polyak.averaging.files.board import compare
+from polyak.averaging.files.boards.board import compare
 from polyak.averaging.kinds.profiles.profile import contents
 from polyak.errors import ConfigError, NonFiniteError, StateError
 

@@ -4,11 +4,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from support.declared_claims import claim_of, gain
 
 import polyak
 from polyak.analysis.results import Result, write_results
 from polyak.cli.main import main
-from polyak.records.claims import Claim, Comparison
 from polyak.records.registration import read_registration
 from polyak.records.studies import read_study
 from polyak.study.paper import presets
@@ -22,16 +22,7 @@ def claiming(small, in_process, monkeypatch):
     (row,) = small.rows
 
     def study(bound=0.0):
-        gain = Comparison(
-            row=row.label,
-            metric="accuracy",
-            arm="ema_acc_bn",
-            against="sgd",
-            side="above",
-            bound=bound,
-            unit="points",
-        )
-        claim = Claim(id="gain", sentence="It gains.", comparisons=(gain,))
+        claim = claim_of(gain(row.label, bound=bound))
         return replace(small, rows=(replace(row, seeds=(0, 1)),), claims=(claim,))
 
     def use(bound=0.0):

@@ -5,11 +5,11 @@ import re
 from dataclasses import replace
 
 import pytest
+from support.declared_claims import assumed_power, early_gain, gain
 from support.small_study import whole_row, write_rows
 
-from polyak.records.claims import Claim, Comparison
+from polyak.records.claims import Claim
 from polyak.records.registration import (
-    Power,
     Registration,
     plan_of,
     read_registration,
@@ -21,26 +21,8 @@ from polyak.report.page import write_report
 from polyak.report.sections.own_claims import own_claims, own_claims_line
 
 ROW = "toy row"
-GAIN = Comparison(
-    row=ROW,
-    metric="accuracy",
-    arm="ema_acc_bn",
-    against="sgd",
-    side="above",
-    bound=0.0,
-    unit="points",
-).settled()
-EARLY = Comparison(
-    row=ROW,
-    metric="loss",
-    arm="best average",
-    against="sgd",
-    phase="search",
-    at=0.25,
-    side="below",
-    bound=0.0,
-    unit="nats",
-).settled()
+GAIN = gain(ROW).settled()
+EARLY = early_gain(ROW, metric="loss", side="below", unit="nats").settled()
 CLAIM = Claim(id="annealed", sentence="It gains <much>.", comparisons=(GAIN, EARLY))
 OTHER = Claim(id="early", sentence="It leads early.", comparisons=(EARLY,))
 
@@ -52,16 +34,8 @@ def toy(tmp_path):
 
 
 def registered(out, study) -> Registration:
-    seen = Power(
-        claim="annealed",
-        what="toy row: test accuracy, ema_acc_bn − sgd, is above 0 points",
-        unit="points",
-        seeds=2,
-        sd=0.01,
-        source="kept studies",
-        detectable=0.12,
-        detectable_corrected=None,
-    )
+    said = "toy row: test accuracy, ema_acc_bn − sgd, is above 0 points"
+    seen = assumed_power("annealed", said)
     made = Registration(
         study=study.name,
         date="2026-11-30T12:00:00+00:00",

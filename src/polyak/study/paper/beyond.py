@@ -1,6 +1,6 @@
 """What the studies beyond the paper have in common: sizes, data, and the words of their claims."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,7 +8,8 @@ from polyak.data import DataConfig, NoiseConfig
 from polyak.errors import ConfigError, unknown
 from polyak.records.claims import Claim, Comparison
 from polyak.study.fitting import scaled_decays, updates
-from polyak.study.paper.datasets import LABELS
+from polyak.study.paper.datasets import LABELS, own_data
+from polyak.study.plan import Row, Study
 from polyak.training.config import AveragingConfig
 
 PLACES = ("cifar10", "cifar10n")
@@ -76,6 +77,29 @@ def sized(name: str, scale: str | None, given: Mapping[str, str]) -> Size:
     if strange:
         raise ConfigError(unknown(f"data of {name}", strange[0], PLACES))
     return SIZES[scale]
+
+
+def study_of(
+    name: str,
+    scale: str,
+    given: Mapping[str, str],
+    *,
+    title: str,
+    hours: str,
+    rows: Iterable[Row],
+    claims: Iterable[Claim],
+) -> Study:
+    """A study of a scale, which takes so many hours at `small`."""
+    return Study(
+        name="-".join((name, scale, *own_data(("cifar10",), given))),
+        title=f"{title}, scale {scale}",
+        cost=f"{hours} on one core" if scale == "small" else "minutes",
+        rows=tuple(rows),
+        preset=name,
+        scale=scale,
+        source=" ".join(f"{place}={given[place]}" for place in sorted(given)) or None,
+        claims=tuple(claims),
+    )
 
 
 def claim(name: str, sentence: str, *comparisons: Comparison) -> Claim:

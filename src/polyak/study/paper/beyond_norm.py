@@ -10,8 +10,8 @@ from typing import Any
 
 from polyak.models import ModelConfig
 from polyak.records.claims import Claim
-from polyak.study.paper.beyond import Size, claim, early_lead, points, sized
-from polyak.study.paper.datasets import own_data, title_of
+from polyak.study.paper.beyond import Size, claim, early_lead, points, sized, study_of
+from polyak.study.paper.datasets import title_of
 from polyak.study.plan import Row, Study
 from polyak.training.config import OptimConfig, RunConfig
 
@@ -31,15 +31,14 @@ def beyond_norm(scale: str | None, given: Mapping[str, str]) -> Study:
         ConfigError: for a scale or a place of data that it does not have.
     """
     size = sized(NAME, scale, given)
-    return Study(
-        name="-".join((NAME, scale or "", *own_data(("cifar10",), given))),
-        title=f"Is it BatchNorm? A residual network with it and with GroupNorm, scale {scale}",
-        cost="three and a half hours on one core" if scale == "small" else "minutes",
-        rows=tuple(_rows(size, scale or "", given)),
-        preset=NAME,
-        scale=scale,
-        source=" ".join(f"{place}={given[place]}" for place in sorted(given)) or None,
-        claims=tuple(_claims()),
+    return study_of(
+        NAME,
+        scale or "",
+        given,
+        title="Is it BatchNorm? A residual network with it and with GroupNorm",
+        hours="three and a half hours",
+        rows=_rows(size, scale or "", given),
+        claims=_claims(),
     )
 
 

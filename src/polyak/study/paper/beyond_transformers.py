@@ -9,8 +9,8 @@ from dataclasses import replace
 
 from polyak.models import ModelConfig
 from polyak.records.claims import Claim, Comparison
-from polyak.study.paper.beyond import Size, claim, early_lead, nats, points, sized
-from polyak.study.paper.datasets import own_data, title_of
+from polyak.study.paper.beyond import Size, claim, early_lead, nats, points, sized, study_of
+from polyak.study.paper.datasets import title_of
 from polyak.study.plan import Row, Study
 from polyak.training.config import OptimConfig, RunConfig
 
@@ -29,15 +29,14 @@ def beyond_transformers(scale: str | None, given: Mapping[str, str]) -> Study:
         ConfigError: for a scale or a place of data that it does not have.
     """
     size = sized(NAME, scale, given)
-    return Study(
-        name="-".join((NAME, scale or "", *own_data(("cifar10",), given))),
-        title=f"Averages of a vision transformer trained by AdamW, scale {scale}",
-        cost="five hours on one core" if scale == "small" else "minutes",
-        rows=tuple(_rows(size, scale or "", given)),
-        preset=NAME,
-        scale=scale,
-        source=" ".join(f"{place}={given[place]}" for place in sorted(given)) or None,
-        claims=tuple(_claims(size.averages().names)),
+    return study_of(
+        NAME,
+        scale or "",
+        given,
+        title="Averages of a vision transformer trained by AdamW",
+        hours="five hours",
+        rows=_rows(size, scale or "", given),
+        claims=_claims(size.averages().names),
     )
 
 

@@ -1,11 +1,18 @@
 import os
 import pickle
+import re
+from pathlib import Path
 
 import pytest
 import torch
 import torch.distributed.checkpoint as dcp
 from torch import nn
-from torch.distributed.checkpoint.metadata import MetadataIndex
+from torch.distributed._shard.sharded_tensor import metadata as old
+from torch.distributed.checkpoint.metadata import (
+    MetadataIndex,
+    StorageMeta,
+    TensorStorageMetadata,
+)
 
 import polyak
 from polyak import Averager
@@ -34,6 +41,24 @@ def folder(tmp_path):
     state = {"model": model.state_dict(), "optim": optimizer.state_dict(), "step": 3}
     dcp.save(state, checkpoint_id=tmp_path / "a", no_dist=True)
     return tmp_path / "a"
+
+
+def test_tensors_of_every_sort_are_read(tmp_path):
+    state = {
+        "scalar": torch.tensor(1.5),
+        "none": torch.empty(0, 3),
+        "truth": torch.tensor([True, False]),
+        "narrow": torch.randn(4).to(torch.float8_e4m3fn),
+        "pair": torch.randn(3, dtype=torch.complex64),
+        "columns": torch.randn(6, 4)[:, ::2],
+        "weight": torch.randn(2, 3, dtype=torch.float64),
+    }
+    dcp.save(state, checkpoint_id=tmp_path / "a", no_dist=True)
+    [found] = polyak.read_foreign(tmp_path / "a").values()
+    assert found.keys() == state.keys()
+    for key, x in state.items():
+        assert found[key].dtype == x.dtype
+        assert found[key].tolist() == x.tolist()
 
 
 def test_its_weights_are_those_that_were_saved_and_what_else_it_holds_is_listed(folder):
@@ -74,6 +99,21 @@ class Command:
 
     def __reduce__(self):
         return os.mkdir, (self.path,)
+
+
+def in_an_old_form(index):
+    """As torch 2.1 wrote it, with the place where it lay."""
+    for about in index.state_dict_metadata.values():
+        if isinstance(about, TensorStorageMetadata):
+            new = about.properties
+            about.properties = old.TensorProperties(dtype=new.dtype, layout=new.layout)
+    index.storage_meta = StorageMeta(checkpoint_id=Path("a"))
+
+
+def test_an_index_of_an_older_torch_is_read(folder):
+    changed(folder, in_an_old_form)
+    found = polyak.read_foreign(folder)
+    assert torch.equal(found["model"]["0.weight"], trained()[0][0].weight)
 
 
 @pytest.mark.parametrize("place", ["instead of the index", "in it"])
@@ -166,7 +206,10 @@ def test_a_file_that_is_missing_or_cut_off_is_named(folder):
     with pytest.raises(FileError, match=rf"{part.name} is damaged"):
         polyak.read_foreign(folder)
     part.unlink()
-    with pytest.raises(FileError, match=rf"lacks '{part.name}'; expected the files of all"):
+    said = (
+        f"{folder} lacks '{part.name}'; expected the files of all processes. Copy the whole folder."
+    )
+    with pytest.raises(FileError, match=f"^{re.escape(said)}$"):
         polyak.read_foreign(folder)
 
 

@@ -193,3 +193,43 @@ def test_a_process_that_is_killed_leaves_nothing_that_looks_whole(tmp_path, how,
     state, _ = merge(paths)
     write_shards(out, state, reading(state), {}, most=1000)
     assert list(out.parent.iterdir()) == [out]
+
+
+HELD = """
+import sys
+from pathlib import Path
+from polyak import tensor_files
+from polyak.averaging.files.mixtures.merge import Mean
+from polyak.averaging.files.on_disk import writing
+def peak():
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+def merge(files, out):
+    mean = Mean(files)
+    if how == "file":
+        tensor_files.write_in_turn(out, mean.layout, mean.read, {})
+    elif how == "shards":
+        writing.write_shards(out, mean.layout, mean.read, {}, most=1 << 28)
+    else:
+        writing.write_distributed(out, mean.layout, mean.read)
+how, folder = sys.argv[1], Path(sys.argv[2])
+merge(sorted(folder.glob("small-*")), folder / "first")  # imports what is imported late
+before = peak()
+merge(sorted(folder.glob("large-*")), folder / "out")
+print(peak() - before)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="asks Linux for its memory")
+@pytest.mark.parametrize(("how", "most"), [("file", 2), ("shards", 2), ("distributed", 3)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_so_many_of_the_largest_tensors_are_in_memory_at_most(tmp_path, dtype, how, most):
+    for name, size in (("small", 10), ("large", largest := 1 << 24)):
+        for i in range(3):
+            state = {f"{k}": torch.full((size,), float(i + 1), dtype=dtype) for k in range(6)}
+            save_file(state, tmp_path / f"{name}-{i}")
+    command = [sys.executable, "-W", "ignore", "-c", HELD, how, tmp_path]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    # Something for the pieces in which they are summed; one tensor more is far beyond it.
+    assert int(done.stdout) < (most + 0.4) * 4 * largest

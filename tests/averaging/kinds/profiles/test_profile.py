@@ -4,9 +4,9 @@ import math
 from itertools import accumulate
 
 import pytest
-import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from support.small_networks import OneHot
 from support.small_networks import profile as slow_twin
 
 from polyak import EMA, Average, Averager, PowerEMA, Schedule, Uniform, Window
@@ -41,19 +41,6 @@ KINDS = [
 ]
 kinds = st.sampled_from(KINDS)
 periods = st.integers(1, 9)
-
-
-class OneHot(torch.nn.Module):
-    """One number per update and one for the start; `mark(i)` makes number i the weights."""
-
-    def __init__(self, updates: int) -> None:
-        super().__init__()
-        self.w = torch.nn.Parameter(torch.zeros(updates + 1, dtype=torch.float64))
-        self.mark(0)
-
-    def mark(self, i: int) -> None:
-        with torch.no_grad():
-            self.w.zero_()[i] = 1.0
 
 
 def folded(kind, *, every, updates):

@@ -2,23 +2,10 @@
 
 import pytest
 import torch
-from support.small_networks import Scalar
+from support.small_networks import OneHot, Scalar
 
 from polyak import EMA, Averager, PowerEMA, Schedule, Uniform
 from polyak.errors import ConfigError, StateError
-
-
-class OneHot(torch.nn.Module):
-    """One number per update and one for the start; `mark(i)` makes number i the weights."""
-
-    def __init__(self, updates: int) -> None:
-        super().__init__()
-        self.w = torch.nn.Parameter(torch.zeros(updates + 1, dtype=torch.float64))
-        self.mark(0)
-
-    def mark(self, i: int) -> None:
-        with torch.no_grad():
-            self.w.zero_()[i] = 1.0
 
 
 def test_manual_updates_alone_are_as_good_as_counted_steps():

@@ -7,9 +7,8 @@ from typing import Any
 
 import torch
 
-from polyak import tensor_files
 from polyak.averaging.files.file_format import Path, file_format
-from polyak.averaging.files.manifest import RECORD, parse_record
+from polyak.averaging.files.on_disk.sources import SafetensorsFile
 from polyak.averaging.kinds import Average
 from polyak.averaging.kinds.profiles.profile import shares_in
 from polyak.averaging.kinds.records import from_record, is_whole
@@ -57,8 +56,8 @@ def averages_in(path: Path) -> list[Stored]:
         StateError: for recomputed BatchNorm statistics, or updates at unknown steps.
     """
     where = os.fspath(path)
-    metadata = tensor_files.read_metadata(path) if file_format(path) == "safetensors" else {}
-    manifest = parse_record(path, metadata)["manifest"] if RECORD in metadata else {}
+    record = SafetensorsFile(path).record if file_format(path) == "safetensors" else None
+    manifest = {} if record is None else record["manifest"]
     if not {"averages", "every", "steps", "updates", "skipped"} <= manifest.keys():
         raise FileError(
             f"{where} does not say what its averages are made of; expected a file of "

@@ -11,6 +11,7 @@ import pickle
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path as Folder
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -37,6 +38,9 @@ _METADATA = (
     "TensorStorageMetadata",
     "_MEM_FORMAT_ENCODING",
 )
+_BEFORE = "torch.distributed._shard.sharded_tensor.metadata"
+"""Where torch before 2.3 had the properties of tensors."""
+
 _ALLOWED = {
     *(("torch.distributed.checkpoint.metadata", name) for name in _METADATA),
     ("torch.distributed.checkpoint.filesystem", "_StorageInfo"),
@@ -46,9 +50,10 @@ _ALLOWED = {
     ("collections", "defaultdict"),
     ("builtins", "dict"),
     ("builtins", "set"),
-    ("pathlib", "PosixPath"),
-    ("pathlib", "PurePosixPath"),
+    *((_BEFORE, name) for name in ("TensorProperties", "MEM_FORMAT_ENCODING")),
 }
+_PATHS = ("pathlib", "pathlib._local")
+"""Where a checkpoint's own place comes from, on whichever system it was written."""
 
 
 def is_distributed(folder: Folder) -> bool:
@@ -211,6 +216,8 @@ class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if module == "torch" and isinstance(getattr(torch, name, None), torch.dtype):
             return getattr(torch, name)
+        if module in _PATHS and name.endswith("Path"):
+            return PurePath
         if (module, name) not in _ALLOWED:
             raise pickle.UnpicklingError(f"it names {module}.{name}")
         return super().find_class(module, name)

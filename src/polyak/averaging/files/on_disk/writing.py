@@ -61,6 +61,8 @@ def write_shards(
 def write_distributed(folder: Path, layout: Mapping[str, Tensor], read: Read) -> None:
     """Write a folder that `torch.distributed.checkpoint.load` reads, on however many processes.
 
+    Beside the tensor that is read, torch's writer holds the one before.
+
     Args, errors: as `write_shards`.
     """
     from torch.distributed.checkpoint.default_planner import DefaultSavePlanner

@@ -1,0 +1,1 @@
+"""Every average of one run, compared on held-out items."""

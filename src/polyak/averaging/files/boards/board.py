@@ -1,0 +1,162 @@
+"""Every average of one run, compared on held-out items: chosen on one half, scored on the other."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil
+
+from torch import Tensor
+
+from polyak.averaging.averager import Averager
+from polyak.averaging.files.averages import SavedWeights
+from polyak.averaging.files.boards.runs import Run, RunInBank, RunInFiles
+from polyak.averaging.files.boards.search import FAMILIES, Score, Search, Tried, half_of
+from polyak.averaging.files.file_format import Path
+from polyak.averaging.kinds import Average
+from polyak.averaging.kinds.profiles.profile import contents
+from polyak.errors import ConfigError
+
+KEPT = "kept"
+"""What stands for a kind of the average that the run has kept."""
+
+_WIDTHS, _MOMENTS = 4, 5
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One average on the board."""
+
+    family: str
+    average: Average
+    steps: int
+    error: float
+    """Expected of the synthesis, as in `Mixture`."""
+
+    effective: float
+    """1/Σ shares², which is the width of the curve."""
+
+    chosen: float
+    """Mean loss on the half that chooses."""
+
+    scored: float
+    """Mean loss on the other half."""
+
+    behind: float
+    """Mean over that half of its loss − the winner's."""
+
+    interval: float
+    """Half of the 95 % interval of `behind`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Board:
+    """What was compared, the best first by the half that chooses."""
+
+    rows: tuple[Row, ...]
+    kept: Row
+    """The widest average that was kept, at the latest moment."""
+
+    weights: SavedWeights
+    """The winner's, as `synthesize` gives them."""
+
+    scores: int
+    """How often the score was called."""
+
+    @property
+    def best(self) -> Row:
+        """The winner."""
+        return self.rows[0]
+
+    def __str__(self) -> str:
+        head = f"{'average':<18} {'step':>8} {'weights':>9} {'loss':>9}  behind the best"
+        lines = [
+            f"{row.average.label:<18} {row.steps:>8} {row.effective:>9.4g} {row.scored:>9.4f}  "
+            f"{row.behind:+.4f} ± {row.interval:.4f}"
+            for row in self.rows
+        ]
+        cost = f"{self.kept.behind:+.4f} ± {self.kept.interval:.4f}"
+        last = f"{self.kept.average.label}, which was kept, costs {cost} against the best"
+        return "\n".join([head, *lines, last])
+
+
+def board(source: Sequence[Path] | Averager, score: Score, *, largest_error: float = 0.05) -> Board:
+    """Compare averages of one run by kind, width and moment, in at most 40 scores.
+
+    Four widths of each kind come first, then widths about the best of the better half of the
+    kinds; those at earlier moments, as wide for their share of the run; then what lies about the
+    best, by moment, width and kind, in narrower steps. One half of the held-out items
+    decides; losses that are shown are of the other, which has decided nothing.
+
+    Args:
+        source: Files of `polyak.save(averager, path)` of one run, or an averager, of which only
+            the present moment can be had.
+        score: From a state dict to the loss of each held-out item, at least 8, lower is better,
+            the same each time it is called. It recomputes BatchNorm statistics itself.
+        largest_error: As for `synthesize`; averages that are expected to be farther off are left
+            out.
+
+    Raises:
+        ConfigError: for losses that are too few or no list, or if no average can be made.
+        NonFiniteError: for a loss that is NaN.
+        StateError: for a score that says something else of the same weights.
+
+    Source:
+        Successive halving: Jamieson & Talwalkar 2016. Its form here: ours.
+    """
+    run = RunInBank(source) if isinstance(source, Averager) else RunInFiles(source)
+    return compare(run, score, largest_error=largest_error)
+
+
+def compare(run: Run, score: Score, *, largest_error: float = 0.05) -> Board:
+    """`board`, however a run's averages are made."""
+    search = Search(run, score, largest_error)
+    kept = search.try_one(KEPT, run.kept, run.moments[-1])
+    if kept is None:
+        raise ConfigError(
+            f"{run.kept.label!r} cannot be made of what was kept; expected files of one run. "
+            "`polyak inspect` says what they hold."
+        )
+    search.check_repeats(kept)
+    steps, updates = run.moments[-1], run.moments[-1] // run.every
+    ratio = max(1.5, (max(8.0, updates / 2) / 3.0) ** (1.0 / (_WIDTHS - 1)))
+    for family in FAMILIES:
+        search.widths(family, [3.0 * ratio**k for k in range(_WIDTHS)], steps)
+    better = search.families()[: ceil(len(FAMILIES) / 2)]
+    for family in better:
+        search.about(family, [ratio**p for p in (-0.5, 0.5)], steps)
+    for family in better:
+        search.earlier(family, _spread(run.moments[:-1], _MOMENTS))
+    for part in (0.5, 0.25, 0.125):
+        search.refine(ratio**part, max(1, round(part * len(run.moments) / _MOMENTS)))
+    return _board(run, search, largest_error)
+
+
+def _board(run: Run, search: Search, largest_error: float) -> Board:
+    """All that was scored, and the winner's weights."""
+    ranked = search.ranked
+    rows = [_row(each, ranked[0].losses, run.every) for each in ranked]
+    weights, _ = run.make(ranked[0].average, ranked[0].steps, largest_error)
+    [kept] = [row for row in rows if row.family == KEPT]
+    return Board(tuple(rows), kept, weights, search.calls)
+
+
+def _row(tried: Tried, winner: Tensor, every: int) -> Row:
+    scores = half_of(len(winner), scores=True)
+    apart = (tried.losses - winner)[scores]
+    found = contents(tried.average, updates=tried.steps // every, every=every)
+    return Row(
+        tried.family,
+        tried.average,
+        tried.steps,
+        tried.error,
+        found.effective,
+        tried.chosen,
+        float(tried.losses[scores].mean()),
+        float(apart.mean()),
+        float(1.96 * apart.std() / len(apart) ** 0.5),
+    )
+
+
+def _spread(moments: Sequence[int], count: int) -> list[int]:
+    """So many of them, spread evenly, the latest first."""
+    chosen = {round(i * (len(moments) - 1) / max(1, count - 1)) for i in range(count)}
+    return [moments[i] for i in sorted(chosen, reverse=True)] if moments else []
