@@ -4,19 +4,16 @@ import os
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from support.repository import REPOSITORY
 
-import polyak
-
-ROOT = Path(polyak.__file__).resolve().parents[2]
-SCRIPT = ROOT / "scripts" / "io_faults.py"
+SCRIPT = REPOSITORY / "scripts" / "io_faults.py"
 
 
 @pytest.mark.skipif(
-    not SCRIPT.exists() or sys.platform != "linux" or shutil.which("cc") is None,
-    reason="needs Linux, a C compiler and the repository",
+    sys.platform != "linux" or shutil.which("cc") is None,
+    reason="needs Linux and a C compiler",
 )
 @pytest.mark.parametrize(
     "of",
@@ -30,7 +27,7 @@ SCRIPT = ROOT / "scripts" / "io_faults.py"
 def test_every_fault_of_the_disk_is_said_and_the_next_call_ends_right(of):
     done = subprocess.run(
         [sys.executable, str(SCRIPT), "--of", *of, "--at-most", "8"],
-        env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY / "src")},
         capture_output=True,
         text=True,
     )

@@ -1,6 +1,7 @@
 """Who may import whom, between layers and between the rooms of one, and how long a file may be."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -453,3 +454,11 @@ def test_the_reader_of_lazy_imports_sees_every_form(code, found):
 )
 def test_the_reader_of_modules_sees_every_form(code, found):
     assert modules_named(ast.parse(code), ["polyak", "averaging"]) == found
+
+
+def test_no_test_looks_for_the_checkout_beside_the_package():
+    tests = Path(__file__).parent
+    looking = re.compile(r"polyak\.__file__\).*" + r"parents\[2\]")
+    for path in tests.rglob("*.py"):
+        where = f"{path.relative_to(tests)}: take it from support.repository"
+        assert not looking.search(path.read_text(encoding="utf-8")), where

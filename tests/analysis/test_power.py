@@ -4,14 +4,13 @@ import importlib.util
 import math
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy import stats
 from support.declared_claims import gain
+from support.repository import DOCS
 
-import polyak
 from polyak.analysis.claims.power import (
     CURVE_SPREADS,
     KEPT_SPREADS,
@@ -24,7 +23,7 @@ from polyak.analysis.results import Result, read_results, write_results, write_r
 from polyak.errors import FileError
 from polyak.records.claims import Claim
 
-RESULTS = Path(polyak.__file__).parents[2] / "docs" / "results"
+RESULTS = DOCS / "results"
 GAIN = gain("row").settled()
 CASES, SD = 4000, 0.01
 

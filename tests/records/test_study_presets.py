@@ -1,14 +1,11 @@
 """Which of the paper's tables and figures a study is for, recorded or from before it was."""
 
 import json
-from pathlib import Path
 
 import pytest
+from support.repository import DOCS
 
-import polyak
 from polyak.records.studies import MeasurementRecord, StudyRecord, read_study, write_study
-
-RESULTS = Path(polyak.__file__).parents[2] / "docs" / "results"
 
 
 def recorded_earlier(folder, record):
@@ -63,9 +60,8 @@ def test_where_plan_json_says_it_the_name_says_nothing(tmp_path, preset, scale):
 
 
 def test_the_kept_results_are_studies_of_their_own():
-    plans = sorted(RESULTS.glob("*/plan.json"))
-    if not plans:
-        pytest.skip("the results are not beside an installed package")
+    plans = sorted((DOCS / "results").glob("*/plan.json"))
+    assert plans
     for path in plans:
         study = read_study(path.parent)
         assert any(word.endswith(".py") for word in study.command.split())

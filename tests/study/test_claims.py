@@ -2,12 +2,11 @@
 
 import re
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from support.declared_claims import early_gain, gain
+from support.repository import DOCS
 
-import polyak
 from polyak.data import DataConfig
 from polyak.errors import ConfigError
 from polyak.records.claims import Claim, Comparison
@@ -17,7 +16,7 @@ from polyak.study.user_study import load_study, write_example
 ROW = "digits, 20 % wrong labels"
 EARLY = early_gain(ROW)
 TESTED = gain(ROW, metric="loss", against="best of sgd", side="below", unit="nats")
-PAGE = Path(polyak.__file__).parents[2] / "docs" / "extending.md"
+PAGE = DOCS / "extending.md"
 
 
 @pytest.fixture(scope="module")

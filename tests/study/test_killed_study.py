@@ -10,11 +10,12 @@ import time
 from pathlib import Path
 
 import pytest
+from support.repository import REPOSITORY
 
 import polyak
 
 SOURCE = str(Path(polyak.__file__).resolve().parents[1])
-STUDY = Path(polyak.__file__).resolve().parents[2] / "scripts" / "small_study.py"
+STUDY = REPOSITORY / "scripts" / "small_study.py"
 
 
 def begin(folder: Path) -> subprocess.Popen[bytes]:

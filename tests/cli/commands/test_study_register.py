@@ -1,19 +1,18 @@
 """polyak study --register on a command line: before the first run, once, and said afterwards."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from support.declared_claims import claim_of, gain
+from support.repository import DOCS
 
-import polyak
 from polyak.analysis.results import Result, write_results
 from polyak.cli.main import main
 from polyak.records.registration import read_registration
 from polyak.records.studies import read_study
 from polyak.study.paper import presets
 
-KEPT = Path(polyak.__file__).parents[2] / "docs" / "results" / "2026-11-24-fashion"
+KEPT = DOCS / "results" / "2026-11-24-fashion"
 
 
 @pytest.fixture

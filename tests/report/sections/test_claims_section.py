@@ -2,11 +2,10 @@ import json
 import re
 import shutil
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
+from support.repository import DOCS
 
-import polyak
 from polyak.analysis.claims.catalogue import CLAIMS
 from polyak.analysis.claims.evidence import RowEvidence
 from polyak.analysis.claims.ledger import ledger
@@ -179,11 +178,7 @@ def polyak_result(arm: str, metric: str, value: float):
 
 
 def test_the_documentation_explains_every_claim():
-    root = Path(polyak.__file__).parents[2]
-    path = root / "docs" / "claims.md"
-    if not path.exists():
-        pytest.skip("the documentation is not beside an installed package")
-    text = path.read_text(encoding="utf-8")
+    text = (DOCS / "claims.md").read_text(encoding="utf-8")
     explained = re.findall(r"^\| `([a-z-]+)` \|", text, re.M)
     assert explained == [claim.id for claim in CLAIMS]
     assert f"{len(CLAIMS)} claims" in text
