@@ -74,11 +74,13 @@ def test_a_run_after_its_last_epoch_is_evaluating():
 
 def test_an_arm_is_shown_with_its_number_and_the_one_that_it_equals():
     images = {"test": 360, "train": 1150, "holdout": 287}
-    progress = ArmProgress("arms", "sgd_stopped", 3, 12, images, equal_to="sgd")
+    progress = ArmProgress("arms", "sgd_stopped", 3, 12, images, "images", "sgd")
     assert evaluation_heading(progress) == (
         "evaluating 12 arms on 360 test, 287 hold-out and 1,150 training images"
     )
     assert evaluation_heading(replace(progress, images={"test": 9})).endswith("on 9 test images")
+    text = replace(progress, images={"test": 9}, inputs="windows")
+    assert evaluation_heading(text).endswith("on 9 test windows")
     assert arm_line(progress) == "     3/12  sgd_stopped, equal to sgd"
     assert arm_line(replace(progress, equal_to=None)) == "     3/12  sgd_stopped"
 

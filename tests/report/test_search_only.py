@@ -52,7 +52,7 @@ def test_page_has_the_searchs_numbers_and_no_section_of_refits(searched):
     part = row_part(searched.rows[0], anchor="r", preset="table5")
     page = render(searched, [replace(part, charts={})], entries=[])
     assert "As in the paper: table 5" in page
-    assert "this study trains nothing again on all images" in page
+    assert "this study trains nothing again on all training data" in page
     assert 'id="calibration"' in page
     assert 'id="generalisation"' not in page
     assert 'href="#generalisation"' not in page

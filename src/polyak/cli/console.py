@@ -30,7 +30,7 @@ DECODING_SECONDS = 5.0
 """Between two lines on a data set that is decoded."""
 
 
-HEADINGS = ("epoch", "rate", "loss", "best average so far", "images/s", "left")
+HEADINGS = ("epoch", "rate", "loss", "best average so far", "inputs/s", "left")
 WIDTHS = (9, 9, 7, 24, 10, 8)
 
 
@@ -160,18 +160,18 @@ def title(job: Job) -> str:
 
 
 def epoch_cells(epochs: Sequence[EpochRecord], config: RunConfig) -> list[str]:
-    """Epoch, learning rate, training loss, best average so far, images/s and time left."""
+    """Epoch, learning rate, training loss, best average so far, inputs/s and time left."""
     if not epochs:
         return ["starting"]
     last = epochs[-1]
     per_epoch = last.seconds / last.epoch
-    images = last.step / last.epoch * config.batch_size
+    inputs = last.step / last.epoch * config.batch_size
     return [
         f"{last.epoch}/{config.epochs}",
         f"{last.learning_rate:.3g}",
         f"{last.train.loss:.3f}",
         best_cell(epochs),
-        f"{images / per_epoch:,.0f}/s",
+        f"{inputs / per_epoch:,.0f}/s",
         clock((config.epochs - last.epoch) * per_epoch),
     ]
 
@@ -183,12 +183,12 @@ def running_cells(epochs: Sequence[EpochRecord], config: RunConfig) -> list[str]
 
 
 def evaluation_heading(progress: "ArmProgress") -> str:
-    """How many arms are evaluated, and on how many images of which parts."""
+    """How many arms are evaluated, and on how many images, or windows of text, of which parts."""
     words = {"test": "test", "holdout": "hold-out", "train": "training"}
     counts = [f"{progress.images[p]:,} {words[p]}" for p in words if p in progress.images]
     *first, last = counts
     text = f"{', '.join(first)} and {last}" if first else last
-    return f"evaluating {progress.total} {progress.kind} on {text} images"
+    return f"evaluating {progress.total} {progress.kind} on {text} {progress.inputs}"
 
 
 def arm_line(progress: "ArmProgress") -> str:

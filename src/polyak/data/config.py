@@ -187,6 +187,11 @@ class SourceConfig:
         return self.source.startswith(TEXT)
 
     @property
+    def inputs(self) -> str:
+        """What a network is given, in the plural: "images", or "windows" of text."""
+        return "windows" if self.is_text else "images"
+
+    @property
     def limits(self) -> Limits:
         """What of the source has to be decoded."""
         return EVERYTHING

@@ -68,6 +68,9 @@ class ArmProgress:
     images: Mapping[str, int]
     """How many of each part: "test", "train", "holdout"."""
 
+    inputs: str
+    """What they are: "images", or "windows" of text."""
+
     equal_to: str | None
     """An arm before it with the same weights and statistics, whose predictions it has."""
 
@@ -184,7 +187,7 @@ def write_arms(
     wanted = list(arms(trained, run.config))
     partial = folder.checkpoints / "arms.safetensors"
     evaluated = _evaluated_before(partial, wanted, folder)
-    progress = _progress("arms", wanted, images)
+    progress = _progress("arms", wanted, images, run.config.data.inputs)
     try:
         for number, arm in enumerate(wanted[len(evaluated) :], len(evaluated) + 1):
             twin = _twin(arm, evaluated)
@@ -255,7 +258,7 @@ def write_variants(
         for arm in arms(trained, run.config)
     ]
     known = len(evaluated)
-    progress = _progress("variants", found, images)
+    progress = _progress("variants", found, images, run.config.data.inputs)
     for number, arm in enumerate(found, 1):
         twin = _twin(arm, evaluated)
         on_arm(progress(number, twin))
@@ -268,14 +271,14 @@ def write_variants(
 
 
 def _progress(
-    kind: str, wanted: Sequence[Arm], images: Mapping[str, Tensor]
+    kind: str, wanted: Sequence[Arm], images: Mapping[str, Tensor], inputs: str
 ) -> Callable[[int, _Evaluated | None], ArmProgress]:
     counts = {part: len(images_nchw) for part, images_nchw in images.items()}
 
     def at(number: int, twin: _Evaluated | None) -> ArmProgress:
         equal_to = None if twin is None else twin.arm.name
         return ArmProgress(
-            kind, wanted[number - 1].name, number, len(wanted), counts, equal_to=equal_to
+            kind, wanted[number - 1].name, number, len(wanted), counts, inputs, equal_to
         )
 
     return at

@@ -184,7 +184,7 @@ def test_other_images_of_the_same_classes_evaluate_a_run_by_its_id(finished, tmp
     assert main([*words, "--test-limit", "500"]) == 0
     said = capsys.readouterr().out
     assert "on the 500 test images of inverted-500-" in said
-    assert f"{run}: models of all training images, 1 seed" in said
+    assert f"{run}: models of all training data, 1 seed" in said
     assert not (finished / "evaluations").exists()
 
 

@@ -40,9 +40,9 @@ def test_models_of_all_images_meet_the_sgd_that_annealed_in_as_many_epochs_too()
         number("refit", "sgd", "0-1", 0.5, metric="churn"),
     ]
     lines = [" ".join(line.split()) for line in evaluation_lines("row", results)]
-    assert lines[0] == "row: models of all training images, 1 seed"
+    assert lines[0] == "row: models of all training data, 1 seed"
     assert lines[3] == "EMA (acc.) + BN 66.0 +6.0 0.340 −0.060"
-    assert "models of all training images against SGD annealed early" in lines[7]
+    assert "models of all training data against SGD annealed early" in lines[7]
     assert lines[-2] == "SGD 60.0 −5.0 0.400 +0.050"
     assert lines[-1] == "EMA (acc.) + BN 66.0 +1.0 0.340 −0.010"
 

@@ -92,7 +92,7 @@ def test_controls_train_the_same_rows_as_without_and_more(scale):
 
 
 def test_controls_of_what_refits_nothing_are_refused():
-    with pytest.raises(ConfigError, match="expected a study with models of all training images"):
+    with pytest.raises(ConfigError, match="expected a study with models of all training data"):
         preset("table5", scale="tiny", controls=True)
     with pytest.raises(ConfigError, match="expected none for study 'demo'"):
         preset("demo", controls=True)

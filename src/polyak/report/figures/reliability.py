@@ -12,7 +12,7 @@ from polyak.report.numbers import counted
 
 
 def reliability_chart(row: LoadedRow, *, name: str) -> Chart | None:
-    """Accuracy against confidence, and below it how many images a point stands for."""
+    """Accuracy against confidence, and below it how many samples a point stands for."""
     drawn = [
         (arm_name(arm), [bar for bar in row.reliability[arm] if bar.count], how)
         for arm, how in zip(ARMS, style.ARMS, strict=True)
@@ -28,7 +28,7 @@ def reliability_chart(row: LoadedRow, *, name: str) -> Chart | None:
         title="Reliability: how often a model is right when it is so sure",
         caption=f"Search models on the test set before temperature scaling, {seeds} together, "
         "bins of equal width. Below the diagonal a model is too sure of itself, above it not sure "
-        "enough. Points that stand for few images are noisy.",
+        "enough. Points that stand for few samples are noisy.",
         legend=f"{seeds} together",
         panels=(
             Panel(
@@ -37,7 +37,7 @@ def reliability_chart(row: LoadedRow, *, name: str) -> Chart | None:
                 series=(ideal, *(_accuracy(*line) for line in drawn)),
             ),
             Panel(
-                y_label="share of images (%)",
+                y_label="share of samples (%)",
                 x_label="confidence (%)",
                 series=tuple(_share(*line) for line in drawn),
             ),

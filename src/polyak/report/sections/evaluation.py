@@ -14,9 +14,9 @@ from polyak.report.tables.measures import ACCURACY, LOSS, Measure
 BLOCKS: tuple[tuple[Phase, Phase, str], ...] = (
     ("search", "search", "models of the search"),
     ("held", "held", "the search with its learning rate held"),
-    ("refit", "refit", "models of all training images"),
+    ("refit", "refit", "models of all training data"),
     ("annealed", "annealed", "the same, annealed in the epochs of EMA (acc.)"),
-    ("refit", "annealed", "models of all training images against SGD annealed early"),
+    ("refit", "annealed", "models of all training data against SGD annealed early"),
 )
 """Models, whose SGD they are set against, and what the lines are headed by."""
 MEASURES = (replace(ACCURACY, digits=1), replace(LOSS, digits=3))

@@ -129,7 +129,7 @@ def _points(row: LoadedRow, difference: Interval) -> "Effect":
 def _searched(row: LoadedRow) -> tuple[str, ...]:
     if row.record.refits:
         return ()
-    return ("Models of the search only: this study trains nothing again on all images.",)
+    return ("Models of the search only: this study trains nothing again on all training data.",)
 
 
 def _best(row: LoadedRow) -> tuple[str, ...]:
@@ -183,9 +183,10 @@ def _granularity(row: LoadedRow, difference: Interval) -> tuple[str, ...]:
     if not images or percent_digits(images) == 2:
         return ()
     one = number(100 / images, 2)
-    text = f"The test set has {counted(images, 'image')}, so one image is {one} points."
+    what = "position" if row.is_text else "image"
+    text = f"The test set has {counted(images, what)}, so one {what} is {one} points."
     if difference.n > 1:
-        text += " The interval covers chance between seeds, not the choice of test images."
+        text += f" The interval covers chance between seeds, not the choice of test {what}s."
     if (row.config or {}).get("data", {}).get("test_limit") is not None:
         text += " These are some of the data set's; polyak evaluate evaluates on all of them."
     return (text,)

@@ -79,7 +79,7 @@ def with_controls(name: str, study: PaperStudy) -> PaperStudy:
     if not study.refits:
         raise ConfigError(
             f"controls are wanted of study {name!r}, which refits nothing; expected a study with "
-            "models of all training images, such as table1 or table2."
+            "models of all training data, such as table1 or table2."
         )
     lighter = [row for row in study.rows if _published_weight_decay(row) == 1e-4]
     return replace(
