@@ -8,6 +8,7 @@ from reading import (
     ACC,
     ANNEALED,
     LAST,
+    NATS,
     SEARCHED,
     SEARCHED_SGD,
     STOPPED,
@@ -61,7 +62,7 @@ def against_half(shorter: list[Line], longer: list[Line]) -> Iterator[tuple[str,
     for metric in ("accuracy", "loss", "memorised"):
         sgd, average = short[metric, *LAST], long[metric, *ACC]
         shared = {seed: average[seed] for seed in sgd}
-        yield metric, *compared(shared, sgd, percent=metric != "loss")
+        yield metric, *compared(shared, sgd, percent=metric not in NATS)
 
 
 def more_decay(more: list[Line], less: list[Line]) -> Iterator[tuple[str, ...]]:
@@ -76,7 +77,7 @@ def more_decay(more: list[Line], less: list[Line]) -> Iterator[tuple[str, ...]]:
             sides = ours.get((metric, *left)), theirs.get((metric, *right))
             if sides[0] and sides[1]:
                 named = f"{', '.join(left)}; {', '.join(right)}"
-                yield named, metric, *compared(*sides, percent=metric != "loss")
+                yield named, metric, *compared(*sides, percent=metric not in NATS)
 
 
 def fitted(results: dict[Path, list[Line]]) -> Iterator[tuple[str, ...]]:

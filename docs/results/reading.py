@@ -9,9 +9,13 @@ from polyak.analysis.claims.claim import paired, pseudo_values
 from polyak.analysis.seeds import mean_interval
 
 LAST, STOPPED, ANNEALED = ("sgd", "refit"), ("sgd_stopped", "refit"), ("sgd", "annealed")
+RECOMPUTED, SWA = ("sgd_bn", "refit"), ("swa_bn", "refit")
 ACC, LOSS = ("ema_acc_bn", "refit"), ("ema_loss_bn", "refit")
 SEARCHED, SEARCHED_SGD = ("ema_loss_bn", "search"), ("sgd", "search")
 SEARCHED_STOPPED = ("sgd_stopped", "search")
+NATS = ("loss", "js")
+"""Metrics that are no share of the test images."""
+
 Line = dict[str, str]
 
 

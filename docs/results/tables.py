@@ -1,4 +1,4 @@
-"""The tables of README.md, from the CSVs that are kept here.
+"""The tables of these pages, from the CSVs that are kept here.
 
 python docs/results/tables.py [FOLDER]   of one folder, or of all
 """
@@ -16,10 +16,13 @@ from reading import (
     ANNEALED,
     LAST,
     LOSS,
+    NATS,
+    RECOMPUTED,
     SEARCHED,
     SEARCHED_SGD,
     SEARCHED_STOPPED,
     STOPPED,
+    SWA,
     Line,
     by_arm,
     compared,
@@ -43,6 +46,18 @@ EFFECTS = (
     *(("loss", SEARCHED, theirs) for theirs in (SEARCHED_SGD, SEARCHED_STOPPED)),
     ("loss", ("ema_acc_bn", "search"), SEARCHED_SGD),
     ("accuracy", ("power_bn", "search"), SEARCHED_SGD),
+    *(
+        (metric, (arm, "refit"), theirs)
+        for metric in ("accuracy", "loss")
+        for arm in ("power_bn", "tail_bn")
+        for theirs in (LAST, RECOMPUTED)
+    ),
+    *((metric, arm, RECOMPUTED) for metric in ("accuracy", "loss") for arm in (ACC, LOSS, SWA)),
+    *((metric, RECOMPUTED, LAST) for metric in ("accuracy", "loss")),
+    *(("churn", ours, RECOMPUTED) for ours in (LOSS, ("power_bn", "refit"))),
+    *(("js", LOSS, theirs) for theirs in (LAST, RECOMPUTED)),
+    *((metric, SEARCHED, ("sgd_bn", "search")) for metric in ("ece", "ece_scaled")),
+    *(("accuracy", (arm, "refit"), LAST) for arm in ("lawa_bn", "swad_bn")),
     *(
         (metric, (arm, "search"), SEARCHED_SGD)
         for metric in ("churn", "ece", "ece_scaled")
@@ -121,7 +136,7 @@ def varied(plan: dict[str, Any], results: list[Line]) -> Iterator[tuple[str, ...
         for arm in (SEARCHED_SGD, SEARCHED_STOPPED, ("ema_acc_bn", "search")):
             for metric in ("accuracy", "loss"):
                 sides = ours[metric, *arm], theirs[metric, *arm]
-                yield f"{label}: {arm[0]}", metric, *compared(*sides, percent=metric != "loss")
+                yield f"{label}: {arm[0]}", metric, *compared(*sides, percent=metric not in NATS)
 
 
 def effects(results: list[Line]) -> Iterator[tuple[str, ...]]:
@@ -132,7 +147,7 @@ def effects(results: list[Line]) -> Iterator[tuple[str, ...]]:
         found, baseline = values.get((metric, *ours)), values.get((metric, *theirs))
         if found and baseline:
             named = (metric, ", ".join(ours), ", ".join(theirs))
-            yield *named, *compared(found, baseline, percent=metric != "loss")
+            yield *named, *compared(found, baseline, percent=metric not in NATS)
 
 
 def fit(points: list[Line]) -> Iterator[tuple[str, ...]]:
