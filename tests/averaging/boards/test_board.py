@@ -8,9 +8,9 @@ from torch import nn
 
 import polyak
 from polyak import EMA, Averager, Combination, Uniform
-from polyak.averaging.files.averages import SavedWeights
-from polyak.averaging.files.boards.board import compare
+from polyak.averaging.boards.board import compare
 from polyak.averaging.kinds.profiles.profile import contents
+from polyak.averaging.saved_weights import SavedWeights
 from polyak.errors import ConfigError, NonFiniteError, StateError
 
 ITEMS, STEPS = 400, 400
@@ -83,7 +83,8 @@ def test_the_score_is_that_of_items_that_chose_nothing(tmp_path):
 def test_an_averager_shows_what_it_can_make_now(tmp_path):
     averager, _, score = trained(tmp_path)
     before = {key: x.clone() for key, x in averager.tensors("ema_0.9").items()}
-    found = polyak.board(averager, score)
+    found = averager.board(score)
+    assert str(polyak.board(averager, score)) == str(found)
     assert {row.steps for row in found.rows} == {STEPS}
     assert found.best.scored <= found.kept.scored
     assert all(torch.equal(averager.tensors("ema_0.9")[key], x) for key, x in before.items())
