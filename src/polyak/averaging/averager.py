@@ -20,6 +20,7 @@ from polyak.averaging.kinds.counters import Counters
 from polyak.averaging.kinds.records import to_record
 from polyak.averaging.live.models import LiveModels
 from polyak.averaging.model.buffers import Buffers
+from polyak.averaging.model.copies import restored
 from polyak.averaging.model.current import CurrentWeights
 from polyak.averaging.model.swap import refuse_now
 from polyak.averaging.model.weights import unwrap
@@ -242,7 +243,8 @@ class Averager(ReadableAverages):
         """Compare the averages that can be made of those kept, now, by kind and width.
 
         As `polyak.board` of files, of the present moment alone: chosen on one half of the held-out
-        items, scored on the other, in at most 40 scores.
+        items, scored on the other, in at most 40 scores. The score may load what it is given into
+        the model, which is in eval mode then: afterwards the model is as it was.
 
         Args:
             score: As for `polyak.board`.
@@ -263,7 +265,8 @@ class Averager(ReadableAverages):
             True
         """
         refuse_now("board()", self.model)
-        return compare(RunInBank(self, self._kinds), score, largest_error=largest_error)
+        with restored(self.model):
+            return compare(RunInBank(self, self._kinds), score, largest_error=largest_error)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that an exact continuation needs; tensors are references, as in torch."""
