@@ -11,7 +11,13 @@ from polyak import EMA, Averager, Combination, Uniform
 from polyak.averaging.boards.board import compare
 from polyak.averaging.kinds.profiles.profile import contents
 from polyak.averaging.saved_weights import SavedWeights
-from polyak.errors import ConfigError, NonFiniteError, StateError
+from polyak.errors import (
+    ConfigError,
+    FileError,
+    NonFiniteError,
+    StateError,
+    WeightMismatchError,
+)
 
 ITEMS, STEPS = 400, 400
 
@@ -143,3 +149,80 @@ def test_scores_that_are_none_are_named(tmp_path):
         polyak.board(Averager(nn.Linear(2, 2), 0.9), score)
     with pytest.raises(ConfigError, match="files hold no averages"):
         polyak.board([], score)
+    with pytest.raises(ConfigError, match="score gives a NoneType, None; expected the loss of"):
+        polyak.board(files, lambda state: None)
+    with pytest.raises(StateError, match=r"the same losses of \d+ different averages"):
+        polyak.board(files, lambda state: torch.arange(ITEMS))
+    with pytest.raises(NonFiniteError, match="score gives infinity even for"):
+        polyak.board(files, lambda state: (1e6 * (1 + score(state))).half())
+    lengths = iter([ITEMS, *(ITEMS - 1 for _ in range(40))])
+    with pytest.raises(ConfigError, match="score gives 399 losses; expected that of each"):
+        polyak.board(files, lambda state: score(state)[: next(lengths)])
+    with pytest.raises(ConfigError, match="largest_error is nan; expected a number >= 0"):
+        polyak.board(files, score, largest_error=float("nan"))
+
+
+def test_a_score_that_keeps_something_for_the_next_weights_is_named(tmp_path):
+    _, files, score = trained(tmp_path)
+    before = {}
+
+    def leaking(state):
+        last = before.get("weight", state["weight"])
+        before["weight"] = state["weight"]
+        return score({"weight": 0.9 * state["weight"] + 0.1 * last})
+
+    def altering(state):
+        state["weight"].mul_(1.01)
+        return score(state)
+
+    for bad in (leaking, altering):
+        with pytest.raises(StateError, match="of the same weights; expected one number"):
+            polyak.board(files, bad)
+
+
+def test_a_score_in_half_precision_is_one(tmp_path):
+    _, files, score = trained(tmp_path)
+    found = polyak.board(files, lambda state: score(state).half())
+    assert found.best.scored == pytest.approx(polyak.board(files, score).best.scored, rel=0.05)
+
+
+def test_no_averager_is_updated_while_it_is_compared(tmp_path):
+    averager, _, score = trained(tmp_path)
+
+    def training(state):
+        averager.step()
+        return score(state)
+
+    with pytest.raises(StateError, match=r"has gone from 400 to 4\d\d updates meanwhile"):
+        averager.board(training)
+
+
+def test_what_no_board_can_be_made_of_is_named(tmp_path):
+    _, files, score = trained(tmp_path)
+    (tmp_path / "other").mkdir()
+    _, others, _ = trained(tmp_path / "other", seed=1)
+    with pytest.raises(StateError, match=r"hold different weights of 'ema_0\.6' after 400"):
+        polyak.board([*files, others[-1]], score)
+    with pytest.raises(FileError, match="is a folder without averages; expected files of polyak"):
+        polyak.board(tmp_path, score)
+    with pytest.raises(FileError, match="is no file"):
+        polyak.board(tmp_path / "gone", score)
+    model = nn.Linear(30, 1, bias=False)
+    alone = Averager(model, EMA(0.7, None))
+    for _ in range(100):
+        nn.init.normal_(model.weight)
+        alone.step()
+    polyak.save(alone, tmp_path / "alone.safetensors")
+    with pytest.raises(ConfigError, match=r"nothing but 'ema_0\.7' can be made of what was kept"):
+        polyak.board(str(tmp_path / "alone.safetensors"), score)
+    network = Averager(nn.Linear(31, 1, bias=False), EMA(0.9, None))
+    for _ in range(90):
+        network.step()
+    polyak.save(network, tmp_path / "network.safetensors")
+    with pytest.raises(WeightMismatchError, match=r"alone|network"):
+        polyak.board([tmp_path / "alone.safetensors", tmp_path / "network.safetensors"], score)
+    slower = Averager(model, EMA(0.9, None), every=2)
+    slower.step()
+    polyak.save(slower, tmp_path / "slower.safetensors")
+    with pytest.raises(ConfigError, match="updated every 1, 2 steps; expected one period"):
+        polyak.board([*files, tmp_path / "slower.safetensors"], score)

@@ -6,15 +6,21 @@ from polyak.averaging.averager import Averager
 from polyak.averaging.boards.board import Board, compare
 from polyak.averaging.boards.runs import FEWEST_UPDATES, widest
 from polyak.averaging.boards.search import Score
-from polyak.averaging.files.file_format import Path
-from polyak.averaging.files.mixtures.stored import averages_in
-from polyak.averaging.files.mixtures.synthesize import synthesize_stored
+from polyak.averaging.files.file_format import Path, paths_of
+from polyak.averaging.files.mixtures.stored import Stored, averages_in
+from polyak.averaging.files.mixtures.synthesize import (
+    period_of,
+    refuse_other_runs,
+    synthesize_stored,
+)
 from polyak.averaging.kinds import Average
 from polyak.averaging.saved_weights import SavedWeights
 from polyak.errors import ConfigError
 
 
-def board(source: Sequence[Path] | Averager, score: Score, *, largest_error: float = 0.05) -> Board:
+def board(
+    source: Path | Sequence[Path] | Averager, score: Score, *, largest_error: float = 0.05
+) -> Board:
     """Compare averages of one run by kind, width and moment, in at most 40 scores.
 
     Four widths of each kind come first, then widths about the best of the better half of the
@@ -24,7 +30,7 @@ def board(source: Sequence[Path] | Averager, score: Score, *, largest_error: flo
 
     Args:
         source: Files of `polyak.save(averager, path)` of one run, or an averager, of which only
-            the present moment can be had.
+            the present moment can be had. Of a run of the laboratory see `polyak.runs.board`.
         score: From a state dict to the loss of each held-out item, at least 8, lower is better,
             the same each time it is called. It recomputes BatchNorm statistics itself.
         largest_error: As for `synthesize`; averages that are expected to be farther off are left
@@ -40,17 +46,19 @@ def board(source: Sequence[Path] | Averager, score: Score, *, largest_error: flo
     """
     if isinstance(source, Averager):
         return source.board(score, largest_error=largest_error)
-    return compare(RunInFiles(source), score, largest_error=largest_error)
+    stored = [s for path in paths_of(source) for s in averages_in(path)]
+    return compare(RunInFiles(stored), score, largest_error=largest_error)
 
 
 class RunInFiles:
-    """What can be made of files."""
+    """What can be made of averages that lie in files."""
 
-    def __init__(self, files: Sequence[Path]) -> None:
-        self._stored = stored = [s for path in files for s in averages_in(path)]
+    def __init__(self, stored: Sequence[Stored]) -> None:
+        self._stored = stored
         if not stored:
             raise ConfigError("files hold no averages; expected at least one. Name more files.")
-        self.every: int = stored[0].manifest["every"]
+        refuse_other_runs(stored)
+        self.every = period_of(stored)
         self.moments = sorted({s.manifest["steps"] for s in stored if s.manifest["steps"]})
         latest = [s for s in stored if s.manifest["steps"] == max(self.moments, default=0)]
         if not latest or latest[0].updates < FEWEST_UPDATES:
