@@ -4,16 +4,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
 
+import torch
 from torch import Tensor
 
-from polyak.averaging.averager import Averager
-from polyak.averaging.files.averages import SavedWeights
-from polyak.averaging.files.boards.runs import Run, RunInBank, RunInFiles
-from polyak.averaging.files.boards.search import FAMILIES, Score, Search, Tried, half_of
-from polyak.averaging.files.file_format import Path
+from polyak.averaging.boards.runs import Run
+from polyak.averaging.boards.search import FAMILIES, Score, Search, Tried, half_of
 from polyak.averaging.kinds import Average
 from polyak.averaging.kinds.profiles.profile import contents
-from polyak.errors import ConfigError
+from polyak.averaging.saved_weights import SavedWeights
+from polyak.errors import ConfigError, NonFiniteError, StateError
 
 KEPT = "kept"
 """What stands for a kind of the average that the run has kept."""
@@ -78,48 +77,29 @@ class Board:
         return "\n".join([head, *lines, last])
 
 
-def board(source: Sequence[Path] | Averager, score: Score, *, largest_error: float = 0.05) -> Board:
-    """Compare averages of one run by kind, width and moment, in at most 40 scores.
-
-    Four widths of each kind come first, then widths about the best of the better half of the
-    kinds; those at earlier moments, as wide for their share of the run; then what lies about the
-    best, by moment, width and kind, in narrower steps. One half of the held-out items
-    decides; losses that are shown are of the other, which has decided nothing.
-
-    Args:
-        source: Files of `polyak.save(averager, path)` of one run, or an averager, of which only
-            the present moment can be had.
-        score: From a state dict to the loss of each held-out item, at least 8, lower is better,
-            the same each time it is called. It recomputes BatchNorm statistics itself.
-        largest_error: As for `synthesize`; averages that are expected to be farther off are left
-            out.
-
-    Raises:
-        ConfigError: for losses that are too few or no list, or if no average can be made.
-        NonFiniteError: for a loss that is NaN.
-        StateError: for a score that says something else of the same weights.
-
-    Source:
-        Successive halving: Jamieson & Talwalkar 2016. Its form here: ours.
-    """
-    run = RunInBank(source) if isinstance(source, Averager) else RunInFiles(source)
-    return compare(run, score, largest_error=largest_error)
-
-
 def compare(run: Run, score: Score, *, largest_error: float = 0.05) -> Board:
-    """`board`, however a run's averages are made."""
-    search = Search(run, score, largest_error)
+    """`polyak.board`, however a run's averages are made."""
+    if not largest_error >= 0:
+        raise ConfigError(f"largest_error is {largest_error!r}; expected a number >= 0.")
+    search = Search(run, _losses_of(score), largest_error)
     kept = search.try_one(KEPT, run.kept, run.moments[-1])
     if kept is None:
-        raise ConfigError(
-            f"{run.kept.label!r} cannot be made of what was kept; expected files of one run. "
-            "`polyak inspect` says what they hold."
-        )
-    search.check_repeats(kept)
+        run.make(run.kept, run.moments[-1], largest_error)  # says why
+        raise ConfigError(f"{run.kept.label!r} cannot be made of what was kept; expected that.")
     steps, updates = run.moments[-1], run.moments[-1] // run.every
     ratio = max(1.5, (max(8.0, updates / 2) / 3.0) ** (1.0 / (_WIDTHS - 1)))
     for family in FAMILIES:
         search.widths(family, [3.0 * ratio**k for k in range(_WIDTHS)], steps)
+        if family == next(iter(FAMILIES)):
+            # Not at once: what a score keeps of one average for the next shows after others only.
+            search.check_repeats(kept)
+    if search.calls < 3:  # the kept one, and it again
+        raise ConfigError(
+            f"nothing but {run.kept.label!r} can be made of what was kept, with an expected error "
+            f"of at most {largest_error:g}; expected several averages of one moment, or of many. "
+            "Keep shorter and longer ones, save more often, or allow the error."
+        )
+    _refuse_unusable(search.ranked)
     better = search.families()[: ceil(len(FAMILIES) / 2)]
     for family in better:
         search.about(family, [ratio**p for p in (-0.5, 0.5)], steps)
@@ -128,6 +108,37 @@ def compare(run: Run, score: Score, *, largest_error: float = 0.05) -> Board:
     for part in (0.5, 0.25, 0.125):
         search.refine(ratio**part, max(1, round(part * len(run.moments) / _MOMENTS)))
     return _board(run, search, largest_error)
+
+
+def _losses_of(score: Score) -> Score:
+    """The score, of which it is said where what it gives is no numbers."""
+
+    def losses(state: dict[str, Tensor]) -> Tensor:
+        said = score(state)
+        try:
+            return torch.as_tensor(said).detach().double()
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise ConfigError(
+                f"score gives a {type(said).__name__}, {said!r:.40}; expected the loss of each "
+                "held-out item as a tensor or a list of numbers."
+            ) from error
+
+    return losses
+
+
+def _refuse_unusable(tried: Sequence[Tried]) -> None:
+    """Refuse losses that are the same of all weights, or of none finite."""
+    if not tried[0].losses.isfinite().all():
+        raise NonFiniteError(
+            f"score gives infinity even for {tried[0].average.label!r}, the best; expected finite "
+            "losses. Compute them in float32."
+        )
+    same = all(torch.equal(each.losses, tried[0].losses) for each in tried)
+    if same and len(tried) >= _WIDTHS:
+        raise StateError(
+            f"score gives the same losses of {len(tried)} different averages; expected those of "
+            "the weights that it is given. Load all of them into the model, with strict=True."
+        )
 
 
 def _board(run: Run, search: Search, largest_error: float) -> Board:
