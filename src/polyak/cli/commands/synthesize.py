@@ -186,6 +186,9 @@ class BoardCommand(WeightsOut):
     """Averages that are expected to be farther off than this share of what they average away are
     left out."""
 
+    at: tuple[int, ...] | None = None
+    """Of checkpoints with raw weights, of any tool, the optimizer step of each."""
+
     device: str = "cpu"
     """Where the networks of a run compute: cpu, cuda."""
 
@@ -211,6 +214,8 @@ class BoardCommand(WeightsOut):
         return 0
 
     def _found(self, run: Path | None) -> Board:
+        if run is not None and self.at is not None:
+            raise ConfigError(f"at is given with the run {run}; expected it with checkpoints.")
         if self.score is None and run is not None:
             return self._of_run(run, None)
         reference = parse_reference(self.score or "")
@@ -223,7 +228,7 @@ class BoardCommand(WeightsOut):
         with refusing_errors(self.score, reference[0], error=ConfigError):
             if run is not None:
                 return self._of_run(run, score)
-            return board(self.files, score, largest_error=self.largest_error)
+            return board(self.files, score, largest_error=self.largest_error, at=self.at)
 
     def _of_run(self, run: Path, score: Score | None) -> Board:
         # Not at the top: a run needs the laboratory, files of weights do not.
