@@ -114,6 +114,7 @@ def test_a_score_may_load_into_the_model_in_the_midst_of_training(assign):
             return model(x).square()
 
         for step in range(30):
+            model[0].weight.requires_grad_(step < 10)  # stays averaged
             optimizer.zero_grad()
             model(x).square().mean().backward()
             optimizer.step()
