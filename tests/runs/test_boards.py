@@ -1,6 +1,8 @@
 """A board of what a run kept: sums of its arms, with statistics recomputed, on its hold-out."""
 
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,6 +17,7 @@ from polyak.training.config import AveragingConfig
 from polyak.training.jobs import carry_out
 from polyak.training.optim import OptimConfig
 
+PAGE = (Path(__file__).parents[2] / "docs" / "runs.md").read_text(encoding="utf-8")
 OPTIM = OptimConfig(lr=0.1, warmup_epochs=0.5)
 
 
@@ -53,6 +56,13 @@ def test_what_a_run_kept_is_summed_and_scored_on_its_hold_out(kept):
     half = len(losses) // 2
     assert found.best.chosen == pytest.approx(float(losses[order[:half]].mean()), abs=1e-5)
     assert found.best.scored == pytest.approx(float(losses[order[half:]].mean()), abs=1e-5)
+
+
+def test_the_pages_example_runs(kept):
+    [block] = re.findall(r"```python\n([^`]*runs\.board[^`]*)```", PAGE)
+    found = {"polyak": polyak, "run": kept[0]}
+    exec(compile(block, "docs/runs.md", "exec"), found)
+    assert not found["network"].training
 
 
 def test_a_run_without_a_hold_out_takes_a_score(kept):

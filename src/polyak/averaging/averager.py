@@ -267,7 +267,7 @@ class Averager(ReadableAverages):
         refuse_now("board()", self.model)
         before = self.updates
         try:
-            with restored(self.model):
+            with restored(self.model, frozen=self._current.now().frozen.values()):
                 return compare(RunInBank(self, self._kinds), score, largest_error=largest_error)
         finally:
             if self.updates != before:

@@ -114,6 +114,7 @@ def test_a_score_may_load_into_the_model_in_the_midst_of_training(assign):
             return model(x).square()
 
         for step in range(30):
+            model[0].weight.requires_grad_(step < 10)  # stays averaged
             optimizer.zero_grad()
             model(x).square().mean().backward()
             optimizer.step()
@@ -158,6 +159,8 @@ def test_scores_that_are_none_are_named(tmp_path):
     lengths = iter([ITEMS, *(ITEMS - 1 for _ in range(40))])
     with pytest.raises(ConfigError, match="score gives 399 losses; expected that of each"):
         polyak.board(files, lambda state: score(state)[: next(lengths)])
+    with pytest.raises(ConfigError, match="score gives a Tensor"):
+        polyak.board(files, lambda state: 1j * score(state))
     with pytest.raises(ConfigError, match="largest_error is nan; expected a number >= 0"):
         polyak.board(files, score, largest_error=float("nan"))
 
@@ -180,10 +183,39 @@ def test_a_score_that_keeps_something_for_the_next_weights_is_named(tmp_path):
             polyak.board(files, bad)
 
 
+def test_checkpoints_of_any_tool_are_averaged_as_written_out(tmp_path):
+    generator, at, seen = torch.Generator().manual_seed(0), list(range(10, 301, 10)), []
+    for step in at:
+        seen.append(2 * (1 - step / 300) + torch.randn(1, 30, generator=generator))
+        torch.save({"weight": seen[-1]}, tmp_path / f"{step}.pt")
+    targets = torch.zeros(ITEMS, 30) + 0.1 * torch.randn(ITEMS, 30, generator=generator)
+
+    def score(state):
+        return (state["weight"] - targets).square().mean(dim=1)
+
+    files = [tmp_path / f"{step}.pt" for step in at]
+    found = polyak.board(files, score, at=at)
+    best = found.best
+    shares = polyak.profile(best.average, updates=best.steps // 10, every=10)
+    exact = sum(s * x.double() for s, x in zip(shares[1:], seen, strict=False))
+    [state] = found.weights.values()
+    assert sum(shares[1:]) == pytest.approx(1.0, abs=0.05)
+    torch.testing.assert_close(state["weight"].double(), exact, rtol=0.05, atol=0.05)
+    assert found.kept.average.label == "raw"
+    assert found.best.scored < found.kept.scored
+    with pytest.raises(ConfigError, match="expected a run to choose from"):
+        polyak.board(files[:4], score, at=at[:4])
+    with pytest.raises(ConfigError, match="expected the optimizer step of each"):
+        polyak.board(files, score, at=at[:4])
+
+
 def test_a_score_in_half_precision_is_one(tmp_path):
     _, files, score = trained(tmp_path)
-    found = polyak.board(files, lambda state: score(state).half())
-    assert found.best.scored == pytest.approx(polyak.board(files, score).best.scored, rel=0.05)
+    found = polyak.board(files[-4:], lambda state: score(state).half())
+    order = torch.randperm(ITEMS, generator=torch.Generator().manual_seed(0))
+    [state] = found.weights.values()
+    exact = score(state)[order[ITEMS // 2 :]].mean()
+    assert found.best.scored == pytest.approx(float(exact), rel=1e-3)
 
 
 def test_no_averager_is_updated_while_it_is_compared(tmp_path):

@@ -109,6 +109,8 @@ def test_a_folder_of_another_tool_is_read_with_the_widths_that_it_has(tmp_path, 
     assert torch.equal(load_file(out)["weight"], expected["power_0.25"]["weight"])
     out.unlink()
     assert "update-every is not given; expected what PostHocEMA was given" in refused(*words)
+    ours = ["synthesize", tmp_path / "a.safetensors", "--decay", 0.9, "--out", out]
+    assert "update-every is not given" in refused(*ours, "--kept-gammas", 3)
     assert "without at and shares" in refused(*given, "--at", 10)
     assert "does not say its width" in refused(*words, "--update-every", 10)
     assert not out.exists()

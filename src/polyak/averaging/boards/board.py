@@ -11,6 +11,7 @@ from polyak.averaging.boards.runs import Run
 from polyak.averaging.boards.search import FAMILIES, Score, Search, Tried, half_of
 from polyak.averaging.kinds import Average
 from polyak.averaging.kinds.profiles.profile import contents
+from polyak.averaging.nearest import check_largest_error
 from polyak.averaging.saved_weights import SavedWeights
 from polyak.errors import ConfigError, NonFiniteError, StateError
 
@@ -79,8 +80,7 @@ class Board:
 
 def compare(run: Run, score: Score, *, largest_error: float = 0.05) -> Board:
     """`polyak.board`, however a run's averages are made."""
-    if not largest_error >= 0:
-        raise ConfigError(f"largest_error is {largest_error!r}; expected a number >= 0.")
+    check_largest_error(largest_error)
     search = Search(run, _losses_of(score), largest_error)
     kept = search.try_one(KEPT, run.kept, run.moments[-1])
     if kept is None:
@@ -116,7 +116,10 @@ def _losses_of(score: Score) -> Score:
     def losses(state: dict[str, Tensor]) -> Tensor:
         said = score(state)
         try:
-            return torch.as_tensor(said).detach().double()
+            found = torch.as_tensor(said).detach()
+            if found.is_complex():
+                raise TypeError("losses are complex")
+            return found.double()
         except (TypeError, ValueError, RuntimeError) as error:
             raise ConfigError(
                 f"score gives a {type(said).__name__}, {said!r:.40}; expected the loss of each "

@@ -52,12 +52,15 @@ def averages_of(content: Mapping[str, Any]) -> SavedWeights | None:
     return SavedWeights(states, manifest=manifest)
 
 
-def banks_in(content: object, place: str = "") -> Iterator[tuple[str, SavedWeights]]:
+def banks_in(
+    content: object, place: str = "", above: tuple[int, ...] = ()
+) -> Iterator[tuple[str, SavedWeights]]:
     """The averages of each averager's state at any depth of a checkpoint, and where it lies.
 
     Statistics are the averaged ones, and the manifest has `begun`, as `polyak.save` writes it.
     """
-    if not isinstance(content, Mapping):
+    # A pickle may hold itself.
+    if not isinstance(content, Mapping) or id(content) in above:
         return
     own = averages_of({**content, "refreshed": {}}) if is_state(content) else None
     if own is not None:
@@ -66,7 +69,8 @@ def banks_in(content: object, place: str = "") -> Iterator[tuple[str, SavedWeigh
         yield place, SavedWeights(own, manifest={**own.manifest, "averages": kinds, "begun": begun})
         return
     for key, value in content.items():
-        yield from banks_in(value, f"{place}.{key}" if place else str(key))
+        inner = f"{place}.{key}" if place else str(key)
+        yield from banks_in(value, inner, (*above, id(content)))
 
 
 _COUNTS = ("every", "steps", "updates", "skipped")

@@ -32,8 +32,9 @@ class SynthesizeCommand(WeightsOut):
     """
 
     files: Annotated[tuple[Path, ...], tyro.conf.Positional]
-    """Of polyak.save(averager, path), from any moments of one run, read one at a time; with --at,
-    checkpoints of any tool; with --update-every, a folder of PostHocEMA."""
+    """Of polyak.save(averager, path), or checkpoints with an averager's state, from any moments of
+    one run, read one at a time; with --at, checkpoints of any tool; with --update-every, a folder
+    of PostHocEMA."""
 
     out: Path
     """The safetensors file to write; one that exists is replaced."""
@@ -102,7 +103,8 @@ class SynthesizeCommand(WeightsOut):
     def _found(self) -> SavedWeights:
         average, every = self._average(), self.update_every
         theirs = [path for path in self.files if is_post_hoc(path)]
-        if every is None and not theirs:
+        of_theirs = theirs or self.kept_sigma_rels or self.kept_gammas
+        if every is None and not of_theirs:
             return synthesize(
                 self.files,
                 average,
@@ -112,9 +114,8 @@ class SynthesizeCommand(WeightsOut):
             )
         if every is None:
             raise ConfigError(
-                f"update-every is not given; expected what PostHocEMA was given, whose files are "
-                f"in {theirs[0]} and do not say it. If nothing was, it is 100 in ema-pytorch and "
-                "10 in pytorch-posthoc-ema."
+                "update-every is not given; expected what PostHocEMA was given, which its files do "
+                "not say. If nothing was, it is 100 in ema-pytorch and 10 in pytorch-posthoc-ema."
             )
         if len(self.files) != 1 or self.at is not None or isinstance(average, dict):
             raise ConfigError(
@@ -172,8 +173,9 @@ class BoardCommand(WeightsOut):
     """
 
     files: Annotated[tuple[Path, ...], tyro.conf.Positional]
-    """Of polyak.save(averager, path), from any moments of one run, read one at a time; or the
-    folder or id of one run of polyak train, of what it kept at its stops."""
+    """Of polyak.save(averager, path), or checkpoints with an averager's state, from any moments of
+    one run, read one at a time; with --at, checkpoints of any tool; or the folder or id of one run
+    of polyak train, of what it kept at its stops."""
 
     score: str | None = None
     """file.py:score, a function from a state dict to the loss of each held-out item. Of a run it
@@ -185,6 +187,9 @@ class BoardCommand(WeightsOut):
     largest_error: float = 0.05
     """Averages that are expected to be farther off than this share of what they average away are
     left out."""
+
+    at: tuple[int, ...] | None = None
+    """Of checkpoints with raw weights, of any tool, the optimizer step of each."""
 
     device: str = "cpu"
     """Where the networks of a run compute: cpu, cuda."""
@@ -211,6 +216,8 @@ class BoardCommand(WeightsOut):
         return 0
 
     def _found(self, run: Path | None) -> Board:
+        if run is not None and self.at is not None:
+            raise ConfigError(f"at is given with the run {run}; expected it with checkpoints.")
         if self.score is None and run is not None:
             return self._of_run(run, None)
         reference = parse_reference(self.score or "")
@@ -223,7 +230,7 @@ class BoardCommand(WeightsOut):
         with refusing_errors(self.score, reference[0], error=ConfigError):
             if run is not None:
                 return self._of_run(run, score)
-            return board(self.files, score, largest_error=self.largest_error)
+            return board(self.files, score, largest_error=self.largest_error, at=self.at)
 
     def _of_run(self, run: Path, score: Score | None) -> Board:
         # Not at the top: a run needs the laboratory, files of weights do not.

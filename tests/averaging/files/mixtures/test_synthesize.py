@@ -131,7 +131,7 @@ def test_a_moment_outside_the_run_is_refused(run, steps):
 def test_one_file_in_memory_at_a_time_is_each_read_once(run, monkeypatch):
     reads = []
     monkeypatch.setattr(
-        "polyak.averaging.files.mixtures.synthesize.load",
+        "polyak.averaging.files.mixtures.stored.load",
         lambda path: reads.append(path) or polyak.load(path),
     )
     polyak.synthesize(run.files, 0.93)
@@ -196,6 +196,24 @@ def test_a_checkpoint_of_several_averagers_or_none_is_named(tmp_path):
     dcp.save({"model": model.state_dict()}, checkpoint_id=tmp_path / "none")
     with pytest.raises(FileError, match="none holds no averager's state; expected that of one"):
         polyak.synthesize(tmp_path / "none", 0.9)
+
+
+@pytest.mark.parametrize(
+    ("part", "altered", "said"),
+    [
+        ("history", {"every": 0}, "says every 0; expected counts"),
+        ("history", {"updates": -1}, "says updates -1; expected counts"),
+        ("averages", {"ema_0.9": {"kind": "ema", "speed": 3}}, "says of 'ema_0.9' what is no"),
+        ("averages", {"ema_0.9": {"kind": "ema", "decay": "x"}}, "says of 'ema_0.9' what is no"),
+    ],
+)
+def test_a_state_that_no_averager_has_is_named(tmp_path, part, altered, said):
+    state = averager_after(9).state_dict()
+    state[part] |= altered
+    state["itself"] = state
+    torch.save({"a": state, "b": {}}, tmp_path / "a.pt")
+    with pytest.raises(FileError, match=rf"a\.pt {said}"):
+        polyak.synthesize(tmp_path / "a.pt", 0.9)
 
 
 def test_a_damaged_file_is_named(run, tmp_path):

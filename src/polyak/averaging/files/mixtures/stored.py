@@ -20,7 +20,7 @@ from polyak.averaging.kinds import Average
 from polyak.averaging.kinds.profiles.profile import shares_in
 from polyak.averaging.kinds.records import from_record, is_whole
 from polyak.averaging.saved_weights import SavedWeights
-from polyak.errors import FileError, StateError, few, quote
+from polyak.errors import FileError, StateError, few, one_line, quote
 
 STRIDE = 1e-3
 """By what share of itself a weight is taken to change from one update to the next, where rounding
@@ -73,7 +73,7 @@ def averages_in(path: Path) -> list[Stored]:
     """
     where = os.fspath(path)
     manifest, digests = _manifest(path)
-    if not {"averages", "every", "steps", "updates", "skipped"} <= manifest.keys():
+    if not {"averages", *_COUNTS} <= manifest.keys():
         raise FileError(
             f"{where} does not say what its averages are made of; expected a file of "
             "polyak.save(averager, path). `polyak inspect` says what it is."
@@ -86,8 +86,11 @@ def averages_in(path: Path) -> list[Stored]:
             f"{where} has recomputed BatchNorm statistics in {quote(fresh)}; expected averaged "
             "ones, of which there are mixtures. Call drop_refreshed() before saving."
         )
+    if faulty := [key for key, least in _COUNTS.items() if not _is_count(manifest[key], least)]:
+        said = ", ".join(f"{key} {manifest[key]!r:.40}" for key in faulty)
+        raise FileError(f"{where} says {said}; expected counts. Leave the file out.")
     kinds = {
-        name: from_record(record)
+        name: _kind(where, name, record)
         for name, record in manifest["averages"].items()
         if is_whole(record)  # of others no file holds the code
     }
@@ -102,6 +105,24 @@ def averages_in(path: Path) -> list[Stored]:
         )
         for name, kind in kinds.items()
     ]
+
+
+_COUNTS = {"every": 1, "steps": 0, "updates": 0, "skipped": 0}
+"""What a file says of its bank, and the least that it can be."""
+
+
+def _is_count(value: Any, least: int) -> bool:
+    return type(value) is int and value >= least
+
+
+def _kind(where: str, name: str, record: Mapping[str, Any]) -> Average:
+    try:
+        return from_record(record)
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
+        raise FileError(
+            f"{where} says of {name!r} what is no average ({one_line(error)}); expected what "
+            "polyak wrote. Leave the file out."
+        ) from error
 
 
 def read_averages(path: Path) -> SavedWeights:

@@ -147,6 +147,8 @@ def refuse_other_runs(stored: Sequence[Stored]) -> None:
 def _combined(shares: Mapping[str, float], stored: Sequence[Stored]) -> Combination:
     """The combination of averages that have these names in the files."""
     kinds = {s.name: s.kind for s in stored}
+    if not shares:
+        raise ConfigError("average is {}; expected a share by name of each average in the files.")
     for name in shares:
         if name not in kinds:
             raise ConfigError(unknown("average in the files", str(name), kinds))
