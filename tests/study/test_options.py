@@ -5,13 +5,20 @@ from dataclasses import replace
 import pytest
 
 from polyak.errors import ConfigError
+from polyak.records.claims import Claim, Comparison
 from polyak.records.paper_code import PAPER_CODE, parse_paper_code
 from polyak.records.runs import EpochRecord, Score, run_folder
 from polyak.records.studies import read_study
-from polyak.records.vocabulary import Stop
+from polyak.records.vocabulary import BESIDE_THE_BANK, Stop
 from polyak.report.page import write_report
 from polyak.study import plan, runner, selection
-from polyak.study.options import with_paper_code, with_protocol
+from polyak.study.options import (
+    with_more_averages,
+    with_paper_code,
+    with_protocol,
+    with_rows,
+    with_windows,
+)
 from polyak.study.paper.presets import preset
 from polyak.training.jobs import carry_out
 
@@ -184,3 +191,45 @@ def test_all_switches_together_run_through_to_a_page_that_says_so(study, carried
         assert words in box
     assert "the authors’ “JS”" in page
     assert "chosen for each seed" in page
+
+
+def of_two(study, row):
+    other = replace(row, label="other digits", against=row.label)
+    terms = {"metric": "accuracy", "side": "above", "bound": 0, "unit": "points"}
+    terms |= {"arm": "ema_acc_bn", "against": "sgd"}
+    claims = [
+        Claim(id=name, sentence="It gains.", comparisons=(Comparison(row=label, **of, **terms),))
+        for name, label, of in (
+            ("own", row.label, {}),
+            ("others", other.label, {}),
+            ("both", row.label, {"against_row": other.label}),
+        )
+    ]
+    return replace(study, rows=(row, other), claims=tuple(claims)).settled()
+
+
+def test_some_rows_are_a_study_with_the_claims_that_are_about_no_other(study, row):
+    whole = of_two(study, row)
+    first, second = with_rows(whole, ["small d"]), with_rows(whole, ["other"])
+    assert (first.name, second.name) == ("small-small-d", "small-other")
+    assert first.rows == whole.rows[:1]
+    # The row that it varies is not there.
+    assert second.rows == (replace(whole.rows[1], against=None),)
+    assert [claim.id for claim in first.claims] == ["own"]
+    assert [claim.id for claim in second.claims] == ["others"]
+    for part in (first, second):
+        part.check()
+        assert set(search_ids(part)) <= set(search_ids(whole))
+    assert with_rows(whole, []) is whole
+    assert with_rows(whole, ["small", "other"]).claims == whole.claims
+
+
+def test_rows_that_are_not_there_are_refused(study):
+    with pytest.raises(ConfigError, match="rows is 'smal1'; expected one of small digits"):
+        with_rows(study, ["smal1"])
+
+
+def test_averages_that_a_row_has_already_stay_in_one_order(study):
+    orders = [with_more_averages(with_windows(study)), with_windows(with_more_averages(study))]
+    kept = {row.config.more_averages for each in orders for row in each.rows}
+    assert kept == {BESIDE_THE_BANK}

@@ -1,10 +1,18 @@
 """A study with other options than the default, and the name that says so."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
-from polyak.errors import ConfigError
+from polyak.errors import ConfigError, unknown
 from polyak.records.paper_code import OF_RUNS, PAPER_CODE
-from polyak.records.vocabulary import MORE_AVERAGES, WINDOWS, Selection, Switch
+from polyak.records.vocabulary import (
+    BESIDE_THE_BANK,
+    MORE_AVERAGES,
+    WINDOWS,
+    MoreAverage,
+    Selection,
+    Switch,
+)
 from polyak.study.plan import Row, Study
 from polyak.training.config import AskedPrecision
 
@@ -68,30 +76,61 @@ def with_paper_code(row: Row, names: tuple[str, ...]) -> Row:
     return replace(row, paper_code=names, config=config)
 
 
+def with_rows(study: Study, beginnings: Sequence[str]) -> Study:
+    """The rows of a study whose labels begin so, with the claims that are about no other.
+
+    A study of its own, under a name of its own; its runs are those that the whole study has.
+
+    Args:
+        study: With rows.
+        beginnings: Of labels; none given: the study as it is.
+
+    Raises:
+        ConfigError: if no label begins so.
+    """
+    if not beginnings:
+        return study
+    labels = [row.label for row in study.rows]
+    strange = [text for text in beginnings if not any(label.startswith(text) for label in labels)]
+    if strange or "" in beginnings:
+        raise ConfigError(unknown("rows", (strange or [""])[0], labels) + " Beginnings do.")
+    kept = [row for row in study.rows if row.label.startswith(tuple(beginnings))]
+    known = {row.label for row in kept}
+    words = ("".join(c if c.isalnum() else "-" for c in b.casefold()) for b in beginnings)
+    return replace(
+        study,
+        name="-".join((study.name, *(word.strip("-") for word in words))),
+        title=f"{study.title}; rows: {', '.join(beginnings)}",
+        cost=f"a part of {study.cost}",
+        rows=tuple(replace(r, against=r.against if r.against in known else None) for r in kept),
+        claims=tuple(
+            c for c in study.claims if all(known.issuperset(e.rows) for e in c.comparisons)
+        ),
+    )
+
+
 def with_more_averages(study: Study) -> Study:
     """The study with averages of other kinds along its runs, under a name of its own.
 
     They change nothing in training, but what a run's folder holds, and so the run's id.
     """
-    rows = tuple(
-        replace(row, config=replace(row.config, more_averages=MORE_AVERAGES)) for row in study.rows
-    )
-    return replace(study, name=f"{study.name}-more", rows=rows)
+    return _beside(study, MORE_AVERAGES, name="more")
 
 
 def with_windows(study: Study) -> Study:
     """The study with averages whose windows are 1 %, 6.7 % and 10 % of the run, likewise."""
-    rows = tuple(
-        replace(
-            row,
-            config=replace(
-                row.config,
-                more_averages=tuple(dict.fromkeys((*row.config.more_averages, *WINDOWS))),
-            ),
-        )
-        for row in study.rows
-    )
-    return replace(study, name=f"{study.name}-windows", rows=rows)
+    return _beside(study, WINDOWS, name="windows")
+
+
+def _beside(study: Study, averages: Sequence[MoreAverage], *, name: str) -> Study:
+    """With these averages and those that its rows have already, in the order of all."""
+
+    def kept(row: Row) -> Row:
+        wanted = {*row.config.more_averages, *averages}
+        ordered = tuple(each for each in BESIDE_THE_BANK if each in wanted)
+        return replace(row, config=replace(row.config, more_averages=ordered))
+
+    return replace(study, name=f"{study.name}-{name}", rows=tuple(kept(row) for row in study.rows))
 
 
 def in_float32(study: Study) -> Study:

@@ -5,7 +5,7 @@ from typing import Any
 
 from polyak.cli.json_output import print_json
 from polyak.models.config import OPTIONS
-from polyak.study.paper.beyond import SIZES
+from polyak.study.paper.beyond.sizes import SCALES as BEYOND_SCALES
 from polyak.study.paper.presets import BEYOND, PAPER_STUDIES, PRESETS, paper_study, preset
 from polyak.study.paper.scales import SCALES
 from polyak.study.plan import planned
@@ -65,7 +65,7 @@ def _choices() -> dict[str, Any]:
 
 def _beyond(name: str) -> dict[str, Any]:
     scales = []
-    for scale in SIZES:
+    for scale in BEYOND_SCALES:
         sized = preset(name, scale=scale)
         scales.append({"scale": scale, "runs": planned(sized), "cost": sized.cost})
     title = sized.title.rpartition(", scale")[0]

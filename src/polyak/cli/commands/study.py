@@ -23,6 +23,7 @@ from polyak.study.options import (
     with_more_averages,
     with_precision,
     with_protocol,
+    with_rows,
     with_windows,
 )
 from polyak.study.paper.datasets import hints, parse_places
@@ -87,6 +88,10 @@ class StudyCommand:
     data: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """NAME=SOURCE puts any data set in a place of the paper's: cifar10, cifar100 or tiny-imagenet;
     cifar10n and cifar100n for the files of human labels. Can be given several times."""
+
+    rows: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """Only rows whose labels begin so, and what is claimed of them alone, as a study of its own,
+    NAME-rows. Can be given several times."""
 
     paper_code: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """Where to follow the authors' code: all, or names such as js,temperature; a name that does
@@ -153,6 +158,7 @@ class StudyCommand:
 
     def _varied(self, study: Study) -> Study:
         """The study as the options have it."""
+        study = with_rows(study, self.rows)
         if self.more_averages:
             study = with_more_averages(study)
         if self.windows:
@@ -184,6 +190,7 @@ class StudyCommand:
         words = ["polyak", "study", self.name or ""]
         words += ["--scale", self.scale] if self.scale is not None else []
         words += [word for pair in self.data for word in ("--data", pair)]
+        words += [word for beginning in self.rows for word in ("--rows", beginning)]
         words += [word for names in self.paper_code for word in ("--paper-code", names)]
         words += ["--selection", self.selection] if self.selection != "paper" else []
         words += ["--batchnorm-augmentation", "off"] if self.batchnorm_augmentation == "off" else []

@@ -7,8 +7,8 @@ from polyak.errors import ConfigError, unknown
 from polyak.models import ModelConfig
 from polyak.records.vocabulary import Monitor
 from polyak.study.fitting import scaled_decays
-from polyak.study.paper.beyond_norm import beyond_norm
-from polyak.study.paper.beyond_transformers import beyond_transformers
+from polyak.study.paper.beyond.norm import beyond_norm
+from polyak.study.paper.beyond.transformers import beyond_transformers
 from polyak.study.paper.cost import cost_words, measurement_words
 from polyak.study.paper.datasets import own_data
 from polyak.study.paper.overhead import overhead

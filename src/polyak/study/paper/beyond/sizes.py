@@ -1,12 +1,11 @@
-"""What the studies beyond the paper have in common: sizes, data, and the words of their claims."""
+"""Sizes and data of the studies beyond the paper, and how one is made of rows."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from polyak.data import DataConfig, NoiseConfig
 from polyak.errors import ConfigError, unknown
-from polyak.records.claims import Claim, Comparison
+from polyak.records.claims import Claim
 from polyak.study.fitting import scaled_decays, updates
 from polyak.study.paper.datasets import LABELS, own_data
 from polyak.study.plan import Row, Study
@@ -18,10 +17,10 @@ PLACES = ("cifar10", "cifar10n")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Size:
-    """How large a study is."""
+    """How large a part of a study is."""
 
-    images: int
-    """To train on, hold-out included."""
+    train_limit: int
+    """Images, or windows of text, to train on, hold-out included."""
 
     epochs: int
     warmup_epochs: float
@@ -33,7 +32,7 @@ class Size:
     def averages(self) -> AveragingConfig:
         """Windows whose mean age is 0.6, 1.3, 2.6, 5.1 and 10 % of the run, as the paper's are."""
         length = updates(
-            self.images, batch_size=self.batch_size, epochs=self.epochs, every=self.every
+            self.train_limit, batch_size=self.batch_size, epochs=self.epochs, every=self.every
         )
         return AveragingConfig(decays=scaled_decays(length), every=self.every)
 
@@ -43,18 +42,23 @@ class Size:
         file = given.get("cifar10n", labels.file)
         return DataConfig(
             source=given.get("cifar10", "cifar10"),
-            train_limit=self.images,
+            train_limit=self.train_limit,
             test_limit=self.test_limit,
             noise=NoiseConfig(kind="file", file=file, key=labels.key) if wrong else NoiseConfig(),
         )
 
 
-SIZES = {
+IMAGES = {
     "small": Size(
-        images=8_000, epochs=25, warmup_epochs=3, batch_size=64, every=2, seeds=(0, 1, 2, 3, 4)
+        train_limit=8_000,
+        epochs=25,
+        warmup_epochs=3,
+        batch_size=64,
+        every=2,
+        seeds=(0, 1, 2, 3, 4),
     ),
     "tiny": Size(
-        images=500,
+        train_limit=500,
         epochs=2,
         warmup_epochs=1,
         batch_size=8,
@@ -63,20 +67,44 @@ SIZES = {
         test_limit=200,
     ),
 }
+"""By scale."""
+TEXT = {
+    "small": Size(
+        train_limit=1_000,
+        epochs=16,
+        warmup_epochs=1,
+        batch_size=8,
+        every=2,
+        seeds=tuple(range(10)),
+        # 6,144 positions: logits of 256 bytes for each and all arms of ten seeds are 10 GB.
+        test_limit=48,
+    ),
+    "tiny": Size(
+        train_limit=100,
+        epochs=2,
+        warmup_epochs=1,
+        batch_size=8,
+        every=1,
+        seeds=(0, 1, 2),
+        test_limit=4,
+    ),
+}
+"""Of the byte model, by scale."""
+SCALES = tuple(IMAGES)
 
 
-def sized(name: str, scale: str | None, given: Mapping[str, str]) -> Size:
-    """The size of a study.
+def check_scale(name: str, scale: str | None, given: Mapping[str, str]) -> str:
+    """The scale of a study, which is one of `SCALES`.
 
     Raises:
         ConfigError: for a scale or a place of data that it does not have.
     """
-    if scale not in SIZES:
-        raise ConfigError(unknown("scale", scale or "", SIZES) + " Give it with --scale.")
+    if scale not in SCALES:
+        raise ConfigError(unknown("scale", scale or "", SCALES) + " Give it with --scale.")
     strange = [place for place in given if place not in PLACES]
     if strange:
         raise ConfigError(unknown(f"data of {name}", strange[0], PLACES))
-    return SIZES[scale]
+    return scale
 
 
 def study_of(
@@ -99,30 +127,4 @@ def study_of(
         scale=scale,
         source=" ".join(f"{place}={given[place]}" for place in sorted(given)) or None,
         claims=tuple(claims),
-    )
-
-
-def claim(name: str, sentence: str, *comparisons: Comparison) -> Claim:
-    """A claim about all seeds."""
-    return Claim(id=name, sentence=sentence, comparisons=comparisons)
-
-
-def points(row: str, arm: str, against: str, **terms: Any) -> Comparison:
-    """Accuracies, in points: above 0 unless said otherwise."""
-    usual: dict[str, Any] = {"metric": "accuracy", "side": "above", "bound": 0.0}
-    return Comparison(row=row, arm=arm, against=against, unit="points", **usual | terms)
-
-
-def nats(row: str, arm: str, against: str, **terms: Any) -> Comparison:
-    """Losses, in nats: below 0 unless said otherwise."""
-    usual: dict[str, Any] = {"metric": "loss", "side": "below", "bound": 0.0}
-    return Comparison(row=row, arm=arm, against=against, unit="nats", **usual | terms)
-
-
-def early_lead(row: str) -> Claim:
-    """The average leads at a tenth and at a quarter of the run."""
-    return claim(
-        "early-lead",
-        "The best average leads at 10 and 25 % of the run.",
-        *(points(row, "best average", "sgd", phase="search", at=share) for share in (0.1, 0.25)),
     )

@@ -6,11 +6,11 @@ Five seeds at `small`, three and a half hours on one core (measured: 2.3 ms to t
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import Any
 
 from polyak.models import ModelConfig
 from polyak.records.claims import Claim
-from polyak.study.paper.beyond import Size, claim, early_lead, points, sized, study_of
+from polyak.study.paper.beyond.claims import MIDDLE, claim, early_lead, points
+from polyak.study.paper.beyond.sizes import IMAGES, Size, check_scale, study_of
 from polyak.study.paper.datasets import title_of
 from polyak.study.plan import Row, Study
 from polyak.training.config import OptimConfig, RunConfig
@@ -21,7 +21,6 @@ _MODELS = {
     "tiny": ModelConfig(name="resnet8", width=8),
 }
 _BATCH, _GROUP = "BatchNorm", "GroupNorm"
-_MIDDLE: dict[str, Any] = {"phase": "search", "at": 0.25, "until": 0.75}
 
 
 def beyond_norm(scale: str | None, given: Mapping[str, str]) -> Study:
@@ -30,14 +29,14 @@ def beyond_norm(scale: str | None, given: Mapping[str, str]) -> Study:
     Raises:
         ConfigError: for a scale or a place of data that it does not have.
     """
-    size = sized(NAME, scale, given)
+    scale = check_scale(NAME, scale, given)
     return study_of(
         NAME,
-        scale or "",
+        scale,
         given,
         title="Is it BatchNorm? A residual network with it and with GroupNorm",
         hours="three and a half hours",
-        rows=_rows(size, scale or "", given),
+        rows=_rows(IMAGES[scale], scale, given),
         claims=_claims(),
     )
 
@@ -50,7 +49,7 @@ def _rows(size: Size, scale: str, given: Mapping[str, str]) -> Iterator[Row]:
         averaging=size.averages(),
         epochs=size.epochs,
         batch_size=size.batch_size,
-        batchnorm_images=min(2_048, size.images // 2),
+        batchnorm_images=min(2_048, size.train_limit // 2),
         keep="chosen",
     )
     row = Row(
@@ -69,18 +68,18 @@ def _rows(size: Size, scale: str, given: Mapping[str, str]) -> Iterator[Row]:
 
 def _claims() -> Iterator[Claim]:
     for row in (_BATCH, _GROUP):
-        yield replace(early_lead(row), id=f"early-lead-{row.lower().removesuffix('norm')}")
+        yield early_lead(f"early-lead-{row.lower().removesuffix('norm')}", row)
     slow = ("longest average", "shortest average")
     yield claim(
         "slow-fails-batch",
         "With BatchNorm the longest window fails over the middle half of the run, and recomputed "
         "statistics bring it back.",
-        points(_BATCH, *slow, **_MIDDLE, side="below", refuted_at=-1.0),
+        points(_BATCH, *slow, **MIDDLE, side="below", refuted_at=-1.0),
         points(
             _BATCH,
             "longest average",
             "longest average",
-            **_MIDDLE,
+            **MIDDLE,
             part="holdout_bn",
             against_part="holdout",
             refuted_at=1.0,
@@ -90,7 +89,7 @@ def _claims() -> Iterator[Claim]:
         "slow-is-harmless-group",
         "With GroupNorm the longest window is at most half a point behind the shortest over the "
         "middle half of the run, and nothing is recomputed.",
-        points(_GROUP, *slow, **_MIDDLE, bound=-0.5),
+        points(_GROUP, *slow, **MIDDLE, bound=-0.5),
     )
     yield claim(
         "gains-batch",
