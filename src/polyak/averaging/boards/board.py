@@ -84,8 +84,8 @@ def compare(run: Run, score: Score, *, largest_error: float = 0.05) -> Board:
     search = Search(run, _losses_of(score), largest_error)
     kept = search.try_one(KEPT, run.kept, run.moments[-1])
     if kept is None:
-        run.make(run.kept, run.moments[-1], largest_error)  # says why
-        raise ConfigError(f"{run.kept.label!r} cannot be made of what was kept; expected that.")
+        run.make(run.kept, run.moments[-1], largest_error)  # raises what says why
+    assert kept is not None
     steps, updates = run.moments[-1], run.moments[-1] // run.every
     ratio = max(1.5, (max(8.0, updates / 2) / 3.0) ** (1.0 / (_WIDTHS - 1)))
     for family in FAMILIES:

@@ -182,8 +182,10 @@ def test_the_state_of_an_averager_in_a_checkpoint_is_as_good_as_a_file(tmp_path)
         found = polyak.synthesize(checkpoints, 0.8, steps=50, largest_error=1.0)
         for key, x in expected["ema_0.8"].items():
             torch.testing.assert_close(found["ema_0.8"][key], x)
-        error, same = (each.manifest["synthesis"]["error"] for each in (found, expected))
+        both = polyak.synthesize([*files, *checkpoints], 0.8, steps=50, largest_error=1.0)
+        error, same, twice = (x.manifest["synthesis"]["error"] for x in (found, expected, both))
         assert error == pytest.approx(same)
+        assert twice == pytest.approx(same, rel=0.05)
 
 
 @pytest.mark.filterwarnings("ignore:torch.distributed is disabled")

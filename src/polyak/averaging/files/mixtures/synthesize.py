@@ -134,10 +134,10 @@ def refuse_other_runs(stored: Sequence[Stored]) -> None:
     origins = [origin(manifest) for manifest in manifests.values()]
     for k in range(2, len(origins) + 1):
         refuse_others(list(manifests)[:k], origins[:k])
-    known: dict[tuple[str, int, tuple[float, ...]], Stored] = {}
-    for s in stored:
-        twin = known.setdefault((s.name, s.updates, s.profile), s)
-        if s.digest != twin.digest:
+    known: dict[tuple[str, int], Stored] = {}
+    for s in (s for s in stored if s.digest):
+        twin = known.setdefault((s.name, s.updates), s)
+        if s.digest != twin.digest and s.profile == twin.profile:
             raise StateError(
                 f"{os.fspath(s.path)} and {os.fspath(twin.path)} hold different weights of "
                 f"{s.name!r} after {s.updates} updates; expected files of one run. Leave one out."
