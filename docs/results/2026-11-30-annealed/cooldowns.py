@@ -5,9 +5,15 @@ python docs/results/2026-11-30-annealed/cooldowns.py --table      # prints the p
 
 Two networks, each at two constant learning rates: a ResNet-8 on scikit-learn's digits
 (SGD, noise on the training images) and a transformer of two layers on the bytes of the standard
-library (AdamW). From each of three moments the rate falls to 0 in two shapes over three lengths, on
+library (AdamW). From each of three moments the rate falls to 0 in three shapes over three lengths, on
 the same batches as the run at the constant rate, whose weights are averaged with the shares of that
 shape. Losses are on data that is in no training batch; intervals are over its items, paired.
+
+The rule of `Annealed`, up to a fifth of all steps, was read off the linear and 1 - sqrt cooldowns of
+seed 0. Seed 1 draws everything anew: initial weights, batches, noise, and what is held out. Before it
+was run it was written here that the rule holds if, with all three shapes, up to a fifth the average
+is nowhere worse than the decay by more than 0.01 nats, and shown to be worse (an interval above 0)
+in at most a quarter of the cooldowns; and shown to be in more than half of those beyond.
 """
 
 import argparse
@@ -34,10 +40,9 @@ SHAPES: dict[str, Callable[[float], float]] = {
     "1-sqrt": lambda x: 1.0 - sqrt(x),
     "cosine": lambda x: (1.0 + cos(pi * x)) / 2.0,
 }
-REAL = ("linear", "1-sqrt")
 MOMENTS, LENGTHS = (300, 600, 1200), (40, 120, 360)
 RATES = {"digits": (0.05, 0.2), "bytes": (1e-3, 3e-3)}
-SEEDS = (0,)
+SEEDS = (0, 1)
 CONTEXT = 48
 
 
@@ -50,14 +55,15 @@ class Task:
     losses: Callable[[nn.Module], Tensor]
     """Of each held-out item."""
     optimizer: Callable[[nn.Module, float], torch.optim.Optimizer]
+    seed: int
     statistics: list[Tensor]
     """Batches from which BatchNorm's are computed; none without BatchNorm."""
 
 
-def digits() -> Task:
+def digits(seed: int) -> Task:
     """ResNet-8 on 1,000 digits, with noise on them; the other 797 are held out."""
     raw = load_digits()
-    order = torch.randperm(len(raw.target), generator=torch.Generator().manual_seed(7))
+    order = torch.randperm(len(raw.target), generator=torch.Generator().manual_seed(7 + seed))
     x = (torch.tensor(raw.images, dtype=torch.float32)[:, None] / 8.0 - 1.0)[order]
     y = torch.tensor(raw.target)[order]
     model = resnet8(classes=10, channels=1)
@@ -73,8 +79,9 @@ def digits() -> Task:
     def optimizer(network: nn.Module, rate: float) -> torch.optim.Optimizer:
         return torch.optim.SGD(network.parameters(), lr=rate, momentum=0.9, weight_decay=5e-4)
 
-    fixed = torch.Generator().manual_seed(11)
-    return Task(model, batch, losses, optimizer, [batch(fixed)[0] for _ in range(16)])
+    fixed = torch.Generator().manual_seed(11 + seed)
+    statistics = [batch(fixed)[0] for _ in range(16)]
+    return Task(model, batch, losses, optimizer, seed, statistics)
 
 
 class NextByte(nn.Module):
@@ -97,13 +104,13 @@ class NextByte(nn.Module):
         return self.head(self.norm(self.layers(x, mask=self.mask, is_causal=True)))
 
 
-def bytes_of_library() -> Task:
+def bytes_of_library(seed: int) -> Task:
     """The transformer on modules of the standard library; every tenth is held out."""
     files = sorted(Path(sysconfig.get_paths()["stdlib"]).glob("*.py"))
     parts = [torch.frombuffer(bytearray(f.read_bytes()), dtype=torch.uint8) for f in files]
-    train = torch.cat([p for i, p in enumerate(parts) if i % 10]).long()
-    held = torch.cat(parts[::10]).long()
-    fixed = torch.Generator().manual_seed(11)
+    train = torch.cat([p for i, p in enumerate(parts) if i % 10 != seed]).long()
+    held = torch.cat(parts[seed::10]).long()
+    fixed = torch.Generator().manual_seed(11 + seed)
     starts = torch.randint(len(held) - CONTEXT - 1, (256,), generator=fixed)
     test = torch.stack([held[s : s + CONTEXT + 1] for s in starts])
 
@@ -119,7 +126,7 @@ def bytes_of_library() -> Task:
     def optimizer(network: nn.Module, rate: float) -> torch.optim.Optimizer:
         return torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=0.1)
 
-    return Task(NextByte(), batch, losses, optimizer, [])
+    return Task(NextByte(), batch, losses, optimizer, seed, [])
 
 
 TASKS = {"digits": digits, "bytes": bytes_of_library}
@@ -166,7 +173,7 @@ def held_out(task: Task, model: nn.Module, weights: Tensor | None = None) -> Ten
 
 
 def step(task: Task, model: nn.Module, optimizer: torch.optim.Optimizer, number: int) -> None:
-    x, y = task.batch(torch.Generator().manual_seed(number))
+    x, y = task.batch(torch.Generator().manual_seed(1_000_000 * task.seed + number))
     logits = model(x)
     loss = nn.functional.cross_entropy(logits.reshape(-1, logits.shape[-1]), y.reshape(-1))
     optimizer.zero_grad()
@@ -189,7 +196,7 @@ def cooled(task: Task, state: tuple, rate: float, begin: int, length: int, shape
 def cells(net: str, rate: float, seed: int) -> Iterator[dict[str, object]]:
     """All cooldowns of one run."""
     torch.manual_seed(seed)
-    task = TASKS[net]()
+    task = TASKS[net](seed)
     model, states, ends = task.model, {}, {}
     optimizer = task.optimizer(model, rate)
     windows = [Window(b, d) for b in MOMENTS for d in LENGTHS]
@@ -207,7 +214,7 @@ def cells(net: str, rate: float, seed: int) -> Iterator[dict[str, object]]:
         raw = ends[begin, length]
         newer = held_out(task, model, window.means["newer"])
         plain = held_out(task, model, window.means["linear"])
-        for shape in REAL:
+        for shape in SHAPES:
             real = cooled(task, states[begin], rate, begin, length, shape)
             made = held_out(task, model, window.means[shape])
             yield {
@@ -274,7 +281,7 @@ def table() -> None:
             for rate in rates:
                 key = (begin, length, net, rate)
                 mine = [r for r in rows if (r["begin"], r["length"], r["net"], r["rate"]) == key]
-                cells = [_cell(r) for shape in REAL for r in mine if r["shape"] == shape]
+                cells = [_cell(r) for shape in SHAPES for r in mine if r["shape"] == shape]
                 where = f"{begin:g} + {length:g} | {_share((begin, length)):.0%}"
                 print(f"| {where} | {net} | {rate:g} | {' | '.join(cells)} |")
     print("\n| share of the run | cooldowns | average better | worse | worst | mean |")
