@@ -20,8 +20,8 @@ from torch import Tensor
 import polyak
 from polyak import EMA, PowerEMA, Uniform
 from polyak.averaging import profile
-from polyak.averaging.files.mixtures.nearest import nearest_mixture
 from polyak.averaging.files.mixtures.stored import STRIDE
+from polyak.averaging.nearest import nearest_mixture
 from polyak.data import DataConfig, load, partition, prepare
 from polyak.models import ModelConfig
 from polyak.study.fitting import PAPER_UPDATES, scaled_decays, updates

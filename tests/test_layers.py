@@ -64,9 +64,13 @@ ROOMS = {
         "counting": MODEL | {"storage", "optimizer_hooks", "updates", "live"},
         "averager": MODEL
         | {"kinds", "storage", "batchnorm", "settings", "optimizer_hooks", "updates"}
-        | {"counting", "live", "readings", "resuming"},
-        "files": {"averager", "kinds", "kernels", "model.sharded"},
-        "__init__": {"averager", "batchnorm", "files", "kinds"},
+        | {"counting", "live", "readings", "boards", "resuming"},
+        "nearest": {"kinds"},
+        "saved_weights": set(),
+        "boards": {"kinds", "readings", "nearest", "saved_weights"},
+        "files": {"averager", "kinds", "kernels", "model.sharded"}
+        | {"nearest", "saved_weights", "boards"},
+        "__init__": {"averager", "batchnorm", "boards", "files", "kinds", "saved_weights"},
     },
     "analysis": {
         "seeds": set(),

@@ -27,9 +27,9 @@ from torch.nn.functional import cross_entropy
 
 import polyak
 from polyak import EMA
-from polyak.averaging.files.averages import SavedWeights
-from polyak.averaging.files.boards import board as boarding
-from polyak.averaging.files.boards.search import FAMILIES
+from polyak.averaging.boards import board as boarding
+from polyak.averaging.boards.search import FAMILIES
+from polyak.averaging.saved_weights import SavedWeights
 
 boarding.contents = cache(boarding.contents)  # 4,000 boards ask for the same few thousand
 HERE = Path(__file__).parent

@@ -10,13 +10,12 @@ from polyak.lazy import lazily
 if TYPE_CHECKING:
     from polyak.averaging.averager import Averager as Averager
     from polyak.averaging.batchnorm.refresh import refresh_batchnorm as refresh_batchnorm
-    from polyak.averaging.files.averages import SavedWeights as SavedWeights
+    from polyak.averaging.boards.board import Board as Board
     from polyak.averaging.files.averages import gathered as gathered
     from polyak.averaging.files.averages import load as load
     from polyak.averaging.files.averages import save as save
-    from polyak.averaging.files.boards.board import Board as Board
-    from polyak.averaging.files.boards.board import board as board
     from polyak.averaging.files.foreign import read_foreign as read_foreign
+    from polyak.averaging.files.mixtures.board import board as board
     from polyak.averaging.files.mixtures.merge import merge as merge
     from polyak.averaging.files.mixtures.post_hoc import synthesize_post_hoc as synthesize_post_hoc
     from polyak.averaging.files.mixtures.synthesize import synthesize as synthesize
@@ -38,13 +37,15 @@ if TYPE_CHECKING:
     from polyak.averaging.kinds.warmups import HalfLifeRamp as HalfLifeRamp
     from polyak.averaging.kinds.warmups import InverseGamma as InverseGamma
     from polyak.averaging.kinds.warmups import Ratio as Ratio
+    from polyak.averaging.saved_weights import SavedWeights as SavedWeights
 
 _HOMES = {
     "averager": ("Averager",),
     "batchnorm.refresh": ("refresh_batchnorm",),
-    "files.averages": ("SavedWeights", "gathered", "load", "save"),
-    "files.boards.board": ("Board", "board"),
+    "boards.board": ("Board",),
+    "files.averages": ("gathered", "load", "save"),
     "files.foreign": ("read_foreign",),
+    "files.mixtures.board": ("board",),
     "files.mixtures.merge": ("merge",),
     "files.mixtures.post_hoc": ("synthesize_post_hoc",),
     "files.mixtures.synthesize": ("synthesize",),
@@ -65,6 +66,7 @@ _HOMES = {
     "kinds.lengths": ("as_steps",),
     "kinds.profiles.profile": ("profile",),
     "kinds.warmups": ("Exponential", "HalfLifeRamp", "InverseGamma", "Ratio"),
+    "saved_weights": ("SavedWeights",),
 }
 
 if not TYPE_CHECKING:

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from polyak.averaging import load, save
-from polyak.averaging.files.averages import SavedWeights
+from polyak.averaging.saved_weights import SavedWeights
 from polyak.errors import FileError, StateError, warn
 from polyak.records.runs import sync_folder
 from polyak.records.vocabulary import Stop

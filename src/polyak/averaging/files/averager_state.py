@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from polyak.averaging.files.averages import SavedWeights
 from polyak.averaging.files.state_dict_keys import strip_wrappers, tensors_of
 from polyak.averaging.kernels import join
+from polyak.averaging.saved_weights import SavedWeights
 
 LEFT_OUT = "of the averages: parameters that did not train and second names of tied ones, if any"
 """An averager reads those from its model and does not store them."""

@@ -21,24 +21,10 @@ from polyak.averaging.files.manifest import (
     verify_record,
 )
 from polyak.averaging.model.sharded import is_sharded
+from polyak.averaging.saved_weights import SavedWeights
 from polyak.errors import ConfigError, FileError, few, quote
 
 _SEPARATOR = "/"
-
-
-class SavedWeights(dict[str, dict[str, Tensor]]):
-    """State dicts by name, and in `manifest` what the file says about them.
-
-    Of the manifest, as far as the file says: `tool` that averaged, `averages` (name → kind and
-    decay), `every`, `steps`, `updates`, `skipped`, `buffers`, `refreshed_batchnorm` (names),
-    `dtypes`, `model_class`, and the versions `polyak` and `torch`.
-    """
-
-    def __init__(
-        self, weights: Mapping[str, dict[str, Tensor]], *, manifest: Mapping[str, Any]
-    ) -> None:
-        super().__init__(weights)
-        self.manifest = dict(manifest)
 
 
 def save(

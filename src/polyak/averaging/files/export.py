@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from polyak import tensor_files
-from polyak.averaging.files.averages import SavedWeights
 from polyak.averaging.files.file_format import Path
 from polyak.averaging.files.foreign import EXPORTED, open_weights, read_foreign
 from polyak.averaging.files.layouts.written import Kept, diffusers_settings, written_as
@@ -18,6 +17,7 @@ from polyak.averaging.files.on_disk.weights import OnDisk
 from polyak.averaging.files.on_disk.writing import Read
 from polyak.averaging.kinds.profiles.profile import folded_in
 from polyak.averaging.kinds.records import from_record, is_whole
+from polyak.averaging.saved_weights import SavedWeights
 from polyak.errors import ConfigError, FileError, unknown
 from polyak.files import read_json, replacing, write_json
 

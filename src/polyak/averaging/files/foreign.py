@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from polyak import tensor_files
 from polyak.averaging.files.averager_state import is_state
-from polyak.averaging.files.averages import SavedWeights, named_by
+from polyak.averaging.files.averages import named_by
 from polyak.averaging.files.file_format import Path, file_format
 from polyak.averaging.files.layouts.foreign_formats import diffusers_facts
 from polyak.averaging.files.layouts.recognition import recognise
@@ -19,6 +19,7 @@ from polyak.averaging.files.on_disk.distributed import DistributedFolder, is_dis
 from polyak.averaging.files.on_disk.pickles import read_pickled, refusal
 from polyak.averaging.files.on_disk.sources import SafetensorsFile, StandIns
 from polyak.averaging.files.on_disk.weights import OnDisk
+from polyak.averaging.saved_weights import SavedWeights
 from polyak.errors import FileError, WeightMismatchError, one_line, quote
 
 EXPORTED = "polyak_export"

@@ -1,6 +1,7 @@
-"""Copies of a model that hold an average, for which the model itself is only read."""
+"""Copies of a model that hold an average, and of its own weights while others write to it."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -8,7 +9,7 @@ from torch import Tensor, nn
 
 from polyak.averaging.model import memorised, places, sharded, swap
 from polyak.averaging.model.buffers import Buffers
-from polyak.averaging.model.modes import own_train, set_eval
+from polyak.averaging.model.modes import eval_mode, own_train, set_eval
 from polyak.averaging.model.weights import Weights, sort_weights
 from polyak.errors import StateError
 
@@ -106,6 +107,35 @@ def replica(
         if not part.training:
             part.train()
     return copy
+
+
+@contextmanager
+def restored(model: nn.Module) -> Iterator[None]:
+    """Undo at the end what the block does to a model: its weights, its buffers, every train flag.
+
+    Inside, the model is in eval mode. Frozen parameters are not copied: they are put back into
+    their places, and whoever reads them notices if they have moved.
+    """
+    modules = list(model.modules())
+    sharded.reshard(modules)
+    kept_in = [p for m in modules for p in (places.parameters(m), places.buffers(m)) if len(p)]
+    stood = [(mapping, dict(mapping.items())) for mapping in kept_in]
+    written = {id(x): x for _, before in stood for x in before.values() if _may_be_written(x)}
+    kept = [(x, sharded.local(x).detach().clone()) for x in written.values()]
+    with eval_mode(modules):
+        try:
+            yield
+        finally:
+            sharded.reshard(modules)
+            for mapping, before in stood:
+                mapping.update(before)
+            for x, values in kept:
+                sharded.local(x).data.copy_(values)
+            memorised.forget(modules)
+
+
+def _may_be_written(x: Tensor | None) -> bool:
+    return x is not None and (not isinstance(x, nn.Parameter) or x.requires_grad)
 
 
 def _in_same_memory(frozen: Tensor) -> Tensor:

@@ -10,12 +10,12 @@ from typing import Annotated, Any
 import tyro
 from torch import Tensor
 
-from polyak.averaging.files.averages import SavedWeights
 from polyak.averaging.files.foreign import open_weights
 from polyak.averaging.files.manifest import dtypes
 from polyak.averaging.kinds import Average
 from polyak.averaging.kinds.profiles.profile import Contents, contents
 from polyak.averaging.kinds.records import from_record, is_whole
+from polyak.averaging.saved_weights import SavedWeights
 from polyak.cli.json_output import print_json
 from polyak.cli.predictions_file import check_is_no_output_folder, parts_lines, parts_of
 from polyak.errors import PolyakError, few, printable

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import tyro
 
-from polyak.averaging.files.boards.board import board
+from polyak.averaging.files.mixtures.board import board
 from polyak.averaging.files.mixtures.synthesize import synthesize
 from polyak.averaging.kinds import EMA, Annealed, Average, Combination, PowerEMA, Uniform
 from polyak.averaging.kinds.annealed import Shape

@@ -12,8 +12,8 @@ from torch import nn
 
 import polyak
 from polyak import Annealed, Averager, Uniform, profile
-from polyak.averaging.files.mixtures.nearest import nearest_mixture, nearest_snapshots
 from polyak.averaging.files.on_disk.writing import write_shards
+from polyak.averaging.nearest import nearest_mixture, nearest_snapshots
 from polyak.errors import ConfigError, StateError, WeightMismatchError
 
 DOUBTED = pytest.mark.filterwarnings("ignore:.*stands for a decay over:RuntimeWarning")

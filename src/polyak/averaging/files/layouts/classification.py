@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from polyak.averaging.files.averages import SavedWeights
 from polyak.averaging.files.layouts.foreign_formats import AVERAGED, BY_VALUES, RAW, UNKNOWN
 from polyak.averaging.files.layouts.nesting import Keys, left
 from polyak.averaging.files.layouts.separation import BY_NAME, PARTNERS, respelled, says
 from polyak.averaging.files.state_dict_keys import fitted
+from polyak.averaging.saved_weights import SavedWeights
 
 _AVERAGED = re.compile(r"(^|[_.])(ema|swa|avg|average|averaged)($|[_.])")
 _NOT_AVERAGED = re.compile(r"(^|[_.])(online|student|raw|current|live)($|[_.])")

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 
 from polyak.averaging.files.averager_state import averages_of
-from polyak.averaging.files.averages import SavedWeights
 from polyak.averaging.files.layouts.classification import Findings, State, described
 from polyak.averaging.files.layouts.foreign_formats import AVERAGED, OWN, UNKNOWN, Layout, layout_of
 from polyak.averaging.files.layouts.nesting import (
@@ -28,6 +27,7 @@ from polyak.averaging.files.layouts.nesting import (
 from polyak.averaging.files.layouts.separation import Part, separated
 from polyak.averaging.files.layouts.stand_ins import StandIn
 from polyak.averaging.files.state_dict_keys import held, is_dense, name_by_order, whole
+from polyak.averaging.saved_weights import SavedWeights
 
 _DEEPEST = 64
 _MOST = 8

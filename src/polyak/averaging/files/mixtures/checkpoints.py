@@ -8,17 +8,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from polyak.averaging.files.averages import SavedWeights
 from polyak.averaging.files.export import read_named
 from polyak.averaging.files.file_format import Path
 from polyak.averaging.files.manifest import dtypes
-from polyak.averaging.files.mixtures.nearest import nearest_snapshots
 from polyak.averaging.files.mixtures.same_network import OneNetwork
 from polyak.averaging.files.mixtures.same_run import origin, refuse_others
 from polyak.averaging.kernels import averageable, refuse_negative_variances
 from polyak.averaging.kinds import Average
 from polyak.averaging.kinds.profiles.profile import profile
 from polyak.averaging.kinds.records import to_record
+from polyak.averaging.nearest import nearest_snapshots, refuse_far
+from polyak.averaging.saved_weights import SavedWeights
 from polyak.errors import ConfigError, StateError, warn
 
 MOST_UPDATES = 10_000_000
@@ -75,20 +75,6 @@ def synthesize_from_checkpoints(
         },
     }
     return SavedWeights({kind.label: state}, manifest=about)
-
-
-def refuse_far(kind: Average, error: float, largest_error: float, *, steps: int) -> None:
-    """Refuse a mixture that is expected to be too far off.
-
-    Raises:
-        ConfigError: then.
-    """
-    if not error <= largest_error:
-        raise ConfigError(
-            f"the expected error of {kind.label!r} at step {steps} is {error:.2g} "
-            f"of what it averages away; expected at most {largest_error:g}. Choose the moment of a "
-            "file or a longer average, save more often or with more decays, or allow the error."
-        )
 
 
 def warn_of_doubt(kind: Average, steps: int) -> None:

@@ -15,16 +15,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from polyak.averaging.files.averages import SavedWeights
 from polyak.averaging.files.file_format import Path
 from polyak.averaging.files.manifest import dtypes
-from polyak.averaging.files.mixtures.checkpoints import refuse_far, weighted_sum
-from polyak.averaging.files.mixtures.nearest import nearest_mixture
+from polyak.averaging.files.mixtures.checkpoints import weighted_sum
 from polyak.averaging.files.mixtures.stored import STRIDE
 from polyak.averaging.files.on_disk.pickles import read_pickled
 from polyak.averaging.kinds import Average, PowerEMA, Update, as_average
 from polyak.averaging.kinds.profiles.profile import profile
 from polyak.averaging.kinds.records import to_record
+from polyak.averaging.nearest import nearest_mixture, refuse_far
+from polyak.averaging.saved_weights import SavedWeights
 from polyak.errors import ConfigError, FileError, warn
 
 _NAMED = re.compile(r"(\d+)\.(\d+)\.pt")

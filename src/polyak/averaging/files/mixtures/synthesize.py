@@ -3,21 +3,21 @@
 import os
 from collections.abc import Mapping, Sequence
 
-from polyak.averaging.files.averages import SavedWeights, load
+from polyak.averaging.files.averages import load
 from polyak.averaging.files.file_format import Path
 from polyak.averaging.files.manifest import dtypes
 from polyak.averaging.files.mixtures.checkpoints import (
-    refuse_far,
     synthesize_from_checkpoints,
     warn_of_doubt,
     weighted_sum,
 )
-from polyak.averaging.files.mixtures.nearest import nearest_mixture
 from polyak.averaging.files.mixtures.same_run import origin, refuse_others
 from polyak.averaging.files.mixtures.stored import Stored, averages_in
 from polyak.averaging.kinds import Average, Combination, as_average
 from polyak.averaging.kinds.profiles.profile import profile
 from polyak.averaging.kinds.records import to_record
+from polyak.averaging.nearest import nearest_mixture, refuse_far
+from polyak.averaging.saved_weights import SavedWeights
 from polyak.errors import ConfigError, StateError, unknown
 
 

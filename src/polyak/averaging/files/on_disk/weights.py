@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from polyak.averaging.files.averages import SavedWeights
 from polyak.averaging.files.on_disk.sources import Source, StandIns
+from polyak.averaging.saved_weights import SavedWeights
 
 
 @dataclass(frozen=True, slots=True)

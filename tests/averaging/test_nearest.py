@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from polyak import EMA, PowerEMA, Uniform, Window
 from polyak.averaging import profile
-from polyak.averaging.files.mixtures.nearest import nearest_mixture
+from polyak.averaging.nearest import nearest_mixture
 from polyak.errors import ConfigError
 
 kinds = st.sampled_from(

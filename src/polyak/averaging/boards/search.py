@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from polyak.averaging.files.averages import SavedWeights
-from polyak.averaging.files.boards.runs import Run
+from polyak.averaging.boards.runs import Run
 from polyak.averaging.kinds import EMA, Average, Combination, PowerEMA, Uniform
+from polyak.averaging.saved_weights import SavedWeights
 from polyak.errors import ConfigError, NonFiniteError, StateError
 
 Score = Callable[[dict[str, Tensor]], Any]

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from polyak.averaging.kinds import Average
 from polyak.errors import ConfigError
 
 
@@ -114,6 +115,20 @@ def nearest_snapshots(
     reach = float((scale_u * (1.0 - wanted_u))[: len(target) - 1].norm())
     error = float(missed)
     return Mixture(tuple((-levels.diff()).tolist()), error / reach if reach else error)
+
+
+def refuse_far(kind: Average, error: float, largest_error: float, *, steps: int) -> None:
+    """Refuse a mixture that is expected to be too far off.
+
+    Raises:
+        ConfigError: then.
+    """
+    if not error <= largest_error:
+        raise ConfigError(
+            f"the expected error of {kind.label!r} at step {steps} is {error:.2g} "
+            f"of what it averages away; expected at most {largest_error:g}. Choose the moment of a "
+            "file or a longer average, save more often or with more decays, or allow the error."
+        )
 
 
 def _tails(profile: Sequence[float], updates: int) -> Tensor:

@@ -8,9 +8,9 @@ from torch import nn
 
 import polyak
 from polyak import EMA, Averager, Combination, Uniform
-from polyak.averaging.files.averages import SavedWeights
-from polyak.averaging.files.boards.board import compare
+from polyak.averaging.boards.board import compare
 from polyak.averaging.kinds.profiles.profile import contents
+from polyak.averaging.saved_weights import SavedWeights
 from polyak.errors import ConfigError, NonFiniteError, StateError
 
 ITEMS, STEPS = 400, 400
@@ -83,10 +83,47 @@ def test_the_score_is_that_of_items_that_chose_nothing(tmp_path):
 def test_an_averager_shows_what_it_can_make_now(tmp_path):
     averager, _, score = trained(tmp_path)
     before = {key: x.clone() for key, x in averager.tensors("ema_0.9").items()}
-    found = polyak.board(averager, score)
+    found = averager.board(score)
+    assert str(polyak.board(averager, score)) == str(found)
     assert {row.steps for row in found.rows} == {STEPS}
     assert found.best.scored <= found.kept.scored
     assert all(torch.equal(averager.tensors("ema_0.9")[key], x) for key, x in before.items())
+
+
+@pytest.mark.parametrize("assign", [False, True])
+def test_a_score_may_load_into_the_model_in_the_midst_of_training(assign):
+    def run(*, boards):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Dropout(), nn.Linear(8, 1))
+        model[3].bias.requires_grad_(False)
+        averager = Averager(model, [EMA(0.5, None), EMA(0.9, None)], buffers={"*mean": "live"})
+        optimizer = torch.optim.SGD(model[:2].parameters(), lr=0.1, momentum=0.9)
+        averager.attach(optimizer)
+        x = torch.randn(20, 4)
+
+        def score(state):
+            model.load_state_dict(state, assign=assign)
+            assert not model.training
+            polyak.refresh_batchnorm(model, [x])
+            return model(x).square()
+
+        for step in range(30):
+            optimizer.zero_grad()
+            model(x).square().mean().backward()
+            optimizer.step()
+            if boards and step in (12, 20):
+                averager.board(score, largest_error=0.5)
+        return model.state_dict() | averager.tensors("ema_0.9")
+
+    untouched, scored = run(boards=False), run(boards=True)
+    assert all(torch.equal(x, scored[key]) for key, x in untouched.items())
+
+
+def test_no_board_is_made_while_the_model_holds_an_average(tmp_path):
+    averager, _, score = trained(tmp_path)
+    refused = pytest.raises(StateError, match=r"board\(\) was called while the model holds")
+    with averager.applied("ema_0.9"), refused:
+        averager.board(score)
 
 
 def test_scores_that_are_none_are_named(tmp_path):

@@ -6,13 +6,11 @@ from math import ceil
 
 from torch import Tensor
 
-from polyak.averaging.averager import Averager
-from polyak.averaging.files.averages import SavedWeights
-from polyak.averaging.files.boards.runs import Run, RunInBank, RunInFiles
-from polyak.averaging.files.boards.search import FAMILIES, Score, Search, Tried, half_of
-from polyak.averaging.files.file_format import Path
+from polyak.averaging.boards.runs import Run
+from polyak.averaging.boards.search import FAMILIES, Score, Search, Tried, half_of
 from polyak.averaging.kinds import Average
 from polyak.averaging.kinds.profiles.profile import contents
+from polyak.averaging.saved_weights import SavedWeights
 from polyak.errors import ConfigError
 
 KEPT = "kept"
@@ -78,36 +76,8 @@ class Board:
         return "\n".join([head, *lines, last])
 
 
-def board(source: Sequence[Path] | Averager, score: Score, *, largest_error: float = 0.05) -> Board:
-    """Compare averages of one run by kind, width and moment, in at most 40 scores.
-
-    Four widths of each kind come first, then widths about the best of the better half of the
-    kinds; those at earlier moments, as wide for their share of the run; then what lies about the
-    best, by moment, width and kind, in narrower steps. One half of the held-out items
-    decides; losses that are shown are of the other, which has decided nothing.
-
-    Args:
-        source: Files of `polyak.save(averager, path)` of one run, or an averager, of which only
-            the present moment can be had.
-        score: From a state dict to the loss of each held-out item, at least 8, lower is better,
-            the same each time it is called. It recomputes BatchNorm statistics itself.
-        largest_error: As for `synthesize`; averages that are expected to be farther off are left
-            out.
-
-    Raises:
-        ConfigError: for losses that are too few or no list, or if no average can be made.
-        NonFiniteError: for a loss that is NaN.
-        StateError: for a score that says something else of the same weights.
-
-    Source:
-        Successive halving: Jamieson & Talwalkar 2016. Its form here: ours.
-    """
-    run = RunInBank(source) if isinstance(source, Averager) else RunInFiles(source)
-    return compare(run, score, largest_error=largest_error)
-
-
 def compare(run: Run, score: Score, *, largest_error: float = 0.05) -> Board:
-    """`board`, however a run's averages are made."""
+    """`polyak.board`, however a run's averages are made."""
     search = Search(run, score, largest_error)
     kept = search.try_one(KEPT, run.kept, run.moments[-1])
     if kept is None:

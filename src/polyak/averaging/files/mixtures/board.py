@@ -1,0 +1,65 @@
+"""Every average that can be made of the files of a run, compared on held-out items."""
+
+from collections.abc import Sequence
+
+from polyak.averaging.averager import Averager
+from polyak.averaging.boards.board import Board, compare
+from polyak.averaging.boards.runs import FEWEST_UPDATES, widest
+from polyak.averaging.boards.search import Score
+from polyak.averaging.files.file_format import Path
+from polyak.averaging.files.mixtures.stored import averages_in
+from polyak.averaging.files.mixtures.synthesize import synthesize_stored
+from polyak.averaging.kinds import Average
+from polyak.averaging.saved_weights import SavedWeights
+from polyak.errors import ConfigError
+
+
+def board(source: Sequence[Path] | Averager, score: Score, *, largest_error: float = 0.05) -> Board:
+    """Compare averages of one run by kind, width and moment, in at most 40 scores.
+
+    Four widths of each kind come first, then widths about the best of the better half of the
+    kinds; those at earlier moments, as wide for their share of the run; then what lies about the
+    best, by moment, width and kind, in narrower steps. One half of the held-out items
+    decides; losses that are shown are of the other, which has decided nothing.
+
+    Args:
+        source: Files of `polyak.save(averager, path)` of one run, or an averager, of which only
+            the present moment can be had.
+        score: From a state dict to the loss of each held-out item, at least 8, lower is better,
+            the same each time it is called. It recomputes BatchNorm statistics itself.
+        largest_error: As for `synthesize`; averages that are expected to be farther off are left
+            out.
+
+    Raises:
+        ConfigError: for losses that are too few or no list, or if no average can be made.
+        NonFiniteError: for a loss that is NaN.
+        StateError: for a score that says something else of the same weights.
+
+    Source:
+        Successive halving: Jamieson & Talwalkar 2016. Its form here: ours.
+    """
+    if isinstance(source, Averager):
+        return source.board(score, largest_error=largest_error)
+    return compare(RunInFiles(source), score, largest_error=largest_error)
+
+
+class RunInFiles:
+    """What can be made of files."""
+
+    def __init__(self, files: Sequence[Path]) -> None:
+        self._stored = stored = [s for path in files for s in averages_in(path)]
+        if not stored:
+            raise ConfigError("files hold no averages; expected at least one. Name more files.")
+        self.every: int = stored[0].manifest["every"]
+        self.moments = sorted({s.manifest["steps"] for s in stored if s.manifest["steps"]})
+        latest = [s for s in stored if s.manifest["steps"] == max(self.moments, default=0)]
+        if not latest or latest[0].updates < FEWEST_UPDATES:
+            raise ConfigError(
+                f"files reach to fewer than {FEWEST_UPDATES} updates; expected a run to choose "
+                "from."
+            )
+        self.kept = latest[widest({k: s.profile for k, s in enumerate(latest)})].kind
+
+    def make(self, kind: Average, steps: int, largest_error: float) -> tuple[SavedWeights, float]:
+        found = synthesize_stored(self._stored, kind, steps=steps, largest_error=largest_error)
+        return found, found.manifest["synthesis"]["error"]
