@@ -1,298 +1,223 @@
 """How much a board of 40 scores leaves lying, and whether the score it prints is fair.
 
-python docs/results/2026-11-30-board/boards.py              # writes boards.csv, after all runs
-python docs/results/2026-11-30-board/boards.py --table      # prints the page's tables from it
+POLYAK_TEST_DATA=path/to/data python docs/results/2026-11-30-board/boards.py    # writes boards.csv
+python docs/results/2026-11-30-board/boards.py --bias     # writes bias.csv
+python docs/results/2026-11-30-board/boards.py --table    # prints the page's tables from both
 
-20 runs of three small networks. Each keeps four EMAs in 25 files, of which `polyak.board` chooses,
-and all its weights, of which 504 averages are summed as written. Held-out items are 500 that are
-given to the board (250 choose, 250 score) and others that it never sees; 200 more boards of
-each run of seed 0, of random items, show the bias.
+24 runs of four small networks, twice: those of the first seeds, on which the search was worked out,
+and those of other seeds, which were held back from it. Each run keeps four EMAs in 25 files, of
+which `polyak.board` chooses, and all its weights, of which the exhaustive board's averages are
+summed as written. Held-out items are 500 that are given to the board (250 choose, 250 score) and
+others that it never sees; 200 more boards of some runs, of random items, show the bias. What is in
+the files is not run again. POLYAK_TEST_DATA holds cifar10-jpeg/ (parquet, the hub's layout) and
+cifar-n/CIFAR-10_human.pt; without it runs of CIFAR-10 are left out.
 """
 
 import argparse
 import csv
-import sysconfig
+import os
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 
 import torch
-from sklearn.datasets import load_digits
-from torch import Tensor, nn
-from torch.func import functional_call
-from torch.nn.functional import cross_entropy
+from exhaustive import Place, Written
+from runs import FIRST, GIVEN, HELD_BACK, Run, data, train
+from torch import Tensor
 
 import polyak
-from polyak import EMA
+import polyak.averaging.files.mixtures.synthesize as synthesis
 from polyak.averaging.boards import board as boarding
-from polyak.averaging.boards.search import FAMILIES
-from polyak.averaging.saved_weights import SavedWeights
 
-boarding.contents = cache(boarding.contents)  # 4,000 boards ask for the same few thousand
 HERE = Path(__file__).parent
-DECAYS = (0.8, 0.95, 0.985, 0.996)
-FILES, GIVEN, SPLITS, CONTEXT = 25, 500, 200, 8
-WIDTHS = 18
-BIAS = ("bias", "bias_error", "bias_of_choosing_half", "score_error")
+SETS = {"held back": HELD_BACK, "first": FIRST}
+SPLITS = 200
+NEAR = 50
+"""So many of the exhaustive board, the best where it chose, are scored on unseen items."""
 
 
-@dataclass(frozen=True)
-class Run:
-    """One of the 20."""
-
-    net: str
-    seed: int
-    rate: float
-    steps: int
-    wrong: float = 0.0
-    """Share of training labels that are drawn anew."""
-    falls: bool = False
-    """Whether the rate falls to a tenth, linearly."""
-
-
-RUNS = [
-    *(Run("mlp", k, r, s) for k, (r, s) in enumerate([(0.1, 300), (0.3, 300), (0.3, 800)])),
-    *(Run("mlp", k, r, s, 0.3) for k, (r, s) in enumerate([(0.1, 600), (0.3, 600), (0.3, 1000)])),
-    *(Run("mlp", k, 0.3, s, w, True) for k, (s, w) in enumerate([(600, 0.0), (800, 0.3)])),
-    *(Run("conv", k, r, s) for k, (r, s) in enumerate([(0.1, 300), (0.2, 300), (0.2, 800)])),
-    *(Run("conv", k, r, s, 0.3) for k, (r, s) in enumerate([(0.1, 600), (0.2, 600), (0.2, 800)])),
-    *(Run("conv", k, 0.2, s, w, True) for k, (s, w) in enumerate([(600, 0.0), (800, 0.3)])),
-    *(Run("bytes", k, r, s) for k, (r, s) in enumerate([(0.5, 600), (1.0, 600), (1.0, 1000)])),
-    Run("bytes", 3, 1.0, 800, falls=True),
-]
-
-
-@cache
-def digits() -> tuple[Tensor, Tensor]:
-    raw = load_digits()
-    order = torch.randperm(len(raw.target), generator=torch.Generator().manual_seed(7))
-    x = torch.tensor(raw.images, dtype=torch.float32)[:, None] / 8.0 - 1.0
-    return x[order], torch.tensor(raw.target)[order]
-
-
-@cache
-def texts() -> tuple[Tensor, Tensor]:
-    """Bytes of the standard library's modules; every tenth is held out."""
-    files = sorted(Path(sysconfig.get_paths()["stdlib"]).glob("*.py"))
-    parts = [torch.frombuffer(bytearray(f.read_bytes()), dtype=torch.uint8) for f in files]
-    train = torch.cat([p for i, p in enumerate(parts) if i % 10])
-    return train.long(), torch.cat(parts[::10]).long()
-
-
-def windows(text: Tensor, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    starts = torch.randint(len(text) - CONTEXT, (count,), generator=generator)
-    rows = text[starts[:, None] + torch.arange(CONTEXT + 1)]
-    return rows[:, :-1], rows[:, -1]
-
-
-def network(name: str) -> nn.Module:
-    if name == "mlp":
-        return nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10))
-    if name == "conv":
-        first, second = nn.Conv2d(1, 8, 3, padding=1), nn.Conv2d(8, 12, 3, stride=2, padding=1)
-        end = nn.Sequential(nn.AvgPool2d(2), nn.Flatten(), nn.Linear(48, 10))
-        return nn.Sequential(first, nn.ReLU(), second, nn.ReLU(), end)
-    inside = nn.Linear(CONTEXT * 12, 48)
-    return nn.Sequential(nn.Embedding(256, 12), nn.Flatten(), inside, nn.ReLU(), nn.Linear(48, 256))
-
-
-def data(run: Run) -> tuple[Callable[[torch.Generator], tuple[Tensor, Tensor]], Tensor, Tensor]:
-    """What draws a batch of 32, and held-out items in random order."""
-    fixed = torch.Generator().manual_seed(run.seed)
-    if run.net == "bytes":
-        train, held = texts()
-        return lambda generator: windows(train, 32, generator), *windows(held, 3_000, fixed)
-    x, y = digits()
-    order = torch.randperm(len(y), generator=fixed)
-    train, held = order[:600], order[600:]
-    labels = y[train].clone()
-    redrawn = torch.rand(len(labels), generator=fixed) < run.wrong
-    labels[redrawn] = torch.randint(10, (int(redrawn.sum()),), generator=fixed)
-
-    def batch(generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        chosen = torch.randint(len(labels), (32,), generator=generator)
-        return x[train][chosen], labels[chosen]
-
-    return batch, x[held], y[held]
-
-
-def train(run: Run, folder: Path) -> tuple[nn.Module, list[Path], Tensor]:
-    """The files, and the weights before each update and after the last, flat."""
-    torch.manual_seed(run.seed)
-    model, (batch, _, _) = network(run.net), data(run)
-    optimizer = torch.optim.SGD(model.parameters(), lr=run.rate)
-    averager = polyak.Averager(model, [EMA(d, None) for d in DECAYS])
-    generator = torch.Generator().manual_seed(100 + run.seed)
-    files, weights = [], [nn.utils.parameters_to_vector(model.parameters()).detach().clone()]
-    for step in range(1, run.steps + 1):
-        if run.falls:
-            optimizer.param_groups[0]["lr"] = run.rate * (1.0 - 0.9 * step / run.steps)
-        x, y = batch(generator)
-        optimizer.zero_grad()
-        cross_entropy(model(x), y).backward()
-        optimizer.step()
-        averager.step()
-        weights.append(nn.utils.parameters_to_vector(model.parameters()).detach().clone())
-        if step % (run.steps // FILES) == 0:
-            files.append(folder / f"{step}.safetensors")
-            polyak.save(averager, files[-1])
-    return model, files, torch.stack(weights)
-
-
-class Written:
-    """Averages as sums of all weights, written out; each is made once."""
-
-    every = 1
-
-    def __init__(self, run: Run, model: nn.Module, weights: Tensor) -> None:
-        self.moments = [run.steps * k // FILES for k in range(1, FILES + 1)]
-        self.kept = EMA(DECAYS[-1], None)
-        self._model, self._weights = model, weights
-        self._made: dict[tuple[str, int], SavedWeights] = {}
-
-    def make(self, kind: polyak.Average, steps: int, _error: float) -> tuple[SavedWeights, float]:
-        key = (kind.label, steps)
-        if key not in self._made:
-            shares = torch.tensor(polyak.profile(kind, updates=steps), dtype=torch.float32)
-            self._made[key] = SavedWeights(
-                {kind.label: self.state(shares @ self._weights[: steps + 1])}, manifest={}
-            )
-        return self._made[key], 0.0
-
-    def state(self, flat: Tensor) -> dict[str, Tensor]:
-        named = list(self._model.named_parameters())
-        parts = flat.split([p.numel() for _, p in named])
-        return {n: x.reshape(p.shape) for (n, p), x in zip(named, parts, strict=True)}
-
-    def everything(self) -> list[dict[str, Tensor]]:
-        """504 averages: four kinds, 18 widths from 3 weights to 0.6 of the run, seven moments."""
-        last = self.moments[-1]
-        ratio = (0.6 * last / 3.0) ** (1.0 / (WIDTHS - 1))
-        moments = [last * k // FILES for k in (25, 23, 21, 17, 13, 9, 5)]
-        kinds = [(f, 3.0 * ratio**k, m) for f in FAMILIES for k in range(WIDTHS) for m in moments]
-        made = [self.make(FAMILIES[f](n, m, 1), m, 0.0)[0] for f, n, m in kinds]
-        return [state for each in made for state in each.values()]
-
-
-def measure(run: Run, folder: Path) -> dict[str, object]:
-    began = time.perf_counter()
-    model, files, weights = train(run, folder)
+def measure(run: Run) -> dict[str, object]:
+    """The board's winner and the exhaustive board's, where they chose and on unseen items."""
     _, x, y = data(run)
-    model.eval()
-
-    @torch.no_grad()
-    def losses(state: dict[str, Tensor]) -> Tensor:
-        return cross_entropy(functional_call(model, state, (x,)), y, reduction="none").double()
-
-    found = polyak.board(files, lambda state: losses(state)[:GIVEN])
+    synthesis.load = cache(synthesis.load)  # each of 40 averages reads all files
+    with tempfile.TemporaryDirectory() as folder:
+        model, files, weights = train(run, Path(folder))
+        written = Written(run, model, weights, x, y)
+        found = polyak.board(files, lambda state: written.losses(state)[:GIVEN])
     [winner] = found.weights.values()
-    written = Written(run, model, weights)
-    all_losses = torch.stack([losses(state) for state in written.everything()])
-    choose = torch.randperm(GIVEN, generator=torch.Generator().manual_seed(0))[: GIVEN // 2]
-    unseen = all_losses[:, GIVEN:].mean(dim=1)
-    chosen = all_losses[:, choose].mean(dim=1)
-    last, mine = losses(written.state(weights[-1])), losses(winner)
-    row = {
-        **{name: getattr(run, name) for name in ("net", "seed", "rate", "steps", "wrong", "falls")},
+    mine, last = written.losses(winner), written.losses(written.state(weights[-1]))
+    all_places, made, chosen = written.everything(run, first_half())
+    plain = [k for k in chosen.argsort().tolist() if all_places[k].start == 0.0]
+    near = sorted({*chosen.argsort()[:NEAR].tolist(), *plain[:NEAR]}, key=lambda k: chosen[k])
+    unseen = {k: written.losses(written.state(made[k]), slice(GIVEN, None)) for k in near}
+    best, best_plain = near[0], plain[0]
+    apart = unseen[best] - unseen[best_plain]
+    return {
         "scores": found.scores,
         "average": found.best.average.label,
         "step": found.best.steps,
         "last": float(last[GIVEN:].mean()),
         "board": float(mine[GIVEN:].mean()),
-        "exhaustive": float(unseen[chosen.argmin()]),
-        "oracle": float(unseen.min()),
-        "last_chosen": float(last[choose].mean()),
+        "exhaustive": float(unseen[best].mean()),
+        "oracle": min(float(x.mean()) for x in unseen.values()),
+        "last_chosen": float(last[first_half()].mean()),
         "board_chosen": found.best.chosen,
-        "exhaustive_chosen": float(chosen.min()),
-        **(bias(run, written, losses, len(y)) if run.seed == 0 else dict.fromkeys(BIAS, "")),
+        "exhaustive_chosen": float(chosen[best]),
+        "exhaustive_average": told(all_places[best]),
+        "plain": float(unseen[best_plain].mean()),
+        "plain_chosen": float(chosen[best_plain]),
+        "plain_average": told(all_places[best_plain]),
+        "start_interval": float(1.96 * apart.std() / len(apart) ** 0.5),
     }
-    row = {name: f"{v:.6g}" if isinstance(v, float) else v for name, v in row.items()}
-    print(*row.values(), f"{time.perf_counter() - began:.1f} s", flush=True)
-    return row
 
 
-def bias(
-    run: Run, written: Written, losses: Callable[[dict[str, Tensor]], Tensor], items: int
-) -> dict[str, float]:
+def first_half() -> Tensor:
+    """The given items that choose, as `polyak.board` draws them."""
+    return torch.randperm(GIVEN, generator=torch.Generator().manual_seed(0))[: GIVEN // 2]
+
+
+def told(place: Place) -> str:
+    start = f" from {place.start:g}" if place.start else ""
+    return f"{place.family} of {place.width:.4g}{start} at {place.moment}"
+
+
+def bias(run: Run) -> dict[str, object]:
     """Of boards of random items: printed less unseen score, and what the other half would say."""
-    known: dict[int, Tensor] = {}
-    first = 1000 * (1 + RUNS.index(run))
+    boarding.contents = cache(boarding.contents)  # 200 boards ask for the same few hundred
+    model, _, weights = train(run, None)
+    _, x, y = data(run)
+    written = Written(run, model, weights, x, y)
     off, chosen, spread = [], [], []
-
-    def score(state: dict[str, Tensor]) -> Tensor:
-        key = next(iter(state.values())).data_ptr()
-        if key not in known:
-            known[key] = losses(state)
-        return known[key]
-
     for split in range(SPLITS):
-        order = torch.randperm(items, generator=torch.Generator().manual_seed(first + split))
-        given, unseen = order[:GIVEN], order[GIVEN:]
-        made = boarding.compare(written, lambda state, given=given: score(state)[given])
+        generator = torch.Generator().manual_seed(1_000 * run.seed + split)
+        order = torch.randperm(len(y), generator=generator)
+        made = boarding.compare(written, written.score(order[:GIVEN]))
         [winner] = made.weights.values()
-        truth = float(score(winner)[unseen].mean())
-        off.append(made.best.scored - truth)
-        chosen.append(made.best.chosen - truth)
-        spread.append(float(score(winner).std()) / (GIVEN // 2) ** 0.5)
+        unseen = written.score(order[GIVEN:])(winner)
+        off.append(made.best.scored - float(unseen.mean()))
+        chosen.append(made.best.chosen - float(unseen.mean()))
+        spread.append(float(unseen.std()) / (GIVEN // 2) ** 0.5)
     off_s = torch.tensor(off, dtype=torch.float64)
-    found = (off_s.mean(), off_s.std() / SPLITS**0.5, sum(chosen) / SPLITS, sum(spread) / SPLITS)
-    return {name: float(x) for name, x in zip(BIAS, found, strict=True)}
-
-
-def regrets(x: dict[str, float]) -> dict[str, float]:
-    """By what share of what averaging gains the board is behind."""
-    gain, own = x["last"] - x["oracle"], x["last_chosen"] - x["exhaustive_chosen"]
     return {
-        "regret": (x["board"] - x["exhaustive"]) / gain,
-        "regret where it chose": (x["board_chosen"] - x["exhaustive_chosen"]) / own,
-        "behind the best of 504": (x["board"] - x["oracle"]) / gain,
+        "bias": float(off_s.mean()),
+        "bias_error": float(off_s.std()) / SPLITS**0.5,
+        "bias_of_choosing_half": sum(chosen) / SPLITS,
+        "score_error": sum(spread) / SPLITS,
     }
 
 
-def print_table(rows: list[dict[str, str]]) -> None:
+def fill(
+    file: Path, what: Callable[[Run], dict[str, object]], wanted: dict[str, list[Run]]
+) -> None:
+    """Measure the runs that are not in the file, and write each as it is done."""
+    rows = read(file)
+    for name, runs in wanted.items():
+        for run in reversed(runs):
+            about = {"set": name, **asdict(run)}
+            if key(about) in {key(row) for row in rows} or not had(run):
+                continue
+            began = time.process_time()
+            found = {n: f"{v:.6g}" if isinstance(v, float) else v for n, v in what(run).items()}
+            rows.append({**about, **found})
+            print(*rows[-1].values(), f"{time.process_time() - began:.1f} s", flush=True)
+            order = [key({"set": s, **asdict(run)}) for s, runs in SETS.items() for run in runs]
+            rows.sort(key=lambda row: order.index(key(row)))
+            with file.open("w", newline="", encoding="utf-8") as out:
+                writer = csv.DictWriter(out, rows[0], lineterminator="\n")
+                writer.writeheader()
+                writer.writerows(rows)
+
+
+def key(row: dict) -> tuple[str, ...]:
+    """What names a run."""
+    return tuple(str(row[name]) for name in ("set", *asdict(FIRST[0])))
+
+
+def had(run: Run) -> bool:
+    """Whether its data are there."""
+    return run.net != "cifar" or "POLYAK_TEST_DATA" in os.environ
+
+
+def read(file: Path) -> list[dict]:
+    if not file.exists():
+        return []
+    with file.open(newline="", encoding="utf-8") as opened:
+        return list(csv.DictReader(opened))
+
+
+def regrets(x: dict[str, str]) -> dict[str, float]:
+    """By what share of what averaging gains the board is behind."""
+    at = {name: float(x[name]) for name in ("last", "board", "exhaustive", "oracle", "plain")}
+    own = {name: float(x[f"{name}_chosen"]) for name in ("last", "board", "exhaustive")}
+    gain = at["last"] - at["oracle"]
+    return {
+        "regret": (at["board"] - at["exhaustive"]) / gain,
+        "where it chose": (own["board"] - own["exhaustive"]) / (own["last"] - own["exhaustive"]),
+        "best of all": (at["board"] - at["oracle"]) / gain,
+        "regret without starts": (at["board"] - at["plain"]) / gain,
+    }
+
+
+def print_table(rows: list[dict], biases: list[dict]) -> None:
     """What the page shows."""
-    print("| run | last weights | board | chosen of 504 | regret | where it chose | best of 504 |")
-    print("|---|---|---|---|---|---|---|")
-    told = []
+    heads = "run | last weights | board | chosen of all | regret | where it chose | best of all"
+    print(f"| {heads} |\n|---|---|---|---|---|---|---|")
     for row in rows:
-        x = {n: float(row[n]) for n in list(row)[8:] if row[n]}
-        told.append(regrets(x))
-        wrong = f", {float(row['wrong']):.0%} wrong labels" if float(row["wrong"]) else ""
-        name = f"{row['net']}, rate {row['rate']}{' falling' if row['falls'] == 'True' else ''}"
-        losses = [f"{x[n]:.4f}" for n in ("last", "board", "exhaustive")]
-        shares = [f"{share:+.1%}" for share in told[-1].values()]
-        print("|", " | ".join([f"{name}, {row['steps']} steps{wrong}", *losses, *shares]), "|")
-    for name in told[0]:
-        each = sorted(shares[name] for shares in told)
-        within = sum(share <= 0.05 for share in each)
-        print(f"{name}: at most 5 % in {within}, median {each[len(each) // 2]:+.1%}")
+        if row["set"] == "held back":
+            losses = [f"{float(row[n]):.4f}" for n in ("last", "board", "exhaustive")]
+            shares = [f"{share:+.1%}" for share in list(regrets(row).values())[:3]]
+            print("|", " | ".join([named(row), *losses, *shares]), "|")
+    for name in SETS:
+        mine = [regrets(row) for row in rows if row["set"] == name]
+        for what in mine[0] if mine else ():
+            each = sorted(found[what] for found in mine)
+            within = sum(share <= 0.05 for share in each)
+            middle = f"median {each[len(each) // 2]:+.1%}"
+            print(f"{name}, {what}: at most 5 % in {within} of {len(each)}, {middle}")
+        scores = sorted(int(row["scores"]) for row in rows if row["set"] == name)
+        print(f"{name}: scores {scores}")
+        print_starts(name, [row for row in rows if row["set"] == name])
     print("\n| run | bias | of the choosing half | one score's standard error |\n|---|---|---|---|")
-    for row in rows:
-        if row["bias"]:
-            off, error, chosen, one = (float(row[name]) for name in BIAS)
-            run = f"{row['net']}, {row['rate']}, {row['steps']} steps, {row['wrong']}"
-            print(f"| {run} | {off:+.4f} ± {error:.4f} | {chosen:+.4f} | {one:.4f} |")
+    for row in biases:
+        off, error, chosen, one = (float(v) for v in list(row.values())[-4:])
+        print(f"| {named(row)} | {off:+.4f} ± {error:.4f} | {chosen:+.4f} | {one:.4f} |")
+
+
+def print_starts(name: str, rows: list[dict]) -> None:
+    """What starts are worth to the exhaustive board."""
+    started = [row for row in rows if " from " in row["exhaustive_average"]]
+    print(f"{name}: a start chosen in {len(started)} of {len(rows)}")
+    for row in started:
+        gain = float(row["last"]) - float(row["oracle"])
+        off, own = (float(row[f"exhaustive{k}"]) - float(row[f"plain{k}"]) for k in ("", "_chosen"))
+        gain_own = float(row["last_chosen"]) - float(row["exhaustive_chosen"])
+        told = f"unseen {off:+.4f} ± {float(row['start_interval']):.4f} ({off / gain:+.1%})"
+        print(f"  {named(row)}: where it chose {own / gain_own:+.1%}, {told}")
+
+
+def named(row: dict) -> str:
+    wrong = f", {float(row['wrong']):.0%} wrong labels" if float(row["wrong"]) else ""
+    falls = " falling" if row["falls"] == "True" else ""
+    return f"{row['net']}, rate {row['rate']}{falls}, {row['steps']} steps{wrong}"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--table", action="store_true")
-    if parser.parse_args().table:
-        with (HERE / "boards.csv").open(newline="") as file:
-            print_table(list(csv.DictReader(file)))
-        return
+    parser.add_argument("--bias", action="store_true")
+    asked = parser.parse_args()
     torch.set_num_threads(1)
-    rows = []
-    for run in RUNS:
-        with tempfile.TemporaryDirectory() as folder:
-            rows.append(measure(run, Path(folder)))
-    with (HERE / "boards.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    boards, biases = HERE / "boards.csv", HERE / "bias.csv"
+    if asked.table:
+        print_table(read(boards), read(biases))
+    elif asked.bias:
+        chosen = [run for run in HELD_BACK if run.seed == 10]
+        fill(biases, bias, {"held back": chosen})
+    else:
+        fill(boards, measure, SETS)
 
 
 if __name__ == "__main__":

@@ -45,6 +45,14 @@ def test_a_lag_free_average_has_the_noise_and_the_lag_that_were_asked_for(noise,
     assert all(0.0 <= part.decay < 1.0 for part, _ in kind.parts)
 
 
+def test_a_lag_free_average_may_begin_later():
+    kind = Combination.lag_free(20, start=30)
+    assert kind.label == "lag_free_20_from_30"
+    found = profile(kind, updates=90)
+    assert set(found[:30]) == {0.0}
+    assert found[30:] == pytest.approx(profile(Combination.lag_free(20), updates=60))
+
+
 def test_near_ratio_one_it_is_the_double_ema():
     """Mulloy 1994: DEMA = 2·EMA − EMA(EMA)."""
     limit = Combination.lag_free(50, ratio=1.0001)

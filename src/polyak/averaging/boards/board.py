@@ -100,10 +100,7 @@ def compare(run: Run, score: Score, *, largest_error: float = 0.05) -> Board:
             "Keep shorter and longer ones, save more often, or allow the error."
         )
     _refuse_unusable(search.ranked)
-    better = search.families()[: ceil(len(FAMILIES) / 2)]
-    for family in better:
-        search.about(family, [ratio**p for p in (-0.5, 0.5)], steps)
-    for family in better:
+    for family in search.families()[: ceil(len(FAMILIES) / 2)]:
         search.earlier(family, _spread(run.moments[:-1], _MOMENTS))
     for part in (0.5, 0.25, 0.125):
         search.refine(ratio**part, max(1, round(part * len(run.moments) / _MOMENTS)))

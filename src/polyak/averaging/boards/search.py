@@ -10,6 +10,7 @@ from torch import Tensor
 
 from polyak.averaging.boards.runs import Run
 from polyak.averaging.kinds import EMA, Average, Combination, PowerEMA, Uniform
+from polyak.averaging.kinds.profiles.profile import profile
 from polyak.averaging.saved_weights import SavedWeights
 from polyak.errors import ConfigError, NonFiniteError, StateError
 
@@ -20,17 +21,36 @@ MOST_SCORES = 40
 _FEWEST_ITEMS = 8
 """Held out, of which half choose."""
 
-FAMILIES: dict[str, Callable[[float, int, int], Average]] = {
-    "EMA": lambda n, _steps, _every: EMA((n - 1) / (n + 1), warmup=None, name=f"ema_of_{n:.4g}"),
-    "uniform": lambda n, steps, every: Uniform(
+STARTS = (0.25, 0.5)
+"""Later beginnings that are tried, as shares of the moment."""
+
+_STARTING = ("EMA", "lag-free")
+"""Kinds of which they are."""
+
+_OLD = 0.01
+"""Of its shares an average has to have before half of its moment, for a later start to matter."""
+
+FAMILIES: dict[str, Callable[[float, int, int, int], Average]] = {
+    "EMA": lambda n, _steps, _every, start: EMA(
+        (n - 1) / (n + 1), warmup=None, start=start, name=_named(f"ema_of_{n:.4g}", start)
+    ),
+    "uniform": lambda n, steps, every, _start: Uniform(
         start=max(0, (steps // every - round(n)) * every), name=f"last_{round(n)}"
     ),
-    "power": lambda n, steps, every: PowerEMA(
+    "power": lambda n, steps, every, _start: PowerEMA(
         gamma=max(0.01, 2 * steps / every / (n - 1) - 2), name=f"power_of_{n:.4g}"
     ),
-    "lag-free": lambda n, _steps, _every: Combination.lag_free(n, name=f"lag_free_{n:.4g}"),
+    "lag-free": lambda n, _steps, _every, start: Combination.lag_free(
+        n, start=start, name=_named(f"lag_free_{n:.4g}", start)
+    ),
 }
-"""Averages with about the noise of a plain mean of n weights, at a step, by their kind."""
+"""Averages with about the noise of a plain mean of n weights, by their kind: of n, a step, the
+period, and the step before which an EMA copies the weights. The plain mean starts where its width
+says, and a power average has next to nothing of the beginning."""
+
+
+def _named(name: str, start: int) -> str:
+    return f"{name}_from_{start}" if start else name
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +67,9 @@ class Tried:
     losses: Tensor
     """Of each held-out item."""
 
+    start: float = 0.0
+    """Where it begins, as a share of its steps; 0 of a plain mean, whose width says it."""
+
     @property
     def chosen(self) -> float:
         """Mean loss on the half that chooses."""
@@ -62,7 +85,9 @@ class Search:
         self._tried: dict[tuple[str, int], Tried] = {}
         self._first: SavedWeights | None = None
 
-    def try_one(self, family: str, kind: Average, steps: int, width: float = 0.0) -> Tensor | None:
+    def try_one(
+        self, family: str, kind: Average, steps: int, width: float = 0.0, start: float = 0.0
+    ) -> Tensor | None:
         """Losses of an average; None if it cannot be made, or scores have run out."""
         key = (kind.label, steps)
         if key in self._tried or self.calls >= MOST_SCORES:
@@ -73,7 +98,7 @@ class Search:
             return None
         self._first = self._first or made
         losses = self._losses(made)
-        self._tried[key] = Tried(family, width, kind, steps, error, losses)
+        self._tried[key] = Tried(family, width, kind, steps, error, losses, start)
         return losses
 
     def _losses(self, made: Mapping[str, dict[str, Tensor]]) -> Tensor:
@@ -104,16 +129,22 @@ class Search:
                 "at random, and load all weights each time."
             )
 
-    def widths(self, family: str, widths: Sequence[float], steps: int) -> None:
-        """Score a kind at several widths."""
+    def widths(self, family: str, widths: Sequence[float], steps: int, start: float = 0.0) -> None:
+        """Score a kind at several widths, begun at a share of the steps if it can be."""
+        start = start if family in _STARTING else 0.0
+        begin = round(start * steps)
         for n in widths:
-            kind = FAMILIES[family](n, steps, self._run.every)
-            self.try_one(family, kind, steps, width=n)
+            kind = FAMILIES[family](n, steps, self._run.every, begin)
+            self.try_one(family, kind, steps, width=n, start=start)
 
-    def about(self, family: str, factors: Sequence[float], steps: int) -> None:
-        """Score a kind at widths near its best."""
-        if best := self._best(family):
-            self.widths(family, [max(2.0, best.width * f) for f in factors], steps)
+    def starts(self) -> None:
+        """Score the best with later starts, if what they leave out is some of it."""
+        if (best := self._best()) is None or best.family not in _STARTING:
+            return
+        shares = profile(best.average, updates=best.steps // self._run.every, every=self._run.every)
+        if sum(abs(share) for share in shares[: len(shares) // 2]) >= _OLD:
+            for start in STARTS:
+                self.widths(best.family, [best.width], best.steps, start)
 
     def families(self) -> list[str]:
         """Kinds, the best first."""
@@ -124,10 +155,11 @@ class Search:
         """Score a kind's best at other moments, as wide as there for its share of the run."""
         if best := self._best(family):
             for steps in moments:
-                self.widths(family, [max(2.0, best.width * steps / best.steps)], steps)
+                width = max(2.0, best.width * steps / best.steps)
+                self.widths(family, [width], steps, best.start)
 
     def refine(self, factor: float, apart: int) -> None:
-        """Score what lies about the best: other moments, then widths, then kinds at its width."""
+        """Score what lies about the best: moments, widths, starts, then kinds at its width."""
         if (best := self._best()) is None:
             return
         moments = self._run.moments
@@ -135,10 +167,12 @@ class Search:
         near = [k for k in (at - apart, at + apart) if 0 <= k < len(moments)]
         self.earlier(best.family, [moments[k] for k in near])
         best = self._best() or best
-        self.widths(best.family, [max(2.0, best.width / factor), best.width * factor], best.steps)
+        widths = [max(2.0, best.width / factor), best.width * factor]
+        self.widths(best.family, widths, best.steps, best.start)
+        self.starts()
         best = self._best() or best
         for other in FAMILIES:
-            self.widths(other, [best.width], best.steps)
+            self.widths(other, [best.width], best.steps, best.start)
 
     def _best(self, *families: str) -> Tried | None:
         """The best of some kinds, or of all that have a width."""

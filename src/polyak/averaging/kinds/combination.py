@@ -121,7 +121,13 @@ class Combination(Average):
 
     @classmethod
     def lag_free(
-        cls, noise: float, *, lag: float = 0.0, ratio: float = 2.0, name: str | None = None
+        cls,
+        noise: float,
+        *,
+        lag: float = 0.0,
+        ratio: float = 2.0,
+        start: int = 0,
+        name: str | None = None,
     ) -> "Combination":
         """Two EMAs that together have the noise and the lag that are asked for.
 
@@ -135,7 +141,9 @@ class Combination(Average):
             noise: N, the plain mean of so many independent weights has as little noise; > 1.
             lag: L, mean age in updates, from 0 to below that of one EMA, (N − 1)/2.
             ratio: ρ > 1, of the mean ages. Near 1 it is the double EMA, 2·m − EMA(m), at lag 0.
-            name: `lag_free_<noise>`, with `_lag_<lag>` unless that is 0, if None.
+            start: Optimizer steps before both EMAs begin, ≥ 0, as of `EMA`.
+            name: `lag_free_<noise>`, with `_lag_<lag>` and `_from_<start>` unless those are 0, if
+                None.
 
         Raises:
             ConfigError: for values outside their range.
@@ -161,8 +169,9 @@ class Combination(Average):
             raise ConfigError.of("Combination.lag_free", faults)
         short = _shorter_age(float(noise), float(lag), float(ratio))
         share = (ratio * short - lag) / (ratio * short - short)
-        kinds = [EMA(age / (1.0 + age), warmup=None) for age in (short, ratio * short)]
-        behind = f"_lag_{lag:g}" if lag else ""
+        ages = (short, ratio * short)
+        kinds = [EMA(age / (1.0 + age), warmup=None, start=start) for age in ages]
+        behind = f"{f'_lag_{lag:g}' if lag else ''}{f'_from_{start}' if start else ''}"
         return cls(
             [(kinds[0], share), (kinds[1], 1.0 - share)],
             name=name or f"lag_free_{noise:g}{behind}",

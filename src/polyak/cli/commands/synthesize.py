@@ -168,8 +168,8 @@ def _share(text: str) -> tuple[str, float]:
 class BoardCommand(WeightsOut):
     """Compare every average of one run on held-out items, and write the best.
 
-    In at most 40 scores, by kind, width and moment. One half of the items chooses; the losses that
-    are shown are of the other.
+    In at most 40 scores, by kind, width, start and stop. One half of the items chooses; the losses
+    that are shown are of the other.
     """
 
     files: Annotated[tuple[Path, ...], tyro.conf.Positional]

@@ -27,12 +27,13 @@ def board(
     largest_error: float = 0.05,
     at: Sequence[int] | None = None,
 ) -> Board:
-    """Compare averages of one run by kind, width and moment, in at most 40 scores.
+    """Compare averages of one run by kind, width, start and stop, in at most 40 scores.
 
-    Four widths of each kind come first, then widths about the best of the better half of the
-    kinds; those at earlier moments, as wide for their share of the run; then what lies about the
-    best, by moment, width and kind, in narrower steps. One half of the held-out items
-    decides; losses that are shown are of the other, which has decided nothing.
+    Four widths of each kind come first; then the better half of the kinds at earlier moments, as
+    wide for their share of the run; then what lies about the best, by moment, width and kind, in
+    narrower steps. The best EMA also begins a quarter and a half of the way to its moment, if it
+    has a hundredth of its shares before that half. One half of the held-out items decides; losses
+    that are shown are of the other, which has decided nothing.
 
     Args:
         source: Files of `polyak.save(averager, path)` of one run, or an averager, of which only
