@@ -6,9 +6,11 @@ import pytest
 
 from polyak.cli.main import main
 from polyak.errors import ConfigError
+from polyak.records.vocabulary import MORE_AVERAGES, WINDOWS
 from polyak.study.options import with_rows
 from polyak.study.paper.beyond.sizes import IMAGES, SCALES, TEXT
 from polyak.study.paper.presets import BEYOND, preset
+from polyak.study.plan import search
 
 EVERY = [(name, scale) for name in BEYOND for scale in SCALES]
 
@@ -44,15 +46,20 @@ def test_there_are_five_seeds_where_numbers_mean_something_and_ten_of_text():
 def test_batchnorm_is_taken_out_and_nothing_else_is_changed(scale):
     batch, group = preset("beyond-norm", scale=scale).rows
     assert (batch.config.model.norm, group.config.model.norm) == ("batch", "group")
-    # That is about the recomputation alone, which only the one with BatchNorm has.
-    same = {"batchnorm_images": group.config.batchnorm_images, "model": group.config.model}
+    # What changes no training: recomputation, which only BatchNorm has, and what runs along.
+    same = {name: getattr(group.config, name) for name in ("batchnorm_images", "more_averages")}
+    same["model"] = group.config.model
     assert replace(batch.config, **same) == group.config
     assert (batch.seeds, batch.learning_rates) == (group.seeds, group.learning_rates)
 
 
 @pytest.mark.parametrize("scale", SCALES)
 def test_the_rows_of_a_transformer_vary_the_first_in_one_respect(scale):
-    vit, constant, wrong, gpt, *others, muon = preset("beyond-transformers", scale=scale).rows
+    rows = preset("beyond-transformers", scale=scale).rows
+    # What runs along, which changes no training, is for beyond-averages.
+    same = [replace(row, config=replace(row.config, more_averages=())) for row in rows]
+    vit, constant, wrong, gpt, *others, muon = same
+    assert all({*WINDOWS} <= {*row.config.more_averages} for row in rows)
     optim = replace(vit.config.optim, schedule="constant")
     assert constant.config == replace(vit.config, optim=optim)
     assert wrong.config == replace(vit.config, data=wrong.config.data)
@@ -87,6 +94,21 @@ def test_of_the_three_windows_one_claim_can_be_true_at_most(name):
     # Each of two is claimed to be better than the other, in claims of their own.
     assert len(better) == 6
     assert better == {(worse, best) for best, worse in better}
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_kinds_of_averages_are_compared_in_the_runs_of_the_other_studies(scale):
+    rows = {
+        row.label: row
+        for name in ("beyond-norm", "beyond-transformers")
+        for row in preset(name, scale=scale).rows
+    }
+    resnet, vit, gpt = preset("beyond-averages", scale=scale).rows
+    assert search(resnet) == search(rows["BatchNorm"])
+    assert (vit, gpt) == (rows[vit.label], rows[gpt.label])
+    for row in (resnet, vit, gpt):
+        assert {*MORE_AVERAGES} <= {*row.config.more_averages}
+        assert row.follow_ups == ("annealed",)
 
 
 def test_data_of_ones_own_stands_in_its_place_and_in_the_name():

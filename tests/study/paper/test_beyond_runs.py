@@ -4,7 +4,9 @@ import json
 
 import pytest
 
-from polyak.report.page import write_report
+from polyak.analysis.loaded import load_study
+from polyak.report.page import write_page
+from polyak.report.sections.own_claims import judge_own
 from polyak.study.options import with_rows
 from polyak.study.paper.presets import preset
 from polyak.study.plan import planned
@@ -19,8 +21,8 @@ def in_process(jobs, out, on_tick):
     return {}
 
 
-def judged(study, out):
-    """The page of a study that has run, and what it says of the study's own claims."""
+def carried_through(study, out):
+    """Whether all runs of a study ended well, with what was read of their files."""
     outcome = run_study(
         study,
         out,
@@ -31,29 +33,35 @@ def judged(study, out):
     )
     assert (outcome.failures, outcome.row_failures, outcome.diverged) == ({}, {}, 0)
     assert outcome.done + outcome.skipped == planned(study)
-    page = write_report(out, study.name)
-    claims = json.loads((page.parent / "claims.json").read_text(encoding="utf-8"))
-    return page.read_text(encoding="utf-8"), claims["own"]["claims"]
+    return load_study(out, study.name)
 
 
 def test_muon_on_bytes_is_judged_by_its_searches(tmp_path):
     study = with_rows(preset("beyond-transformers", scale="tiny"), ["GPT, Muon"])
-    page, claims = judged(study, tmp_path)
-    assert [claim["id"] for claim in claims] == ["muon-early-lead", "muon-before-the-end"]
-    assert all(claim["verdict"] != "not run" for claim in claims)
-    assert "GPT, Muon, cosine: the best average leads at 10 and 25 % of the run." in page
+    own = judge_own(carried_through(study, tmp_path))
+    assert [entry.claim.id for entry in own.later] == ["muon-early-lead", "muon-before-the-end"]
+    assert all(entry.verdict != "not run" for entry in own.later)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "rows"),
-    [("beyond-transformers", ["GPT"]), ("beyond-transformers", ["ViT"]), ("beyond-norm", [])],
+    [
+        ("beyond-transformers", ["GPT"]),
+        ("beyond-transformers", ["ViT"]),
+        ("beyond-norm", []),
+        ("beyond-averages", ["ResNet", "ViT"]),
+    ],
 )
 def test_every_claim_is_judged(name, rows, official, tmp_path):
     given = {place: str(official[place]) for place in ("cifar10", "cifar10n")}
     study = with_rows(preset(name, scale="tiny", places=given), rows)
-    page, claims = judged(study, tmp_path)
+    loaded = carried_through(study, tmp_path)
+    page = write_page(loaded, tmp_path / "report").read_text(encoding="utf-8")
+    claims = json.loads((tmp_path / "report" / "claims.json").read_text(encoding="utf-8"))
+    claims = claims["own"]["claims"]
     assert [claim["id"] for claim in claims] == [claim.id for claim in study.claims]
     assert not [claim["id"] for claim in claims if claim["verdict"] == "not run"]
     assert all(claim.sentence in page for claim in study.claims)
     assert all(row.label in page for row in study.rows)
+    assert "What each average costs" in page

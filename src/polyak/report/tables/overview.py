@@ -8,6 +8,7 @@ from polyak.report.paper.published import numbers_for
 from polyak.report.tables.arms import ArmTableSpec, arm_table, arms_in
 from polyak.report.tables.cells import meaningful, paper_cell
 from polyak.report.tables.comparisons import against_table, budget_table
+from polyak.report.tables.costs import cost_table
 from polyak.report.tables.measures import (
     ACCURACY,
     BRIER,
@@ -31,7 +32,7 @@ CALIBRATION = (ACCURACY, ECE, ECE_FLOOR, TEMPERATURE, ECE_SCALED, BRIER)
 
 def tables_of(study: LoadedStudy) -> dict[str, Table]:
     """Tables by section: generalisation, churn, churn_split, calibration, and, where the study has
-    such runs, noise, budget and against."""
+    such runs, noise, budget, against and costs."""
     rows = study.rows
     of_text = (in_bits(LOSS),) if rows and all(row.is_text for row in rows) else ()
     in_paper = any(numbers_for(row.record.dataset, row.record.architecture) for row in rows)
@@ -42,7 +43,12 @@ def tables_of(study: LoadedStudy) -> dict[str, Table]:
         "churn_split": _table(rows, "refit", CHURN_PARTS),
         "calibration": _table(rows, "search", meaningful(rows, (*CALIBRATION, *of_text))),
     }
-    more = {"noise": _noise(rows), "budget": budget_table(rows), "against": against_table(rows)}
+    more = {
+        "noise": _noise(rows),
+        "budget": budget_table(rows),
+        "against": against_table(rows),
+        "costs": cost_table(rows),
+    }
     return found | {name: table for name, table in more.items() if table}
 
 

@@ -7,6 +7,7 @@ from polyak.errors import ConfigError, unknown
 from polyak.models import ModelConfig
 from polyak.records.vocabulary import Monitor
 from polyak.study.fitting import scaled_decays
+from polyak.study.paper.beyond.averages import beyond_averages
 from polyak.study.paper.beyond.norm import beyond_norm
 from polyak.study.paper.beyond.transformers import beyond_transformers
 from polyak.study.paper.cost import cost_words, measurement_words
@@ -166,6 +167,7 @@ PRESETS: dict[str, Callable[[], Study]] = {"demo": demo}
 BEYOND: dict[str, Callable[[str | None, Mapping[str, str]], Study]] = {
     "beyond-transformers": beyond_transformers,
     "beyond-norm": beyond_norm,
+    "beyond-averages": beyond_averages,
 }
 """Studies of what the paper leaves open, at scales `SIZES`, with claims to register."""
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 from polyak.data import DataConfig
 from polyak.models import ModelConfig
 from polyak.records.claims import Claim
-from polyak.records.vocabulary import WINDOWS
+from polyak.records.vocabulary import BESIDE_THE_BANK, WINDOWS
 from polyak.study.paper.beyond import claims as words
 from polyak.study.paper.beyond.claims import claim, nats
 from polyak.study.paper.beyond.sizes import TEXT
@@ -39,13 +39,15 @@ def gpt_rows(scale: str) -> Iterator[Row]:
         model=MODELS[scale],
         optim=OptimConfig(
             name="adamw",
+            betas=(0.9, 0.95),
             weight_decay=ADAMW[1],
             decayed="matrices",
             clip=1.0,
             warmup_epochs=size.warmup_epochs,
         ),
         averaging=size.averages(),
-        more_averages=WINDOWS,
+        # All, so that beyond-averages has the same runs.
+        more_averages=BESIDE_THE_BANK,
         epochs=size.epochs,
         batch_size=size.batch_size,
         keep="chosen",
@@ -60,6 +62,7 @@ def gpt_rows(scale: str) -> Iterator[Row]:
         follow_ups=("annealed",),
     )
     yield row
+    config = replace(config, more_averages=WINDOWS)
     other = replace(row, follow_ups=(), refits=False, against=COSINE)
     wsd = replace(config, optim=replace(config.optim, schedule="wsd"))
     yield replace(other, label=WSD, config=wsd)

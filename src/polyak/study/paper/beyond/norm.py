@@ -9,8 +9,9 @@ from dataclasses import replace
 
 from polyak.models import ModelConfig
 from polyak.records.claims import Claim
+from polyak.records.vocabulary import MORE_AVERAGES
 from polyak.study.paper.beyond.claims import MIDDLE, claim, early_lead, points
-from polyak.study.paper.beyond.sizes import IMAGES, Size, check_scale, study_of
+from polyak.study.paper.beyond.sizes import IMAGES, check_scale, study_of
 from polyak.study.paper.datasets import title_of
 from polyak.study.plan import Row, Study
 from polyak.training.config import OptimConfig, RunConfig
@@ -20,7 +21,7 @@ _MODELS = {
     "small": ModelConfig(name="resnet20", width=8),
     "tiny": ModelConfig(name="resnet8", width=8),
 }
-_BATCH, _GROUP = "BatchNorm", "GroupNorm"
+BATCH, _GROUP = "BatchNorm", "GroupNorm"
 
 
 def beyond_norm(scale: str | None, given: Mapping[str, str]) -> Study:
@@ -36,24 +37,33 @@ def beyond_norm(scale: str | None, given: Mapping[str, str]) -> Study:
         given,
         title="Is it BatchNorm? A residual network with it and with GroupNorm",
         hours="three and a half hours",
-        rows=_rows(IMAGES[scale], scale, given),
+        rows=norm_rows(scale, given),
         claims=_claims(),
     )
 
 
-def _rows(size: Size, scale: str, given: Mapping[str, str]) -> Iterator[Row]:
+def norm_rows(scale: str, given: Mapping[str, str]) -> Iterator[Row]:
+    """BatchNorm, with a recomputation after each epoch beside it, and GroupNorm.
+
+    Args:
+        scale: One of `SCALES`.
+        given: What a user put in a place of data.
+    """
+    size = IMAGES[scale]
     config = RunConfig(
         data=size.data(given),
         model=_MODELS[scale],
         optim=OptimConfig(weight_decay=5e-4, warmup_epochs=size.warmup_epochs),
         averaging=size.averages(),
+        # So that beyond-averages has the same runs.
+        more_averages=MORE_AVERAGES,
         epochs=size.epochs,
         batch_size=size.batch_size,
         batchnorm_images=min(2_048, size.train_limit // 2),
         keep="chosen",
     )
     row = Row(
-        label=_BATCH,
+        label=BATCH,
         dataset=title_of("cifar10", given),
         architecture="ResNet-20 of width 8" if scale == "small" else "ResNet-8 of width 8",
         config=config,
@@ -62,21 +72,22 @@ def _rows(size: Size, scale: str, given: Mapping[str, str]) -> Iterator[Row]:
         search_monitors=("holdout_bn",),
     )
     yield row
-    group = replace(config, model=replace(config.model, norm="group"), batchnorm_images=None)
-    yield replace(row, label=_GROUP, config=group, search_monitors=(), against=_BATCH)
+    model = replace(config.model, norm="group")
+    group = replace(config, model=model, batchnorm_images=None, more_averages=())
+    yield replace(row, label=_GROUP, config=group, search_monitors=(), against=BATCH)
 
 
 def _claims() -> Iterator[Claim]:
-    for row in (_BATCH, _GROUP):
+    for row in (BATCH, _GROUP):
         yield early_lead(f"early-lead-{row.lower().removesuffix('norm')}", row)
     slow = ("longest average", "shortest average")
     yield claim(
         "slow-fails-batch",
         "With BatchNorm the longest window fails over the middle half of the run, and recomputed "
         "statistics bring it back.",
-        points(_BATCH, *slow, **MIDDLE, side="below", refuted_at=-1.0),
+        points(BATCH, *slow, **MIDDLE, side="below", refuted_at=-1.0),
         points(
-            _BATCH,
+            BATCH,
             "longest average",
             "longest average",
             **MIDDLE,
@@ -94,7 +105,7 @@ def _claims() -> Iterator[Claim]:
     yield claim(
         "gains-batch",
         "With BatchNorm the average beats every arm of SGD in test accuracy.",
-        points(_BATCH, "ema_acc_bn", "best of sgd"),
+        points(BATCH, "ema_acc_bn", "best of sgd"),
     )
     yield claim(
         "gains-group",

@@ -70,14 +70,15 @@ IMAGES = {
 """By scale."""
 TEXT = {
     "small": Size(
-        train_limit=1_000,
-        epochs=16,
-        warmup_epochs=1,
+        train_limit=1_600,
+        epochs=10,
+        warmup_epochs=0.5,
         batch_size=8,
         every=2,
         seeds=tuple(range(10)),
-        # 6,144 positions: logits of 256 bytes for each and all arms of ten seeds are 10 GB.
-        test_limit=48,
+        # 4,096 positions: of each arm the disagreement of 45 pairs of runs is computed, over all
+        # bytes, and logits are kept.
+        test_limit=32,
     ),
     "tiny": Size(
         train_limit=100,

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from polyak.models import ModelConfig
 from polyak.records.claims import Claim
-from polyak.records.vocabulary import WINDOWS
+from polyak.records.vocabulary import BESIDE_THE_BANK, WINDOWS
 from polyak.study.paper.beyond import claims as words
 from polyak.study.paper.beyond.claims import claim, points
 from polyak.study.paper.beyond.sizes import IMAGES
@@ -39,7 +39,8 @@ def vit_rows(scale: str, given: Mapping[str, str]) -> Iterator[Row]:
             name="adamw", weight_decay=0.05, decayed="matrices", warmup_epochs=size.warmup_epochs
         ),
         averaging=size.averages(),
-        more_averages=WINDOWS,
+        # All, so that beyond-averages has the same runs.
+        more_averages=BESIDE_THE_BANK,
         epochs=size.epochs,
         batch_size=size.batch_size,
         keep="chosen",
@@ -54,6 +55,7 @@ def vit_rows(scale: str, given: Mapping[str, str]) -> Iterator[Row]:
         follow_ups=("annealed",),
     )
     yield row
+    config = replace(config, more_averages=WINDOWS)
     other = replace(row, follow_ups=(), refits=False, against=COSINE)
     constant = replace(config, optim=replace(config.optim, schedule="constant"))
     yield replace(other, label=CONSTANT, config=constant)

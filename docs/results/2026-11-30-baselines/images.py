@@ -1,0 +1,62 @@
+"""Weight decay of the ViT and of ResNet-20 of width 8, by plain training on CIFAR-10 (JPEG q75).
+
+DATA=path/to/data polyak study docs/results/2026-11-30-baselines/images.py
+
+Half as many epochs as the studies have, on a seed that none of them has.
+"""
+
+import os
+from pathlib import Path
+
+from polyak.data import DataConfig
+from polyak.models import ModelConfig
+from polyak.study.plan import Row, Study
+from polyak.training.config import AveragingConfig, OptimConfig, RunConfig
+
+DATA = Path(os.environ.get("DATA", "."))
+EPOCHS, SEED = 12, 100
+VIT = ModelConfig(name="vit", width=64, depth=4)
+RESNET = ModelConfig(name="resnet20", width=8)
+DECAYS = {"vit": (0.01, 0.05, 0.2), "resnet20": (2e-4, 5e-4, 1e-3)}
+
+
+def row(model: ModelConfig, weight_decay: float) -> Row:
+    """6,400 images to train on; nothing is asked of averages."""
+    optim = OptimConfig(weight_decay=weight_decay, warmup_epochs=1.5)
+    if model is VIT:
+        optim = OptimConfig(
+            name="adamw", weight_decay=weight_decay, decayed="matrices", warmup_epochs=1.5
+        )
+    config = RunConfig(
+        data=DataConfig(source=str(DATA / "cifar10-jpeg"), train_limit=8_000, test_limit=1_000),
+        model=model,
+        optim=optim,
+        averaging=AveragingConfig(decays=(0.9,), every=2, swa=False),
+        epochs=EPOCHS,
+        batch_size=64,
+        keep="chosen",
+    )
+    return Row(
+        label=f"{model.name}, weight decay {weight_decay:g}, {EPOCHS} epochs",
+        dataset="CIFAR-10 (JPEG q75)",
+        architecture=model.name,
+        config=config,
+        learning_rates=(1e-3,) if model is VIT else (0.1,),
+        seeds=(SEED,),
+        paper_decays=(0.9,),
+        refits=False,
+    )
+
+
+def study() -> Study:
+    """Three weight decays of both."""
+    return Study(
+        name="image-baseline",
+        title="Weight decay of the ViT and of ResNet-20 of width 8",
+        cost="twenty minutes on one core",
+        rows=tuple(
+            row(model, weight_decay)
+            for model in (VIT, RESNET)
+            for weight_decay in DECAYS[model.name]
+        ),
+    )
