@@ -171,7 +171,8 @@ ROOMS = {
         "run": set(),
         "pictures": set(),
         "formats": {"run"},
-        "__init__": {"run", "pictures", "formats"},
+        "boards": {"run"},
+        "__init__": {"run", "pictures", "formats", "boards"},
     },
     "loggers": {
         "curves": set(),

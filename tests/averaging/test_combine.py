@@ -134,6 +134,12 @@ def test_shares_that_are_none_are_named(shares, said):
         averager.combine(shares)
 
 
+def test_statistics_that_are_no_choice_are_named():
+    averager = Averager(nn.Linear(2, 1), 0.9)
+    with pytest.raises(ConfigError, match="statistics is 'last'; expected one of combine, current"):
+        averager.combine({"ema_0.9": 1}, statistics="last")
+
+
 def test_while_the_model_holds_an_average_its_weights_of_now_are_no_share():
     averager = Averager(network(), [0.5])
     with averager.applied(), pytest.raises(StateError, match=r"combine\(\)"):

@@ -10,6 +10,8 @@ PAGE = (Path(__file__).parents[2] / "docs" / "runs.md").read_text(encoding="utf-
 def test_the_pages_examples_run(run, out, monkeypatch, capsys):
     monkeypatch.chdir(out.parent)
     blocks = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
+    # What the run of the other blocks kept is too little for a board: test_boards.py runs this one.
+    blocks = [block for block in blocks if "runs.board" not in block]
     assert len(blocks) == 3
     code = "".join(blocks).replace("out/runs/0123456789ab", f"{out.name}/runs/{run.id}")
     with warnings.catch_warnings():

@@ -2,6 +2,7 @@
 
 import copy
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from polyak.averaging import Window, gathered
 from polyak.averaging.model.sharded import whole
 from polyak.errors import (
     ConfigError,
+    FileError,
     NonFiniteError,
     StateError,
     WeightMismatchError,
@@ -366,6 +368,89 @@ def check_reading(world: World) -> None:
     assert 0 <= averager.standstill("uniform") <= 1
     with pytest.raises(StateError, match="spread over processes"):
         averager.module("uniform")
+
+
+def check_combining(world: World) -> None:
+    for settings in ({}, {"dtype": torch.bfloat16}):
+        model, single = sharded(world), net()
+        averager, expected = (Averager(m, KINDS, **settings) for m in (model, single))
+        for seed in range(1, 7):
+            feed(model, seed)
+            feed(single, seed)
+            averager.step()
+            expected.step()
+        outputs(model)  # FSDP2's root then holds unsharded parameters
+        shares = {"ema_0.5": 1.5, "ema_0.9": -1.0, "current": 0.5}
+        before = held(model)
+        got = averager.combine(shares, statistics="current")
+        want = expected.combine(shares, statistics="current")
+        assert {k for k, x in got.items() if isinstance(x, DTensor)} == {
+            k for k, x in model.state_dict().items() if isinstance(x, DTensor)
+        }
+        assert_same_bits(full(got), want)
+        assert_same_bits(held(model), before)
+        mixed = Averager(sharded(world), [EMA(0.5, None), EMA(0.9, None)])
+        with pytest.raises(ConfigError, match="shares"):
+            mixed.combine({"ema_0.5": 1.0, "ema_0.9": 1.0})
+
+
+def check_a_board_of_shards(world: World) -> None:
+    def walk(model: nn.Module) -> Averager:
+        averager = Averager(model, [EMA(0.5, None), EMA(0.8, None), EMA(0.9, None)])
+        return walked(model, averager, range(1, 21))
+
+    model, single = sharded(world), net()
+    averager, expected = walk(model), walk(single)
+    before = held(model)
+
+    def losses(model: nn.Module) -> Callable[[State], Tensor]:
+        def score(state: State) -> Tensor:
+            model.load_state_dict(state)
+            return model(inputs(size=16)).square()
+
+        return score
+
+    found = averager.board(losses(model), largest_error=0.3)
+    wanted = expected.board(losses(single), largest_error=0.3)
+    assert_same_bits(held(model), before)
+    assert str(found) == str(wanted)
+    for [state, twin] in zip(found.weights.values(), wanted.weights.values(), strict=True):
+        assert_same_bits(full(state), twin)
+
+
+def check_synthesis_of_shards(world: World) -> None:
+    def folder(step: int) -> str:
+        return store(world, f"averages-{world.size}-{step}")
+
+    bfloat16 = {"dtype": torch.bfloat16} if world.size == 2 else {}
+    kinds = [EMA(0.5, None), EMA(0.8, None)]
+    model, single = sharded(world), net()
+    averager, seen = Averager(model, kinds, every=2, **bfloat16), [own(single)]
+    for step in range(1, 33):
+        feed(model, step)
+        averager.step()
+        if step % 2 == 0:
+            feed(single, step)
+            seen.append(own(single))
+        if step % 8 == 0:
+            averager.refresh_batchnorm([inputs()])
+            dcp.save({"averager": averager}, checkpoint_id=folder(step))
+    if world.rank == 0:
+        wanted = EMA(0.65, None)
+        found = polyak.synthesize([folder(s) for s in (8, 16, 24, 32)], wanted, steps=24)
+        shares = polyak.profile(wanted, updates=12)
+        for key, x in found["ema_0.65"].items():
+            if x.is_floating_point():
+                exact = sum(s * w[key].double() for s, w in zip(shares, seen, strict=False))
+                off = (x.double() - exact).abs().max()
+                assert float(off) < 0.1, (key, off)
+        several = polyak.synthesize([folder(32)], {"ema_0.5": 2.0, "ema_0.8": -1.0})
+        [state] = several.values()
+        assert float(several.manifest["synthesis"]["error"]) < 1e-3
+        assert state.keys() == net().state_dict().keys()
+        (Path(folder(32)) / "__1_0.distcp").unlink()
+        with pytest.raises(FileError, match=r"__1_0\.distcp"):
+            polyak.synthesize([folder(s) for s in (8, 32)], wanted)
 
 
 def check_scalars(world: World) -> None:
@@ -756,6 +841,9 @@ ALONE = [
     check_applied_and_exceptions,
     check_applied_nests_and_refuses,
     check_reading,
+    check_combining,
+    check_a_board_of_shards,
+    check_synthesis_of_shards,
     check_scalars,
     check_live_models,
     check_live_models_that_follow,

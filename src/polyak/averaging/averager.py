@@ -265,8 +265,16 @@ class Averager(ReadableAverages):
             True
         """
         refuse_now("board()", self.model)
-        with restored(self.model):
-            return compare(RunInBank(self, self._kinds), score, largest_error=largest_error)
+        before = self.updates
+        try:
+            with restored(self.model, frozen=self._current.now().frozen.values()):
+                return compare(RunInBank(self, self._kinds), score, largest_error=largest_error)
+        finally:
+            if self.updates != before:
+                raise StateError(
+                    f"the averager has gone from {before} to {self.updates} updates meanwhile; "
+                    "expected none. Let neither the score nor another thread train."
+                )
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that an exact continuation needs; tensors are references, as in torch."""

@@ -123,12 +123,23 @@ def refuse_far(kind: Average, error: float, largest_error: float, *, steps: int)
     Raises:
         ConfigError: then.
     """
+    check_largest_error(largest_error)
     if not error <= largest_error:
         raise ConfigError(
             f"the expected error of {kind.label!r} at step {steps} is {error:.2g} "
             f"of what it averages away; expected at most {largest_error:g}. Choose the moment of a "
             "file or a longer average, save more often or with more decays, or allow the error."
         )
+
+
+def check_largest_error(largest_error: float) -> None:
+    """Refuse what no error can be compared with.
+
+    Raises:
+        ConfigError: then.
+    """
+    if not isinstance(largest_error, int | float) or not largest_error >= 0:
+        raise ConfigError(f"largest_error is {largest_error!r}; expected a number >= 0.")
 
 
 def _tails(profile: Sequence[float], updates: int) -> Tensor:

@@ -261,6 +261,8 @@ class ReadableAverages:
             ['weight', 'bias']
         """
         found = shares_by_name(shares, self._kinds)
+        if statistics not in ("combine", "current"):
+            raise ConfigError(unknown("statistics", statistics, ("combine", "current")))
         now = 0.0 if CURRENT in self._kinds else found.pop(CURRENT, 0.0)
         with self._lock:
             for name in found or self.names[:1]:

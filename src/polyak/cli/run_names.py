@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from polyak.errors import FileError, few
+from polyak.files import read_json
 from polyak.records.runs import RunFolder, run_folder
 
 OUT = Path("out")
@@ -22,6 +23,19 @@ def run_named(name: str, out: Path) -> RunFolder:
         f"run is {name!r}; expected the folder of a run, or an id in {out / 'runs'}. "
         f"{_instead(Path(name))}"
     )
+
+
+def run_folder_of(path: Path) -> Path | None:
+    """The folder of a run by its path or id; None for what is none, such as a model's folder."""
+    for folder in (path, run_folder(OUT, str(path)).path):
+        try:
+            record = read_json(folder / "config.json")
+        except (OSError, ValueError):
+            continue
+        # `save_pretrained` leaves a config.json too.
+        if isinstance(record, dict) and "kind" in record:
+            return folder
+    return None
 
 
 def studies_in(out: Path) -> list[Path]:

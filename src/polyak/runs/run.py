@@ -4,6 +4,7 @@ Shape suffixes: n images, c channels, h height, w width, k classes.
 """
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -153,8 +154,16 @@ class Run:
             DataError: for "recomputed", if the data set is not there.
             FileError: if the run kept no such arm.
         """
+        network = self.network_of(arm_weights(self.folder, arm)[0], device=device)
+        if batchnorm == "recomputed":
+            self.recompute_statistics(network)
+        return network
+
+    def network_of(
+        self, weights: Mapping[str, Tensor], *, device: str | torch.device = "cpu"
+    ) -> nn.Module:
+        """As `network`, with weights under the keys of its `state_dict()`, such as a mixture."""
         channels, size, _ = self.card.image_shape
-        weights, _ = arm_weights(self.folder, arm)
         network = build(
             self.config.model,
             classes=len(self.classes),
@@ -162,16 +171,23 @@ class Run:
             image_size=size,
             generator_seed=0,
         )
-        network.load_state_dict(weights)
+        network.load_state_dict(dict(weights))
         network.requires_grad_(False).eval()
         usable = usable_device(str(device))
         layout = self._layout(network, usable)
         network.to(usable, memory_format=layout)  # type: ignore[call-overload]  # torch's stub omits it
-        if batchnorm == "recomputed":
-            data = self.config.data
-            images = DeviceImages(self.data, data.crop_padding, data.flip, usable, layout)
-            recompute_statistics(network, images, self.config)
         return network
+
+    def recompute_statistics(self, network: nn.Module) -> None:
+        """Give a network of this run BatchNorm statistics of its weights, as `_bn` arms got theirs.
+
+        Raises:
+            DataError: if the run's data set is not there.
+        """
+        data, device = self.config.data, next(network.parameters()).device
+        layout = self._layout(network, device)
+        images = DeviceImages(self.data, data.crop_padding, data.flip, device, layout)
+        recompute_statistics(network, images, self.config)
 
     def predict(self, network: nn.Module, images_nchw: Tensor) -> Tensor:
         """Logits of images by a network of this run, computed as the run's own were.

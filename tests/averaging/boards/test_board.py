@@ -11,7 +11,13 @@ from polyak import EMA, Averager, Combination, Uniform
 from polyak.averaging.boards.board import compare
 from polyak.averaging.kinds.profiles.profile import contents
 from polyak.averaging.saved_weights import SavedWeights
-from polyak.errors import ConfigError, NonFiniteError, StateError
+from polyak.errors import (
+    ConfigError,
+    FileError,
+    NonFiniteError,
+    StateError,
+    WeightMismatchError,
+)
 
 ITEMS, STEPS = 400, 400
 
@@ -108,6 +114,7 @@ def test_a_score_may_load_into_the_model_in_the_midst_of_training(assign):
             return model(x).square()
 
         for step in range(30):
+            model[0].weight.requires_grad_(step < 10)  # stays averaged
             optimizer.zero_grad()
             model(x).square().mean().backward()
             optimizer.step()
@@ -143,3 +150,111 @@ def test_scores_that_are_none_are_named(tmp_path):
         polyak.board(Averager(nn.Linear(2, 2), 0.9), score)
     with pytest.raises(ConfigError, match="files hold no averages"):
         polyak.board([], score)
+    with pytest.raises(ConfigError, match="score gives a NoneType, None; expected the loss of"):
+        polyak.board(files, lambda state: None)
+    with pytest.raises(StateError, match=r"the same losses of \d+ different averages"):
+        polyak.board(files, lambda state: torch.arange(ITEMS))
+    with pytest.raises(NonFiniteError, match="score gives infinity even for"):
+        polyak.board(files, lambda state: (1e6 * (1 + score(state))).half())
+    lengths = iter([ITEMS, *(ITEMS - 1 for _ in range(40))])
+    with pytest.raises(ConfigError, match="score gives 399 losses; expected that of each"):
+        polyak.board(files, lambda state: score(state)[: next(lengths)])
+    with pytest.raises(ConfigError, match="score gives a Tensor"):
+        polyak.board(files, lambda state: 1j * score(state))
+    with pytest.raises(ConfigError, match="largest_error is nan; expected a number >= 0"):
+        polyak.board(files, score, largest_error=float("nan"))
+
+
+def test_a_score_that_keeps_something_for_the_next_weights_is_named(tmp_path):
+    _, files, score = trained(tmp_path)
+    before = {}
+
+    def leaking(state):
+        last = before.get("weight", state["weight"])
+        before["weight"] = state["weight"]
+        return score({"weight": 0.9 * state["weight"] + 0.1 * last})
+
+    def altering(state):
+        state["weight"].mul_(1.01)
+        return score(state)
+
+    for bad in (leaking, altering):
+        with pytest.raises(StateError, match="of the same weights; expected one number"):
+            polyak.board(files, bad)
+
+
+def test_checkpoints_of_any_tool_are_averaged_as_written_out(tmp_path):
+    generator, at, seen = torch.Generator().manual_seed(0), list(range(10, 301, 10)), []
+    for step in at:
+        seen.append(2 * (1 - step / 300) + torch.randn(1, 30, generator=generator))
+        torch.save({"weight": seen[-1]}, tmp_path / f"{step}.pt")
+    targets = torch.zeros(ITEMS, 30) + 0.1 * torch.randn(ITEMS, 30, generator=generator)
+
+    def score(state):
+        return (state["weight"] - targets).square().mean(dim=1)
+
+    files = [tmp_path / f"{step}.pt" for step in at]
+    found = polyak.board(files, score, at=at)
+    best = found.best
+    shares = polyak.profile(best.average, updates=best.steps // 10, every=10)
+    exact = sum(s * x.double() for s, x in zip(shares[1:], seen, strict=False))
+    [state] = found.weights.values()
+    assert sum(shares[1:]) == pytest.approx(1.0, abs=0.05)
+    torch.testing.assert_close(state["weight"].double(), exact, rtol=0.05, atol=0.05)
+    assert found.kept.average.label == "raw"
+    assert found.best.scored < found.kept.scored
+    with pytest.raises(ConfigError, match="expected a run to choose from"):
+        polyak.board(files[:4], score, at=at[:4])
+    with pytest.raises(ConfigError, match="expected the optimizer step of each"):
+        polyak.board(files, score, at=at[:4])
+
+
+def test_a_score_in_half_precision_is_one(tmp_path):
+    _, files, score = trained(tmp_path)
+    found = polyak.board(files[-4:], lambda state: score(state).half())
+    order = torch.randperm(ITEMS, generator=torch.Generator().manual_seed(0))
+    [state] = found.weights.values()
+    exact = score(state)[order[ITEMS // 2 :]].mean()
+    assert found.best.scored == pytest.approx(float(exact), rel=1e-3)
+
+
+def test_no_averager_is_updated_while_it_is_compared(tmp_path):
+    averager, _, score = trained(tmp_path)
+
+    def training(state):
+        averager.step()
+        return score(state)
+
+    with pytest.raises(StateError, match=r"has gone from 400 to 4\d\d updates meanwhile"):
+        averager.board(training)
+
+
+def test_what_no_board_can_be_made_of_is_named(tmp_path):
+    _, files, score = trained(tmp_path)
+    (tmp_path / "other").mkdir()
+    _, others, _ = trained(tmp_path / "other", seed=1)
+    with pytest.raises(StateError, match=r"hold different weights of 'ema_0\.6' after 400"):
+        polyak.board([*files, others[-1]], score)
+    with pytest.raises(FileError, match="is a folder without averages; expected files of polyak"):
+        polyak.board(tmp_path, score)
+    with pytest.raises(FileError, match="is no file"):
+        polyak.board(tmp_path / "gone", score)
+    model = nn.Linear(30, 1, bias=False)
+    alone = Averager(model, EMA(0.7, None))
+    for _ in range(100):
+        nn.init.normal_(model.weight)
+        alone.step()
+    polyak.save(alone, tmp_path / "alone.safetensors")
+    with pytest.raises(ConfigError, match=r"nothing but 'ema_0\.7' can be made of what was kept"):
+        polyak.board(str(tmp_path / "alone.safetensors"), score)
+    network = Averager(nn.Linear(31, 1, bias=False), EMA(0.9, None))
+    for _ in range(90):
+        network.step()
+    polyak.save(network, tmp_path / "network.safetensors")
+    with pytest.raises(WeightMismatchError, match=r"alone|network"):
+        polyak.board([tmp_path / "alone.safetensors", tmp_path / "network.safetensors"], score)
+    slower = Averager(model, EMA(0.9, None), every=2)
+    slower.step()
+    polyak.save(slower, tmp_path / "slower.safetensors")
+    with pytest.raises(ConfigError, match="updated every 1, 2 steps; expected one period"):
+        polyak.board([*files, tmp_path / "slower.safetensors"], score)

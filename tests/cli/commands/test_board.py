@@ -1,11 +1,17 @@
 """polyak board: the best average of a run, found by a score of one's own."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from safetensors.torch import load_file
 from torch import nn
 
 import polyak
+from polyak.data import prepare
+from polyak.records.runs import run_folder
+from polyak.training.config import AveragingConfig
+from polyak.training.jobs import carry_out
 
 SCORE = """
 import torch
@@ -63,3 +69,22 @@ def test_a_score_that_is_none_is_named_and_nothing_written(kept, tmp_path, refus
     assert words in said
     assert not out.exists()
     assert "expected file.py:score" in refused("board", *kept, "--score", "mine", "--out", out)
+
+
+def test_a_run_is_compared_on_its_own_hold_out(small, tmp_path, told, refused, monkeypatch):
+    [row] = small.rows
+    averaging = AveragingConfig(decays=(0.3, 0.6, 0.9), every=1)
+    config = replace(row.config, averaging=averaging, epochs=3, batch_size=20)
+    config = replace(config, data=prepare(config.data))
+    carry_out(config, tmp_path / "out")
+    monkeypatch.chdir(tmp_path)
+    best, run = tmp_path / "best.safetensors", run_folder(tmp_path / "out", config.id)
+    said = told("board", config.id, "--largest-error", "0.1", "--out", best)
+    assert "which was kept, costs " in said
+    assert "mixtures" not in said
+    assert "BatchNorm statistics fresh" in told("inspect", best)
+    arm = run.arm("ema_acc")
+    before = arm.read_bytes()
+    assert "expected another file" in refused("board", run.path, "--out", arm)
+    assert arm.read_bytes() == before
+    assert "Only of a run may it be left out" in refused("board", arm)

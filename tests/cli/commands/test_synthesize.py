@@ -83,3 +83,34 @@ def test_an_ending_of_another_format_is_refused(kept, tmp_path, refused):
     said = refused("synthesize", *kept, "--decay", 0.7, "--out", out)
     assert "what is written is safetensors" in said
     assert not out.exists()
+
+
+@pytest.mark.filterwarnings("ignore:.*was asked for:RuntimeWarning")
+def test_a_folder_of_another_tool_is_read_with_the_widths_that_it_has(tmp_path, told, refused):
+    theirs, out = tmp_path / "theirs", tmp_path / "later.safetensors"
+    theirs.mkdir()
+    generator = torch.Generator().manual_seed(0)
+    for step in range(50, 401, 50):
+        for number in range(2):
+            state = {"ema_model.weight": torch.randn(3, generator=generator)}
+            torch.save(state, theirs / f"{number}.{step}.pt")
+    words = ["synthesize", theirs, "--sigma-rel", 0.25, "--largest-error", 0.5, "--out", out]
+    given = [*words, "--update-every", 10, "--kept-sigma-rels", 0.05, 0.28]
+    said = told(*given)
+    assert "of 16 files" in said
+    assert "kept as sigma_rel: 0.05 is 0.24, 0.28 is 0.21" in said
+    expected = polyak.synthesize_post_hoc(
+        theirs,
+        polyak.PowerEMA(sigma_rel=0.25),
+        every=10,
+        sigma_rels=(0.05, 0.28),
+        largest_error=0.5,
+    )
+    assert torch.equal(load_file(out)["weight"], expected["power_0.25"]["weight"])
+    out.unlink()
+    assert "update-every is not given; expected what PostHocEMA was given" in refused(*words)
+    ours = ["synthesize", tmp_path / "a.safetensors", "--decay", 0.9, "--out", out]
+    assert "update-every is not given" in refused(*ours, "--kept-gammas", 3)
+    assert "without at and shares" in refused(*given, "--at", 10)
+    assert "does not say its width" in refused(*words, "--update-every", 10)
+    assert not out.exists()

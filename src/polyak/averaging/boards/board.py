@@ -4,14 +4,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
 
+import torch
 from torch import Tensor
 
 from polyak.averaging.boards.runs import Run
 from polyak.averaging.boards.search import FAMILIES, Score, Search, Tried, half_of
 from polyak.averaging.kinds import Average
 from polyak.averaging.kinds.profiles.profile import contents
+from polyak.averaging.nearest import check_largest_error
 from polyak.averaging.saved_weights import SavedWeights
-from polyak.errors import ConfigError
+from polyak.errors import ConfigError, NonFiniteError, StateError
 
 KEPT = "kept"
 """What stands for a kind of the average that the run has kept."""
@@ -78,23 +80,65 @@ class Board:
 
 def compare(run: Run, score: Score, *, largest_error: float = 0.05) -> Board:
     """`polyak.board`, however a run's averages are made."""
-    search = Search(run, score, largest_error)
+    check_largest_error(largest_error)
+    search = Search(run, _losses_of(score), largest_error)
     kept = search.try_one(KEPT, run.kept, run.moments[-1])
     if kept is None:
-        raise ConfigError(
-            f"{run.kept.label!r} cannot be made of what was kept; expected files of one run. "
-            "`polyak inspect` says what they hold."
-        )
-    search.check_repeats(kept)
+        run.make(run.kept, run.moments[-1], largest_error)  # raises what says why
+    assert kept is not None
     steps, updates = run.moments[-1], run.moments[-1] // run.every
     ratio = max(1.5, (max(8.0, updates / 2) / 3.0) ** (1.0 / (_WIDTHS - 1)))
     for family in FAMILIES:
         search.widths(family, [3.0 * ratio**k for k in range(_WIDTHS)], steps)
+        if family == next(iter(FAMILIES)):
+            # Not at once: what a score keeps of one average for the next shows after others only.
+            search.check_repeats(kept)
+    if search.calls < 3:  # the kept one, and it again
+        raise ConfigError(
+            f"nothing but {run.kept.label!r} can be made of what was kept, with an expected error "
+            f"of at most {largest_error:g}; expected several averages of one moment, or of many. "
+            "Keep shorter and longer ones, save more often, or allow the error."
+        )
+    _refuse_unusable(search.ranked)
     for family in search.families()[: ceil(len(FAMILIES) / 2)]:
         search.earlier(family, _spread(run.moments[:-1], _MOMENTS))
     for part in (0.5, 0.25, 0.125):
         search.refine(ratio**part, max(1, round(part * len(run.moments) / _MOMENTS)))
     return _board(run, search, largest_error)
+
+
+def _losses_of(score: Score) -> Score:
+    """The score, of which it is said where what it gives is no numbers."""
+
+    def losses(state: dict[str, Tensor]) -> Tensor:
+        said = score(state)
+        try:
+            found = torch.as_tensor(said).detach()
+            if found.is_complex():
+                raise TypeError("losses are complex")
+            return found.double()
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise ConfigError(
+                f"score gives a {type(said).__name__}, {said!r:.40}; expected the loss of each "
+                "held-out item as a tensor or a list of numbers."
+            ) from error
+
+    return losses
+
+
+def _refuse_unusable(tried: Sequence[Tried]) -> None:
+    """Refuse losses that are the same of all weights, or of none finite."""
+    if not tried[0].losses.isfinite().all():
+        raise NonFiniteError(
+            f"score gives infinity even for {tried[0].average.label!r}, the best; expected finite "
+            "losses. Compute them in float32."
+        )
+    same = all(torch.equal(each.losses, tried[0].losses) for each in tried)
+    if same and len(tried) >= _WIDTHS:
+        raise StateError(
+            f"score gives the same losses of {len(tried)} different averages; expected those of "
+            "the weights that it is given. Load all of them into the model, with strict=True."
+        )
 
 
 def _board(run: Run, search: Search, largest_error: float) -> Board:

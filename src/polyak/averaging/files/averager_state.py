@@ -1,6 +1,6 @@
 """The averages inside an averager's state that a training script put into its checkpoint."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -37,9 +37,9 @@ def averages_of(content: Mapping[str, Any]) -> SavedWeights | None:
     states = {name: state for name, state in states.items() if state}
     if not states:
         return None
-    counts = {key: _part(content, "history").get(key) for key in _COUNTS}
-    kinds = _part(content, "averages")
-    folded = _part(_part(content, "history"), "folded")
+    history = _part(content, "history")
+    counts = {key: history.get(key) for key in _COUNTS}
+    kinds, folded = _part(content, "averages"), _part(history, "folded")
     manifest = {
         "tool": "polyak",
         "weights": dict.fromkeys(states, "averaged"),
@@ -50,6 +50,27 @@ def averages_of(content: Mapping[str, Any]) -> SavedWeights | None:
         **{key: count for key, count in counts.items() if type(count) is int},
     }
     return SavedWeights(states, manifest=manifest)
+
+
+def banks_in(
+    content: object, place: str = "", above: tuple[int, ...] = ()
+) -> Iterator[tuple[str, SavedWeights]]:
+    """The averages of each averager's state at any depth of a checkpoint, and where it lies.
+
+    Statistics are the averaged ones, and the manifest has `begun`, as `polyak.save` writes it.
+    """
+    # A pickle may hold itself.
+    if not isinstance(content, Mapping) or id(content) in above:
+        return
+    own = averages_of({**content, "refreshed": {}}) if is_state(content) else None
+    if own is not None:
+        kinds = {name: kind or {} for name, kind in own.manifest["averages"].items()}
+        begun = dict(_part(_part(content, "history"), "begun"))
+        yield place, SavedWeights(own, manifest={**own.manifest, "averages": kinds, "begun": begun})
+        return
+    for key, value in content.items():
+        inner = f"{place}.{key}" if place else str(key)
+        yield from banks_in(value, inner, (*above, id(content)))
 
 
 _COUNTS = ("every", "steps", "updates", "skipped")

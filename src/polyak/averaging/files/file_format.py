@@ -1,6 +1,7 @@
 """What a file holds, by its first bytes and never by its name."""
 
 import os
+from collections.abc import Iterable
 
 from polyak.errors import FileError
 
@@ -14,6 +15,11 @@ _BEGINNINGS = {
     b"GGUF": "GGUF",
     b"\x1f\x8b": "gzip",
 }
+
+
+def paths_of(files: Path | Iterable[Path]) -> list[Path]:
+    """Several files, or one: a path given by itself is no sequence of letters."""
+    return [files] if isinstance(files, str | os.PathLike) else list(files)
 
 
 def file_format(path: Path) -> str:

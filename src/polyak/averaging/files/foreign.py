@@ -188,6 +188,11 @@ def _parts(index: Folder, described: Mapping[str, Any], made: StandIns) -> dict[
         if Folder(name).name != name:
             raise tensor_files.damaged(index, f"it names {name!r}, outside its folder")
         part = index.parent / name
+        if not part.is_file():
+            raise FileError(
+                f"{index.parent} lacks {name!r}, which its index names; expected all parts. Copy "
+                "the whole folder."
+            )
         if file_format(part) == "safetensors":
             tensors |= SafetensorsFile(part).tensors(made)
         elif isinstance(content := read_pickled(part)[0], dict):

@@ -110,18 +110,24 @@ def replica(
 
 
 @contextmanager
-def restored(model: nn.Module) -> Iterator[None]:
+def restored(model: nn.Module, *, frozen: Iterable[Tensor]) -> Iterator[None]:
     """Undo at the end what the block does to a model: its weights, its buffers, every train flag.
 
-    Inside, the model is in eval mode. Frozen parameters are not copied: they are put back into
-    their places, and whoever reads them notices if they have moved.
+    Inside, the model is in eval mode.
+
+    Args:
+        model: Any module.
+        frozen: Its weights that are not copied, but put back into their places: whoever reads
+            them notices if they have moved.
     """
+    spared = {id(x) for x in frozen}
     modules = list(model.modules())
     sharded.reshard(modules)
     kept_in = [p for m in modules for p in (places.parameters(m), places.buffers(m)) if len(p)]
     stood = [(mapping, dict(mapping.items())) for mapping in kept_in]
-    written = {id(x): x for _, before in stood for x in before.values() if _may_be_written(x)}
-    kept = [(x, sharded.local(x).detach().clone()) for x in written.values()]
+    tensors = {id(x): x for _, before in stood for x in before.values() if x is not None}
+    written = [x for key, x in tensors.items() if key not in spared]
+    kept = [(x, sharded.local(x).detach().clone()) for x in written]
     with eval_mode(modules):
         try:
             yield
@@ -132,10 +138,6 @@ def restored(model: nn.Module) -> Iterator[None]:
             for x, values in kept:
                 sharded.local(x).data.copy_(values)
             memorised.forget(modules)
-
-
-def _may_be_written(x: Tensor | None) -> bool:
-    return x is not None and (not isinstance(x, nn.Parameter) or x.requires_grad)
 
 
 def _in_same_memory(frozen: Tensor) -> Tensor:

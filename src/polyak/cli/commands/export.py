@@ -9,10 +9,8 @@ import tyro
 
 from polyak.averaging.files.export import read_kept, read_named, write_as, write_plain
 from polyak.cli.options.weights_out import OF_TORCH, check_plain_out
-from polyak.cli.run_names import OUT
+from polyak.cli.run_names import run_folder_of
 from polyak.errors import ConfigError
-from polyak.files import read_json
-from polyak.records.runs import run_folder
 
 
 @dataclass(frozen=True)
@@ -41,7 +39,7 @@ class ExportCommand:
 
     def run(self) -> int:
         """Exit code 0."""
-        run = _run_folder(self.file)
+        run = run_folder_of(self.file)
         if self.as_ is not None:
             return self._run_as(self.as_, run)
         if run is not None:
@@ -84,19 +82,6 @@ def check_tools_out(file: Path, out: Path) -> None:
         raise ConfigError(
             f"out is '{out}', and what --as writes is torch's; expected .pt or .pth. Change it."
         )
-
-
-def _run_folder(path: Path) -> Path | None:
-    """The folder of a run by its path or id; None for what is none, such as a model's folder."""
-    for folder in (path, run_folder(OUT, str(path)).path):
-        try:
-            record = read_json(folder / "config.json")
-        except (OSError, ValueError):
-            continue
-        # `save_pretrained` leaves a config.json too.
-        if isinstance(record, dict) and "kind" in record:
-            return folder
-    return None
 
 
 def _about(manifest: Mapping[str, Any], name: str) -> dict[str, Any]:

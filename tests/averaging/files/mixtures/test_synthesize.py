@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+import torch.distributed.checkpoint as dcp
 from safetensors.torch import save_file
 from support.small_networks import EVERY_KIND, Tied, generator, net
 from torch import nn
@@ -130,7 +131,7 @@ def test_a_moment_outside_the_run_is_refused(run, steps):
 def test_one_file_in_memory_at_a_time_is_each_read_once(run, monkeypatch):
     reads = []
     monkeypatch.setattr(
-        "polyak.averaging.files.mixtures.synthesize.load",
+        "polyak.averaging.files.mixtures.stored.load",
         lambda path: reads.append(path) or polyak.load(path),
     )
     polyak.synthesize(run.files, 0.93)
@@ -156,6 +157,65 @@ def test_files_that_do_not_say_what_they_are_made_of_are_refused(tmp_path):
     for name in ("plain.safetensors", "plain.pt", "ours.safetensors"):
         with pytest.raises(FileError, match="does not say what its averages are made of"):
             polyak.synthesize([tmp_path / name], 0.9)
+
+
+@pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
+def test_the_state_of_an_averager_in_a_checkpoint_is_as_good_as_a_file(tmp_path):
+    torch.manual_seed(0)
+    model = net()
+    averager, files = Averager(model, [0.6, *EVERY_KIND], every=EVERY), []
+    for step in range(1, 61):
+        with torch.no_grad():
+            for p in model.parameters():
+                p += torch.randn(p.shape)
+        averager.step()
+        if step in (30, 60):
+            files.append(tmp_path / f"{step}.safetensors")
+            polyak.save(averager, files[-1])
+            averager.refresh_batchnorm([torch.randn(8, 3)])
+            inner = {"averager": averager.state_dict(), "model": model.state_dict()}
+            torch.save({"trainer": inner}, tmp_path / f"{step}.pt")
+            dcp.save(inner, checkpoint_id=tmp_path / f"{step}")
+    expected = polyak.synthesize(files, 0.8, steps=50, largest_error=1.0)
+    for like in ("{}.pt", "{}"):
+        checkpoints = [tmp_path / like.format(step) for step in (30, 60)]
+        found = polyak.synthesize(checkpoints, 0.8, steps=50, largest_error=1.0)
+        for key, x in expected["ema_0.8"].items():
+            torch.testing.assert_close(found["ema_0.8"][key], x)
+        both = polyak.synthesize([*files, *checkpoints], 0.8, steps=50, largest_error=1.0)
+        error, same, twice = (x.manifest["synthesis"]["error"] for x in (found, expected, both))
+        assert error == pytest.approx(same)
+        assert twice == pytest.approx(same, rel=0.05)
+
+
+@pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
+def test_a_checkpoint_of_several_averagers_or_none_is_named(tmp_path):
+    model = nn.Linear(2, 2)
+    states = {name: Averager(model, 0.9).state_dict() for name in ("slow", "fast")}
+    torch.save(states, tmp_path / "both.pt")
+    with pytest.raises(FileError, match=r"both\.pt holds the states of fast, slow"):
+        polyak.synthesize([tmp_path / "both.pt"], 0.9)
+    dcp.save({"model": model.state_dict()}, checkpoint_id=tmp_path / "none")
+    with pytest.raises(FileError, match="none holds no averager's state; expected that of one"):
+        polyak.synthesize(tmp_path / "none", 0.9)
+
+
+@pytest.mark.parametrize(
+    ("part", "altered", "said"),
+    [
+        ("history", {"every": 0}, "says every 0; expected counts"),
+        ("history", {"updates": -1}, "says updates -1; expected counts"),
+        ("averages", {"ema_0.9": {"kind": "ema", "speed": 3}}, "says of 'ema_0.9' what is no"),
+        ("averages", {"ema_0.9": {"kind": "ema", "decay": "x"}}, "says of 'ema_0.9' what is no"),
+    ],
+)
+def test_a_state_that_no_averager_has_is_named(tmp_path, part, altered, said):
+    state = averager_after(9).state_dict()
+    state[part] |= altered
+    state["itself"] = state
+    torch.save({"a": state, "b": {}}, tmp_path / "a.pt")
+    with pytest.raises(FileError, match=rf"a\.pt {said}"):
+        polyak.synthesize(tmp_path / "a.pt", 0.9)
 
 
 def test_a_damaged_file_is_named(run, tmp_path):

@@ -36,7 +36,7 @@ def synthesize_from_checkpoints(
     largest_error: float,
 ) -> SavedWeights:
     """`synthesize` of checkpoints with raw weights; arguments as there."""
-    moments = _checked(files, at, every)
+    moments = moments_of(files, at, every)
     steps = moments[-1] if steps is None else steps
     if isinstance(steps, bool) or not isinstance(steps, int) or not 0 < steps <= moments[-1]:
         raise ConfigError(
@@ -110,8 +110,8 @@ def weighted_sum(
     return {key: made.get(id(x), x) for key, x in latest.items()}
 
 
-def _checked(files: Sequence[Path], at: Sequence[int], every: int) -> list[int]:
-    """The moments in order."""
+def moments_of(files: Sequence[Path], at: Sequence[int], every: int) -> list[int]:
+    """The steps of checkpoints in order, checked."""
     if isinstance(every, bool) or not isinstance(every, int) or every < 1:
         raise ConfigError(f"every is {every!r}; expected optimizer steps, a whole number >= 1.")
     wrong = [x for x in at if isinstance(x, bool) or not isinstance(x, int) or x < 1 or x % every]

@@ -15,7 +15,7 @@ from polyak.averaging.files.mixtures.same_run import ORIGIN, origin, refuse_othe
 from polyak.averaging.files.on_disk.weights import OnDisk
 from polyak.averaging.kernels import TILE, averageable, is_statistic, refuse_negative_variances
 from polyak.averaging.kinds.combination import checked_shares
-from polyak.errors import ConfigError
+from polyak.errors import ConfigError, unknown
 
 NAME = "merged"
 _ACROSS = "Runs that began at the same weights may be merged with --across-runs (across_runs=True)."
@@ -101,6 +101,8 @@ class Mean:
         extrapolate: bool = False,
         statistics: Literal["combine", "last"] = "combine",
     ) -> None:
+        if statistics not in ("combine", "last"):
+            raise ConfigError(unknown("statistics", statistics, ("combine", "last")))
         weights, self._last = _checked(files, shares, extrapolate=extrapolate), files[-1]
         # Partial sums of shares first rise, then fall to 1, so that none is near 0.
         ordered = sorted(range(len(files)), key=lambda k: (weights[k] < 0, weights[k] == 0))

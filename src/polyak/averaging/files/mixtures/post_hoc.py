@@ -101,6 +101,11 @@ def synthesize_post_hoc(
     return SavedWeights({kind.label: state}, manifest=about)
 
 
+def is_post_hoc(folder: Path) -> bool:
+    """Whether a folder holds checkpoints of a `PostHocEMA`, by their names."""
+    return any(_NAMED.fullmatch(path.name) for path in Folder(folder).glob("*.pt"))
+
+
 def kept_profile(gamma: float, *, steps: int, every: int) -> tuple[float, ...]:
     """Shares of what they keep: of the initial weights, 0, then of the weights at each update.
 

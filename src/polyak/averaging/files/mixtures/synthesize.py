@@ -2,9 +2,9 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path as Folder
 
-from polyak.averaging.files.averages import load
-from polyak.averaging.files.file_format import Path
+from polyak.averaging.files.file_format import Path, paths_of
 from polyak.averaging.files.manifest import dtypes
 from polyak.averaging.files.mixtures.checkpoints import (
     synthesize_from_checkpoints,
@@ -12,7 +12,7 @@ from polyak.averaging.files.mixtures.checkpoints import (
     weighted_sum,
 )
 from polyak.averaging.files.mixtures.same_run import origin, refuse_others
-from polyak.averaging.files.mixtures.stored import Stored, averages_in
+from polyak.averaging.files.mixtures.stored import Stored, averages_in, read_averages
 from polyak.averaging.kinds import Average, Combination, as_average
 from polyak.averaging.kinds.profiles.profile import profile
 from polyak.averaging.kinds.records import to_record
@@ -22,7 +22,7 @@ from polyak.errors import ConfigError, StateError, unknown
 
 
 def synthesize(
-    files: Sequence[Path],
+    files: Path | Sequence[Path],
     average: float | Average | Mapping[str, float],
     *,
     steps: int | None = None,
@@ -39,8 +39,9 @@ def synthesize(
     hundredth between two. BatchNorm statistics are mixtures too: recompute them before use.
 
     Args:
-        files: Of `polyak.save(averager, path)`, from any moments of one run; with `at`, checkpoints
-            that any tool wrote, with the weights themselves.
+        files: Of `polyak.save(averager, path)`, from any moments of one run, or checkpoints that
+            hold an averager's state, in shards too; with `at`, checkpoints that any tool wrote,
+            with the weights themselves.
         average: Which one; a plain number is an EMA's decay, per update. Or shares by name of the
             averages that the files hold; they sum to one, and may be negative.
         steps: The moment, in optimizer steps; None for that of the latest file.
@@ -65,6 +66,7 @@ def synthesize(
     Source:
         Karras et al. 2024 (EDM2), section 3.2, for power-function averages.
     """
+    files = paths_of(files)
     if at is not None:
         return synthesize_from_checkpoints(
             files,
@@ -91,8 +93,8 @@ def synthesize_stored(
     largest_error: float = 0.05,
 ) -> SavedWeights:
     """`synthesize` of averages whose profiles are known, to make several of them."""
-    _refuse_other_runs(stored)
-    every = _period(stored)
+    refuse_other_runs(stored)
+    every = period_of(stored)
     regular = all(s.regular for s in stored)
     if kind.depends_on_steps and not regular:
         raise StateError(
@@ -111,7 +113,7 @@ def synthesize_stored(
     parts = list(zip(stored, mixture.shares, strict=True))
     # Those after the moment come first, so that the latest before it has the last word.
     parts.sort(key=lambda p: (p[0].updates <= updates, p[0].updates, os.fspath(p[0].path)))
-    state = weighted_sum([(s.path, s.name, share) for s, share in parts], read=load)
+    state = weighted_sum([(s.path, s.name, share) for s, share in parts], read=read_averages)
     about = {
         "averages": {kind.label: to_record(kind)},
         "every": every,
@@ -120,22 +122,33 @@ def synthesize_stored(
         "dtypes": {kind.label: dtypes(state)},
         "synthesis": {
             "error": mixture.error,
-            "of": [[os.path.basename(s.path), s.name, share] for s, share in parts],
+            "of": [[Folder(s.path).name, s.name, share] for s, share in parts],
         },
     }
     return SavedWeights({kind.label: state}, manifest={**stored[-1].manifest, **about})
 
 
-def _refuse_other_runs(stored: Sequence[Stored]) -> None:
+def refuse_other_runs(stored: Sequence[Stored]) -> None:
+    """Refuse averages that are of several runs, by what their files say or by their values."""
     manifests = {s.path: s.manifest for s in stored}
     origins = [origin(manifest) for manifest in manifests.values()]
     for k in range(2, len(origins) + 1):
         refuse_others(list(manifests)[:k], origins[:k])
+    known: dict[tuple[str, int], Stored] = {}
+    for s in (s for s in stored if s.digest):
+        twin = known.setdefault((s.name, s.updates), s)
+        if s.digest != twin.digest and s.profile == twin.profile:
+            raise StateError(
+                f"{os.fspath(s.path)} and {os.fspath(twin.path)} hold different weights of "
+                f"{s.name!r} after {s.updates} updates; expected files of one run. Leave one out."
+            )
 
 
 def _combined(shares: Mapping[str, float], stored: Sequence[Stored]) -> Combination:
     """The combination of averages that have these names in the files."""
     kinds = {s.name: s.kind for s in stored}
+    if not shares:
+        raise ConfigError("average is {}; expected a share by name of each average in the files.")
     for name in shares:
         if name not in kinds:
             raise ConfigError(unknown("average in the files", str(name), kinds))
@@ -151,7 +164,8 @@ def _of_checkpoints(average: float | Average | Mapping[str, float]) -> Average:
     return as_average(average)
 
 
-def _period(stored: Sequence[Stored]) -> int:
+def period_of(stored: Sequence[Stored]) -> int:
+    """Optimizer steps per update, the same of all."""
     if not stored:
         raise ConfigError("files hold no averages; expected at least one. Name more files.")
     found = {s.manifest["every"] for s in stored}
