@@ -35,14 +35,13 @@ text { fill: currentColor } .muted { fill: var(--muted) } .end { text-anchor: en
 """
 
 
-def draw(path: Path, rows: Sequence[dict], limit: float, words: str) -> None:
+def draw(path: Path, rows: Sequence[dict], limit: float) -> None:
     """Write the figure.
 
     Args:
         path: Of the SVG.
         rows: Of cooldowns.csv, numbers as such.
         limit: The share of the run from which on the library warns.
-        words: What it shows, for who cannot see it.
     """
     nets = list(dict.fromkeys(row["net"] for row in rows))
     height = TOP + len(nets) * (PANEL + GAP) - GAP + BOTTOM
@@ -50,7 +49,7 @@ def draw(path: Path, rows: Sequence[dict], limit: float, words: str) -> None:
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img" '
         'aria-labelledby="title words">',
         '<title id="title">Average less decay, by the decay’s share of the run</title>',
-        f'<desc id="words">{words}</desc>',
+        f'<desc id="words">{words(rows, limit)}</desc>',
         f"<style>{STYLE}</style>",
         *_legend(),
     ]
@@ -59,6 +58,23 @@ def draw(path: Path, rows: Sequence[dict], limit: float, words: str) -> None:
         lines += _axes(top, net, limit, last=k == len(nets) - 1)
         lines += _marks(top, [row for row in rows if row["net"] == net])
     path.write_text("\n".join([*lines, "</svg>", ""]), encoding="utf-8")
+
+
+def words(rows: Sequence[dict], limit: float) -> str:
+    """What it shows, for who cannot see it."""
+    told = []
+    for seed in sorted({row["seed"] for row in rows}):
+        mine = [row for row in rows if row["seed"] == seed]
+        near = [row for row in mine if _share(row) <= limit]
+        far = [row for row in mine if _share(row) > limit]
+        each = [
+            f"the average is better in {sum(r['apart_high'] < 0 for r in part)} and worse in "
+            f"{sum(r['apart_low'] > 0 for r in part)} of {len(part)} cooldowns, by at most "
+            f"{max(r['emulated'] - r['real'] for r in part):.3f} nats"
+            for part in (near, far)
+        ]
+        told.append(f"Seed {seed:g}: up to {limit:.0%} of the run {each[0]}; beyond, {each[1]}.")
+    return " ".join(told)
 
 
 def _x(share: float) -> float:
@@ -99,9 +115,9 @@ def _axes(top: float, net: str, limit: float, *, last: bool) -> Iterator[str]:
     x = f"{_x(limit):.1f}"
     yield f'<line class="limit" x1="{x}" y1="{top}" x2="{x}" y2="{foot}"/>'
     yield f'<text x="{LEFT + 6}" y="{top + 14}">{net}</text>'
-    yield f'<text class="muted" x="{LEFT + 6}" y="{top + 30}">decay better ↑</text>'
-    yield f'<text class="muted" x="{LEFT + 6}" y="{foot - 8}">average better ↓</text>'
-    yield f'<text x="{x}" y="{foot - 8}" dx="6">warned of beyond {limit:.0%}</text>'
+    yield f'<text class="muted" x="{LEFT + 50}" y="{top + 14}">decay better ↑</text>'
+    yield f'<text class="muted" x="{LEFT + 50}" y="{foot - 12}">average better ↓</text>'
+    yield f'<text x="{x}" y="{foot - 12}" dx="6">warned of beyond {limit:.0%}</text>'
     if last:
         for share in TICKS:
             at = f"{_x(share):.1f}"
