@@ -7,7 +7,7 @@ import csv
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass, fields
-from itertools import accumulate, combinations
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -292,18 +292,22 @@ def _memorised(predictions: Predictions, arm: str) -> float | None:
 def _pairs(
     label: str, phase: Phase, done: Mapping[str, Predictions], target: str
 ) -> Iterator[Result]:
-    for (first, a), (second, b) in combinations(done.items(), 2):
-        # An evaluation may have asked some runs about more arms than others.
-        for arm in sorted({*a.arms("test")} & {*b.arms("test")}):
-            logits = a.logits_nk("test", arm), b.logits_nk("test", arm)
-            found = {
-                "churn": metrics.churn(*logits),
-                "js": metrics.js_divergence(*logits),
-                "js_paper_code": metrics.js_paper_code(*logits),
-                **asdict(metrics.agreement(*logits, a.labels_n("test"))),
+    # An evaluation may have asked some runs about more arms than others.
+    by_arm = {
+        arm: [seed for seed, said in done.items() if arm in said.arms("test")]
+        for arm in sorted({arm for said in done.values() for arm in said.arms("test")})
+    }
+    for arm, seeds in by_arm.items():
+        logits = [done[seed].logits_nk("test", arm) for seed in seeds]
+        for (i, j), found in metrics.differences(logits, done[seeds[0]].labels_n("test")):
+            scores = {
+                "churn": found.churn,
+                "js": found.js,
+                "js_paper_code": found.js_paper_code,
+                **asdict(found.agreement),
             }
-            pair = f"{first}-{second}"
-            yield from on_test(found, row=label, phase=phase, arm=arm, seed=pair, target=target)
+            pair = f"{seeds[i]}-{seeds[j]}"
+            yield from on_test(scores, row=label, phase=phase, arm=arm, seed=pair, target=target)
 
 
 def _of_probes(row: RowRecord, predictions: Mapping[str, Predictions]) -> Iterator[Result]:

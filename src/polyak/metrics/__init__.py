@@ -21,6 +21,7 @@ from polyak.metrics.disagreement import (
     sample_divergences,
 )
 from polyak.metrics.margins import best_other, margins, sample_losses
+from polyak.metrics.pairs import Differences, differences
 from polyak.metrics.ranking import Estimate, auroc, auroc_difference, auroc_interval, precision_at
 from polyak.metrics.temperature import fit_temperature, fit_temperature_paper_code
 
@@ -42,6 +43,8 @@ __all__ = [
     "js_divergence",
     "js_paper_code",
     "pairwise",
+    "differences",
+    "Differences",
     "sample_divergences",
     "margins",
     "best_other",

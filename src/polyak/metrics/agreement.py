@@ -54,7 +54,11 @@ def agreement(logits_a_nk: Tensor, logits_b_nk: Tensor, labels_n: Tensor) -> Agr
     a_nk, b_nk = paired_logits(logits_a_nk, logits_b_nk, argmax_only=True)
     _, long_n = labelled_logits(a_nk, labels_n, argmax_only=True)
     a_n, b_n = a_nk.argmax(dim=1), b_nk.argmax(dim=1)
-    right_a_n, right_b_n = a_n == long_n, b_n == long_n
+    return agreement_of(a_n, b_n, a_n == long_n, b_n == long_n)
+
+
+def agreement_of(a_n: Tensor, b_n: Tensor, right_a_n: Tensor, right_b_n: Tensor) -> Agreement:
+    """`agreement` of predicted classes, and whether each is right."""
     wrong_n = ~(right_a_n | right_b_n)
 
     def share(chosen_n: Tensor) -> float:
