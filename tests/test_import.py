@@ -132,7 +132,8 @@ def out(tmp_path_factory) -> Path:
 def test_studies_are_listed_without_torch():
     loaded = loaded_by("list")
     assert not roots(loaded) & {"torch", "numpy", "safetensors", *HEAVY} - {"tyro"}
-    assert len([name for name in loaded if name.startswith("polyak")]) < 60
+    # All presets are listed, so all are imported: each is plain settings.
+    assert len([name for name in loaded if name.startswith("polyak")]) < 70
 
 
 def test_how_far_runs_are_is_said_without_torch(out):

@@ -141,8 +141,11 @@ def expected_today(name: str) -> dict[str, Any]:
     record, changed = RECORD["studies"][name], CHANGES["studies"].get(name, {})
     now = dict(changed.get("tables", []))
     assert now.keys() <= set(record["tables"])
+    tables = [now.get(table, table) for table in record["tables"]]
+    for place, table in changed.get("added", []):
+        tables.insert(place, table)
     return {
-        "tables": [now.get(table, table) for table in record["tables"]],
+        "tables": tables,
         "figures": record["figures"] | changed.get("figures", {}),
         "claims": record["claims"] | changed.get("claims", {}),
     }
