@@ -21,9 +21,9 @@ RATES: dict[str, Callable[[float], float]] = {
 over; w(0) = 1, w(1) = 0."""
 
 TRUSTED = 0.2
-"""Longest decay that an average stands for, as a share of the steps up to its end. Of 189 real
-cooldowns (docs/results/2026-11-30-annealed) the average was worse than the decay in 12 of 105 up to
-here, by 0.010 nats at most, and in 44 of 84 beyond, by up to 0.027. It was read off one seed of
+"""Longest decay that an average stands for, as a share of the steps up to its end. Of 216 real
+cooldowns (docs/results/2026-11-30-annealed) the average was worse than the decay in 12 of 120 up to
+here, by 0.010 nats at most, and in 51 of 96 beyond, by up to 0.027. It was read off one seed of
 two; the other, held back, keeps to it."""
 
 MOST_SNAPSHOTS = 100
