@@ -27,17 +27,22 @@ def main() -> None:
     for name, (samples, classes) in CASES.items():
         logits = [3 * torch.randn(samples, classes, generator=draw) for _ in range(RUNS)]
         labels_n = torch.randint(classes, (samples,), generator=draw)
-        seconds = interleaved(
-            {
-                "one by one": lambda: one_by_one(logits, labels_n),  # noqa: B023
-                "at once": lambda: list(metrics.differences(logits, labels_n)),  # noqa: B023
-            },
-            rounds=rounds,
-        )
-        pairs = RUNS * (RUNS - 1) / 2
-        times = [f"{1e3 * median(each) / pairs:.1f}" for each in seconds.values()]
-        found = ", ".join(f"{x:.2f}" for x in ratios(seconds["at once"], seconds["one by one"]))
-        print(f"| {name} | {' | '.join(times)} | {found} |")
+        print(f"| {name} | {' | '.join(measured(logits, labels_n, rounds=rounds))} |")
+
+
+def measured(logits: list[Tensor], labels_n: Tensor, *, rounds: int) -> list[str]:
+    """Milliseconds a pair either way, and their ratio."""
+    seconds = interleaved(
+        {
+            "one by one": lambda: one_by_one(logits, labels_n),
+            "at once": lambda: list(metrics.differences(logits, labels_n)),
+        },
+        rounds=rounds,
+    )
+    pairs = RUNS * (RUNS - 1) / 2
+    times = [f"{1e3 * median(each) / pairs:.1f}" for each in seconds.values()]
+    ratio = ", ".join(f"{x:.2f}" for x in ratios(seconds["at once"], seconds["one by one"]))
+    return [*times, ratio]
 
 
 def one_by_one(logits: list[Tensor], labels_n: Tensor) -> None:

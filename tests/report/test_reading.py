@@ -12,6 +12,7 @@ import pytest
 import polyak.report
 from polyak.analysis import loaded
 from polyak.analysis.results import all_runs
+from polyak.cli.main import main
 from polyak.records import evaluations
 from polyak.records.predictions import Predictions
 from polyak.records.runs import run_folder
@@ -45,6 +46,10 @@ def keep(out, name):
     write_archive(out, name, out / "kept")
 
 
+def report_and_keep(out, name):
+    assert main(["report", str(out / name), "--keep", str(out / "kept")]) == 0
+
+
 @pytest.fixture(scope="module")
 def many_sided(written_by_hand, tmp_path_factory):
     """A study with everything that looks at a log: rates, stops, follow-ups, a variation."""
@@ -72,6 +77,7 @@ def many_sided(written_by_hand, tmp_path_factory):
         (write_report, "app-b"),
         (write_report, "app-e2"),
         (keep, "app-a"),
+        (report_and_keep, "app-a"),
     ],
 )
 def test_a_page_reads_each_log_and_each_file_of_predictions_once(

@@ -177,6 +177,11 @@ class LoadedStudy:
     """What it claimed before it ran; None where nothing was registered."""
 
     @property
+    def is_text(self) -> bool:
+        """Whether all of its rows are of text."""
+        return bool(self.rows) and all(row.is_text for row in self.rows)
+
+    @property
     def results(self) -> list[Result]:
         """Every number of its page: those of all rows' arms, then those of their variants."""
         arms = [result for row in self.rows for result in row.results]

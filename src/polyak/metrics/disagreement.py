@@ -120,8 +120,7 @@ def js_paper_code(logits_a_nk: Tensor, logits_b_nk: Tensor, *, batch_size: int =
     if batch_size < 1:
         raise ConfigError(f"batch_size is {batch_size!r}; expected >= 1. The authors use 100.")
     a_nk, b_nk = paired_logits(logits_a_nk, logits_b_nk)
-    batches = zip(torch.split(a_nk, batch_size), torch.split(b_nk, batch_size), strict=True)
-    return torch.stack([_batch_axis_divergence(a, b) for a, b in batches]).mean().item()
+    return over_batches(batched(a_nk, batch_size), batched(b_nk, batch_size))
 
 
 def pairwise(
@@ -153,9 +152,21 @@ def pairwise(
     return [metric(a, b) for a, b in combinations(logits_by_run, 2)]
 
 
-def _batch_axis_divergence(a_nk: Tensor, b_nk: Tensor) -> Tensor:
-    """One batch of `js_paper_code`."""
-    p_nk, q_nk = a_nk.softmax(dim=0), b_nk.softmax(dim=0)
-    m_nk = (p_nk + q_nk) / 2
-    log_pq_nk = ((p_nk + 1e-8).log() + (q_nk + 1e-8).log()) / 2
-    return (torch.xlogy(m_nk, m_nk) - m_nk * log_pq_nk).sum() / a_nk.shape[0]
+Batches = list[tuple[Tensor, Tensor]]
+"""Softmax over the samples of each batch, and its logarithm: one model's part in `over_batches`."""
+
+
+def batched(wide_nk: Tensor, batch_size: int) -> Batches:
+    """A model's logits, as `over_batches` takes them."""
+    p_of_batches = [x_nk.softmax(dim=0) for x_nk in torch.split(wide_nk, batch_size)]
+    return [(p_nk, (p_nk + 1e-8).log()) for p_nk in p_of_batches]
+
+
+def over_batches(a: Batches, b: Batches) -> float:
+    """`js_paper_code` of two models' batches."""
+    found = []
+    for (p_nk, log_p_nk), (q_nk, log_q_nk) in zip(a, b, strict=True):
+        m_nk = (p_nk + q_nk) / 2
+        inside_nk = torch.xlogy(m_nk, m_nk) - m_nk * ((log_p_nk + log_q_nk) / 2)
+        found.append(inside_nk.sum() / len(m_nk))
+    return torch.stack(found).mean().item()

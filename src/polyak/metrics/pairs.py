@@ -13,6 +13,7 @@ from torch import Tensor
 
 from polyak.errors import DataError
 from polyak.metrics.agreement import Agreement, agreement_of
+from polyak.metrics.disagreement import Batches, batched, over_batches
 from polyak.metrics.inputs import labelled_logits
 
 _BATCH = 100
@@ -44,10 +45,7 @@ class _Run:
     right_n: Tensor
     p_nk: Tensor
     entropy_n: Tensor
-    over_batch_nk: Tensor
-    """Softmax over the samples of a batch instead of over the classes."""
-
-    log_over_batch_nk: Tensor
+    batches: Batches
 
 
 def differences(
@@ -87,15 +85,13 @@ def differences(
 def _prepared(logits_nk: Tensor, labels_n: Tensor) -> _Run:
     wide_nk, long_n = labelled_logits(logits_nk, labels_n)
     p_nk = wide_nk.softmax(dim=1)
-    over_batch_nk = torch.cat([x.softmax(dim=0) for x in torch.split(wide_nk, _BATCH)])
     predicted_n = wide_nk.argmax(dim=1)
     return _Run(
         predicted_n,
         predicted_n == long_n,
         p_nk,
         torch.special.entr(p_nk).sum(dim=1),
-        over_batch_nk,
-        (over_batch_nk + 1e-8).log(),  # the authors' constant
+        batched(wide_nk, _BATCH),
     )
 
 
@@ -103,7 +99,7 @@ def _compared(a: _Run, b: _Run) -> Differences:
     return Differences(
         churn=(a.predicted_n != b.predicted_n).double().mean().item(),
         js=_divergence(a, b),
-        js_paper_code=_over_batches(a, b),
+        js_paper_code=over_batches(a.batches, b.batches),
         agreement=agreement_of(a.predicted_n, b.predicted_n, a.right_n, b.right_n),
     )
 
@@ -120,16 +116,3 @@ def _divergence(a: _Run, b: _Run) -> float:
     # Rounding may leave a sample, and the mean, 1e-16 outside the range.
     mean: float = torch.cat(found).clamp_(0.0, math.log(2)).mean().item()
     return min(mean, math.log(2))
-
-
-def _over_batches(a: _Run, b: _Run) -> float:
-    found = []
-    for p_nk, q_nk, log_p_nk, log_q_nk in zip(
-        *(torch.split(x.over_batch_nk, _BATCH) for x in (a, b)),
-        *(torch.split(x.log_over_batch_nk, _BATCH) for x in (a, b)),
-        strict=True,
-    ):
-        m_nk = (p_nk + q_nk).div_(2)
-        inside_nk = torch.xlogy(m_nk, m_nk).sub_(m_nk.mul_((log_p_nk + log_q_nk).div_(2)))
-        found.append(inside_nk.sum() / len(m_nk))
-    return torch.stack(found).mean().item()

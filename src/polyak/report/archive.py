@@ -43,18 +43,19 @@ _PATH = re.compile(r"(?<![\w./])~?/(?:[^\s/'\":;,]+/)+([^\s/'\":;,]+)")
 """An absolute path in a text, and its name."""
 
 
-def write_archive(out: Path, name: str, folder: Path) -> None:
+def write_archive(out: Path, name: str, folder: Path, *, study: LoadedStudy | None = None) -> None:
     """Write what is worth keeping of a study, small enough for a repository.
 
     Args:
         out: The output folder that holds `runs/` and the study's folder.
         name: Of the study.
         folder: Where to; made if it is not there, files of those names are replaced.
+        study: That of this name, where it has been loaded.
 
     Raises:
         FileError: if there is no such study or a file of a finished run is damaged.
     """
-    study = _shareable(load_study(out, name))
+    study = _shareable(study or load_study(out, name))
     write_page(study, folder, interactive=False)
     write_results_csv(folder / "results.csv", study.results)
     write_csv(folder / "curves.csv", CURVE_COLUMNS, _curves(study))

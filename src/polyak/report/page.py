@@ -32,12 +32,13 @@ from polyak.report.tables.overview import other_methods, tables_of, transfer_tab
 from polyak.report.tables.paper_methods import paper_table
 
 
-def write_report(out: Path, name: str) -> Path:
+def write_report(out: Path, name: str, *, study: LoadedStudy | None = None) -> Path:
     """Compute a study's results from its files and write its page.
 
     Args:
         out: The output folder that holds `runs/` and the study's folder.
         name: Of the study.
+        study: The same, where it has been loaded.
 
     Returns:
         Path of `out/<name>/report/index.html`; figures and their CSV files lie in `figures/`
@@ -46,7 +47,7 @@ def write_report(out: Path, name: str) -> Path:
     Raises:
         FileError: if there is no such study or a file of a finished run is damaged.
     """
-    study = load_study(out, name)
+    study = study or load_study(out, name)
     if study.record.measurement is None:
         write_results(out / name / "results.parquet", study.results)
     return write_page(study, out / name / "report")
@@ -121,6 +122,7 @@ def render(
             appendix=appendix(study),
             matched=[line for row in rows for line in matched(row)],
             cost=facts.cost(run for row in rows for run in row.runs.values()),
+            trained_on="training window" if study.is_text else "training image",
             wall_time=duration(record.seconds),
             arms=[ARMS[arm] for arm in arms_in(rows, "refit") if arm in ARMS],
             bins=_bins(study),

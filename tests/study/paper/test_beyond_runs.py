@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from support.carried_studies import carried_through
 
 from polyak.analysis.loaded import load_study
 from polyak.report.page import write_page
@@ -10,27 +11,11 @@ from polyak.report.sections.own_claims import judge_own
 from polyak.study.options import with_rows
 from polyak.study.paper.presets import preset
 from polyak.study.plan import planned
-from polyak.study.runner import run_study
-from polyak.training.jobs import carry_out
 
 
-def in_process(jobs, out, on_tick):
-    for job in jobs:
-        carry_out(job, out)
-        on_tick({job.id: "done"})
-    return {}
-
-
-def carried_through(study, out):
-    """Whether all runs of a study ended well, with what was read of their files."""
-    outcome = run_study(
-        study,
-        out,
-        executor=in_process,
-        on_progress=lambda progress: None,
-        workers=1,
-        command="polyak study",
-    )
+def carried_to_the_end(study, out):
+    """A study whose runs all ended well, with what was read of their files."""
+    outcome = carried_through(study, out)
     assert (outcome.failures, outcome.row_failures, outcome.diverged) == ({}, {}, 0)
     assert outcome.done + outcome.skipped == planned(study)
     return load_study(out, study.name)
@@ -38,7 +23,7 @@ def carried_through(study, out):
 
 def test_muon_on_bytes_is_judged_by_its_searches(tmp_path):
     study = with_rows(preset("beyond-transformers", scale="tiny"), ["GPT, Muon"])
-    own = judge_own(carried_through(study, tmp_path))
+    own = judge_own(carried_to_the_end(study, tmp_path))
     assert [entry.claim.id for entry in own.later] == ["muon-early-lead", "muon-before-the-end"]
     assert all(entry.verdict != "not run" for entry in own.later)
 
@@ -56,7 +41,7 @@ def test_muon_on_bytes_is_judged_by_its_searches(tmp_path):
 def test_every_claim_is_judged(name, rows, official, tmp_path):
     given = {place: str(official[place]) for place in ("cifar10", "cifar10n")}
     study = with_rows(preset(name, scale="tiny", places=given), rows)
-    loaded = carried_through(study, tmp_path)
+    loaded = carried_to_the_end(study, tmp_path)
     page = write_page(loaded, tmp_path / "report").read_text(encoding="utf-8")
     claims = json.loads((tmp_path / "report" / "claims.json").read_text(encoding="utf-8"))
     claims = claims["own"]["claims"]

@@ -3,6 +3,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
+from support.carried_studies import carried_through
 
 from polyak.errors import ConfigError
 from polyak.records.runs import run_folder
@@ -17,9 +18,7 @@ from polyak.study.paper.presets import PAPER_STUDIES, paper_study, preset
 from polyak.study.paper.scales import SCALES
 from polyak.study.plan import planned
 from polyak.study.record import new_record
-from polyak.study.runner import run_study
 from polyak.training.config import PAPER_DECAYS
-from polyak.training.jobs import carry_out
 
 STOP = Stop(rule="sgd", epoch=1, average="sgd")
 EVERY_SIZE = [(name, scale) for name in PAPER_STUDIES for scale in SCALES]
@@ -246,24 +245,6 @@ def test_what_is_put_in_a_place_is_called_by_its_own_name():
 def test_one_data_set_in_every_place_makes_no_two_rows_one(official):
     given = dict.fromkeys(PLACES[:3], "digits")
     preset("table1", scale="tiny", places=given).check()
-
-
-def in_process(jobs, out, on_tick):
-    for job in jobs:
-        carry_out(job, out)
-        on_tick({job.id: "done"})
-    return {}
-
-
-def carried_through(study, out):
-    return run_study(
-        study,
-        out,
-        executor=in_process,
-        on_progress=lambda progress: None,
-        workers=1,
-        command="polyak study",
-    )
 
 
 # In this order, how many runs each adds to those before it. None: as many as the choices ask for.

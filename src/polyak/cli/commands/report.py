@@ -6,6 +6,7 @@ from typing import Annotated
 
 import tyro
 
+from polyak.analysis.loaded import load_study
 from polyak.cli.json_output import print_json
 from polyak.cli.run_names import studies_in
 from polyak.errors import FileError, few
@@ -36,9 +37,10 @@ class ReportCommand:
         folder = self.folder.resolve()
         _check_is_study(self.folder)
         with on_one_thread():
-            page = write_report(folder.parent, folder.name)
+            study = load_study(folder.parent, folder.name)
+            page = write_report(folder.parent, folder.name, study=study)
             if self.keep is not None:
-                write_archive(folder.parent, folder.name, self.keep)
+                write_archive(folder.parent, folder.name, self.keep, study=study)
         if self.json:
             self._print_json(folder, page)
             return 0

@@ -34,7 +34,7 @@ def tables_of(study: LoadedStudy) -> dict[str, Table]:
     """Tables by section: generalisation, churn, churn_split, calibration, and, where the study has
     such runs, noise, budget, against and costs."""
     rows = study.rows
-    of_text = (in_bits(LOSS),) if rows and all(row.is_text for row in rows) else ()
+    of_text = (in_bits(LOSS),) if study.is_text else ()
     in_paper = any(numbers_for(row.record.dataset, row.record.architecture) for row in rows)
     coded = in_paper or any("js" in row.record.paper_code for row in rows)
     found = {

@@ -13,7 +13,7 @@ from polyak.study.paper.beyond.claims import claim, nats
 from polyak.study.paper.beyond.gpt import COSINE as GPT
 from polyak.study.paper.beyond.gpt import gpt_rows
 from polyak.study.paper.beyond.norm import norm_rows
-from polyak.study.paper.beyond.sizes import check_scale, study_of
+from polyak.study.paper.beyond.sizes import study_of
 from polyak.study.paper.beyond.vit import COSINE as VIT
 from polyak.study.paper.beyond.vit import vit_rows
 from polyak.study.plan import Row, Study
@@ -31,14 +31,13 @@ def beyond_averages(scale: str | None, given: Mapping[str, str]) -> Study:
     Raises:
         ConfigError: for a scale or a place of data that it does not have.
     """
-    scale = check_scale(NAME, scale, given)
     return study_of(
         NAME,
         scale,
         given,
         title="EMA, SWA, LAWA and power-function averages at equal compute",
         hours="five hours",
-        rows=_rows(scale, given),
+        rows=_rows,
         claims=(
             *_claims("resnet", RESNET),
             *_claims("vit", VIT),

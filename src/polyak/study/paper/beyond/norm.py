@@ -11,7 +11,7 @@ from polyak.models import ModelConfig
 from polyak.records.claims import Claim
 from polyak.records.vocabulary import MORE_AVERAGES
 from polyak.study.paper.beyond.claims import MIDDLE, claim, early_lead, points
-from polyak.study.paper.beyond.sizes import IMAGES, check_scale, study_of
+from polyak.study.paper.beyond.sizes import IMAGES, study_of
 from polyak.study.paper.datasets import title_of
 from polyak.study.plan import Row, Study
 from polyak.training.config import OptimConfig, RunConfig
@@ -30,14 +30,13 @@ def beyond_norm(scale: str | None, given: Mapping[str, str]) -> Study:
     Raises:
         ConfigError: for a scale or a place of data that it does not have.
     """
-    scale = check_scale(NAME, scale, given)
     return study_of(
         NAME,
         scale,
         given,
         title="Is it BatchNorm? A residual network with it and with GroupNorm",
         hours="three and a half hours",
-        rows=norm_rows(scale, given),
+        rows=norm_rows,
         claims=_claims(),
     )
 

@@ -1,6 +1,6 @@
 """Sizes and data of the studies beyond the paper, and how one is made of rows."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from polyak.data import DataConfig, NoiseConfig
@@ -110,20 +110,34 @@ def check_scale(name: str, scale: str | None, given: Mapping[str, str]) -> str:
 
 def study_of(
     name: str,
-    scale: str,
+    scale: str | None,
     given: Mapping[str, str],
     *,
     title: str,
     hours: str,
-    rows: Iterable[Row],
+    rows: Callable[[str, Mapping[str, str]], Iterable[Row]],
     claims: Iterable[Claim],
 ) -> Study:
-    """A study of a scale, which takes so many hours at `small`."""
+    """A study of a scale, which takes so many hours at `small`.
+
+    Args:
+        name: Of the preset.
+        scale: One of `SCALES`.
+        given: Data that a user puts into places.
+        title: In words, without the scale.
+        hours: In words.
+        rows: Of a scale and such data.
+        claims: About these rows.
+
+    Raises:
+        ConfigError: for a scale or a place of data that it does not have.
+    """
+    scale = check_scale(name, scale, given)
     return Study(
         name="-".join((name, scale, *own_data(("cifar10",), given))),
         title=f"{title}, scale {scale}",
         cost=f"{hours} on one core" if scale == "small" else "minutes",
-        rows=tuple(rows),
+        rows=tuple(rows(scale, given)),
         preset=name,
         scale=scale,
         source=" ".join(f"{place}={given[place]}" for place in sorted(given)) or None,

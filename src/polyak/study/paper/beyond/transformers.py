@@ -7,7 +7,7 @@ claims that are about it, since one takes hours and the other does not.
 from collections.abc import Mapping
 
 from polyak.study.paper.beyond.gpt import gpt_claims, gpt_rows
-from polyak.study.paper.beyond.sizes import check_scale, study_of
+from polyak.study.paper.beyond.sizes import study_of
 from polyak.study.paper.beyond.vit import vit_claims, vit_rows
 from polyak.study.plan import Study
 
@@ -20,13 +20,12 @@ def beyond_transformers(scale: str | None, given: Mapping[str, str]) -> Study:
     Raises:
         ConfigError: for a scale or a place of data that it does not have.
     """
-    scale = check_scale(NAME, scale, given)
     return study_of(
         NAME,
         scale,
         given,
         title="Averages of transformers: a ViT on images and a GPT on bytes",
         hours="six hours",
-        rows=(*vit_rows(scale, given), *gpt_rows(scale)),
+        rows=lambda scale, given: (*vit_rows(scale, given), *gpt_rows(scale)),
         claims=(*vit_claims(), *gpt_claims()),
     )
