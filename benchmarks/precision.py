@@ -30,7 +30,7 @@ from polyak.training.selection import choose_stop
 from polyak.training.steps import build_step
 
 CPU = torch.device("cpu")
-NETWORKS = (("resnet20", 16), ("resnet18", 16), ("resnet18", 32))
+NETWORKS = (("resnet20", 16), ("resnet18", 16), ("resnet18", 32), ("vit", 64))
 BATCH, EVALUATED = 128, 512
 ARMS = ("sgd", "ema_acc", "ema_acc_bn")
 

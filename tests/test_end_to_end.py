@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from support.slow_results import values
+from support.small_runs import carried_through
 
 from polyak.analysis.loaded import load_study
 from polyak.analysis.results import write_results
@@ -18,9 +19,7 @@ from polyak.models import ModelConfig, build
 from polyak.records.runs import run_folder
 from polyak.records.studies import read_study
 from polyak.study.plan import Row, Study
-from polyak.study.runner import run_study
 from polyak.training.config import AveragingConfig, RunConfig
-from polyak.training.jobs import carry_out
 from polyak.training.optim import OptimConfig
 
 ARMS = {
@@ -78,30 +77,12 @@ STUDY = Study(
 )
 
 
-def _in_this_process(jobs, out, on_tick):
-    for job in jobs:
-        carry_out(job, out)
-        on_tick({job.id: "done"})
-    return {}
-
-
-def _run(out):
-    return run_study(
-        STUDY,
-        out,
-        executor=_in_this_process,
-        on_progress=lambda progress: None,
-        workers=1,
-        command="polyak study few",
-    )
-
-
 @pytest.fixture(scope="module")
 def out(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("POLYAK_CACHE", str(tmp_path_factory.mktemp("cache")))
         out = tmp_path_factory.mktemp("out")
-        outcome = _run(out)
+        outcome = carried_through(STUDY, out)
         assert (outcome.done, outcome.failures, outcome.row_failures) == (7, {}, {})
         yield out
 
@@ -213,7 +194,7 @@ def test_the_choice_is_that_of_the_holdout(out):
 
 def test_the_same_command_again_trains_nothing_and_says_the_same(out, results):
     before = {path: path.stat().st_mtime_ns for path in (out / "runs").rglob("*")}
-    outcome = _run(out)
+    outcome = carried_through(STUDY, out)
     assert (outcome.done, outcome.skipped) == (0, 7)
     assert {path: path.stat().st_mtime_ns for path in (out / "runs").rglob("*")} == before
     assert load_study(out, "few").results == results

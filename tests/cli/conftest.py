@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import pytest
+from support.small_runs import carried_through
 
 from polyak.cli.main import main
 from polyak.data import DataConfig, NoiseConfig
@@ -11,7 +12,6 @@ from polyak.records.runs import run_folder
 from polyak.records.studies import read_study
 from polyak.study.paper import presets
 from polyak.study.plan import Row, Study
-from polyak.study.runner import run_study
 from polyak.training.config import AveragingConfig, RunConfig
 from polyak.training.jobs import carry_out
 from polyak.training.optim import OptimConfig
@@ -72,13 +72,7 @@ class InProcess:
 
 
 @pytest.fixture(scope="session")
-def here() -> InProcess:
-    """An executor for `run_study`."""
-    return InProcess(workers=1, device="cpu")
-
-
-@pytest.fixture(scope="session")
-def noisy_out(small, here, cli_cache_folder, tmp_path_factory):
+def noisy_out(small, cli_cache_folder, tmp_path_factory):
     """An output folder with the small study, its labels noisy so that an audit has scores."""
     folder = tmp_path_factory.mktemp("noisy")
     (row,) = small.rows
@@ -86,8 +80,7 @@ def noisy_out(small, here, cli_cache_folder, tmp_path_factory):
     study = replace(small, rows=(replace(row, config=replace(row.config, data=data)),))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("POLYAK_CACHE", str(cli_cache_folder))
-        quiet = {"on_progress": lambda progress: None, "workers": 1, "command": "polyak study x"}
-        run_study(study, folder, executor=here, **quiet)
+        carried_through(study, folder)
     return folder
 
 

@@ -433,11 +433,13 @@ def test_report_of_a_folder_without_a_study_is_code_2(tmp_path, capsys):
 def test_report_finds_a_study_also_from_inside_its_folder(tmp_path, capsys, monkeypatch):
     asked = []
 
-    def write(out: Path, name: str) -> Path:
-        asked.append((out, name))
+    def write(out: Path, name: str, *, study: tuple[Path, str]) -> Path:
+        assert study == (out, name)
+        asked.append(study)
         write_ledger(out / name, [])
         return out / name / "page"
 
+    monkeypatch.setattr("polyak.cli.commands.report.load_study", lambda out, name: (out, name))
     monkeypatch.setattr("polyak.cli.commands.report.write_report", write)
     (tmp_path / "small").mkdir()
     monkeypatch.chdir(tmp_path / "small")

@@ -190,6 +190,28 @@ def test_gpt_has_one_matrix_for_the_embedding_and_the_logits():
     assert moved.nonzero().flatten().tolist() == [absent]
 
 
+@pytest.mark.parametrize("precision", [torch.float32, torch.float64, torch.bfloat16])
+def test_attention_on_a_cpu_is_never_in_bfloat16(precision, monkeypatch):
+    seen = []
+    attend = nn.functional.scaled_dot_product_attention
+
+    def spied(query: Tensor, *others: Tensor, **options: bool) -> Tensor:
+        out = attend(query, *others, **options)
+        seen.append((query.dtype, out.dtype))
+        return out
+
+    monkeypatch.setattr(nn.functional, "scaled_dot_product_attention", spied)
+    block = Block(2 * HEAD, causal=True)
+    lowered = precision == torch.bfloat16
+    x_btd = torch.randn(2, 6, 2 * HEAD)
+    if not lowered:
+        block, x_btd = block.to(precision), x_btd.to(precision)
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=lowered):
+        block(x_btd).sum().backward()
+    exact = torch.float32 if lowered else precision
+    assert seen == [(exact, exact)]
+
+
 def test_muon_leaves_the_ends_of_gpt_to_adamw():
     config = OptimConfig(name="muon", lr=1e-3)
     model = build(

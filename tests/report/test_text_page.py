@@ -52,6 +52,8 @@ def test_the_page_has_the_loss_in_bits_per_byte_beside_nats(out):
     assert f"{mean / math.log(2):.3f}" in page
     assert "window of 6.7 % + BN" in page
     assert "16 bytes" in page
+    assert "training windows processed" in page
+    assert "training images processed" not in page
 
 
 def test_every_metric_of_images_is_there_for_text(out):

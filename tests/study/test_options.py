@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import pytest
+from support.small_runs import carried_through
 
 from polyak.errors import ConfigError
 from polyak.records.claims import Claim, Comparison
@@ -11,7 +12,7 @@ from polyak.records.runs import EpochRecord, Score, run_folder
 from polyak.records.studies import read_study
 from polyak.records.vocabulary import BESIDE_THE_BANK, Stop
 from polyak.report.page import write_report
-from polyak.study import plan, runner, selection
+from polyak.study import plan, selection
 from polyak.study.options import (
     with_more_averages,
     with_paper_code,
@@ -20,7 +21,6 @@ from polyak.study.options import (
     with_windows,
 )
 from polyak.study.paper.presets import preset
-from polyak.training.jobs import carry_out
 
 ALL = tuple(PAPER_CODE)
 
@@ -145,12 +145,6 @@ def carried(tmp_path_factory):
 
 
 def test_all_switches_together_run_through_to_a_page_that_says_so(study, carried):
-    def in_process(jobs, out, on_tick):
-        for job in jobs:
-            carry_out(job, out)
-        on_tick({})
-        return {}
-
     switched = with_protocol(
         study,
         paper_code=ALL,
@@ -159,14 +153,7 @@ def test_all_switches_together_run_through_to_a_page_that_says_so(study, carried
         batchnorm_augmentation="off",
     )
     assert switched.name.endswith("-bn-augmentation-off")
-    outcome = runner.run_study(
-        switched,
-        carried,
-        executor=in_process,
-        on_progress=lambda progress: None,
-        workers=1,
-        command="polyak study",
-    )
+    outcome = carried_through(switched, carried)
     assert (outcome.failures, outcome.row_failures, outcome.diverged) == ({}, {}, 0)
     (row,) = read_study(carried / switched.name).rows
     assert row.paper_code == ALL

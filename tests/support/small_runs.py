@@ -32,7 +32,16 @@ def small_run(**changes: Any) -> RunConfig:
 
 def carry_through(study: Study, out: Path, *, command: str) -> Outcome:
     """Run a study in this process, and write its results and claims beside its plan."""
-    outcome = run_study(
+    outcome = carried_through(study, out, command=command)
+    loaded = load_study(out, study.name)
+    write_results(out / study.name / "results.parquet", loaded.results)
+    write_ledger(out / study.name, judge(loaded))
+    return outcome
+
+
+def carried_through(study: Study, out: Path, *, command: str = "polyak study") -> Outcome:
+    """How a study ended that was run in this process."""
+    return run_study(
         study,
         out,
         executor=_in_this_process,
@@ -40,10 +49,6 @@ def carry_through(study: Study, out: Path, *, command: str) -> Outcome:
         workers=1,
         command=command,
     )
-    loaded = load_study(out, study.name)
-    write_results(out / study.name / "results.parquet", loaded.results)
-    write_ledger(out / study.name, judge(loaded))
-    return outcome
 
 
 def _in_this_process(jobs: Any, out: Path, on_tick: Any) -> dict[str, str]:

@@ -44,8 +44,12 @@ class Block(nn.Module):
     def _attend(self, x_btd: Tensor) -> Tensor:
         b, t, d = x_btd.shape
         parts = self.qkv(x_btd).view(b, t, 3, self.heads, HEAD).permute(2, 0, 3, 1, 4)
-        query, key, value = parts
-        seen = F.scaled_dot_product_attention(query, key, value, is_causal=self.causal)
+        if parts.device.type == "cpu" and parts.dtype == torch.bfloat16:
+            # There torch's gradient of attention takes several times as long as in float32.
+            parts = parts.float()
+        with torch.autocast("cpu", enabled=False):
+            query, key, value = parts
+            seen = F.scaled_dot_product_attention(query, key, value, is_causal=self.causal)
         attended: Tensor = self.project(seen.transpose(1, 2).reshape(b, t, d))
         return attended
 

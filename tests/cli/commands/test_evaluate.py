@@ -9,6 +9,7 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 from safetensors.torch import load_file, save_file
+from support.small_runs import carried_through
 
 from polyak.cli.main import main
 from polyak.data import DataConfig, NoiseConfig, load, partition, prepare
@@ -17,7 +18,6 @@ from polyak.records.runs import run_folder
 from polyak.records.studies import read_study
 from polyak.records.vocabulary import CONTROLS
 from polyak.report.archive import write_archive
-from polyak.study.runner import run_study
 from polyak.training.config_file import read_run_config
 from polyak.training.logits import arm_weights
 
@@ -37,29 +37,28 @@ def load():
 
 
 @pytest.fixture(scope="module")
-def kept(small, here, cli_cache_folder, tmp_path_factory):
+def kept(small, cli_cache_folder, tmp_path_factory):
     """A study of a search and a refit, evaluated on 60 of the 360 test digits."""
-    return carried_out(small, tmp_path_factory.mktemp("out"), here, cli_cache_folder)
+    return carried_out(small, tmp_path_factory.mktemp("out"), cli_cache_folder)
 
 
-def carried_out(study, out, here, cache):
+def carried_out(study, out, cache):
     """A study's runs, made in this process."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("POLYAK_CACHE", str(cache))
-        quiet = {"on_progress": lambda progress: None, "workers": 1, "command": "polyak study"}
-        run_study(study, out, executor=here, **quiet)
+        carried_through(study, out)
     return out
 
 
 @pytest.fixture(scope="module")
-def annealed_too(small, here, cli_cache_folder, tmp_path_factory):
+def annealed_too(small, cli_cache_folder, tmp_path_factory):
     """The study with two seeds, wrong labels, and SGD annealed in the average's budget."""
     (row,) = small.rows
     noise = NoiseConfig(kind="symmetric", rate=0.3)
     config = replace(row.config, data=replace(row.config.data, noise=noise))
     row = replace(row, config=config, seeds=(0, 1), follow_ups=("annealed",))
     study = replace(small, rows=(row,))
-    return carried_out(study, tmp_path_factory.mktemp("annealed"), here, cli_cache_folder)
+    return carried_out(study, tmp_path_factory.mktemp("annealed"), cli_cache_folder)
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from support.carried_studies import carried_through
+from support.small_runs import carried_through
 
 from polyak.analysis.loaded import load_study
 from polyak.report.page import write_page

@@ -3,7 +3,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
-from support.carried_studies import carried_through
+from support.small_runs import carried_through
 
 from polyak.errors import ConfigError
 from polyak.records.runs import run_folder
