@@ -51,7 +51,7 @@ def vit_rows(scale: str, given: Mapping[str, str]) -> Iterator[Row]:
         dataset=title_of("cifar10", given),
         architecture="ViT",
         config=config,
-        learning_rates=(1e-3,),
+        learning_rates=(2e-3,),
         seeds=size.seeds,
         follow_ups=("annealed",),
     )
