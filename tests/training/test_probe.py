@@ -14,7 +14,7 @@ from polyak.records.predictions import Predictions
 from polyak.records.runs import run_folder
 from polyak.records.vocabulary import Stop
 from polyak.training.config import ProbeConfig
-from polyak.training.jobs import carry_out
+from polyak.training.jobs import carry_out, doubts
 from polyak.training.probe import Heads, train_heads
 from polyak.training.randomness import generator
 
@@ -162,6 +162,55 @@ def test_adapting_batchnorm_is_training_with_frozen_weights_in_train_mode(tiny, 
     carry_out(frozen, tmp_path)
     other = Predictions(run_folder(tmp_path, frozen.id).predictions).logits_nk("test", name)
     assert not torch.allclose(said, other, atol=5e-2, rtol=5e-2)
+
+
+COLOURED = """
+from sklearn.datasets import load_digits
+import torch
+from polyak.data import ImageSet
+
+def load():
+    raw = load_digits()
+    grey = torch.from_numpy(raw.images).mul(15).to(torch.uint8)
+    images = torch.stack([grey, 255 - grey, grey.flip(2)], dim=1)
+    names = tuple(str(n) for n in range(10))
+    made = ImageSet(images_nchw=images, labels_n=torch.from_numpy(raw.target).long(), classes=names)
+    return made.take(torch.arange(0, 1500)), made.take(torch.arange(1500, 1797))
+"""
+
+
+@pytest.mark.parametrize("batchnorm", ["frozen", "adapts"])
+def test_a_network_of_colour_sees_a_grey_target_in_every_channel(tiny, target, tmp_path, batchnorm):
+    (tmp_path / "coloured.py").write_text(COLOURED)
+    (tmp_path / "grey.py").write_text(
+        COLOURED.replace("torch.stack([grey, 255 - grey, grey.flip(2)], dim=1)", "grey[:, None]")
+    )
+    (tmp_path / "repeated.py").write_text(
+        COLOURED.replace("255 - grey, grey.flip(2)", "grey, grey")
+    )
+    coloured, grey, repeated = (
+        prepare(DataConfig(source=f"{tmp_path / name}.py:load", train_limit=90, test_limit=40))
+        for name in ("coloured", "grey", "repeated")
+    )
+    run = replace(tiny, data=coloured, epochs=2)
+    said = []
+    for data in (grey, repeated):
+        carry_out(run, tmp_path)
+        config = _probe(data, run, batchnorm=batchnorm)
+        carry_out(config, tmp_path)
+        predictions = Predictions(run_folder(tmp_path, config.id).predictions)
+        said.append(predictions.logits_nk("test", f"{run.id}.sgd"))
+    assert said[0].shape == (40, 10)
+    assert torch.allclose(*said, atol=1e-4)
+    # No other way round: what grey networks would make of colours is for the user to say.
+    carry_out(tiny, tmp_path)
+    with pytest.raises(
+        ConfigError, match=r"channels of a probe's target is 3; expected 1, as grey"
+    ):
+        carry_out(_probe(coloured, tiny), tmp_path)
+    sources = [partition(load(data), data, holdout=False) for data in (tiny.data, coloured)]
+    with pytest.raises(ConfigError, match="Convert its images"):
+        doubts(tiny, sources[0], torch.device("cpu"), targets=sources[1:])
 
 
 def test_every_field_changes_the_id(tiny, target):

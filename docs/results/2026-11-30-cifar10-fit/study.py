@@ -41,6 +41,10 @@ def study() -> Study:
         learning_rates=(0.2,),
         seeds=(0, 1, 2, 3),
         search_monitors=("holdout_bn",),
+        transfer=tuple(
+            DataConfig(source=source, crop_padding=0, flip=False)
+            for source in ("fashion-mnist", "digits")
+        ),
         follow_ups=("annealed",),
         variants=True,
     )

@@ -25,7 +25,7 @@ from polyak.training.interruption import Interruption
 from polyak.training.loop import DivergedError, Run
 from polyak.training.machine import keep_freed_memory
 from polyak.training.overhead import measure
-from polyak.training.probe import run_probe
+from polyak.training.probe import as_taken, run_probe
 
 OnEpoch = Callable[[EpochRecord], None]
 OnDoubt = Callable[[str], None]
@@ -140,11 +140,11 @@ def doubts(
     Raises:
         ConfigError: if the network does not fit to the data, or cannot be trained.
     """
-    classes = len(data.classes)
-    for part in (data, *targets):
-        channels, size = part.train_images_nchw.shape[1:3]
-        check_fit(config.model, classes=classes, channels=channels, image_size=size)
+    classes, channels = len(data.classes), data.train_images_nchw.shape[1]
     images, *others = (_some_images(part, device) for part in (data, *targets))
+    others = [as_taken(other, channels) for other in others]
+    for batch in (images, *others):
+        check_fit(config.model, classes=classes, channels=channels, image_size=batch.shape[2])
     found = try_network(
         config.model, images, classes=classes, positions=data.positions, targets=others
     )
@@ -276,8 +276,8 @@ def _measure(
 
 def _probe(config: ProbeConfig, data: Partition, out: Path, device: torch.device) -> None:
     started = time.monotonic()
-    classes = {run.id: len(load(run.data).train.classes) for run in config.backbones}
-    run_probe(config, data, classes, out, device=device)
+    sources = {run.id: load(run.data).train for run in config.backbones}
+    run_probe(config, data, sources, out, device=device)
     seconds = round(time.monotonic() - started, 3)
     run_folder(out, config.id).finish("done", seconds=seconds)
 

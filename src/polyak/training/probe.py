@@ -4,8 +4,8 @@ All backbones' heads are one batched linear problem, since features do not chang
 Shape suffixes: r backbones, n samples, b batch, f features, k classes.
 """
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from polyak.averaging import load as load_weights
-from polyak.data import Partition, epoch_batches
+from polyak.data import ImageSet, Partition, epoch_batches
 from polyak.data.device_images import DeviceImages
+from polyak.errors import ConfigError
 from polyak.models import build, features
 from polyak.records.predictions import write_predictions
 from polyak.records.runs import run_folder
@@ -98,10 +99,30 @@ def train_heads(
     return heads
 
 
+def as_taken(images_nchw: Tensor, channels: int) -> Tensor:
+    """A target's images as a backbone of so many channels takes them: grey ones in each of them.
+
+    Raises:
+        ConfigError: if the images are not grey and have another number of channels.
+
+    Example:
+        >>> as_taken(torch.zeros(2, 1, 8, 8), 3).shape
+        torch.Size([2, 3, 8, 8])
+    """
+    given = images_nchw.shape[1]
+    if given not in (1, channels):
+        takes = "1, as grey images have" if channels == 1 else f"{channels}, or 1 for grey images"
+        raise ConfigError(
+            f"channels of a probe's target is {given}; expected {takes}, as the network takes. "
+            "Convert its images, or leave the target out."
+        )
+    return images_nchw.expand(-1, channels, -1, -1)
+
+
 def run_probe(
     config: ProbeConfig,
     data: Partition,
-    source_classes: dict[str, int],
+    sources: Mapping[str, ImageSet],
     out: Path,
     *,
     device: torch.device = _CPU,
@@ -111,7 +132,7 @@ def run_probe(
     Args:
         config: What to probe.
         data: The target, without hold-out.
-        source_classes: Classes that each backbone was trained on, by run id.
+        sources: What each backbone was trained on, by run id.
         out: The output folder with the backbones' runs; arms come out as `<run id>.<arm>`.
         device: Where to compute.
     """
@@ -122,20 +143,22 @@ def run_probe(
         test_nchw=images.normalise(data.test_images_nchw),
         classes=len(data.classes),
     )
-    channels, size = target.train_nchw.shape[1:3]
 
-    def backbones() -> Iterator[tuple[str, nn.Module]]:
+    def backbones() -> Backbones:
         for run in config.backbones:
+            source = sources[run.id]
+            channels = source.images_nchw.shape[1]
+            taken = target.taken_in(channels)
             model = build(
                 run.model,
-                classes=source_classes[run.id],
+                classes=len(source.classes),
                 channels=channels,
-                image_size=size,
+                image_size=taken.train_nchw.shape[2],
                 generator_seed=0,
             )
             for arm in config.arms:
                 model.load_state_dict(load_weights(run_folder(out, run.id).arm(arm))[arm])
-                yield f"{run.id}.{arm}", model.to(device).eval()
+                yield f"{run.id}.{arm}", model.to(device).eval(), taken
 
     probed = _adapting if config.batchnorm == "adapts" else _frozen
     logits = probed(config, backbones(), target)
@@ -144,9 +167,6 @@ def run_probe(
         arms={"test": {name: logits_nk.cpu() for name, logits_nk in logits.items()}},
         labels={"test": {"labels": data.test_labels_n}},
     )
-
-
-Backbones = Iterator[tuple[str, nn.Module]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,14 +180,23 @@ class _Target:
     test_nchw: Tensor
     classes: int
 
+    def taken_in(self, channels: int) -> "_Target":
+        """The same with so many channels."""
+        train_nchw, test_nchw = (as_taken(x, channels) for x in (self.train_nchw, self.test_nchw))
+        return replace(self, train_nchw=train_nchw, test_nchw=test_nchw)
+
+
+Backbones = Iterator[tuple[str, nn.Module, _Target]]
+"""Name, network, and the target's images as it takes them."""
+
 
 def _frozen(config: ProbeConfig, backbones: Backbones, target: _Target) -> dict[str, Tensor]:
     """Logits on the test images by name: features once, all heads together."""
     names, train, test = [], [], []
-    for name, model in backbones:
+    for name, model, taken in backbones:
         names.append(name)
-        train.append(_features(model, target.train_nchw))
-        test.append(_features(model, target.test_nchw))
+        train.append(_features(model, taken.train_nchw))
+        test.append(_features(model, taken.test_nchw))
     train_rnf = torch.stack(train)
     device, inputs = target.train_nchw.device, train_rnf.shape[2]
     heads = Heads.initialised(len(names), inputs, target.classes, config.seed, device=device)
@@ -178,15 +207,15 @@ def _frozen(config: ProbeConfig, backbones: Backbones, target: _Target) -> dict[
 def _adapting(config: ProbeConfig, backbones: Backbones, target: _Target) -> dict[str, Tensor]:
     """The same where every step changes the statistics, so that each head is trained alone."""
     found, device = {}, target.train_nchw.device
-    for name, model in backbones:
-        inputs = _features(model, target.train_nchw[:1]).shape[1]
+    for name, model, taken in backbones:
+        inputs = _features(model, taken.train_nchw[:1]).shape[1]
         heads = Heads.initialised(1, inputs, target.classes, config.seed, device=device)
-        adapting = partial(_adapted, model, target.train_nchw)
+        adapting = partial(_adapted, model, taken.train_nchw)
         for layer in _norms(model):
             layer.train()
         train_heads(adapting, target.labels_n, heads, config)
         model.eval()
-        found[name] = heads.logits(_features(model, target.test_nchw)[None])[0]
+        found[name] = heads.logits(_features(model, taken.test_nchw)[None])[0]
     return found
 
 
