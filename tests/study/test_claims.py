@@ -137,6 +137,9 @@ def test_all_mistakes_stand_in_one_message(example):
     with pytest.raises(ConfigError) as caught:
         claimed(example, one(replace(EARLY, unit="nats", at=2.0)), one(TESTED, id="Two"))
     assert all(word in str(caught.value) for word in ("unit is", "at is", "id is 'Two'"))
+    with pytest.raises(ConfigError) as caught:
+        claimed(example, one(replace(TESTED, target="elsewhere")))
+    assert str(caught.value).count("target is 'elsewhere'") == 1
 
 
 def test_a_study_file_declares_claims_and_a_missing_field_is_named_by_its_line(tmp_path):

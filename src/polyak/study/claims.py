@@ -60,7 +60,8 @@ def claim_faults(claims: Sequence[Claim], rows: Mapping[str, RowTerms]) -> list[
     ]
     for claim in claims:
         found += [f"claim {claim.id}: {fault}" for fault in _of_claim(claim, rows)]
-    return found
+    # What both numbers of a comparison share is found once for each.
+    return list(dict.fromkeys(found))
 
 
 def _of_claim(claim: Claim, rows: Mapping[str, RowTerms]) -> Iterator[str]:
