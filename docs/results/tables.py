@@ -55,7 +55,8 @@ EFFECTS = (
     *((metric, arm, RECOMPUTED) for metric in ("accuracy", "loss") for arm in (ACC, LOSS, SWA)),
     *((metric, RECOMPUTED, LAST) for metric in ("accuracy", "loss")),
     *(("churn", ours, RECOMPUTED) for ours in (LOSS, ("power_bn", "refit"))),
-    *(("js", LOSS, theirs) for theirs in (LAST, RECOMPUTED)),
+    *(("js", LOSS, theirs) for theirs in (LAST, RECOMPUTED, ANNEALED)),
+    *((metric, LOSS, ANNEALED) for metric in ("loss", "ece", "ece_scaled")),
     ("loss", ("ema_loss", "search"), SEARCHED_SGD),
     *((metric, SEARCHED, ("sgd_bn", "search")) for metric in ("ece", "ece_scaled")),
     *(("accuracy", (arm, "refit"), LAST) for arm in ("lawa_bn", "swad_bn")),
@@ -121,6 +122,8 @@ def of_row(results: list[Line], points: list[Line]) -> Iterator[Iterator[tuple[s
         yield annealed(results, points)
     if "held" in phases:
         yield held(points)
+    if "transfer" in {line["phase"] for line in results}:
+        yield transfer(results)
     if "holdout_bn" in parts:
         yield statistics(points)
 
@@ -149,6 +152,17 @@ def effects(results: list[Line]) -> Iterator[tuple[str, ...]]:
         if found and baseline:
             named = (metric, ", ".join(ours), ", ".join(theirs))
             yield *named, *compared(found, baseline, percent=metric not in NATS)
+
+
+def transfer(results: list[Line]) -> Iterator[tuple[str, ...]]:
+    """Accuracy of linear probes, seed by seed."""
+    yield "target", "features", "of SGD", "of the average", "difference"
+    for target in dict.fromkeys(line["target"] for line in results if line["phase"] == "transfer"):
+        values = by_arm([line for line in results if line["target"] == target])
+        theirs = values["accuracy", "sgd", "transfer"]
+        for arm in ("sgd_at_ema", "ema_acc_bn", "ema_loss_bn"):
+            ours = values["accuracy", arm, "transfer"]
+            yield target, arm, *compared(ours, theirs, percent=True)
 
 
 def fit(points: list[Line]) -> Iterator[tuple[str, ...]]:
