@@ -129,7 +129,7 @@ def of_row(results: list[Line], points: list[Line]) -> Iterator[Iterator[tuple[s
 
 
 def varied(plan: dict[str, Any], results: list[Line]) -> Iterator[tuple[str, ...]]:
-    """Models of the searches, beside those of the row that a row varies."""
+    """Models of the searches beside those of the row that is varied, averages beside SGD too."""
     against = {row["label"]: row["against"] for row in plan["rows"] if row["against"]}
     if against:
         yield "row, arm", "metric", "as it was", "varied", "difference"
@@ -137,10 +137,13 @@ def varied(plan: dict[str, Any], results: list[Line]) -> Iterator[tuple[str, ...
         ours, theirs = (
             by_arm([line for line in results if line["row"] == row]) for row in (label, base)
         )
-        for arm in (SEARCHED_SGD, SEARCHED_STOPPED, ("ema_acc_bn", "search")):
+        average = ("ema_acc_bn", "search")
+        same = [(arm, arm) for arm in (SEARCHED_SGD, SEARCHED_STOPPED, average)]
+        for arm, other in (*same, (average, SEARCHED_SGD), (SEARCHED, SEARCHED_SGD)):
+            named = f"{label}: {arm[0]}" + ("" if arm == other else f", beside {other[0]}")
             for metric in ("accuracy", "loss"):
-                sides = ours[metric, *arm], theirs[metric, *arm]
-                yield f"{label}: {arm[0]}", metric, *compared(*sides, percent=metric not in NATS)
+                sides = ours[metric, *arm], theirs[metric, *other]
+                yield named, metric, *compared(*sides, percent=metric not in NATS)
 
 
 def effects(results: list[Line]) -> Iterator[tuple[str, ...]]:
