@@ -138,4 +138,4 @@ def test_they_are_listed(capsys):
     text = capsys.readouterr().out
     for name in BEYOND:
         assert f"{name}  " in text
-    assert "six hours on one core" in text
+    assert "four hours on one core" in text

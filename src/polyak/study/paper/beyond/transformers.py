@@ -25,7 +25,7 @@ def beyond_transformers(scale: str | None, given: Mapping[str, str]) -> Study:
         scale,
         given,
         title="Averages of transformers: a ViT on images and a GPT on bytes",
-        hours="six hours",
+        hours="four hours",
         rows=lambda scale, given: (*vit_rows(scale, given), *gpt_rows(scale)),
         claims=(*vit_claims(), *gpt_claims()),
     )

@@ -1,6 +1,6 @@
 """A vision transformer on CIFAR-10, trained by AdamW: rows, and what is claimed of them.
 
-Five seeds at `small`, three hours on one core (estimated). Where a claim is about models of 80 %
+Five seeds at `small`, two and a half hours on one core. Where a claim is about models of 80 %
 of the images, nothing is refitted.
 """
 
