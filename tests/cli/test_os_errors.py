@@ -47,7 +47,7 @@ def test_a_fault_of_the_disk_is_code_2_with_the_path(tmp_path, refused, monkeypa
     def fault(*_):
         raise OSError(number, os.strerror(number), "/a/path")
 
-    monkeypatch.setattr("polyak.cli.commands.report.write_report", fault)
+    monkeypatch.setattr("polyak.cli.commands.report.load_study", fault)
     said = refused("report", tmp_path)
     assert "/a/path cannot be" in said
     assert os.strerror(number) in said
@@ -87,6 +87,6 @@ def test_a_pipe_that_breaks_elsewhere_keeps_its_traceback(tmp_path, monkeypatch)
     def fault(*_):
         raise BrokenPipeError(errno.EPIPE, "a worker has gone")
 
-    monkeypatch.setattr("polyak.cli.commands.report.write_report", fault)
+    monkeypatch.setattr("polyak.cli.commands.report.load_study", fault)
     with pytest.raises(BrokenPipeError, match="a worker has gone"):
         main(["report", str(tmp_path)])

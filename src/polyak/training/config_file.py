@@ -11,10 +11,10 @@ from polyak.training.config import Job, OverheadConfig, ProbeConfig, RunConfig
 
 
 def read_config(path: Path) -> Job:
-    """The run or probe that a config.json describes.
+    """The run or probe that a config.json describes, or a file of a kept study's `configs/`.
 
     Settings that it does not name have their defaults. The configurations of a probe's backbones
-    are read from their own folders beside it.
+    are read from where they lie beside it.
 
     Raises:
         FileError: if there is no such file, or it does not describe a run, or not the one whose
@@ -26,10 +26,7 @@ def read_config(path: Path) -> Job:
         if kind == "train":
             job: Job = _made(RunConfig, record)
         elif kind == "probe":
-            record["backbones"] = [
-                read_run_config(path.resolve().parent.parent / name / "config.json")
-                for name in record["backbones"]
-            ]
+            record["backbones"] = [read_run_config(_beside(path, x)) for x in record["backbones"]]
             job = _made(ProbeConfig, record)
         elif kind == "overhead":
             record["run"].pop("kind")
@@ -48,6 +45,14 @@ def read_config(path: Path) -> Job:
             "written by another version: run the study again."
         )
     return job
+
+
+def _beside(path: Path, run: str) -> Path:
+    """The configuration of another run: in a folder of its own or, if kept, under its own name."""
+    folder = path.resolve().parent
+    if path.name == "config.json":
+        return folder.parent / run / path.name
+    return folder / f"{run}.json"
 
 
 def read_run_config(path: Path) -> RunConfig:
