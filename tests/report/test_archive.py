@@ -92,17 +92,28 @@ def test_curves_hold_the_scores_that_select_under_bn_safe(toy, tmp_path):
     assert own == [(record.epoch, "ema_0.5", 0.25, 0.5) for record in folder.epochs()]
 
 
-def test_no_kept_file_holds_a_path_of_this_machine(toy, tmp_path):
+@pytest.mark.parametrize(
+    ("preset", "source", "kept_as"),
+    [
+        (None, "../../secret/study.py", "study.py"),
+        (None, None, None),
+        ("table1", "cifar10=/secret/pics cifar10n=/secret/a.pt", "cifar10=pics cifar10n=a.pt"),
+    ],
+)
+def test_no_kept_file_holds_a_path_of_this_machine(toy, tmp_path, preset, source, kept_as):
     out = tmp_path / "out"
     shutil.copytree(toy[0], out)
     study = toy[1]
     command = "polyak study /secret/me/fol.py --data 'x=/secret/my data' --out=/secret/out"
     failed = replace(study.rows[0], failure="/secret/runs/abc is damaged (see '/secret/log').")
-    changed = replace(study, command=command, rows=(failed, *study.rows[1:]))
+    changed = replace(
+        study, command=command, preset=preset, source=source, rows=(failed, *study.rows[1:])
+    )
     write_study(out / study.name, changed)
     write_archive(out, study.name, tmp_path / "kept")
     kept = read_study(tmp_path / "kept")
     assert kept.command == "polyak study fol.py --data 'x=my data' --out=out"
+    assert kept.source == kept_as
     assert kept.rows[0].failure == "abc is damaged (see 'log')."
     files = [path for path in (tmp_path / "kept").rglob("*") if path.is_file()]
     assert {"plan.json", "choices.json", "index.html"} <= {path.name for path in files}

@@ -23,7 +23,7 @@ from polyak.files import replacing, write_csv, write_json
 from polyak.records.evaluations import evaluation_table, evaluation_tables
 from polyak.records.registration import write_registration
 from polyak.records.runs import Score
-from polyak.records.studies import RowRecord, write_study
+from polyak.records.studies import RowRecord, StudyRecord, write_study
 from polyak.records.vocabulary import BASELINE
 from polyak.report.page import write_page
 
@@ -76,6 +76,7 @@ def _shareable(study: LoadedStudy) -> LoadedStudy:
     record = replace(
         study.record,
         command=_command(study.record.command),
+        source=_source(study.record),
         rows=tuple(row.record for row in rows),
     )
     return replace(study, record=record, rows=rows)
@@ -83,6 +84,13 @@ def _shareable(study: LoadedStudy) -> LoadedStudy:
 
 def _without_path(row: RowRecord) -> RowRecord:
     return row if row.failure is None else replace(row, failure=_PATH.sub(r"\1", row.failure))
+
+
+def _source(record: StudyRecord) -> str | None:
+    """What defines the study: its file's name, or the preset's data without their folders."""
+    if record.source is None:
+        return None
+    return Path(record.source).name if record.preset is None else _PATH.sub(r"\1", record.source)
 
 
 def _command(text: str) -> str:
