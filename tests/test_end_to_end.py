@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from support.slow_results import values
-from support.small_runs import carried_through
+from support.small_runs import run_in_process
 
 from polyak.analysis.loaded import load_study
 from polyak.analysis.results import write_results
@@ -82,7 +82,7 @@ def out(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("POLYAK_CACHE", str(tmp_path_factory.mktemp("cache")))
         out = tmp_path_factory.mktemp("out")
-        outcome = carried_through(STUDY, out)
+        outcome = run_in_process(STUDY, out)
         assert (outcome.done, outcome.failures, outcome.row_failures) == (7, {}, {})
         yield out
 
@@ -194,7 +194,7 @@ def test_the_choice_is_that_of_the_holdout(out):
 
 def test_the_same_command_again_trains_nothing_and_says_the_same(out, results):
     before = {path: path.stat().st_mtime_ns for path in (out / "runs").rglob("*")}
-    outcome = carried_through(STUDY, out)
+    outcome = run_in_process(STUDY, out)
     assert (outcome.done, outcome.skipped) == (0, 7)
     assert {path: path.stat().st_mtime_ns for path in (out / "runs").rglob("*")} == before
     assert load_study(out, "few").results == results

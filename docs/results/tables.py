@@ -56,7 +56,7 @@ EFFECTS = (
     *((metric, RECOMPUTED, LAST) for metric in ("accuracy", "loss")),
     *(("churn", ours, RECOMPUTED) for ours in (LOSS, ("power_bn", "refit"))),
     *(("js", LOSS, theirs) for theirs in (LAST, RECOMPUTED, ANNEALED)),
-    *((metric, LOSS, ANNEALED) for metric in ("loss", "ece", "ece_scaled")),
+    *((metric, LOSS, theirs) for metric in ("loss", "ece") for theirs in (LAST, ANNEALED)),
     ("loss", ("ema_loss", "search"), SEARCHED_SGD),
     *((metric, SEARCHED, ("sgd_bn", "search")) for metric in ("ece", "ece_scaled")),
     *(("accuracy", (arm, "refit"), LAST) for arm in ("lawa_bn", "swad_bn")),

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from support.small_runs import carried_through
+from support.small_runs import run_in_process
 
 from polyak.cli.main import main
 from polyak.data import DataConfig, NoiseConfig
@@ -80,7 +80,7 @@ def noisy_out(small, cli_cache_folder, tmp_path_factory):
     study = replace(small, rows=(replace(row, config=replace(row.config, data=data)),))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("POLYAK_CACHE", str(cli_cache_folder))
-        carried_through(study, folder)
+        run_in_process(study, folder)
     return folder
 
 

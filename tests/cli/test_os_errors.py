@@ -44,10 +44,11 @@ def test_a_name_that_is_too_long_is_code_2(in_process, tmp_path, capsys):
 def test_a_fault_of_the_disk_is_code_2_with_the_path(tmp_path, refused, monkeypatch, code):
     number = getattr(errno, code)
 
-    def fault(*_):
+    def fault(*_, **__):
         raise OSError(number, os.strerror(number), "/a/path")
 
-    monkeypatch.setattr("polyak.cli.commands.report.load_study", fault)
+    monkeypatch.setattr("polyak.cli.commands.report.load_study", lambda *_: None)
+    monkeypatch.setattr("polyak.cli.commands.report.write_report", fault)
     said = refused("report", tmp_path)
     assert "/a/path cannot be" in said
     assert os.strerror(number) in said
@@ -84,9 +85,10 @@ def test_a_reader_that_goes_away_ends_the_command_in_silence(words):
 
 
 def test_a_pipe_that_breaks_elsewhere_keeps_its_traceback(tmp_path, monkeypatch):
-    def fault(*_):
+    def fault(*_, **__):
         raise BrokenPipeError(errno.EPIPE, "a worker has gone")
 
-    monkeypatch.setattr("polyak.cli.commands.report.load_study", fault)
+    monkeypatch.setattr("polyak.cli.commands.report.load_study", lambda *_: None)
+    monkeypatch.setattr("polyak.cli.commands.report.write_report", fault)
     with pytest.raises(BrokenPipeError, match="a worker has gone"):
         main(["report", str(tmp_path)])

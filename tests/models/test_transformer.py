@@ -212,6 +212,20 @@ def test_attention_on_a_cpu_is_never_in_bfloat16(precision, monkeypatch):
     assert seen == [(exact, exact)]
 
 
+def test_a_network_whose_weights_are_bfloat16_stays_in_it():
+    block = Block(2 * HEAD, causal=True).to(torch.bfloat16)
+    out_btd = block(torch.randn(2, 6, 2 * HEAD, dtype=torch.bfloat16))
+    out_btd.sum().backward()
+    assert {out_btd.dtype, *(p.grad.dtype for p in block.parameters())} == {torch.bfloat16}
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_an_exported_block_is_a_plain_graph(causal):
+    x_btd = torch.randn(2, 6, 2 * HEAD)
+    graph = torch.export.export(Block(2 * HEAD, causal=causal).eval(), (x_btd,)).graph
+    assert not any("autocast" in str(node.target) for node in graph.nodes)
+
+
 def test_muon_leaves_the_ends_of_gpt_to_adamw():
     config = OptimConfig(name="muon", lr=1e-3)
     model = build(

@@ -13,8 +13,8 @@ from polyak.analysis.loaded import load_recorded_study
 from polyak.analysis.results import all_runs
 from polyak.errors import FileError
 from polyak.records.runs import Score, run_folder
-from polyak.records.studies import read_study, write_study
-from polyak.report.archive import _without_paths, write_archive
+from polyak.records.studies import StudyRecord, read_study, write_study
+from polyak.report.archive import _source, _without_paths, write_archive
 
 
 @pytest.fixture(scope="module")
@@ -93,27 +93,31 @@ def test_curves_hold_the_scores_that_select_under_bn_safe(toy, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("preset", "source", "kept_as"),
+    ("preset", "source", "kept"),
     [
         (None, "../../secret/study.py", "study.py"),
         (None, None, None),
         ("table1", "cifar10=/secret/pics cifar10n=/secret/a.pt", "cifar10=pics cifar10n=a.pt"),
     ],
 )
-def test_no_kept_file_holds_a_path_of_this_machine(toy, tmp_path, preset, source, kept_as):
+def test_what_defines_a_study_is_kept_without_folders(preset, source, kept):
+    given = {"preset": preset, "source": source}
+    assert _source(StudyRecord(name="x", title="", command="", rows=(), **given)) == kept
+
+
+def test_no_kept_file_holds_a_path_of_this_machine(toy, tmp_path):
     out = tmp_path / "out"
     shutil.copytree(toy[0], out)
     study = toy[1]
     command = "polyak study /secret/me/fol.py --data 'x=/secret/my data' --out=/secret/out"
     failed = replace(study.rows[0], failure="/secret/runs/abc is damaged (see '/secret/log').")
-    changed = replace(
-        study, command=command, preset=preset, source=source, rows=(failed, *study.rows[1:])
-    )
+    source, rows = "../../secret/fol.py", (failed, *study.rows[1:])
+    changed = replace(study, command=command, source=source, rows=rows)
     write_study(out / study.name, changed)
     write_archive(out, study.name, tmp_path / "kept")
     kept = read_study(tmp_path / "kept")
     assert kept.command == "polyak study fol.py --data 'x=my data' --out=out"
-    assert kept.source == kept_as
+    assert kept.source == "fol.py"
     assert kept.rows[0].failure == "abc is damaged (see 'log')."
     files = [path for path in (tmp_path / "kept").rglob("*") if path.is_file()]
     assert {"plan.json", "choices.json", "index.html"} <= {path.name for path in files}

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from support.small_runs import carried_through
+from support.small_runs import run_in_process
 
 from polyak.errors import ConfigError
 from polyak.records.claims import Claim, Comparison
@@ -153,7 +153,7 @@ def test_all_switches_together_run_through_to_a_page_that_says_so(study, carried
         batchnorm_augmentation="off",
     )
     assert switched.name.endswith("-bn-augmentation-off")
-    outcome = carried_through(switched, carried)
+    outcome = run_in_process(switched, carried)
     assert (outcome.failures, outcome.row_failures, outcome.diverged) == ({}, {}, 0)
     (row,) = read_study(carried / switched.name).rows
     assert row.paper_code == ALL

@@ -32,15 +32,15 @@ def small_run(**changes: Any) -> RunConfig:
 
 def carry_through(study: Study, out: Path, *, command: str) -> Outcome:
     """Run a study in this process, and write its results and claims beside its plan."""
-    outcome = carried_through(study, out, command=command)
+    outcome = run_in_process(study, out, command=command)
     loaded = load_study(out, study.name)
     write_results(out / study.name / "results.parquet", loaded.results)
     write_ledger(out / study.name, judge(loaded))
     return outcome
 
 
-def carried_through(study: Study, out: Path, *, command: str = "polyak study") -> Outcome:
-    """How a study ended that was run in this process."""
+def run_in_process(study: Study, out: Path, *, command: str = "polyak study") -> Outcome:
+    """Run a study in this process, one job after the other."""
     return run_study(
         study,
         out,

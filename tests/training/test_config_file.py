@@ -56,6 +56,14 @@ def test_a_probe_comes_back_with_its_backbones(tmp_path):
     assert read_config(written(tmp_path, probe)) == probe
 
 
+def test_a_kept_probe_comes_back_with_its_backbones(tmp_path):
+    """As `polyak report --keep` writes them: all in one folder, each under its id."""
+    probe = ProbeConfig(data=DataConfig(), backbones=(REFIT, replace(REFIT, seed=1)), arms=("sgd",))
+    for job in (*probe.backbones, probe):
+        (tmp_path / f"{job.id}.json").write_text(json.dumps(job.record()))
+    assert read_config(tmp_path / f"{probe.id}.json") == probe
+
+
 def test_a_measurement_of_overhead_comes_back(tmp_path):
     measurement = OverheadConfig(run=RunConfig(epochs=9), rounds=3)
     assert read_config(written(tmp_path, measurement)) == measurement

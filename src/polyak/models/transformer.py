@@ -1,6 +1,7 @@
 """Blocks of transformers, a small vision transformer, and a small GPT on bytes.
 
-Shape suffixes: b batch, c channels, h height, w width, t tokens, d width of a token, k classes.
+Shape suffixes: b batch, c channels, h height or heads, w width, t tokens, d width of a token or of
+a head, k classes.
 """
 
 from math import log
@@ -44,14 +45,19 @@ class Block(nn.Module):
     def _attend(self, x_btd: Tensor) -> Tensor:
         b, t, d = x_btd.shape
         parts = self.qkv(x_btd).view(b, t, 3, self.heads, HEAD).permute(2, 0, 3, 1, 4)
-        if parts.device.type == "cpu" and parts.dtype == torch.bfloat16:
-            # There torch's gradient of attention takes several times as long as in float32.
-            parts = parts.float()
-        with torch.autocast("cpu", enabled=False):
-            query, key, value = parts
-            seen = F.scaled_dot_product_attention(query, key, value, is_causal=self.causal)
+        seen = attention(*parts, causal=self.causal)
         attended: Tensor = self.project(seen.transpose(1, 2).reshape(b, t, d))
         return attended
+
+
+def attention(q_bhtd: Tensor, k_bhtd: Tensor, v_bhtd: Tensor, *, causal: bool) -> Tensor:
+    """softmax(q kᵀ / √d) v of each head, shape (b, h, t, d); bfloat16 is float32 inside on CPUs."""
+    if q_bhtd.device.type == "cpu" and q_bhtd.dtype == torch.bfloat16:
+        # There torch's gradient of it takes several times as long as in float32.
+        with torch.autocast("cpu", enabled=False):
+            wide = attention(q_bhtd.float(), k_bhtd.float(), v_bhtd.float(), causal=causal)
+        return wide.to(q_bhtd.dtype)
+    return F.scaled_dot_product_attention(q_bhtd, k_bhtd, v_bhtd, is_causal=causal)
 
 
 class ViT(nn.Module):

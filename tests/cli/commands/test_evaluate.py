@@ -9,7 +9,7 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 from safetensors.torch import load_file, save_file
-from support.small_runs import carried_through
+from support.small_runs import run_in_process
 
 from polyak.cli.main import main
 from polyak.data import DataConfig, NoiseConfig, load, partition, prepare
@@ -46,7 +46,7 @@ def carried_out(study, out, cache):
     """A study's runs, made in this process."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("POLYAK_CACHE", str(cache))
-        carried_through(study, out)
+        run_in_process(study, out)
     return out
 
 

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from support.small_runs import carried_through
+from support.small_runs import run_in_process
 
 from polyak.analysis.loaded import load_study
 from polyak.report.page import write_page
@@ -15,7 +15,7 @@ from polyak.study.plan import planned
 
 def carried_to_the_end(study, out):
     """A study whose runs all ended well, with what was read of their files."""
-    outcome = carried_through(study, out)
+    outcome = run_in_process(study, out)
     assert (outcome.failures, outcome.row_failures, outcome.diverged) == ({}, {}, 0)
     assert outcome.done + outcome.skipped == planned(study)
     return load_study(out, study.name)

@@ -3,7 +3,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
-from support.small_runs import carried_through
+from support.small_runs import run_in_process
 
 from polyak.errors import ConfigError
 from polyak.records.runs import run_folder
@@ -288,7 +288,7 @@ def test_the_controls_run_after_the_choice(official, tmp_path):
     given = {place: str(path) for place, path in official.items()}
     study = preset("table2", scale="tiny", places=given, controls=True)
     study = replace(study, rows=(study.rows[0], study.rows[2]))
-    outcome = carried_through(study, tmp_path)
+    outcome = run_in_process(study, tmp_path)
     assert (outcome.failures, outcome.row_failures) == ({}, {})
     # Search, refit and annealed; search and refit with the other weight decay. Where the last
     # epoch was chosen, the shorter schedule is the whole one and is not trained again.
@@ -304,13 +304,13 @@ def test_the_controls_run_after_the_choice(official, tmp_path):
     page = write_report(tmp_path, study.name).read_text()
     assert "SGD annealed early" in page
     assert "weight decay 5e-4" in page
-    assert carried_through(study, tmp_path).skipped == planned(study)
+    assert run_in_process(study, tmp_path).skipped == planned(study)
 
 
 def _check_runs(name, given, out):
     study = preset(name, scale="tiny", places=given)
     assert study.name.startswith(f"{name}-tiny")
-    outcome = carried_through(study, out)
+    outcome = run_in_process(study, out)
     assert (outcome.failures, outcome.row_failures, outcome.diverged) == ({}, {}, 0)
     assert outcome.done + outcome.skipped == planned(study)
     assert NEW[name] in (None, outcome.done)
@@ -328,7 +328,7 @@ def _check_runs(name, given, out):
         for run_id in row.chosen_search.values():
             monitors = {m.monitor for m in run_folder(out, run_id).monitors()}
             assert monitors == set(planned_row.search_monitors)
-    assert carried_through(study, out).skipped == planned(study)
+    assert run_in_process(study, out).skipped == planned(study)
     if name in PAGES:
         page = write_report(out, study.name).read_text()
         assert all(row.label in page for row in (*study.rows, *_measured(study)))
@@ -342,7 +342,7 @@ def _measured(study):
 def test_table_1_runs_on_real_images_in_every_place(real_data, tmp_path):
     source = str(real_data / "cifar10-jpeg")
     study = preset("table1", scale="tiny", places=dict.fromkeys(PLACES[:3], source))
-    outcome = carried_through(study, tmp_path)
+    outcome = run_in_process(study, tmp_path)
     assert (outcome.failures, outcome.row_failures) == ({}, {})
     assert outcome.done == planned(study)
     assert write_report(tmp_path, study.name).exists()

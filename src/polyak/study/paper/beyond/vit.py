@@ -1,7 +1,7 @@
 """A vision transformer on CIFAR-10, trained by AdamW: rows, and what is claimed of them.
 
-Five seeds at `small`, two and a half hours on one core. Where a claim is about models of 80 %
-of the images, nothing is refitted.
+Five seeds at `small`, two and a half hours on one core (25 runs of 300 to 375 s, measured). Where
+a claim is about models of 80 % of the images, nothing is refitted.
 """
 
 from collections.abc import Iterator, Mapping
