@@ -17,6 +17,7 @@ DATA = Path(os.environ.get("DATA", "."))
 EPOCHS, SEED = 12, 100
 VIT = ModelConfig(name="vit", width=64, depth=4)
 RESNET = ModelConfig(name="resnet20", width=8)
+GROUP = ModelConfig(name="resnet20", width=8, norm="group")
 TRIED = (
     (VIT, 0.01, (1e-3,)),
     (VIT, 0.05, (5e-4, 1e-3, 2e-3, 4e-3)),
@@ -24,6 +25,10 @@ TRIED = (
     (RESNET, 2e-4, (0.1,)),
     (RESNET, 5e-4, (0.1,)),
     (RESNET, 1e-3, (0.1,)),
+    (RESNET, 2e-3, (0.1,)),
+    (RESNET, 5e-3, (0.1,)),
+    (GROUP, 5e-4, (0.1,)),
+    (GROUP, 2e-3, (0.03, 0.1, 0.3)),
 )
 """Network, weight decay, learning rates."""
 
@@ -35,6 +40,7 @@ def row(model: ModelConfig, weight_decay: float, rates: tuple[float, ...]) -> Ro
         optim = OptimConfig(
             name="adamw", weight_decay=weight_decay, decayed="matrices", warmup_epochs=1.5
         )
+    name = f"{model.name} with GroupNorm" if model is GROUP else model.name
     config = RunConfig(
         data=DataConfig(source=str(DATA / "cifar10-jpeg"), train_limit=8_000, test_limit=1_000),
         model=model,
@@ -45,7 +51,7 @@ def row(model: ModelConfig, weight_decay: float, rates: tuple[float, ...]) -> Ro
         keep="chosen",
     )
     return Row(
-        label=f"{model.name}, weight decay {weight_decay:g}, {EPOCHS} epochs",
+        label=f"{name}, weight decay {weight_decay:g}, {EPOCHS} epochs",
         dataset="CIFAR-10 (JPEG q75)",
         architecture=model.name,
         config=config,
@@ -57,7 +63,7 @@ def row(model: ModelConfig, weight_decay: float, rates: tuple[float, ...]) -> Ro
 
 
 def study() -> Study:
-    """Three weight decays of both, and of one four learning rates."""
+    """Weight decays of the ViT, with four rates at one of them, and of ResNet-20."""
     return Study(
         name="image-baseline",
         title="Rate and weight decay of the ViT, weight decay of ResNet-20 of width 8",

@@ -14,12 +14,14 @@ from polyak.analysis.results import Result, Results
 from polyak.errors import FileError
 from polyak.records.runs import run_folder
 from polyak.records.studies import StudyRecord
+from polyak.report.names import ARMS, arm_name
 from polyak.report.page import write_page
 from polyak.report.sections.claims import (
     claims_line,
     command_for,
     judge,
     ledger_part,
+    words,
     write_ledger,
 )
 
@@ -264,3 +266,14 @@ def test_a_page_says_how_claims_about_averages_are_judged_where_they_are(strict,
     assert text.count("its own comparison, ") == 2
     assert rule not in page
     assert "its own comparison" not in page
+
+
+@pytest.mark.parametrize("arm", ARMS)
+def test_an_arm_in_a_hypothesis_is_called_as_tables_call_it(arm):
+    said = words(f"test loss, {arm} − ema_0.998, of swa and ({arm}).")
+    assert said == f"test loss, {arm_name(arm)} − EMA 0.998, of SWA and ({arm_name(arm)})."
+
+
+def test_words_that_name_no_arm_are_left_as_they_are():
+    plain = "hold-out accuracy of my_net, longest average on holdout_bn, lawa and a swad"
+    assert words(plain) == plain

@@ -225,7 +225,7 @@ def _own(entry: Entry) -> str:
 
 def words(what: str) -> str:
     """Arms and averages in a hypothesis as tables call them."""
-    return re.sub(r"\b(?:ema|sgd|swa)(?:_[a-z0-9._]*[a-z0-9])?", _called, what)
+    return re.sub(r"\b(?:[a-z]+_[a-z0-9._]*[a-z0-9]|ema|sgd|swa)\b", _called, what)
 
 
 def _called(found: re.Match[str]) -> str:
