@@ -1,9 +1,8 @@
 """Is it BatchNorm? A residual network with it, and the same with GroupNorm in its place.
 
-Five seeds at `small`, three and a half hours on one core (measured: 2.3 ms to train on an image,
-0.7 ms to evaluate one). One learning rate and one weight decay for both, the best that plain
-training with BatchNorm had and as good as any with GroupNorm (docs/results/2026-11-30-baselines).
-Claims compare weights of the same runs.
+Five seeds at `small`, 70 minutes on two cores (measured). One learning rate and one weight decay
+for both, the best that plain training with BatchNorm had and as good as any with GroupNorm
+(docs/results/2026-11-30-baselines). Claims compare weights of the same runs.
 """
 
 from collections.abc import Iterator, Mapping
@@ -37,7 +36,7 @@ def beyond_norm(scale: str | None, given: Mapping[str, str]) -> Study:
         scale,
         given,
         title="Is it BatchNorm? A residual network with it and with GroupNorm",
-        hours="three and a half hours",
+        hours="two and a half hours",
         rows=norm_rows,
         claims=_claims(),
     )
