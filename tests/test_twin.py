@@ -6,6 +6,7 @@ The twin is `support/protocol_twin.py` (training and selection) and `support/met
 
 import json
 from collections import defaultdict
+from dataclasses import replace
 
 import pyarrow.parquet as pq
 import pytest
@@ -15,6 +16,7 @@ from safetensors.torch import load_file as load_tensors
 from support import metrics_twin as twin_metrics
 from support import protocol_twin as twin
 from support.small_runs import carry_through
+from support.texts import write_texts
 
 from polyak.data import DataConfig, NoiseConfig, load, partition, prepare
 from polyak.models import ModelConfig
@@ -28,63 +30,96 @@ DATA = DataConfig(
     crop_padding=1,
     noise=NoiseConfig(kind="symmetric", rate=0.2),
 )
-STUDY = Study(
-    name="doubled",
-    title="Computed twice",
-    cost="seconds",
-    rows=(
-        Row(
-            label="digits",
-            dataset="digits",
-            architecture="ResNet-8",
-            config=RunConfig(
-                data=DATA,
-                model=ModelConfig(name="resnet8", width=4),
-                optim=OptimConfig(warmup_epochs=1.5, weight_decay=5e-3),
-                averaging=AveragingConfig(decays=(0.3, 0.6, 0.8), every=2),
-                epochs=7,
-                batch_size=48,
-            ),
-            learning_rates=(0.02, 0.2),
-            seeds=(0, 1),
-            paper_decays=(0.968, 0.984, 0.998),
-            search_monitors=("holdout_bn",),
-            refit_monitors=("test", "train_wrong"),
-        ),
-    ),
+RUN = RunConfig(
+    data=DATA,
+    model=ModelConfig(name="resnet8", width=4),
+    optim=OptimConfig(warmup_epochs=1.5, weight_decay=5e-3),
+    averaging=AveragingConfig(decays=(0.3, 0.6, 0.8), every=2),
+    epochs=7,
+    batch_size=48,
 )
+ROW = Row(
+    label="images by SGD",
+    dataset="digits",
+    architecture="ResNet-8",
+    config=RUN,
+    learning_rates=(0.02, 0.2),
+    seeds=(0, 1),
+    paper_decays=(0.968, 0.984, 0.998),
+    search_monitors=("holdout_bn",),
+    refit_monitors=("test", "train_wrong"),
+)
+ADAMW = OptimConfig(name="adamw", warmup_epochs=1.5, weight_decay=0.1, decayed="matrices")
+
+
+def row_of(what, folder):
+    """The same protocol with one thing or another in the place of images by SGD."""
+    if what == ROW.label:
+        return ROW
+    if what == "images by AdamW":
+        return replace(
+            ROW, label=what, config=replace(RUN, optim=ADAMW), learning_rates=(1e-3, 1e-2)
+        )
+    run = replace(
+        RUN,
+        data=DataConfig(
+            source=f"text:{write_texts(folder)}", context=16, train_limit=90, test_limit=12
+        ),
+        model=ModelConfig(name="gpt", width=32, depth=1),
+        optim=replace(ADAMW, betas=(0.9, 0.95), clip=0.5, schedule="wsd", decay_share=0.5),
+        batch_size=16,
+    )
+    return replace(
+        ROW,
+        label=what,
+        dataset="text",
+        architecture="GPT",
+        config=run,
+        learning_rates=(1e-3, 1e-2),
+        search_monitors=("test",),
+        refit_monitors=("test",),
+    )
+
+
 AVERAGES = ["ema_0.3", "ema_0.6", "ema_0.8"]
 ROUNDING = 2e-5
 """What float32 does to the numbers of 60 steps: the tool averages in float32 and folds BatchNorm
 into convolutions, the twin does neither."""
 
 
+@pytest.fixture(scope="module", params=[ROW.label, "images by AdamW", "text by AdamW"])
+def row(request, tmp_path_factory):
+    return row_of(request.param, tmp_path_factory.mktemp("texts"))
+
+
 @pytest.fixture(scope="module")
-def out(tmp_path_factory):
+def out(row, tmp_path_factory):
     """The study as the tool carries it out, with the table and the ledger of its page."""
+    study = Study(name="doubled", title="Computed twice", cost="seconds", rows=(row,))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("POLYAK_CACHE", str(tmp_path_factory.mktemp("cache")))
         out = tmp_path_factory.mktemp("out")
-        outcome = carry_through(STUDY, out, command="polyak study doubled")
+        outcome = carry_through(study, out, command="polyak study doubled")
         assert (outcome.done, outcome.failures, outcome.row_failures) == (6, {}, {})
         yield out
 
 
 @pytest.fixture(scope="module")
-def plan(out):
+def plan(row, out):
     """The row's runs and what was chosen."""
-    (row,) = read(out / "doubled" / "plan.json")["rows"]
-    return row | read(out / "doubled" / "choices.json")["digits"]
+    (planned,) = read(out / "doubled" / "plan.json")["rows"]
+    return planned | read(out / "doubled" / "choices.json")[row.label]
 
 
 @pytest.fixture(scope="module")
-def repeated(out, plan):
+def repeated(row, out, plan):
     """Two runs trained again by the twin: id → config, data and history."""
-    found = {}
-    for run in (plan["search"]["0.2"]["0"], plan["refit"]["1"]):
+    found, data = {}, row.config.data
+    searched = plan["search"][f"{row.learning_rates[1]:g}"]["0"]
+    for run in (searched, plan["refit"]["1"]):
         config = read(out / "runs" / run / "config.json")
-        data = partition(load(prepare(DATA)), DATA, holdout=config["holdout"])
-        found[run] = config, data, twin.train(config, data)
+        parts = partition(load(prepare(data)), data, holdout=config["holdout"])
+        found[run] = config, parts, twin.train(config, parts)
     return found
 
 
@@ -115,9 +150,12 @@ def assert_alike(found, expected):
         assert found == expected
 
 
-def test_pixels_are_standardised_over_the_training_part(repeated):
+def test_pixels_are_standardised_over_the_training_part_and_bytes_left_as_they_are(repeated):
     for _, data, _ in repeated.values():
         images = data.test_images_nchw
+        if data.positions is not None:
+            assert torch.equal(twin.normalised(data, images), images.float())
+            continue
         found = twin.normalised(data, images).double()
         torch.testing.assert_close(found, twin.standardised(data, images), rtol=1e-6, atol=1e-6)
 
@@ -151,6 +189,14 @@ def test_the_weights_and_logits_of_every_arm_are_the_twins(out, plan, repeated):
             kept = load_tensors(folder / "averages" / f"{arm}.safetensors")
             kept = {key.removeprefix(f"{arm}/"): x for key, x in kept.items()}
             for key, x in weights.items():
+                if key.endswith("qkv.bias"):
+                    # What is added to all keys alike changes no attention: its gradient is
+                    # rounding alone, of which Adam makes whole steps.
+                    for ours, theirs in zip(kept[key].chunk(3)[::2], x.chunk(3)[::2], strict=True):
+                        torch.testing.assert_close(
+                            ours.double(), theirs, rtol=ROUNDING, atol=ROUNDING
+                        )
+                    continue
                 torch.testing.assert_close(
                     kept[key].double(), x.double(), rtol=ROUNDING, atol=ROUNDING, msg=f"{arm} {key}"
                 )
@@ -181,13 +227,14 @@ def test_every_number_of_the_results_is_the_twins(out, plan):
         (line["phase"], line["arm"], line["seed"], line["metric"]): line["value"]
         for line in results(out)
     }
+    searched = plan["search"][f"{plan['chosen_learning_rate']:g}"]
     expected = twin_metrics.table(
         {
             phase: {
                 seed: load_file(out / "runs" / run / "predictions.safetensors")
                 for seed, run in runs.items()
             }
-            for phase, runs in (("search", plan["search"]["0.2"]), ("refit", plan["refit"]))
+            for phase, runs in (("search", searched), ("refit", plan["refit"]))
         }
     )
     assert found.keys() == expected.keys()
@@ -197,7 +244,7 @@ def test_every_number_of_the_results_is_the_twins(out, plan):
         assert found[key] == pytest.approx(value, rel=close, abs=1e-7), key
 
 
-def test_every_interval_of_the_ledger_about_two_arms_is_the_twins(out):
+def test_every_interval_of_the_ledger_about_two_arms_is_the_twins(row, out):
     by_arm = defaultdict(dict)
     for line in results(out):
         if line["phase"] == "refit":
@@ -214,5 +261,6 @@ def test_every_interval_of_the_ledger_about_two_arms_is_the_twins(out):
             expected = twin_metrics.interval(ours, theirs)
             assert (finding["mean"], finding["low"], finding["high"]) == pytest.approx(expected)
             checked.add((metric, arms))
-    # SGD after the last epoch and at two stops, as trained and recomputed.
-    assert len(checked) == 2 * 6
+    # SGD after the last epoch and at two stops, as trained and recomputed. Of text the paper
+    # claims nothing.
+    assert len(checked) == (0 if row.dataset == "text" else 2 * 6)

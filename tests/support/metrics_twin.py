@@ -22,10 +22,12 @@ def arm_metrics(tensors, arm):
         "ece": ece(logits_nk, labels_n),
         "ece_floor": ece_floor(logits_nk),
     }
-    given_n, clean_n = tensors["train/given"], tensors["train/clean"]
-    wrong_n = given_n != clean_n
-    if wrong_n.any():
-        found["memorised"] = np.mean((tensors[f"train/arm/{arm}"] == given_n)[wrong_n])
+    # Text has no labels that could be wrong.
+    if "train/given" in tensors:
+        given_n, clean_n = tensors["train/given"], tensors["train/clean"]
+        wrong_n = given_n != clean_n
+        if wrong_n.any():
+            found["memorised"] = np.mean((tensors[f"train/arm/{arm}"] == given_n)[wrong_n])
     if "holdout/given" in tensors:
         held_nk = np.float64(tensors[f"holdout/arm/{arm}"])
         held_n = tensors["holdout/given"]

@@ -33,16 +33,10 @@ class History:
 
 
 def train(config, data) -> History:
-    """A run as its config.json asks for it: SGD, and EMAs that look on."""
+    """A run as its config.json asks for it: an optimiser, and EMAs that look on."""
     model, history = network(config, data), History()
     optim, averaging = config["optim"], config["averaging"]
-    sgd = torch.optim.SGD(
-        model.parameters(),
-        lr=optim["lr"],
-        momentum=optim["momentum"],
-        weight_decay=optim["weight_decay"],
-        nesterov=True,
-    )
+    move = {"sgd": sgd, "adamw": adamw}[optim.get("name", "sgd")](model, optim)
     emas = {f"ema_{decay:g}": snapshot(model) for decay in averaging["decays"]}
     draws = generators(config, "order", "augmentation")
     again = generators(config, "batchnorm order", "batchnorm augmentation")
@@ -53,12 +47,12 @@ def train(config, data) -> History:
         batches = epoch_of(config, data, config["batch_size"], *draws)
         for x_bchw, labels_b in batches:
             rate = learning_rate(step, optim, config["epochs"], len(batches))
-            sgd.param_groups[0]["lr"] = rate
-            logits_bk = model(x_bchw)
+            logits_bk = model(x_bchw).flatten(end_dim=-2)
             loss = F.cross_entropy(logits_bk, labels_b)
-            sgd.zero_grad()
+            model.zero_grad()
             loss.backward()
-            sgd.step()
+            clip(model, optim.get("clip"))
+            move(rate)
             step += 1
             losses += [loss.item()] * len(labels_b)
             right += int((logits_bk.argmax(1) == labels_b).sum())
@@ -73,6 +67,55 @@ def train(config, data) -> History:
         history.log.append({**line, "holdout": {}, "holdout_bn": {}})
         look(config, data, history, again)
     return history
+
+
+def sgd(model, optim):
+    """Nesterov's momentum, with the decay in the gradient; a step at a rate."""
+    optimizer = torch.optim.SGD(
+        model.parameters(),
+        lr=optim["lr"],
+        momentum=optim["momentum"],
+        weight_decay=optim["weight_decay"],
+        nesterov=True,
+    )
+
+    def move(rate):
+        optimizer.param_groups[0]["lr"] = rate
+        optimizer.step()
+
+    return move
+
+
+def adamw(model, optim):
+    """Adam's step with the decay beside it (Loshchilov and Hutter 2019, algorithm 2)."""
+    (first, second), steps = optim.get("betas", (0.9, 0.999)), 0
+    moments = {name: (0.0, 0.0) for name, _ in model.named_parameters()}
+
+    @torch.no_grad()
+    def move(rate):
+        nonlocal steps
+        steps += 1
+        for name, weight in model.named_parameters():
+            g = weight.grad.double()
+            m, v = moments[name]
+            m, v = first * m + (1 - first) * g, second * v + (1 - second) * g**2
+            moments[name] = m, v
+            size = (v / (1 - second**steps)).sqrt() + 1e-8
+            decay = 0.0 if optim.get("decayed") == "matrices" and weight.ndim < 2 else 1.0
+            kept = weight.double() * (1 - decay * rate * optim["weight_decay"])
+            weight.copy_(kept - rate * m / (1 - first**steps) / size)
+
+    return move
+
+
+def clip(model, limit):
+    """Shorten the gradient of all weights together to a length."""
+    if limit is None:
+        return
+    gradients = [weight.grad for weight in model.parameters()]
+    length = sum((g.double() ** 2).sum() for g in gradients).sqrt().item()
+    for g in gradients:
+        g.mul_(min(1.0, limit / length))
 
 
 def look(config, data, history, again):
@@ -104,7 +147,7 @@ def look(config, data, history, again):
 
 
 def learning_rate(step, optim, epochs, steps_per_epoch) -> float:
-    """Linear from 0 over the warm-up, then half a cosine to 0; step counts from 0.
+    """Linear from 0 over the warm-up, then half a cosine to 0, or with "wsd" at last a line to 0.
 
     The first step is taken at 1e-8 of the rate, as pages say: what it moves shows in parameters
     that begin at 0, and is enough for two right trajectories to part.
@@ -112,6 +155,8 @@ def learning_rate(step, optim, epochs, steps_per_epoch) -> float:
     warmup, total = optim["warmup_epochs"] * steps_per_epoch, epochs * steps_per_epoch
     if step < warmup:
         return optim["lr"] * max(step / warmup, 1e-8)
+    if optim["schedule"] == "wsd":
+        return optim["lr"] * min(1.0, (total - step) / (optim["decay_share"] * total))
     return optim["lr"] * (1 + cos(pi * (step - warmup) / (total - warmup))) / 2
 
 
@@ -169,8 +214,10 @@ def arms(config, data, history, stops):
         "sgd_stopped": at["sgd"]["sgd"],
         "sgd_at_ema": at["acc"]["sgd"],
     }
+    has_statistics = any(key.endswith("running_mean") for key in plain["sgd"])
+    fresh = {f"{name}_bn": recomputed(model, weights, batches) for name, weights in plain.items()}
     return plain | {
-        **{f"{name}_bn": recomputed(model, weights, batches) for name, weights in plain.items()},
+        **(fresh if has_statistics else {}),
         "ema_acc": at["acc"][stops["acc"]["average"]],
         "ema_loss": at["loss"][stops["loss"]["average"]],
         "ema_acc_bn": recomputed(model, at["acc"][longest], batches),
@@ -221,11 +268,15 @@ def generators(config, *purposes):
 
 
 def epoch_of(config, data, batch_size, order, draws):
-    """One epoch of the training part: batches of augmented images and given labels."""
+    """One epoch of the training part: batches of augmented images and given labels.
+
+    Of text batches of windows, with a label at every position.
+    """
     batches = []
     padding, flip = config["data"]["crop_padding"], config["data"]["flip"]
     h, w = data.train_images_nchw.shape[2:]
-    for chosen_b in torch.randperm(len(data.train_given_n), generator=order).split(batch_size):
+    labels_np = data.train_given_n.view(len(data.train_images_nchw), -1)
+    for chosen_b in torch.randperm(len(labels_np), generator=order).split(batch_size):
         corners, mirrored = draw_crops_and_flips(
             len(chosen_b), padding=padding, flip=flip, generator=draws
         )
@@ -234,7 +285,7 @@ def epoch_of(config, data, batch_size, order, draws):
         for x_chw, (top, left), mirror in zip(padded_bchw, corners, mirrored, strict=True):
             cropped = x_chw[:, top : top + h, left : left + w]
             images.append(cropped.flip(2) if mirror else cropped)
-        batches.append((normalised(data, torch.stack(images)), data.train_given_n[chosen_b]))
+        batches.append((normalised(data, torch.stack(images)), labels_np[chosen_b].flatten()))
     return batches
 
 
@@ -265,7 +316,7 @@ def snapshot(model):
 @torch.no_grad()
 def predict(model, weights, images_nchw):
     single = {key: x.float() if x.is_floating_point() else x for key, x in weights.items()}
-    return functional_call(model.eval(), single, images_nchw)
+    return functional_call(model.eval(), single, images_nchw).flatten(end_dim=-2)
 
 
 def score(logits_nk, labels_n):
