@@ -7,6 +7,7 @@ import json
 import sys
 from collections import defaultdict
 from collections.abc import Iterator
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from reading import (
     print_table,
 )
 
+from polyak.analysis.claims.extremes import place_in_others
 from polyak.analysis.seeds import mean_interval
 
 EFFECTS = (
@@ -59,7 +61,13 @@ EFFECTS = (
     *((metric, LOSS, theirs) for metric in ("loss", "ece") for theirs in (LAST, ANNEALED)),
     ("loss", ("ema_loss", "search"), SEARCHED_SGD),
     *((metric, SEARCHED, ("sgd_bn", "search")) for metric in ("ece", "ece_scaled")),
-    *(("accuracy", (arm, "refit"), LAST) for arm in ("lawa_bn", "swad_bn")),
+    *(
+        (metric, (arm, "refit"), LAST)
+        for metric in ("accuracy", "loss")
+        for arm in ("lawa_bn", "swad_bn")
+    ),
+    *(("loss", LOSS, (arm, "refit")) for arm in ("power_bn", "tail_bn", "swa_bn")),
+    *(("loss", arm, ANNEALED) for arm in (LAST, ("power_bn", "refit"))),
     *(
         (metric, (arm, "search"), SEARCHED_SGD)
         for metric in ("churn", "ece", "ece_scaled")
@@ -115,6 +123,7 @@ def of_row(results: list[Line], points: list[Line]) -> Iterator[Iterator[tuple[s
     """The tables that a row has evidence for."""
     yield effects(results)
     yield fit(points)
+    yield lead(points)
     parts, phases = ({point[column] for point in points} for column in ("part", "phase"))
     if "test" in parts:
         yield curves(points)
@@ -180,6 +189,24 @@ def fit(points: list[Line]) -> Iterator[tuple[str, ...]]:
         # A run that has not ended has no last epoch.
         if last := found[phase].get(whole):
             yield phase, f"{100 * sum(last) / len(last):.1f}"
+
+
+def lead(points: list[Line]) -> Iterator[tuple[str, ...]]:
+    """Hold-out accuracy in the search: SGD, and the EMA that is best just then in other seeds.
+
+    At the first epoch that ends at or after a share of the run, as in the ledger.
+    """
+    yield "epoch", "SGD", "best average", "lead"
+    found: dict[int, dict[str, dict[str, float]]] = defaultdict(lambda: defaultdict(dict))
+    for p in points:
+        if (p["phase"], p["part"]) == ("search", "holdout"):
+            found[int(p["epoch"])][p["seed"]][p["weights"]] = float(p["accuracy"])
+    names = sorted({p["weights"] for p in points if p["weights"].startswith("ema_")})
+    for epoch in dict.fromkeys(max(1, ceil(share * max(found))) for share in EPOCHS):
+        bank = {seed: [of[name] for name in names] for seed, of in found[epoch].items()}
+        best = {seed: bank[seed][place] for seed, place in place_in_others(bank, max).items()}
+        sgd = {seed: of["sgd"] for seed, of in found[epoch].items()}
+        yield str(epoch), *compared(best, sgd, percent=True)
 
 
 def curves(points: list[Line]) -> Iterator[tuple[str, ...]]:

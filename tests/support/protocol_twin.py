@@ -215,9 +215,9 @@ def arms(config, data, history, stops):
         "sgd_at_ema": at["acc"]["sgd"],
     }
     has_statistics = any(key.endswith("running_mean") for key in plain["sgd"])
-    fresh = {f"{name}_bn": recomputed(model, weights, batches) for name, weights in plain.items()}
+    again = plain if has_statistics else {}
     return plain | {
-        **(fresh if has_statistics else {}),
+        **{f"{name}_bn": recomputed(model, weights, batches) for name, weights in again.items()},
         "ema_acc": at["acc"][stops["acc"]["average"]],
         "ema_loss": at["loss"][stops["loss"]["average"]],
         "ema_acc_bn": recomputed(model, at["acc"][longest], batches),

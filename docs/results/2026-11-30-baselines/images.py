@@ -67,6 +67,6 @@ def study() -> Study:
     return Study(
         name="image-baseline",
         title="Rate and weight decay of the ViT, weight decay of ResNet-20 of width 8",
-        cost="half an hour on one core",
+        cost="three quarters of an hour on one core",
         rows=tuple(row(*tried) for tried in TRIED),
     )
