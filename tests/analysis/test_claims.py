@@ -7,6 +7,7 @@ import pytest
 from support.simulated_studies import rows
 
 from polyak.analysis.claims.catalogue import CLAIMS
+from polyak.analysis.claims.claim import arms_of_sgd
 from polyak.analysis.claims.cost import costs_little
 from polyak.analysis.claims.evidence import RowEvidence
 from polyak.analysis.claims.extremes import never_below
@@ -308,6 +309,25 @@ def test_the_best_arm_is_every_arm_so_the_largest_p_counts():
     assert entry.p_supported == max(test.p_supported for _, test in entry.tested)
     ps = [test.p_refuted for _, test in entry.tested]
     assert entry.p_refuted == pytest.approx(min(1.0, min(ps) * len(ps)))
+
+
+@pytest.mark.parametrize("annealed", [-0.01, 0.02])
+def test_where_nothing_is_refitted_the_searchs_models_are_judged_against_annealed_sgd(annealed):
+    """The same numbers, called the search's: the same tests."""
+    whole = rows(np.random.default_rng(0), **RECOMPUTED, annealed=annealed)[0]
+    (expected,) = ledger([whole], [BY_ID["annealed"]])
+    renamed = Results(
+        replace(r, phase="search") if r.phase == "refit" else r
+        for r in whole.results
+        if r.phase != "search"
+    )
+    searched = replace(whole, results=renamed, judged="search")
+    (entry,) = ledger([searched], [BY_ID["annealed"]])
+    assert entry.tested == expected.tested
+    assert entry.verdict == ("reproduced" if annealed < 0 else "not reproduced")
+    # Rivals of what is claimed of the search: annealed SGD too, where nothing is refitted.
+    assert ("annealed", "sgd") in arms_of_sgd(searched, "0", metric="accuracy", phase="search")
+    assert ("annealed", "sgd") not in arms_of_sgd(whole, "0", metric="accuracy", phase="search")
 
 
 def test_without_recomputed_arms_of_sgd_the_ledger_is_what_it_was(true_world):

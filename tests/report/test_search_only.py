@@ -4,14 +4,18 @@ from dataclasses import replace
 
 import pytest
 from support.slow_results import values
+from support.small_runs import run_in_process, small_run
 
-from polyak.analysis.loaded import load_recorded_study
+from polyak.analysis.loaded import load_recorded_study, load_study
 from polyak.report.facts import problems, reason
 from polyak.report.figures.training_curves import row_charts
 from polyak.report.page import render
+from polyak.report.sections.claims import judge
 from polyak.report.sections.row import row_part
 from polyak.report.sections.summary import headline
+from polyak.report.tables.comparisons import budget_table
 from polyak.report.tables.paper_methods import paper_table
+from polyak.study.plan import Row, Study
 
 
 @pytest.fixture(scope="module")
@@ -86,3 +90,59 @@ def test_rows_of_the_paper_that_a_smaller_network_replaces_stand_alone(searched)
     for line in papers:
         assert line.remark == "the paper’s alone, not in this study"
         assert all(cell.ours is None and cell.paper for cell in line.cells)
+
+
+@pytest.fixture(scope="module")
+def annealed(tmp_path_factory):
+    """A study whose search is run, chosen from, and annealed in the average's budget."""
+    row = Row(
+        label="digits",
+        dataset="digits",
+        architecture="ResNet-8",
+        config=replace(small_run(), epochs=5),
+        learning_rates=(0.1,),
+        seeds=(0, 1),
+        paper_decays=(0.968, 0.998),
+        refits=False,
+        follow_ups=("annealed",),
+    )
+    study = Study(name="annealed", title="Annealed", cost="seconds", rows=(row,))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("POLYAK_CACHE", str(tmp_path_factory.mktemp("cache")))
+        out = tmp_path_factory.mktemp("annealed")
+        outcome = run_in_process(study, out)
+        assert (outcome.failures, outcome.row_failures) == ({}, {})
+        yield load_study(out, "annealed")
+
+
+def test_sgd_annealed_in_the_averages_budget_stands_beside_the_searchs_models(annealed):
+    (row,) = annealed.rows
+    lengths = {s: run.config["epochs"] for s, run in row.done("annealed").items()}
+    chosen = {s: next(x.epoch for x in row.record.stops[s] if x.rule == "acc") for s in "01"}
+    assert lengths == {seed: max(epoch, 2) for seed, epoch in chosen.items()}
+    table = budget_table(annealed.rows)
+    lines = {line.label: line for line in table.groups[0].lines}
+    ours, theirs = (
+        values(annealed.results, row="digits", arm=arm, metric="accuracy", phase=phase)
+        for arm, phase in (("ema_acc_bn", "search"), ("sgd", "annealed"))
+    )
+    difference = 100 * sum(ours[s] - theirs[s] for s in "01") / 2
+    cell = lines["EMA (acc.) + BN, whole schedule"].cells[2]
+    assert float(cell.text.replace("−", "-")) == pytest.approx(difference, abs=0.051)
+    assert lines["SGD, whole schedule"].cells[0].text == "5"
+    epochs = lines["EMA (acc.) + BN, whole schedule"].cells[0].text
+    assert float(epochs) == sum(chosen.values()) / 2
+    # A shortened search has its own choice, and the study's record is not about it.
+    assert lines["EMA (acc.) + BN, annealed early"].cells[0].text == "–"
+
+
+def test_its_page_and_its_ledger_are_about_the_searchs_models(annealed):
+    entries = judge(annealed)
+    (entry,) = (entry for entry in entries if entry.claim.id == "annealed")
+    assert entry.verdict != "not run"
+    parts = [replace(row_part(row, anchor="r", preset=None), charts={}) for row in annealed.rows]
+    page = render(annealed, parts, entries=entries)
+    assert "<h3>The same budget for SGD</h3>" in page
+    assert "training on the search’s images with a cosine" in page
+    assert 'href="#controls"' in page
+    assert "stopped where its hold-out says" in page

@@ -13,7 +13,7 @@ from typing import Any
 from polyak.errors import FileError, printable
 from polyak.records.checked import read_checked, write_checked
 from polyak.records.claims import Claim, claims_from
-from polyak.records.vocabulary import RULES, Stop
+from polyak.records.vocabulary import RULES, Phase, Stop
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +86,11 @@ class RowRecord:
     def learning_rate_of(self, seed: str) -> float | None:
         """The learning rate chosen for a seed; None where none is."""
         return self.seed_learning_rates.get(seed, self.chosen_learning_rate)
+
+    @property
+    def judged(self) -> Phase:
+        """The phase whose models the row is about: the refits, or else those of the search."""
+        return "refit" if self.refits else "search"
 
     @property
     def chosen_search(self) -> Mapping[str, str]:

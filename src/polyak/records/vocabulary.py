@@ -64,8 +64,8 @@ AT_STOPS: tuple[MoreAverage, ...] = ("lawa", "power", *WINDOWS)
 """Those that mean something at a stop; the others are made for the end of the run."""
 
 FollowUp = Literal["held", "annealed"]
-"""Runs that depend on the epochs chosen: the search with a learning rate held, the refit annealed
-early."""
+"""Runs that depend on the epochs chosen: the search with a learning rate held; the refit, or the
+search where nothing is refitted, annealed early."""
 FOLLOW_UPS: tuple[FollowUp, ...] = get_args(FollowUp)
 Phase = Literal["search", "refit", "transfer", "held", "annealed"]
 """Models of the search (80 % of the training data), of the refit (all of it), probes of those, or

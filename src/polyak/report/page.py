@@ -117,6 +117,7 @@ def render(
             everywhere=note_everywhere(),
             scale=scale_notice(study),
             refits=any(row.refits for row in record.rows),
+            controls=any(row.refits or "annealed" in row.follow_ups for row in record.rows),
             figure=_figure(record.preset),
             picture=_picture(study, parts),
             appendix=appendix(study),

@@ -3,7 +3,7 @@
 held       the search's run again, its learning rate held from EMA (acc.)'s epoch on: does time or
            the decay of the learning rate end the average's lead?
 annealed   the refit with a cosine that ends at that epoch: what SGD makes of the same budget, and
-           what an average gains on the shorter schedule
+           what an average gains on the shorter schedule; without refits the search likewise
 """
 
 from collections.abc import Mapping
@@ -41,7 +41,7 @@ def held(row: Row, learning_rate: float, stops: Mapping[int, Stops]) -> dict[int
 
     Where that epoch lies in warm-up, from the end of warm-up on.
     """
-    searched = plan.search(replace(row, learning_rates=(learning_rate,)))[learning_rate]
+    searched = _searched(row, learning_rate)
     return {
         seed: replace(
             searched[seed],
@@ -56,15 +56,22 @@ def held(row: Row, learning_rate: float, stops: Mapping[int, Stops]) -> dict[int
 
 
 def annealed(row: Row, learning_rate: float, stops: Mapping[int, Stops]) -> dict[int, RunConfig]:
-    """The refit with as many epochs, and a cosine as long, as EMA (acc.) needed.
+    """The row's runs again with as many epochs, and a cosine as long, as EMA (acc.) needed.
 
-    The shorter run's own stops lie at the same shares of it, rounded, so that nothing is chosen
-    anew:
+    Of a refit the shorter run's own stops lie at the same shares of it, rounded, so that nothing
+    is chosen anew:
 
         e' = max(1, round(e·e_acc/E)),   E epochs of the whole schedule
+
+    In a row without refits it is the search that is shortened, and its own hold-out chooses.
     """
-    refits = plan.refit(row, learning_rate, stops)
-    return {seed: _shortened(run, _epoch(stops[seed])) for seed, run in refits.items()}
+    runs = plan.refit(row, learning_rate, stops) if row.refits else _searched(row, learning_rate)
+    return {seed: _shortened(runs[seed], _epoch(chosen)) for seed, chosen in stops.items()}
+
+
+def _searched(row: Row, learning_rate: float) -> dict[int, RunConfig]:
+    """The search's runs at a learning rate, by seed."""
+    return plan.search(replace(row, learning_rates=(learning_rate,)))[learning_rate]
 
 
 def _shortened(run: RunConfig, epochs: int) -> RunConfig:

@@ -114,8 +114,6 @@ class Row:
 
     def _follow_up_faults(self) -> list[str]:
         found, schedule = [], self.config.optim.schedule
-        if "annealed" in self.follow_ups and not self.refits:
-            found.append("follow_ups has 'annealed' where refits is False; expected refits")
         if "held" in self.follow_ups and schedule != "cosine":
             found.append("follow_ups has 'held'; expected schedule 'cosine', which it holds")
         if "annealed" in self.follow_ups and schedule not in ("cosine", "wsd"):
@@ -129,7 +127,8 @@ class Row:
         if self.refits:
             parts["refit"] = self.refit_monitors
         for phase in self.follow_ups:
-            parts[phase] = held_out if phase == "held" else ()
+            searched = phase == "held" or not self.refits
+            parts[phase] = held_out if searched else ()
         fitted_later = self.paper_updates is not None and not self.config.data.fingerprint
         return RowTerms(
             seeds=self.seeds,

@@ -47,6 +47,18 @@ def test_models_of_all_images_meet_the_sgd_that_annealed_in_as_many_epochs_too()
     assert lines[-1] == "EMA (acc.) + BN 66.0 +1.0 0.340 −0.010"
 
 
+def test_where_nothing_is_refitted_the_searchs_models_meet_it():
+    results = [
+        *both("search", "sgd", (0.60,)),
+        *both("search", "ema_acc_bn", (0.66,)),
+        *both("annealed", "sgd", (0.65,)),
+    ]
+    lines = [" ".join(x.split()) for x in evaluation_lines("row", results, judged="search")]
+    assert lines[-4] == "row: models of the search against SGD annealed early, 1 seed"
+    assert lines[-1] == "EMA (acc.) + BN 66.0 +1.0 0.340 −0.010"
+    assert not any("against" in line for line in evaluation_lines("row", results))
+
+
 def test_seeds_that_one_side_lacks_are_left_out_of_the_difference():
     results = both("search", "sgd", (0.60,)) + both("search", "ema_acc_bn", (0.62, 0.90))
     *_, average = evaluation_lines("row", results)

@@ -43,6 +43,8 @@ def test_passes_are_those_of_training_hold_out_and_monitors():
     assert forward_passes(followed, place="cifar10") == 2 * forward_passes(
         with_refit, place="cifar10"
     )
+    annealed = replace(row, follow_ups=("annealed",))
+    assert forward_passes(annealed, place="cifar10") == 2 * (search + final)
     chosen = replace(row, config=replace(row.config, keep="chosen"))
     assert forward_passes(chosen, place="cifar10") == search + 8 * 60_000 + 3 * 40_000
     memorising = replace(row, search_monitors=("train_clean", "train_wrong"))

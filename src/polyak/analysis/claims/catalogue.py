@@ -223,7 +223,8 @@ CLAIMS: tuple[Claim, ...] = (
         sentence="EMA at its stopping epoch beats SGD annealed in the same budget.",
         source="ours, not the paper’s",
         test="EMA (acc.) + BN − SGD whose schedule ends at that epoch is above 0 in test accuracy.",
-        needs="finished refits, and SGD annealed by their stopping epochs",
+        needs="finished refits, or searches where nothing is refitted, and SGD annealed by their "
+        "stopping epochs",
         preset="table1 --controls",
         hypotheses=in_each(one_change.beats_annealed_sgd),
         rivals=in_each(one_change.beats_annealed_sgd_recomputed),

@@ -168,7 +168,7 @@ def best_of_sgd(
         row: With the numbers.
         ours: The average's arm.
         metric: Of `METRICS`.
-        phase: Whose models are compared; with refits those that were annealed count too.
+        phase: Whose models are compared; with those that the row is about, annealed ones count too.
         besides: Phase and arm that the claim is about already.
     """
     mine = row.results.by_seed(phase=phase, arm=ours, metric=metric)
@@ -193,11 +193,11 @@ def best_of_sgd(
 def arms_of_sgd(
     row: RowEvidence, seeds: Collection[str], *, metric: str, phase: Phase
 ) -> list[tuple[Phase, str]]:
-    """SGD's arms that all these seeds, or pairs of seeds, have; with refits annealed ones too."""
+    """SGD's arms that all these seeds, or pairs of seeds, have, annealed ones too."""
     of_phase = [(phase, arm) for arm in SGD_ARMS]
     return [
         (of, arm)
-        for of, arm in (*of_phase, *(_ANNEALED if phase == "refit" else ()))
+        for of, arm in (*of_phase, *(_ANNEALED if phase == row.judged else ()))
         if set(seeds) <= row.results.by_seed(phase=of, arm=arm, metric=metric).keys()
     ]
 

@@ -216,6 +216,7 @@ def _logs(row: RowEvidence, phase: Phase) -> Mapping[str, RunLog]:
         "search": row.search,
         "refit": row.refit,
         "held": row.held,
+        "annealed": row.annealed,
     }
     return by_phase.get(phase, {})
 

@@ -29,6 +29,10 @@ class RowEvidence:
     held: Mapping[str, RunLog] = field(default_factory=dict)
     """The search again, its learning rate held from EMA (acc.)'s epoch on."""
 
+    annealed: Mapping[str, RunLog] = field(default_factory=dict)
+    judged: Phase = "refit"
+    """The phase whose models the row is about: "search" in a row without refits."""
+
     against: str | None = None
     """Label of the row that this one varies in one respect."""
 
@@ -77,6 +81,8 @@ def row_evidence(row: LoadedRow) -> RowEvidence:
         search=_logs(row, "search"),
         refit=_logs(row, "refit"),
         held=_logs(row, "held"),
+        annealed=_logs(row, "annealed"),
+        judged=record.judged,
         against=record.against,
         stops={seed: {stop.rule: stop for stop in stops} for seed, stops in record.stops.items()},
         settings=settings,

@@ -105,6 +105,7 @@ def beats_annealed_sgd(row: RowEvidence) -> list[Hypothesis]:
         EMA_ACC_BN,
         BASELINE,
         metric="accuracy",
+        phase=row.judged,
         of="annealed",
         better="test accuracy, EMA (acc.) at its epoch − SGD annealed by then",
     )
@@ -123,6 +124,7 @@ def beats_annealed_sgd_recomputed(row: RowEvidence) -> list[Hypothesis]:
         EMA_ACC_BN,
         SGD_BN,
         metric="accuracy",
+        phase=row.judged,
         of="annealed",
         better=f"test accuracy, EMA (acc.) at its epoch − {SGD_BN} annealed by then",
     )

@@ -126,7 +126,7 @@ class EvaluateCommand:
             tables.setdefault(name, []).extend(results)
             kind = _kind(runs[row.label][0])
             print(f"on the {_samples(predictions):,} test {kind} of {name}")
-            print("\n".join(evaluation_lines(row.label, results)))
+            print("\n".join(evaluation_lines(row.label, results, judged=row.judged)))
         for name, results in tables.items():
             if study is not None:
                 write_results_csv(evaluation_table(study, name), results)
@@ -288,7 +288,7 @@ def _own_results(row: RowRecord, runs: Mapping[str, RunFolder], out: Path) -> li
     results = evaluation_results(row, own, own, target="test")
     kind = _kind(next(iter(runs.values())))
     print(f"on the {_samples(own):,} test {kind} of the runs")
-    print("\n".join(evaluation_lines(row.label, results)))
+    print("\n".join(evaluation_lines(row.label, results, judged=row.judged)))
     return results
 
 

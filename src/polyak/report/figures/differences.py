@@ -101,7 +101,7 @@ def main_differences(rows: Sequence[LoadedRow]) -> list[Differences]:
 
 
 def _of_row(row: LoadedRow, measure: Measure, rows: int) -> Iterator[Line]:
-    phase: Phase = "refit" if row.record.refits else "search"
+    phase = row.record.judged
     stopped = (SGD_STOPPED, SGD_STOPPED_BN) if rows < _MANY_ROWS else ()
     rivals: list[tuple[Phase, str, str]] = [
         (phase, arm, arm_name(arm)) for arm in (BASELINE, SGD_BN, *stopped)

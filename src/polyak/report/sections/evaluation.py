@@ -11,18 +11,20 @@ from polyak.report.numbers import counted, number
 from polyak.report.tables.cells import difference_cell
 from polyak.report.tables.measures import ACCURACY, LOSS, Measure
 
+ANNEALED: Phase = "annealed"
 BLOCKS: tuple[tuple[Phase, Phase, str], ...] = (
     ("search", "search", "models of the search"),
     ("held", "held", "the search with its learning rate held"),
     ("refit", "refit", "models of all training data"),
-    ("annealed", "annealed", "the same, annealed in the epochs of EMA (acc.)"),
-    ("refit", "annealed", "models of all training data against SGD annealed early"),
+    (ANNEALED, ANNEALED, "the same, annealed in the epochs of EMA (acc.)"),
 )
 """Models, whose SGD they are set against, and what the lines are headed by."""
 MEASURES = (replace(ACCURACY, digits=1), replace(LOSS, digits=3))
 
 
-def evaluation_lines(label: str, results: Sequence[Result]) -> Iterator[str]:
+def evaluation_lines(
+    label: str, results: Sequence[Result], *, judged: Phase = "refit"
+) -> Iterator[str]:
     """A row's arms: means over seeds, and differences from SGD's last weights.
 
     Differences are paired by seed and have their 95 % interval over seeds.
@@ -30,9 +32,11 @@ def evaluation_lines(label: str, results: Sequence[Result]) -> Iterator[str]:
     Args:
         label: Of the row.
         results: Of one evaluation, for any rows.
+        judged: The phase whose models meet the SGD that was annealed early, too.
     """
     found = Results(r for r in results if r.row == label)
-    for phase, of, heading in BLOCKS:
+    models = next(heading for phase, _, heading in BLOCKS if phase == judged)
+    for phase, of, heading in (*BLOCKS, (judged, ANNEALED, f"{models} against SGD annealed early")):
         arms = ordered({r.arm for r in found if r.phase == phase and r.metric == ACCURACY.metric})
         columns = [_Column(found, m, phase, of) for m in MEASURES]
         seeds = len(columns[0].by_seed(of, BASELINE)) if arms else 0

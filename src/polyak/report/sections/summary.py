@@ -16,7 +16,6 @@ from polyak.records.vocabulary import (
     SGD_STOPPED,
     SGD_STOPPED_BN,
     SWA_BN,
-    Phase,
 )
 from polyak.report.facts import accuracy_digits, reason
 from polyak.report.names import arm_name, ordered
@@ -45,7 +44,7 @@ def headline(row: LoadedRow) -> Headline:
     """The paper's average against the baseline: test accuracy of a row's models, paired by seed."""
     difference = compare(row, HEADLINE_ARM, BASELINE, metric="accuracy")
     if difference is None:
-        why = row.record.failure or f"{reason(row, _phase(row))}."
+        why = row.record.failure or f"{reason(row, row.record.judged)}."
         return Headline(label=row.label, text=f"No result: {why}", verdict="missing")
     found = _points(row, difference)
     ours, sgd = (
@@ -113,13 +112,8 @@ def compare(row: LoadedRow, ours: str, baseline: str, *, metric: str) -> Interva
     return paired_difference(*sides) if sides[0].keys() & sides[1].keys() else None
 
 
-def _phase(row: LoadedRow) -> Phase:
-    """The phase whose models a row is about."""
-    return "refit" if row.record.refits else "search"
-
-
 def _by_seed(row: LoadedRow, arm: str, metric: str) -> Mapping[str, float]:
-    return row.results.by_seed(phase=_phase(row), arm=arm, metric=metric)
+    return row.results.by_seed(phase=row.record.judged, arm=arm, metric=metric)
 
 
 def _points(row: LoadedRow, difference: Interval) -> "Effect":
@@ -134,7 +128,7 @@ def _searched(row: LoadedRow) -> tuple[str, ...]:
 
 def _best(row: LoadedRow) -> tuple[str, ...]:
     """The arm of highest mean, and SWA where that is another."""
-    phase = _phase(row)
+    phase = row.record.judged
     known = ordered({r.arm for r in row.results if (r.phase, r.target) == (phase, "test")})
     means = {
         arm: mean_interval(by_seed.values()).mean

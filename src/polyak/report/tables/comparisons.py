@@ -102,15 +102,17 @@ def budget_table(rows: Sequence[LoadedRow]) -> Table | None:
 
 
 def _budget_lines(row: LoadedRow) -> tuple[Line, ...]:
-    full, short = row.done("refit"), row.done("annealed")
+    whole = row.record.judged
+    full, short = row.done(whole), row.done("annealed")
+    stops = _stops(full) if row.record.refits else _chosen(row)
     yardstick = Side(row=row, phase="annealed", arm=BASELINE)
     recomputed: list[tuple[str, Phase, str, Mapping[str, int]]] = []
     if row.results.by_seed(phase="annealed", arm=SGD_BN, metric=ACCURACY.metric):
         recomputed = [("SGD annealed early + BN", "annealed", SGD_BN, _lengths(short))]
     wanted: tuple[tuple[str, Phase, str, Mapping[str, int]], ...] = (
-        ("SGD, whole schedule", "refit", BASELINE, _lengths(full)),
-        ("SGD at EMA’s epoch, whole schedule", "refit", SGD_AT_EMA, _stops(full)),
-        ("EMA (acc.) + BN, whole schedule", "refit", EMA_ACC_BN, _stops(full)),
+        ("SGD, whole schedule", whole, BASELINE, _lengths(full)),
+        ("SGD at EMA’s epoch, whole schedule", whole, SGD_AT_EMA, stops),
+        ("EMA (acc.) + BN, whole schedule", whole, EMA_ACC_BN, stops),
         ("SGD annealed early", "annealed", BASELINE, _lengths(short)),
         *recomputed,
         ("EMA (acc.) + BN, annealed early", "annealed", EMA_ACC_BN, _stops(short)),
@@ -122,7 +124,7 @@ def _budget_lines(row: LoadedRow) -> tuple[Line, ...]:
         for m in _MEASURES:
             of_itself = side == yardstick
             cells += [side.cell(m), NOTHING if of_itself else side.against(yardstick, m)]
-        emphasis = (phase, arm) in (("annealed", BASELINE), ("refit", EMA_ACC_BN))
+        emphasis = (phase, arm) in (("annealed", BASELINE), (whole, EMA_ACC_BN))
         lines.append(Line(label, tuple(cells), emphasis))
     return tuple(lines)
 
@@ -143,9 +145,17 @@ def _stops(runs: Mapping[str, LoadedRun]) -> dict[str, int]:
     return found
 
 
+def _chosen(row: LoadedRow) -> dict[str, int]:
+    """Epoch of EMA (acc.) that each seed's search chose."""
+    stops = row.record.stops.items()
+    return {seed: stop.epoch for seed, of_seed in stops for stop in of_seed if stop.rule == "acc"}
+
+
 def _epochs_cell(row: LoadedRow, phase: Phase, epochs: Mapping[str, int]) -> Cell:
     if not epochs:
-        return missing_cell(row, phase)
+        # A shortened search chooses its own epochs, which the study's record does not have.
+        chose = bool(row.done(phase)) and not row.record.refits
+        return NOTHING if chose else missing_cell(row, phase)
     low, high = min(epochs.values()), max(epochs.values())
     mean = number(mean_interval(epochs.values()).mean, 1 if low < high else 0)
     return Cell(text=mean, spread=f"{low} – {high}" if low < high else "")

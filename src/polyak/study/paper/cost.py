@@ -49,7 +49,7 @@ def forward_passes(row: Row, *, place: str) -> float:
     """Images that a row's searches, refits and follow-ups bring through the network.
 
     A training step counts as three passes; the hold-out is passed by SGD and every average. A
-    follow-up counts as a whole search or refit, since its epochs are not chosen yet.
+    follow-up counts as the whole run that it repeats, since its epochs are not chosen yet.
     """
     data, seeds = row.config.data, len(row.seeds)
     images = data.train_limit or IMAGES[place].train_images
@@ -63,8 +63,9 @@ def forward_passes(row: Row, *, place: str) -> float:
     search = row.config.epochs * epoch + _evaluated(row, trained, held + tests)
     epoch = 3 * images + _watched(row, row.refit_monitors, images=images, held=0, tests=tests)
     refit = row.config.epochs * epoch + _evaluated(row, images, tests)
-    searches = len(row.learning_rates) + ("held" in row.follow_ups)
-    refits = row.refits + ("annealed" in row.follow_ups)
+    annealed = "annealed" in row.follow_ups
+    searches = len(row.learning_rates) + ("held" in row.follow_ups) + (annealed and not row.refits)
+    refits = row.refits * (1 + annealed)
     return seeds * (searches * search + refits * refit)
 
 
