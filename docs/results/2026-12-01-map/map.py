@@ -3,7 +3,7 @@
 python docs/results/2026-12-01-map/map.py             # prints the tables
 python docs/results/2026-12-01-map/map.py --figure    # draws map.svg too
 
-Written down on 1 December 2026, 04:00 UTC, before the first of the map's runs: in the older studies
+Written down on 1 December 2026, 03:56 UTC, before the first of the map's runs: in the older studies
 with right labels it is the gap, SGD's hold-out loss after its last epoch − its training loss then,
 that orders the gains in loss (0.2 to 0.4: 0.01 nats; 0.5: 0.035; 0.7 and 0.8: 0.12 and 0.075), and
 neither fit (Fashion-MNIST fits 95 % and gains nothing) nor turnover. If that is right, over the
@@ -24,7 +24,6 @@ sys.path.insert(0, str(HERE.parent))
 
 import figure  # noqa: E402
 from reading import Line, by_arm, compared, lines, print_table  # noqa: E402
-
 from scipy.stats import spearmanr  # noqa: E402
 
 from polyak.analysis.seeds import mean_interval  # noqa: E402
