@@ -13,10 +13,12 @@ turnover.
 
 import json
 import sys
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 HERE = Path(__file__).parent
@@ -66,6 +68,10 @@ class Place:
     gap: float
     """SGD's hold-out loss after its last epoch in the search − its training loss then, nats."""
 
+    window: dict[str, float]
+    """By seed, hold-out accuracy of the longest window − the shortest's, both with statistics
+    averaged along, in the middle half of the search: figure 1b's failure where it is far below 0."""
+
     stopped: float
     """Epoch of EMA (acc.), a share of the run, mean over seeds."""
 
@@ -88,6 +94,7 @@ def main(*, draw: bool) -> None:
     found.sort(key=lambda place: (place.epochs, place.decay))
     print_table(table(found))
     print_table(ranks(found))
+    print_table(windows(found))
     older = [
         place
         for folder, label in OLDER
@@ -154,7 +161,10 @@ def places(folder: Path) -> Iterator[Place]:
         if ("accuracy", "sgd", "annealed") not in values:
             continue
         phase = "refit" if row["refits"] else "search"
-        own = [p for p in curves if (p["row"], p["phase"]) == (row["label"], phase)]
+        searched, own = (
+            [p for p in curves if (p["row"], p["phase"]) == (row["label"], which)]
+            for which in ("search", phase)
+        )
         config = json.loads((folder / "configs" / f"{own[0]['run']}.json").read_text())
         stops = choices[row["label"]]["stops"].values()
         epochs = [stop["epoch"] for of in stops for stop in of if stop["rule"] == "acc"]
@@ -167,7 +177,8 @@ def places(folder: Path) -> Iterator[Place]:
             decay=config["optim"]["weight_decay"],
             turnover=turnover(config, held_out=phase == "search"),
             fit=fit(own, config["epochs"]),
-            gap=gap([p for p in curves if (p["row"], p["phase"]) == (row["label"], "search")]),
+            gap=gap(searched),
+            window=window(searched),
             stopped=mean_interval(epoch / config["epochs"] for epoch in epochs).mean,
             values=values,
         )
@@ -203,6 +214,27 @@ def gap(points: list[Line]) -> float:
         for part in ("holdout", "train")
     )
     return held - trained
+
+
+def window(points: list[Line]) -> dict[str, float]:
+    """Accuracy of the longest window − the shortest's in the middle half of the run, by seed."""
+    last = max(int(p["epoch"]) for p in points)
+    bank = sorted({p["weights"] for p in points if p["weights"].startswith("ema_")})
+    held: dict[tuple[str, str], list[float]] = defaultdict(list)
+    for p in points:
+        if p["part"] == "holdout" and 0.25 * last < int(p["epoch"]) <= 0.75 * last:
+            held[p["weights"], p["seed"]].append(float(p["accuracy"]))
+    seeds = {seed for _, seed in held}
+    return {seed: mean(held[bank[-1], seed]) - mean(held[bank[0], seed]) for seed in seeds}
+
+
+def windows(found: list[Place]) -> Iterator[tuple[str, ...]]:
+    """Figure 1b at each place."""
+    yield "epochs", "weight decay", "turnover", "longest − shortest window, points"
+    for place in found:
+        each = mean_interval(100 * value for value in place.window.values())
+        text = f"{each.mean:+.1f} [{each.low:.1f}, {each.high:.1f}]"
+        yield str(place.epochs), f"{place.decay:g}", f"{place.turnover:.2g}", text
 
 
 def ranks(found: list[Place]) -> Iterator[tuple[str, ...]]:
