@@ -8,6 +8,7 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, NullLocator
 
 from polyak.report.figures.style import GRID, INK, MUTED
 from polyak.report.figures.svg import SETTINGS
@@ -18,6 +19,8 @@ PANELS = (
 )
 """Metric, what makes a gain positive and in its unit, digits, title."""
 
+TURNOVERS = (0.3, 1, 3, 10, 30)
+UNFITTED = (1, 2, 5, 10, 20, 40)
 PAYS, COSTS = "#0072b2", "#d55e00"
 
 
@@ -28,7 +31,8 @@ def draw(path: Path, cells: Sequence[Any], older: Sequence[Any]) -> None:
         left, right = figure.subplots(1, 2, sharex=True, sharey=True)
         for axes, panel in zip((left, right), PANELS, strict=True):
             _panel(axes, cells, older, *panel)
-        left.set_ylabel("training images that SGD’s last epoch has wrong, %")
+        left.set_ylabel("training images that SGD has wrong in its last epoch, %")
+        figure.suptitle("What EMA (acc.) + BN gains over SGD annealed in its epochs", fontsize=10)
         figure.supxlabel("turnover: how often weight decay renews the weights in a run", fontsize=9)
         path.write_text("")
         FigureCanvasSVG(figure).print_svg(str(path), metadata={"Date": None})
@@ -68,7 +72,13 @@ def _panel(
         )
     axes.set_xscale("log")
     axes.set_yscale("log")
+    for axis, marks in ((axes.xaxis, TURNOVERS), (axes.yaxis, UNFITTED)):
+        axis.set_major_locator(FixedLocator(marks))
+        axis.set_major_formatter("{x:g}")
+        axis.set_minor_locator(NullLocator())
+    axes.set_xlim(0.2, 80)
+    axes.set_axisbelow(True)
     if not axes.yaxis_inverted():
         axes.invert_yaxis()
     axes.grid(color=GRID, linewidth=0.6)
-    axes.set_title(f"{title}: EMA (acc.) + BN against SGD annealed in its epochs")
+    axes.set_title(title)

@@ -69,8 +69,8 @@ class Place:
     """SGD's hold-out loss after its last epoch in the search − its training loss then, nats."""
 
     window: dict[str, float]
-    """By seed, hold-out accuracy of the longest window − the shortest's, both with statistics
-    averaged along, in the middle half of the search: figure 1b's failure where it is far below 0."""
+    """By seed, hold-out accuracy of the longest window − the shortest's in the middle half of the
+    search, statistics averaged along: the failure of figure 1b where it is far below 0."""
 
     stopped: float
     """Epoch of EMA (acc.), a share of the run, mean over seeds."""
