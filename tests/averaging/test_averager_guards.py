@@ -40,7 +40,7 @@ def test_all_faults_of_the_settings_come_in_one_message():
         "'a/b'; expected one without '/'",
         "every is 0; expected an integer >= 1",
         "buffers is 'drop'; expected 'average', 'copy', or a mapping of names to",
-        "dtype is torch.float16; expected float64, float32 or bfloat16",
+        "dtype is torch.float16; expected torch.float64, torch.float32 or torch.bfloat16",
         "nonfinite is 'ignore'; expected 'skip', 'raise' or 'allow'",
     ):
         assert word in str(caught.value)

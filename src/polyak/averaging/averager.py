@@ -97,7 +97,13 @@ class Averager(ReadableAverages):
         length = updates_in(total_steps, every=every)
         kinds, faults = as_averages(averages, updates=length)
         check_settings(
-            kinds, faults, every=every, buffers=buffers, dtype=dtype, nonfinite=nonfinite
+            kinds,
+            faults,
+            every=every,
+            buffers=buffers,
+            dtype=dtype,
+            device=device,
+            nonfinite=nonfinite,
         )
         by_name = {kind.label: kind.at_period(every) for kind in kinds}
         self._snapshots = {n: k.snapshots for n, k in by_name.items() if k.snapshots}

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from polyak.averaging.kinds.average import Average
+from polyak.averaging.kinds.numbers import is_whole
 from polyak.averaging.kinds.records import record_fault
 from polyak.errors import ConfigError
 
@@ -21,6 +22,7 @@ def check_settings(
     every: int,
     buffers: object,
     dtype: torch.dtype | None,
+    device: object,
     nonfinite: str,
 ) -> None:
     """Refuse settings outside their range.
@@ -34,7 +36,7 @@ def check_settings(
         ConfigError: with every fault of every setting in one message.
     """
     found = [*faults, *(fault for average in averages if (fault := record_fault(average)))]
-    if isinstance(every, bool) or not isinstance(every, int) or every < 1:
+    if not is_whole(every, least=1):
         found.append(f"every is {every!r}; expected an integer >= 1")
     else:
         found += [fault for average in averages if (fault := average.fault_if_kept(every))]
@@ -43,9 +45,10 @@ def check_settings(
         found.append(f"nonfinite is {nonfinite!r}; expected 'skip', 'raise' or 'allow'")
     if dtype is not None and dtype not in _DTYPES:
         found.append(
-            f"dtype is {dtype}; expected float64, float32 or bfloat16 (a split float32), since "
-            "another narrow average stands still"
+            f"dtype is {dtype!r}; expected torch.float64, torch.float32 or torch.bfloat16 (a split "
+            "float32), since another narrow average stands still"
         )
+    found += _device_faults(device)
     if found:
         raise ConfigError.of("Averager", found)
 
@@ -58,9 +61,8 @@ def updates_in(total_steps: int | None, *, every: int) -> int | None:
     """
     if total_steps is None:
         return None
-    whole = isinstance(total_steps, int) and not isinstance(total_steps, bool)
-    least = every if isinstance(every, int) and every > 0 else 1
-    if not whole or total_steps < least:
+    least = every if is_whole(every, least=1) else 1
+    if not is_whole(total_steps, least=least):
         raise ConfigError(
             f"total_steps is {total_steps!r}; expected optimizer steps of the whole run, an "
             f"integer >= every ({every!r}), or None."
@@ -79,6 +81,18 @@ def check_module(model: object) -> None:
             f"model is a {type(model).__name__}; expected a torch.nn.Module. "
             "Pass the module itself, not its parameters() or state_dict()."
         )
+
+
+def _device_faults(device: object) -> list[str]:
+    """What torch takes for a device has none, whether the machine has it or not."""
+    known = device is None or isinstance(device, torch.device)
+    if isinstance(device, str) or is_whole(device, least=0):
+        try:
+            torch.device(device)
+            known = True
+        except (RuntimeError, ValueError):
+            known = False
+    return [] if known else [f"device is {device!r}; expected such as 'cpu', 'cuda:0', or None"]
 
 
 def _buffer_faults(buffers: object) -> list[str]:

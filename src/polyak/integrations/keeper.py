@@ -74,6 +74,7 @@ class Keeper:
             every=every,
             buffers=options.get("buffers", "average"),
             dtype=options.get("dtype"),
+            device=options.get("device"),
             nonfinite=options.get("nonfinite", "skip"),
         )
         self.averager: Averager | None = None

@@ -54,7 +54,7 @@ def test_units_are_one_length():
     assert EMA.cosine(0.99, 1.0, samples=32_000, batch_size=32) == by_steps
     with pytest.raises(ConfigError, match="the schedule is given in"):
         EMA.cosine(0.99, 1.0)
-    with pytest.raises(ConfigError, match="schedule epochs is 3; expected > 0 with steps_per"):
+    with pytest.raises(ConfigError, match="epochs is 3 and steps_per_epoch None; expected > 0"):
         EMA.cosine(0.99, 1.0, epochs=3)
 
 

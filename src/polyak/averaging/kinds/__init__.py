@@ -6,7 +6,7 @@ A `Window` forgets weights entirely, and keeps its snapshots beside its mean; so
 `Combination` is a sum of others, which is read and not kept.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from numbers import Real
 from typing import Any
 
@@ -16,6 +16,7 @@ from polyak.averaging.kinds.combination import Combination, Initial
 from polyak.averaging.kinds.ema import EMA
 from polyak.averaging.kinds.lengths import fitted_decays
 from polyak.averaging.kinds.means import Uniform, Window
+from polyak.averaging.kinds.numbers import is_number
 from polyak.averaging.kinds.power import PowerEMA
 from polyak.averaging.kinds.schedule import Schedule
 from polyak.averaging.kinds.targets import CosineEMA, HardCopy
@@ -56,7 +57,7 @@ KINDS: dict[str, type[Average]] = {
 
 def as_average(value: "float | Average") -> Average:
     """An average as given, or an EMA of the decay given as a plain number."""
-    average = EMA(float(value)) if isinstance(value, Real) else value
+    average = EMA(float(value)) if is_number(value) else value
     if not isinstance(average, Average):
         raise ConfigError(
             f"an average is {value!r}; expected a decay or one of "
@@ -81,15 +82,20 @@ def as_averages(values: Any, *, updates: int | None = None) -> tuple[list[Averag
     """
     if isinstance(values, Real | Average):
         values = [values]
-    if isinstance(values, str) or not isinstance(values, Iterable):
+    try:
+        # A tensor without dimensions says that it can be iterated over, and cannot.
+        given = None if isinstance(values, str | bytes) else list(values)
+    except TypeError:
+        given = None
+    if given is None:
         return [], [f"averages is {values!r}; expected a list of decays or kinds, or one of them"]
     averages: list[Average] = []
     faults: list[str] = []
     try:
-        values = list(values) if updates is None else _fitted(list(values), updates)
+        given = given if updates is None else _fitted(given, updates)
     except ConfigError as error:
         return [], [str(error).rstrip(".")]
-    for value in values:
+    for value in given:
         try:
             averages.append(as_average(value))
         except ConfigError as error:
@@ -107,7 +113,7 @@ def _fitted(values: list[Any], updates: int) -> list[Any]:
 
 
 def _is_decay(value: Any) -> bool:
-    return isinstance(value, Real) and 0.0 <= float(value) < 1.0
+    return is_number(value) and 0.0 <= float(value) < 1.0
 
 
 def lerp_weights(
@@ -135,6 +141,9 @@ def lerp_weights(
 
 
 def _name_faults(labels: list[str]) -> list[str]:
+    unnamed = [label for label in labels if not isinstance(label, str)]
+    if unnamed:
+        return [f"the name is {label!r}; expected text" for label in unnamed]
     twice = sorted({label for label in labels if labels.count(label) > 1})
     faults = [
         f"the name {label!r} is given twice; pass name= to tell them apart" for label in twice

@@ -7,6 +7,7 @@ from math import cos, pi, sqrt
 from typing import Literal
 
 from polyak.averaging.kinds.average import Average, Update, refuse_between
+from polyak.averaging.kinds.numbers import is_whole
 from polyak.averaging.kinds.profiles.long_runs import Sums
 from polyak.errors import ConfigError
 
@@ -78,7 +79,7 @@ class Annealed(Average):
             faults.append(f"shape is {self.shape!r}; expected one of {', '.join(RATES)}")
         for what, value in (("over", self.over), ("end", self.end), ("every", self.every)):
             none = value is None and what != "over"
-            if not none and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+            if not none and not is_whole(value, least=1):
                 faults.append(f"{what} is {value!r}; expected optimizer steps, a whole number >= 1")
         if not faults and self.end is not None and self.end < self.over:
             faults.append(f"end is {self.end}; expected a step >= over ({self.over})")

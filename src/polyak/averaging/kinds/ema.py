@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from polyak.averaging.kinds.average import Average, Update
 from polyak.averaging.kinds.lengths import converted
+from polyak.averaging.kinds.numbers import is_number, is_whole
 from polyak.averaging.kinds.profiles.long_runs import Sums, after_steady, steadily, sums
 from polyak.averaging.kinds.targets import cosine_ema
 from polyak.averaging.kinds.warmups import (
@@ -67,7 +68,7 @@ class EMA(Average):
     start: int = field(default=0, kw_only=True)
 
     def __post_init__(self) -> None:
-        if not isinstance(self.decay, Real):
+        if not is_number(self.decay):
             raise ConfigError(f"decay is {self.decay!r}; expected a number, 0 <= decay < 1.")
         # numpy's numbers are numbers, too, but no record can hold them.
         object.__setattr__(self, "decay", float(self.decay))
@@ -84,7 +85,7 @@ class EMA(Average):
             faults.append(f"warmup_counts is {self.warmup_counts!r}; expected 'updates' or 'steps'")
         if self.per not in ("update", "step"):
             faults.append(f"per is {self.per!r}; expected 'update' or 'step'")
-        if isinstance(self.start, bool) or not isinstance(self.start, int) or self.start < 0:
+        if not is_whole(self.start, least=0):
             faults.append(f"start is {self.start!r}; expected optimizer steps, a whole number >= 0")
         if faults:
             raise ConfigError.of("EMA", faults)

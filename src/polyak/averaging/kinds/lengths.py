@@ -1,8 +1,9 @@
 """Lengths in steps, epochs and samples, and decays for runs of a given length."""
 
 from collections.abc import Sequence
-from math import floor, isfinite, log10
+from math import floor, inf, log10
 
+from polyak.averaging.kinds.numbers import is_number
 from polyak.errors import ConfigError
 
 REFERENCE_UPDATES = 4_887
@@ -67,15 +68,17 @@ def converted(
             "expected one of steps, epochs, samples. Pass exactly one."
         )
     [(unit, length)] = lengths.items()
-    size: float | None = 1.0
-    if unit == "epochs":
-        size = steps_per_epoch
-    elif unit == "samples":
-        size = 1.0 / batch_size if batch_size else None
-    if size is None or not length > 0 or not length * size > 0 or not isfinite(length * size):
-        need = {"epochs": " with steps_per_epoch", "samples": " with batch_size"}.get(unit, "")
-        raise ConfigError(f"{what.removeprefix('the ')} {unit} is {length!r}; expected > 0{need}.")
-    return unit, length, length * size
+    size = {"epochs": steps_per_epoch, "samples": batch_size}.get(unit, 1.0)
+    in_steps = 0.0
+    if is_number(length) and is_number(size) and length > 0 and size > 0:
+        in_steps = length * (1.0 / size if unit == "samples" else size)
+    if not 0 < in_steps < inf:
+        named = {"epochs": "steps_per_epoch", "samples": "batch_size"}.get(unit)
+        sized, need = (f" and {named} {size!r}", f" with {named}") if named else ("", "")
+        raise ConfigError(
+            f"{what.removeprefix('the ')} {unit} is {length!r}{sized}; expected > 0{need}."
+        )
+    return unit, length, in_steps
 
 
 def fitted_decays(
@@ -110,7 +113,13 @@ def fitted_decays(
         >>> fitted_decays([0.998], updates=100_000)
         (0.9999022,)
     """
-    fitted = tuple(_rounded(d ** (reference / updates), digits) for d in decays)
+    exact = [d ** (reference / updates) for d in decays]
+    if 1.0 in exact:
+        raise ConfigError(
+            f"the run has {updates} updates of its averages; expected fewer, since their decays "
+            "would be 1. Leave the length out and give decays for it."
+        )
+    fitted = tuple(_rounded(d, digits) for d in exact)
     if len(set(fitted)) != len(set(decays)):
         raise ConfigError(
             f"the run has {updates} updates of its averages; expected more, since their decays "

@@ -4,6 +4,7 @@ from collections.abc import Hashable
 from dataclasses import dataclass, replace
 
 from polyak.averaging.kinds.average import Average, Update, refuse_between
+from polyak.averaging.kinds.numbers import is_whole
 from polyak.averaging.kinds.profiles.long_runs import Sums
 from polyak.errors import ConfigError
 
@@ -32,7 +33,7 @@ class Uniform(Average):
     name: str | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.start, int) or self.start < 0:
+        if not is_whole(self.start, least=0):
             raise ConfigError(
                 f"start is {self.start!r}; expected a whole number >= 0 of optimizer steps."
             )
@@ -105,7 +106,7 @@ class Window(Average):
             f"{setting} is {value!r}; expected a whole number >= 1"
             for setting, value in (("last", self.last), ("every", self.every))
             if value is not None or setting == "last"
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1
+            if not is_whole(value, least=1)
         ]
         if faults:
             raise ConfigError.of("Window", faults)

@@ -2,12 +2,13 @@
 
 from dataclasses import dataclass
 from functools import lru_cache
-from math import inf
 
 from polyak.averaging.kinds.average import Average, Update
+from polyak.averaging.kinds.numbers import is_number
 from polyak.averaging.kinds.profiles.long_runs import Sums, power_squares, powers
 from polyak.errors import ConfigError
 
+_STEEPEST = 1e100
 _WIDEST = 12**-0.5
 """σ_rel of a uniform average."""
 
@@ -44,13 +45,18 @@ class PowerEMA(Average):
                 f"PowerEMA has sigma_rel={self.sigma_rel!r} and gamma={self.gamma!r}; "
                 "expected exactly one of them. Pass one."
             )
-        if self.sigma_rel is not None and not 0 < self.sigma_rel < _WIDEST:
+        for setting in ("sigma_rel", "gamma"):
+            value = getattr(self, setting)
+            # numpy's numbers are numbers, too, but no record can hold them.
+            object.__setattr__(self, setting, float(value) if is_number(value) else value)
+        width, gamma = self.sigma_rel, self.gamma
+        if width is not None and not (is_number(width) and 0 < width < _WIDEST):
             raise ConfigError(
-                f"sigma_rel is {self.sigma_rel!r}; expected 0 < sigma_rel < {_WIDEST:.4f} "
+                f"sigma_rel is {width!r}; expected 0 < sigma_rel < {_WIDEST:.4f} "
                 "(that of a uniform average)."
             )
-        if self.gamma is not None and not 0 < self.gamma < inf:
-            raise ConfigError(f"gamma is {self.gamma!r}; expected > 0, and finite.")
+        if gamma is not None and not (is_number(gamma) and 0 < gamma < _STEEPEST):
+            raise ConfigError(f"gamma is {gamma!r}; expected 0 < gamma < {_STEEPEST:g}.")
 
     @property
     def exponent(self) -> float:

@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 from math import cos, pi
-from typing import Any
 
 from polyak.averaging.kinds.average import Average, Update, refuse_between
 from polyak.averaging.kinds.lengths import converted
+from polyak.averaging.kinds.numbers import is_number, is_whole
 from polyak.errors import ConfigError
 
 
@@ -44,9 +44,9 @@ class CosineEMA(Average):
         faults = [
             f"{what} is {value!r}; expected 0 <= {what} <= 1"
             for what, value in (("start", self.start), ("end", self.end))
-            if not _is_number(value) or not 0.0 <= value <= 1.0
+            if not is_number(value) or not 0.0 <= value <= 1.0
         ]
-        if not _is_number(self.steps) or not 0 < self.steps < float("inf"):
+        if not is_number(self.steps) or not 0 < self.steps < float("inf"):
             faults.append(f"steps is {self.steps!r}; expected > 0, and finite")
         if faults:
             raise ConfigError.of("EMA.cosine", faults)
@@ -139,7 +139,7 @@ class HardCopy(Average):
     name: str | None = None
 
     def __post_init__(self) -> None:
-        if isinstance(self.every, bool) or not isinstance(self.every, int) or self.every < 1:
+        if not is_whole(self.every, least=1):
             raise ConfigError(
                 f"every is {self.every!r}; expected optimizer steps, a whole number >= 1."
             )
@@ -165,7 +165,3 @@ class HardCopy(Average):
     def describe(self, every: int) -> str:
         """How often."""
         return f"the weights of the last multiple of {self.every} steps"
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -5,10 +5,12 @@ at 0; what is counted, updates or optimizer steps, is the EMA's setting `warmup_
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from math import exp, inf
 from typing import Any, ClassVar, Literal
 
+from polyak.averaging.kinds.numbers import is_number
 from polyak.errors import ConfigError, unknown
 
 _HORIZON = 2**62
@@ -78,11 +80,16 @@ class Ramp(Warmup):
         return self.rise(t, span) >= decay
 
 
-def _require(warmup: Any, **rules: tuple[bool, str]) -> None:
+_POSITIVE = (lambda x: 0 < x < inf, "> 0, and finite")
+
+
+def _require(warmup: Any, **rules: tuple[Callable[[float], bool], str]) -> None:
+    """Refuse settings that are no numbers or break a rule, given with its words."""
+    values = {name: getattr(warmup, name) for name in rules}
     faults = [
-        f"{name} is {getattr(warmup, name)!r}; expected {expected}"
+        f"{name} is {values[name]!r}; expected {expected}"
         for name, (fine, expected) in rules.items()
-        if not fine
+        if not is_number(values[name]) or not fine(values[name])
     ]
     if faults:
         raise ConfigError.of(type(warmup).__name__, faults)
@@ -113,7 +120,7 @@ class Ratio(Ramp):
     copies: int = 0
 
     def __post_init__(self) -> None:
-        _require(self, first=(self.first >= 1, ">= 1"), copies=(self.copies >= 0, ">= 0"))
+        _require(self, first=(lambda x: x >= 1, ">= 1"), copies=(lambda x: x >= 0, ">= 0"))
 
     def rise(self, t: int, span: int = 1) -> float:
         """The decay that the warm-up alone would set."""
@@ -153,10 +160,10 @@ class InverseGamma(Ramp):
     def __post_init__(self) -> None:
         _require(
             self,
-            gamma=(0 < self.gamma < inf, "> 0, and finite"),
-            power=(0 < self.power < inf, "> 0, and finite"),
-            min_decay=(0 <= self.min_decay < 1, "0 <= min_decay < 1"),
-            after=(self.after >= 0, ">= 0"),
+            gamma=_POSITIVE,
+            power=_POSITIVE,
+            min_decay=(lambda x: 0 <= x < 1, "0 <= min_decay < 1"),
+            after=(lambda x: x >= 0, ">= 0"),
         )
 
     def faults(self, decay: float) -> list[str]:
@@ -197,7 +204,7 @@ class HalfLifeRamp(Ramp):
     ratio: float = 0.09
 
     def __post_init__(self) -> None:
-        _require(self, ratio=(0 < self.ratio < inf, "> 0, and finite"))
+        _require(self, ratio=_POSITIVE)
 
     def rise(self, t: int, span: int = 1) -> float:
         """The decay that the warm-up alone would set."""
@@ -226,7 +233,7 @@ class Exponential(Warmup):
     tau: float = 2000.0
 
     def __post_init__(self) -> None:
-        _require(self, tau=(0 < self.tau < inf, "> 0, and finite"))
+        _require(self, tau=_POSITIVE)
 
     def share(self, t: int) -> float:
         """d_t over its final value, in [0, 1]."""
