@@ -12,7 +12,7 @@ import polyak
 
 ROOT = Path(polyak.__file__).parent
 
-PLAIN = {"checksums", "errors", "files", "lazy", "tensor_files"}
+PLAIN = {"checksums", "errors", "files", "lazy", "numbers", "tensor_files"}
 OWN_FILES = PLAIN | {"userfile"}
 """Where a user may name a Python file of theirs."""
 
@@ -23,6 +23,7 @@ MAY_IMPORT = {
     "errors": set(),
     "files": set(),
     "lazy": set(),
+    "numbers": set(),
     "threads": set(),
     "tensor_files": {"errors", "files"},
     "userfile": {"errors"},
@@ -361,12 +362,13 @@ def test_the_rows_of_rooms_have_no_circles(own):
 
 
 @pytest.mark.parametrize("folder", WITHOUT_TORCH)
-def test_a_folder_of_numbers_imports_the_standard_library_and_errors_only(folder):
+def test_a_folder_of_numbers_imports_the_standard_library_errors_and_numbers_only(folder):
+    plain = {*sys.stdlib_module_names, "polyak.errors", "polyak.numbers"}
     own = "polyak." + folder.replace("/", ".")
     for path in (ROOT / folder).rglob("*.py"):
         package = ["polyak", *path.relative_to(ROOT).parent.parts]
         for module in modules_named(ast.parse(path.read_text(encoding="utf-8")), package):
-            known = module.split(".")[0] in sys.stdlib_module_names or module == "polyak.errors"
+            known = {module, module.split(".")[0]} & plain
             assert known or f"{module}.".startswith(f"{own}."), f"{path.name} imports {module}"
 
 

@@ -94,8 +94,8 @@ def quote(names: Iterable[str]) -> str:
     return few([repr(name) for name in names])
 
 
-def unknown(what: str, got: str, choices: Iterable[str]) -> str:
-    """The message for a name that is not among the choices, with the nearest match.
+def unknown(what: str, got: object, choices: Iterable[str]) -> str:
+    """The message for what is not among the choices, mostly a name, with the nearest match.
 
     Example:
         >>> unknown("model", "resnet19", ["resnet18", "vgg16"])
@@ -103,7 +103,7 @@ def unknown(what: str, got: str, choices: Iterable[str]) -> str:
     """
     names = list(choices)
     message = f"{what} is {got!r}; expected one of {', '.join(names)}."
-    nearest = get_close_matches(got, names, n=1)
+    nearest = get_close_matches(str(got), names, n=1)
     return f"{message} Did you mean {nearest[0]!r}?" if nearest else message
 
 

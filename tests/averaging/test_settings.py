@@ -104,3 +104,50 @@ def test_decays_of_an_endless_run_are_refused_instead_of_being_1():
 @pytest.mark.parametrize("device", ["cpu", torch.device("cpu"), None])
 def test_devices_are_taken_by_their_names(device):
     assert AVERAGER(0.9, device=device).tensors()["weight"].device.type == "cpu"
+
+
+@pytest.fixture
+def averager():
+    return polyak.Averager(nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2)), [0.9, 0.999])
+
+
+BATCHES = [torch.ones(4, 2)]
+
+
+@pytest.mark.parametrize(
+    ("call", "refusal"),
+    [
+        (lambda a: a.tensors(0.999), r"average is 0\.999; .* Did you mean 'ema_0\.999'\?"),
+        (lambda a: a.module(["ema_0.9"]), r"average is \['ema_0\.9'\]; expected one of"),
+        (lambda a: a.live(0), "average is 0; expected one of"),
+        (lambda a: a.applied(True).__enter__(), "average is True; expected one of"),
+        (lambda a: a.refresh_batchnorm(BATCHES, 0.9), r"average is 0\.9; expected one of"),
+        (lambda a: a.refresh_batchnorm(3), "batches is a int; expected a list or a loader"),
+        (lambda a: a.refresh_batchnorm(BATCHES, max_samples="9"), "max_samples is '9'; expected"),
+        (lambda a: a.refresh_batchnorm(BATCHES, forward=3), "forward is 3; expected a function"),
+        (lambda a: a.load_state_dict("a.pt"), r"the state is a str; .* as with torch\.load"),
+        (lambda a: polyak.refresh_batchnorm(BATCHES, a.model), "model is a list; .* Pass it first"),
+        (lambda a: polyak.save(a.model, "x"), "weights is Sequential; expected an averager"),
+        (lambda a: polyak.save(a.model.state_dict(), "x"), r"OrderedDict with '0\.weight'"),
+        (lambda a: polyak.save({1: a.tensors("ema_0.9")}, "x"), "a dict with 1; expected"),
+    ],
+)
+def test_what_is_read_loaded_or_saved_by_mistake_is_refused_in_words(averager, call, refusal):
+    with pytest.raises(ConfigError, match=refusal):
+        call(averager)
+
+
+def test_averages_may_be_named_by_any_collection(averager):
+    for names in (("ema_0.9",), {"ema_0.9": 1}.keys(), (name for name in averager.names), None):
+        averager.refresh_batchnorm(BATCHES, names)
+
+
+class Samples(torch.utils.data.Dataset):
+    """What is iterated over by its indices alone."""
+
+    def __getitem__(self, index):
+        return BATCHES[index]
+
+
+def test_a_data_set_without_an_iterator_gives_batches(averager):
+    averager.refresh_batchnorm(Samples(), "ema_0.9")

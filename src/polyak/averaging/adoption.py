@@ -10,6 +10,7 @@ from polyak.averaging.kinds.counters import Counters
 from polyak.averaging.model import sharded
 from polyak.averaging.model.weights import Weights
 from polyak.errors import ConfigError, StateError, WeightMismatchError, few
+from polyak.numbers import is_whole
 
 
 def counters_after(steps: int, averages: Mapping[str, Average], *, every: int) -> Counters:
@@ -23,7 +24,7 @@ def counters_after(steps: int, averages: Mapping[str, Average], *, every: int) -
     Raises:
         ConfigError: for any other number, and for windows, of which the mean is not enough.
     """
-    if not isinstance(steps, int) or isinstance(steps, bool) or steps < 0:
+    if not is_whole(steps, least=0):
         raise ConfigError(f"steps is {steps!r}; expected a whole number >= 0 of optimizer steps.")
     if windows := [name for name, kind in averages.items() if kind.snapshots is not None]:
         raise ConfigError(

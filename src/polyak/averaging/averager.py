@@ -219,7 +219,10 @@ class Averager(ReadableAverages):
             names: Which average or averages; None means all.
         """
         refuse_now("refresh_batchnorm()", self.model)
-        chosen = [names] if isinstance(names, str) else self.names if names is None else names
+        chosen: Sequence[Any] = self.names
+        if names is not None:
+            one = isinstance(names, str) or not isinstance(names, Iterable)
+            chosen = [names] if one else list(names)
         with self._lock:
             for name in chosen:
                 self._begin_reading(name)

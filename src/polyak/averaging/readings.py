@@ -375,7 +375,8 @@ class ReadableAverages:
         Raises:
             ConfigError: if there is none of that name.
         """
-        if name not in self._kinds:
+        # Not everything that is given for a name can be looked up, such as a list.
+        if not isinstance(name, str) or name not in self._kinds:
             raise ConfigError(unknown("average", name, self._kinds))
         return self._kinds[name]
 

@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from polyak.averaging.kinds.average import Average
-from polyak.averaging.kinds.numbers import is_whole
 from polyak.averaging.kinds.records import record_fault
 from polyak.errors import ConfigError
+from polyak.numbers import is_whole
 
 NonFinite = Literal["skip", "raise", "allow"]
 _DTYPES = (torch.float64, torch.float32, torch.bfloat16)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from polyak.errors import ConfigError, DataError
+from polyak.numbers import is_number
 
 Forward = Callable[[nn.Module, Any], Any]
 
@@ -20,7 +21,13 @@ def take_samples(
         ConfigError: if `max_samples` is not positive.
         DataError: if there is no batch at all.
     """
-    if max_samples is not None and max_samples < 1:
+    # Not by iter(), which would start a loader's workers; a torch Dataset has no __iter__.
+    if not hasattr(batches, "__iter__") and not hasattr(batches, "__getitem__"):
+        raise ConfigError(
+            f"batches is a {type(batches).__name__}; expected a list or a loader. Pass what "
+            "yields batches, after the model."
+        )
+    if max_samples is not None and not (is_number(max_samples) and max_samples >= 1):
         raise ConfigError(f"max_samples is {max_samples!r}; expected >= 1, or None for all.")
     seen = 0
     for batch in _tracked(batches) if progress else batches:

@@ -37,6 +37,8 @@ class StatisticsPass:
 
     def __init__(self, model: nn.Module, forward: Forward | None = None) -> None:
         self._model = model
+        if forward is not None and not callable(forward):
+            raise ConfigError(f"forward is {forward!r}; expected a function of (model, batch).")
         self._forward = forward or forward_batch
         self.layers = {
             name: module
@@ -193,6 +195,11 @@ def refresh_batchnorm(
     Source:
         Izmailov et al. 2018 reset and recompute; the pooled variance is ours.
     """
+    if not isinstance(model, nn.Module):
+        raise ConfigError(
+            f"model is a {type(model).__name__}; expected a torch.nn.Module. Pass it first and "
+            "the batches after it, which torch's update_bn has the other way round."
+        )
     if isinstance(model, nn.parallel.DistributedDataParallel):
         # The wrapper would send its buffers around in every forward pass.
         groups, model = groups_of(model, None), unwrap(model)

@@ -68,6 +68,7 @@ def _write(
     path: str | os.PathLike[str],
     described: Mapping[str, Any],
 ) -> None:
+    _refuse_others(weights)
     _refuse_sharded(weights)
     _refuse_sparse(weights)
     stored: dict[str, Tensor] = {}
@@ -84,6 +85,20 @@ def _write(
             if index[name][key] == full:
                 stored[full] = _of_its_own(tensor, storages)
     tensor_files.write(path, stored, metadata_of(index, stored, described))
+
+
+def _refuse_others(weights: object) -> None:
+    """Refuse a model, one state dict, or whatever else is no state dicts by name."""
+    what = type(weights).__name__
+    if isinstance(weights, Mapping):
+        strange = {k: x for k, x in weights.items() if not isinstance(x, Mapping)}
+        if not strange and all(isinstance(name, str) for name in weights):
+            return
+        what = f"a {what} with {next(iter(strange), next(iter(weights)))!r}"
+    raise ConfigError(
+        f"weights is {what}; expected an averager, or state dicts by the name of each average. Of "
+        "a model pass {'model': model.state_dict()}."
+    )
 
 
 def _storages_at_rest(averager: Averager) -> set[int]:

@@ -16,11 +16,11 @@ from polyak.averaging.kinds.combination import Combination, Initial
 from polyak.averaging.kinds.ema import EMA
 from polyak.averaging.kinds.lengths import fitted_decays
 from polyak.averaging.kinds.means import Uniform, Window
-from polyak.averaging.kinds.numbers import is_number
 from polyak.averaging.kinds.power import PowerEMA
 from polyak.averaging.kinds.schedule import Schedule
 from polyak.averaging.kinds.targets import CosineEMA, HardCopy
 from polyak.errors import ConfigError
+from polyak.numbers import is_number
 
 __all__ = [
     "EMA",

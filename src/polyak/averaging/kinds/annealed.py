@@ -7,9 +7,9 @@ from math import cos, pi, sqrt
 from typing import Literal
 
 from polyak.averaging.kinds.average import Average, Update, refuse_between
-from polyak.averaging.kinds.numbers import is_whole
 from polyak.averaging.kinds.profiles.long_runs import Sums
 from polyak.errors import ConfigError
+from polyak.numbers import is_whole
 
 Shape = Literal["linear", "1-sqrt", "cosine"]
 

@@ -9,6 +9,7 @@ from typing import Any
 from polyak.averaging.kinds.average import Average, Update
 from polyak.averaging.kinds.ema import EMA
 from polyak.errors import ConfigError, unknown
+from polyak.numbers import is_number
 
 _TOLERANCE = 1e-6
 """By how much shares may miss 1: written-out ones are rounded."""
@@ -271,7 +272,7 @@ def same_kind(one: Average, other: Average) -> bool:
 
 
 def _number(value: object) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and isfinite(float(value))
+    return is_number(value) and isfinite(value)
 
 
 def _shorter_age(noise: float, lag: float, ratio: float) -> float:

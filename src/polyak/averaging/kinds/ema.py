@@ -8,7 +8,6 @@ from typing import Any, Literal
 
 from polyak.averaging.kinds.average import Average, Update
 from polyak.averaging.kinds.lengths import converted
-from polyak.averaging.kinds.numbers import is_number, is_whole
 from polyak.averaging.kinds.profiles.long_runs import Sums, after_steady, steadily, sums
 from polyak.averaging.kinds.targets import cosine_ema
 from polyak.averaging.kinds.warmups import (
@@ -20,6 +19,7 @@ from polyak.averaging.kinds.warmups import (
     warmup_record,
 )
 from polyak.errors import ConfigError
+from polyak.numbers import is_number, is_whole
 
 Counter = Literal["updates", "steps"]
 

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from math import floor, inf, log10
 
-from polyak.averaging.kinds.numbers import is_number
 from polyak.errors import ConfigError
+from polyak.numbers import is_number
 
 REFERENCE_UPDATES = 4_887
 """Updates of the paper's run: 200 epochs of 391 steps, one update every 16 steps."""

@@ -4,9 +4,9 @@ from collections.abc import Hashable
 from dataclasses import dataclass, replace
 
 from polyak.averaging.kinds.average import Average, Update, refuse_between
-from polyak.averaging.kinds.numbers import is_whole
 from polyak.averaging.kinds.profiles.long_runs import Sums
 from polyak.errors import ConfigError
+from polyak.numbers import is_whole
 
 
 @dataclass(frozen=True)

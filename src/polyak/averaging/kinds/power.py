@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from polyak.averaging.kinds.average import Average, Update
-from polyak.averaging.kinds.numbers import is_number
 from polyak.averaging.kinds.profiles.long_runs import Sums, power_squares, powers
 from polyak.errors import ConfigError
+from polyak.numbers import is_number
 
 _STEEPEST = 1e100
 _WIDEST = 12**-0.5

@@ -5,8 +5,8 @@ from math import cos, pi
 
 from polyak.averaging.kinds.average import Average, Update, refuse_between
 from polyak.averaging.kinds.lengths import converted
-from polyak.averaging.kinds.numbers import is_number, is_whole
 from polyak.errors import ConfigError
+from polyak.numbers import is_number, is_whole
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass
 from math import exp, inf
 from typing import Any, ClassVar, Literal
 
-from polyak.averaging.kinds.numbers import is_number
 from polyak.errors import ConfigError, unknown
+from polyak.numbers import is_number
 
 _HORIZON = 2**62
 """Counts that no run reaches."""

@@ -101,6 +101,11 @@ def check_parts(saved: Mapping[str, Any], own: Mapping[str, Any]) -> None:
     Raises:
         ConfigError: if it lacks a part.
     """
+    if not isinstance(saved, Mapping):
+        raise ConfigError(
+            f"the state is a {type(saved).__name__}; expected what an averager's state_dict() "
+            "gives. Read it first where it is in a file, as with torch.load."
+        )
     # States of early versions do not say their dtypes, nor what they do with buffers.
     missing = own.keys() - saved.keys() - {"dtypes", "buffers"}
     if missing:

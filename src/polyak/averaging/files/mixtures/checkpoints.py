@@ -20,6 +20,7 @@ from polyak.averaging.kinds.records import to_record
 from polyak.averaging.nearest import nearest_snapshots, refuse_far
 from polyak.averaging.saved_weights import SavedWeights
 from polyak.errors import ConfigError, StateError, warn
+from polyak.numbers import is_whole
 
 MOST_UPDATES = 10_000_000
 """Updates of a run whose shares are written out."""
@@ -38,7 +39,7 @@ def synthesize_from_checkpoints(
     """`synthesize` of checkpoints with raw weights; arguments as there."""
     moments = moments_of(files, at, every)
     steps = moments[-1] if steps is None else steps
-    if isinstance(steps, bool) or not isinstance(steps, int) or not 0 < steps <= moments[-1]:
+    if not is_whole(steps, least=1) or steps > moments[-1]:
         raise ConfigError(
             f"steps is {steps!r}; expected 1 to {moments[-1]}, that of the latest file. Nothing "
             "is stored of what came after."
@@ -112,9 +113,9 @@ def weighted_sum(
 
 def moments_of(files: Sequence[Path], at: Sequence[int], every: int) -> list[int]:
     """The steps of checkpoints in order, checked."""
-    if isinstance(every, bool) or not isinstance(every, int) or every < 1:
+    if not is_whole(every, least=1):
         raise ConfigError(f"every is {every!r}; expected optimizer steps, a whole number >= 1.")
-    wrong = [x for x in at if isinstance(x, bool) or not isinstance(x, int) or x < 1 or x % every]
+    wrong = [x for x in at if not is_whole(x, least=1) or x % every]
     if len(at) != len(files) or not files or wrong or len(set(at)) < len(at):
         raise ConfigError(
             f"at is {list(at)!r} for {len(files)} files; expected the optimizer step of each, "

@@ -26,6 +26,7 @@ from polyak.averaging.kinds.records import to_record
 from polyak.averaging.nearest import nearest_mixture, refuse_far
 from polyak.averaging.saved_weights import SavedWeights
 from polyak.errors import ConfigError, FileError, warn
+from polyak.numbers import is_whole
 
 _NAMED = re.compile(r"(\d+)\.(\d+)\.pt")
 _PREFIX = "ema_model."
@@ -67,12 +68,12 @@ def synthesize_post_hoc(
         Written from the sources of ema-pytorch 0.8.3 and pytorch-posthoc-ema 1.0.10.
     """
     kind = as_average(average)
-    if isinstance(every, bool) or not isinstance(every, int) or every < 1:
+    if not is_whole(every, least=1):
         raise ConfigError(f"every is {every!r}; expected its update_every, a whole number >= 1.")
     kept = _checkpoints(Folder(folder), sigma_rels=sigma_rels, gammas=gammas)
     last = max(step for _, step, _ in kept)
     steps = last if steps is None else steps
-    if isinstance(steps, bool) or not isinstance(steps, int) or not 1 <= steps <= last:
+    if not is_whole(steps, least=1) or steps > last:
         raise ConfigError(f"steps is {steps!r}; expected 1 to {last}, that of the latest file.")
     profiles = [kept_profile(gamma, steps=step, every=every) for _, step, gamma in kept]
     read = _reader()

@@ -19,6 +19,7 @@ from polyak.averaging.kinds.records import to_record
 from polyak.averaging.nearest import nearest_mixture, refuse_far
 from polyak.averaging.saved_weights import SavedWeights
 from polyak.errors import ConfigError, StateError, unknown
+from polyak.numbers import is_whole
 
 
 def synthesize(
@@ -188,7 +189,7 @@ def _moment(
         return last, known[last]
     if steps in known:
         return steps, known[steps]
-    if isinstance(steps, bool) or not isinstance(steps, int) or not 0 <= steps <= last:
+    if not is_whole(steps, least=0) or steps > last:
         raise ConfigError(
             f"steps is {steps!r}; expected 0 to {last}, the latest file's. Nothing is stored of "
             "what came after."

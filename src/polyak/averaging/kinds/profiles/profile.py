@@ -8,6 +8,7 @@ from polyak.averaging.kinds import Average, Update, as_average
 from polyak.averaging.kinds.counters import Counters
 from polyak.averaging.kinds.profiles.long_runs import Sums, after_steady, steady_squares
 from polyak.errors import ConfigError, StateError
+from polyak.numbers import is_whole
 
 
 def profile(average: float | Average, *, updates: int, every: int = 1) -> tuple[float, ...]:
@@ -92,7 +93,7 @@ def regular_weights(
 
 def _check_counts(*, updates: int, every: int) -> None:
     for name, given, least in (("updates", updates, 0), ("every", every, 1)):
-        if isinstance(given, bool) or not isinstance(given, int) or given < least:
+        if not is_whole(given, least=least):
             raise ConfigError(f"{name} is {given!r}; expected an integer >= {least}.")
 
 

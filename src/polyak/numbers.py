@@ -1,4 +1,4 @@
-"""What counts as a number in the settings of a kind."""
+"""What counts as a number where one is expected."""
 
 from numbers import Real
 from typing import TypeGuard
