@@ -1,7 +1,7 @@
 """What counts as a number where one is expected."""
 
 from numbers import Real
-from typing import TypeGuard
+from typing import Any, TypeGuard
 
 
 def is_number(value: object) -> TypeGuard[float]:
@@ -18,6 +18,21 @@ def is_number(value: object) -> TypeGuard[float]:
     except OverflowError:
         return False
     return True
+
+
+def as_plain(value: object) -> Any:
+    """A number of another library, such as numpy's, as Python's own, which a record can hold.
+
+    All else, too large a number included, stays what it is.
+
+    Example:
+        >>> from fractions import Fraction
+        >>> as_plain(Fraction(1, 2)), as_plain(3), as_plain("3")
+        (0.5, 3, '3')
+    """
+    if isinstance(value, int | float) or not is_number(value):
+        return value
+    return float(value)
 
 
 def is_whole(value: object, *, least: int) -> TypeGuard[int]:

@@ -75,15 +75,18 @@ SETTINGS = {
 
 @pytest.mark.parametrize("value", STRANGE.values(), ids=STRANGE.keys())
 @pytest.mark.parametrize("setting", SETTINGS)
-def test_any_value_of_any_setting_works_or_is_refused_by_name(setting, value):
+def test_any_value_of_any_setting_works_or_is_refused_by_name(setting, value, tmp_path):
     name = setting.split(" of ")[0]
     said = ""
     try:
         made = SETTINGS[setting](**{name: value})
+        if isinstance(made, warmups.Warmup):
+            made = polyak.EMA(0.9, made)
         if isinstance(made, polyak.Average):
             averager = AVERAGER(made)
             averager.step()
             assert averager.explain()
+            polyak.save(averager, tmp_path / "averages")
     except ConfigError as error:
         said = str(error)
     # One average of several names itself; lengths become decays, steps updates.

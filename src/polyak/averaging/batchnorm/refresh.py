@@ -188,7 +188,8 @@ def refresh_batchnorm(
             process must call. False takes this process's alone.
 
     Raises:
-        ConfigError: for a layer in TorchScript, which calls no hooks.
+        ConfigError: for what is no module, yields no batches or is no function, and for a layer
+            in TorchScript, which calls no hooks.
         DataError: if `batches` holds none, or a layer saw one value of each channel in all, or
             without `pooled` only batches of one.
 

@@ -91,10 +91,14 @@ def _refuse_others(weights: object) -> None:
     """Refuse a model, one state dict, or whatever else is no state dicts by name."""
     what = type(weights).__name__
     if isinstance(weights, Mapping):
-        strange = {k: x for k, x in weights.items() if not isinstance(x, Mapping)}
-        if not strange and all(isinstance(name, str) for name in weights):
+        strange = [
+            name
+            for name, state in weights.items()
+            if not isinstance(name, str) or not isinstance(state, Mapping)
+        ]
+        if not strange:
             return
-        what = f"a {what} with {next(iter(strange), next(iter(weights)))!r}"
+        what = f"a {what} with {strange[0]!r}"
     raise ConfigError(
         f"weights is {what}; expected an averager, or state dicts by the name of each average. Of "
         "a model pass {'model': model.state_dict()}."

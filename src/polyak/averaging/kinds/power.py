@@ -6,7 +6,7 @@ from functools import lru_cache
 from polyak.averaging.kinds.average import Average, Update
 from polyak.averaging.kinds.profiles.long_runs import Sums, power_squares, powers
 from polyak.errors import ConfigError
-from polyak.numbers import is_number
+from polyak.numbers import as_plain, is_number
 
 _STEEPEST = 1e100
 _WIDEST = 12**-0.5
@@ -45,11 +45,9 @@ class PowerEMA(Average):
                 f"PowerEMA has sigma_rel={self.sigma_rel!r} and gamma={self.gamma!r}; "
                 "expected exactly one of them. Pass one."
             )
-        for setting in ("sigma_rel", "gamma"):
-            value = getattr(self, setting)
-            # numpy's numbers are numbers, too, but no record can hold them.
-            object.__setattr__(self, setting, float(value) if is_number(value) else value)
-        width, gamma = self.sigma_rel, self.gamma
+        width, gamma = as_plain(self.sigma_rel), as_plain(self.gamma)
+        object.__setattr__(self, "sigma_rel", width)
+        object.__setattr__(self, "gamma", gamma)
         if width is not None and not (is_number(width) and 0 < width < _WIDEST):
             raise ConfigError(
                 f"sigma_rel is {width!r}; expected 0 < sigma_rel < {_WIDEST:.4f} "

@@ -6,7 +6,7 @@ from math import cos, pi
 from polyak.averaging.kinds.average import Average, Update, refuse_between
 from polyak.averaging.kinds.lengths import converted
 from polyak.errors import ConfigError
-from polyak.numbers import is_number, is_whole
+from polyak.numbers import as_plain, is_number, is_whole
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,8 @@ class CosineEMA(Average):
     name: str | None = None
 
     def __post_init__(self) -> None:
+        for setting in ("start", "end", "steps"):
+            object.__setattr__(self, setting, as_plain(getattr(self, setting)))
         faults = [
             f"{what} is {value!r}; expected 0 <= {what} <= 1"
             for what, value in (("start", self.start), ("end", self.end))

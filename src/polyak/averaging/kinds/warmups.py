@@ -11,7 +11,7 @@ from math import exp, inf
 from typing import Any, ClassVar, Literal
 
 from polyak.errors import ConfigError, unknown
-from polyak.numbers import is_number
+from polyak.numbers import as_plain, is_number
 
 _HORIZON = 2**62
 """Counts that no run reaches."""
@@ -85,7 +85,9 @@ _POSITIVE = (lambda x: 0 < x < inf, "> 0, and finite")
 
 def _require(warmup: Any, **rules: tuple[Callable[[float], bool], str]) -> None:
     """Refuse settings that are no numbers or break a rule, given with its words."""
-    values = {name: getattr(warmup, name) for name in rules}
+    values = {name: as_plain(getattr(warmup, name)) for name in rules}
+    for name, value in values.items():
+        object.__setattr__(warmup, name, value)
     faults = [
         f"{name} is {values[name]!r}; expected {expected}"
         for name, (fine, expected) in rules.items()
