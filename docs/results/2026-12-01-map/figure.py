@@ -63,7 +63,7 @@ def _panel(
             linewidths=0,
         )
         axes.annotate(
-            f"{gain:+.{digits}f}".replace("-", "−"),
+            f"{round(gain, digits) + 0.0:+.{digits}f}".replace("-", "−"),
             (place.turnover, unfitted),
             xytext=(9, 5),
             textcoords="offset points",
