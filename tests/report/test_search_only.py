@@ -92,6 +92,14 @@ def test_rows_of_the_paper_that_a_smaller_network_replaces_stand_alone(searched)
         assert all(cell.ours is None and cell.paper for cell in line.cells)
 
 
+def test_a_study_of_ones_own_that_refits_nothing_is_no_table_of_the_paper(searched):
+    own = replace(searched, record=replace(searched.record, preset=None))
+    rows = (own.rows[0], changed(own.rows[0], label="another"))
+    assert paper_table(replace(own, rows=rows)) is None
+    refitted = (rows[0], changed(rows[1], refits=True))
+    assert paper_table(replace(own, rows=refitted)).number == 1
+
+
 @pytest.fixture(scope="module")
 def annealed(tmp_path_factory):
     """A study whose search is run, chosen from, and annealed in the average's budget."""

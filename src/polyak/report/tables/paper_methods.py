@@ -30,7 +30,8 @@ def paper_table(study: LoadedStudy) -> PaperTable | None:
     """The table of the paper that a study is for; of several rows without one, table 1.
 
     Returns:
-        None for a study of one row that is no table of the paper.
+        None for a study that is no table of the paper and has one row, or refits nothing: models
+        of all training data are what stands in table 1.
     """
     preset = study.record.preset
     # Rows that vary another in one respect are none of the paper's.
@@ -42,7 +43,8 @@ def paper_table(study: LoadedStudy) -> PaperTable | None:
     if preset == "table3":
         table = by_row(study, LAYOUTS[3])
         return replace(table, lines=(*table.lines, *_codistillation()))
-    if preset in ("table1", "table5") or (preset is None and len(study.rows) > 1):
+    refitted = any(row.record.refits for row in study.rows)
+    if preset in ("table1", "table5") or (preset is None and len(study.rows) > 1 and refitted):
         return by_row(study, LAYOUTS[5 if preset == "table5" else 1])
     return None
 
